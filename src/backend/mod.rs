@@ -1,1 +1,162 @@
-//! See `lib.rs` for this layer's place.
+//! What a model asks of a device: load weights, keep a cache, run plans.
+//!
+//! The model records a [`Plan`]; a [`Backend`] runs it. `cpu` and `gpu` are two readers of one
+//! list of operations.
+
+mod batch;
+mod plan;
+mod rope;
+mod weight;
+
+use thiserror::Error;
+
+pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, TableRow};
+pub use plan::{
+    Activation, BatchShape, BufferId, BufferInfo, Op, Plan, PlanBuilder, RopeOrder, Rows, View,
+};
+pub use rope::{RopeScaling, RopeTable};
+pub use weight::{WeightId, WeightSpec};
+
+/// How many candidates a backend returns for each wanted row, at most.
+pub const MAX_CANDIDATES: usize = 128;
+
+/// Why a device could not do what was asked.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum BackendError {
+    /// No device answers to the name.
+    #[error("device {wanted:?} not found; available: {available}")]
+    NoDevice { wanted: String, available: String },
+    /// The device lacks something that every plan needs.
+    #[error("{device} cannot be used: {what}")]
+    Unsuitable { device: String, what: String },
+    /// Not enough memory for a weight, the cache or a plan's buffers.
+    #[error("not enough memory on {device} for {what} ({bytes} bytes)")]
+    OutOfMemory {
+        device: String,
+        what: String,
+        bytes: u64,
+    },
+    /// The device is gone; the model must be loaded anew.
+    #[error("{device} was lost: {what}")]
+    Lost { device: String, what: String },
+    /// The plan or batch is not one this backend was prepared for. A bug of ours.
+    #[error("invalid plan: {0}")]
+    Invalid(String),
+}
+
+/// How keys and values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum KvType {
+    F32,
+    #[default]
+    F16,
+}
+
+impl KvType {
+    /// Bytes of one stored number.
+    pub fn bytes(self) -> usize {
+        match self {
+            KvType::F32 => 4,
+            KvType::F16 => 2,
+        }
+    }
+}
+
+/// The paged cache of all layers. A slot is one token's place; slot `page * PAGE_TOKENS + i` is
+/// token `i` of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheSpec {
+    pub kv_type: KvType,
+    /// Pages in the pool, the same for all layers.
+    pub n_pages: usize,
+    /// Numbers in one token's keys (and as many in its values), by layer.
+    pub kv_dims: Vec<usize>,
+}
+
+impl CacheSpec {
+    /// Slots in the pool.
+    pub fn n_slots(&self) -> usize {
+        self.n_pages * PAGE_TOKENS
+    }
+
+    /// Bytes of keys and values together.
+    pub fn bytes(&self) -> u64 {
+        let dims: usize = self.kv_dims.iter().sum();
+        (2 * dims * self.kv_type.bytes() * self.n_slots()) as u64
+    }
+}
+
+/// What a user sees of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Such as `NVIDIA GeForce RTX 3090` or `CPU (avx512)`.
+    pub name: String,
+    /// Such as `Vulkan`, `Metal`, `Dx12` or `CPU`.
+    pub api: String,
+    pub is_gpu: bool,
+}
+
+/// A plan that a backend has made ready to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PreparedId(pub usize);
+
+/// The best next tokens of one wanted row, and what is needed to know their probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidates {
+    /// Token ids by falling logit, equal logits by rising id. At most [`MAX_CANDIDATES`].
+    pub ids: Vec<u32>,
+    /// Their logits.
+    pub logits: Vec<f32>,
+    /// ln(sum(exp(logit))) over the whole vocabulary.
+    pub log_sum_exp: f32,
+}
+
+/// One device holding one model. It lives on the model's thread; dropping it frees all memory.
+pub trait Backend: Send {
+    /// The device behind it.
+    fn device(&self) -> DeviceInfo;
+
+    /// Takes the next weight; ids count up from 0 in the order of the calls. The bytes are those
+    /// of the mapped file: a backend that shares the host's memory reads them in place.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] where the device cannot hold it.
+    fn load(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError>;
+
+    /// Makes the cache, all zero. Called once, before the first `prepare`.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] where the device cannot hold it.
+    fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError>;
+
+    /// Makes a plan ready: buffers, pipelines, bind groups.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] for its buffers, [`BackendError::Invalid`] for a plan that
+    /// refers to weights or layers that were not loaded.
+    fn prepare(&mut self, plan: Plan) -> Result<PreparedId, BackendError>;
+
+    /// Runs one step and waits for it. Returns one entry per wanted row of the batch, in its
+    /// order; none where the plan has no `top_k`.
+    ///
+    /// # Errors
+    /// [`BackendError::Lost`] where the device is gone; the backend must then be dropped.
+    fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError>;
+
+    /// Reads rows `0..n_rows` of a buffer of the last step that ran `plan`, row-major
+    /// `[n_rows, cols]`. For whole logits, embeddings and comparisons of devices. A buffer that
+    /// is not an output of the plan holds its values only in plans made with `keep_all`.
+    ///
+    /// # Errors
+    /// [`BackendError::Invalid`] for a buffer or a row count that the plan does not have.
+    fn read(
+        &mut self,
+        plan: PreparedId,
+        buffer: BufferId,
+        n_rows: usize,
+    ) -> Result<Vec<f32>, BackendError>;
+
+    /// Whether a token's keys, values and logits are bit for bit the same from a decode step and
+    /// from prefill. Only then may pages that decode wrote be shared with later prompts.
+    fn decode_equals_prefill(&self) -> bool;
+}

@@ -1,0 +1,494 @@
+//! GGUF files: header, metadata, tensor directory and memory-mapped tensor data.
+//!
+//! `scan.rs` walks the header first and proves every count, length and offset against the file;
+//! only then does the `gguf-rs` crate decode it, from a copy whose arrays are emptied (arrays
+//! are read from the map instead: a vocabulary of 262,144 entries would otherwise become as many
+//! JSON values). Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+
+mod scan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Cursor;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use thiserror::Error;
+
+use crate::quant::QuantType;
+
+/// Why a file is not a usable GGUF file.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The file cannot be opened or mapped.
+    #[error("cannot open {path}: {source}", path = .path.display())]
+    Open {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// The bytes are not a valid GGUF file; `what` names the part that is wrong.
+    #[error("{path} is not a valid GGUF file: {what}", path = .path.display())]
+    Invalid { path: PathBuf, what: String },
+    /// A valid file that asks for something this program does not have.
+    #[error("{path} is not supported: {what}", path = .path.display())]
+    Unsupported { path: PathBuf, what: String },
+}
+
+/// One metadata value. Integers of all widths become 64-bit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    U64(u64),
+    I64(i64),
+    F32(f32),
+    F64(f64),
+    Bool(bool),
+    String(String),
+    Array(Array),
+}
+
+/// The element types of metadata, with GGUF's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ElementType {
+    U8 = 0,
+    I8 = 1,
+    U16 = 2,
+    I16 = 3,
+    U32 = 4,
+    I32 = 5,
+    F32 = 6,
+    Bool = 7,
+    String = 8,
+    U64 = 10,
+    I64 = 11,
+    F64 = 12,
+}
+
+/// An array that still lies in the mapped file; read it through [`Gguf::strings`] and its kin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Array {
+    pub element: ElementType,
+    pub len: usize,
+    /// Byte range of the items in the file.
+    range: Range<usize>,
+}
+
+/// One entry of the tensor directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    pub name: String,
+    /// Extents, fastest-varying first, as GGUF writes them.
+    pub shape: Vec<u64>,
+    /// GGML's number of the tensor's type.
+    pub ggml_type: u32,
+    /// Position of the data, in bytes from the start of the file.
+    pub offset: u64,
+    /// Size of the data in bytes.
+    pub bytes: u64,
+}
+
+impl TensorInfo {
+    /// The quantisation type; always known, since [`Gguf::open`] refuses others by name.
+    pub fn quant(&self) -> Option<QuantType> {
+        QuantType::from_ggml(self.ggml_type)
+    }
+
+    /// Number of weights.
+    pub fn n_elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+}
+
+/// A parsed GGUF file, mapped into memory.
+#[derive(Debug)]
+pub struct Gguf {
+    path: PathBuf,
+    map: Mmap,
+    metadata: BTreeMap<String, Value>,
+    tensors: Vec<TensorInfo>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Gguf {
+    /// Opens and checks a file. Every count, length, offset and alignment is proven to lie inside
+    /// the file, so that no later access can fail.
+    ///
+    /// # Errors
+    /// [`Error::Open`] if it cannot be mapped, [`Error::Invalid`] if it is damaged, and
+    /// [`Error::Unsupported`] for another version, byte order or tensor type.
+    pub fn open(path: &Path) -> Result<Gguf, Error> {
+        let opened = |source| Error::Open {
+            path: path.into(),
+            source,
+        };
+        let file = File::open(path).map_err(opened)?;
+        let is_file = file.metadata().map_err(opened)?.is_file();
+        if !is_file {
+            return Err(opened(std::io::Error::other("not a regular file")));
+        }
+        // SAFETY: the map is read-only. A file that another program truncates while it is mapped
+        // would fault; model files are content-addressed blobs that are replaced, never rewritten.
+        let map = unsafe { Mmap::map(&file) }.map_err(opened)?;
+        Self::parse(path, map)
+    }
+
+    fn parse(path: &Path, map: Mmap) -> Result<Gguf, Error> {
+        let scan::Scan { header, arrays } = scan::scan(&map).map_err(|problem| match problem {
+            scan::Problem::Invalid(what) => invalid(path, what),
+            scan::Problem::Unsupported(what) => unsupported(path, what),
+        })?;
+        // The container expects the bytes after the magic.
+        let mut container = gguf_rs::GGUFContainer::new(
+            gguf_rs::ByteOrder::LE,
+            Box::new(Cursor::new(header.condensed)),
+            0,
+        );
+        let decoded = container
+            .decode()
+            .map_err(|e| invalid(path, e.to_string()))?;
+        let metadata = metadata(decoded.metadata(), arrays, path)?;
+        let alignment = alignment(&metadata, path)?;
+        let data_start = (header.original_bytes as u64).next_multiple_of(alignment);
+        let tensors = directory(&decoded, data_start, alignment, map.len() as u64, path)?;
+        let by_name: HashMap<_, _> = tensors
+            .iter()
+            .enumerate()
+            .map(|(i, t)| (t.name.clone(), i))
+            .collect();
+        if by_name.len() != tensors.len() {
+            return Err(invalid(path, "two tensors have the same name".into()));
+        }
+        Ok(Gguf {
+            path: path.into(),
+            map,
+            metadata,
+            tensors,
+            by_name,
+        })
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Size of the file in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// `general.architecture`, or an empty string where the file has none.
+    pub fn architecture(&self) -> &str {
+        self.str("general.architecture").unwrap_or_default()
+    }
+
+    /// All metadata, by key.
+    pub fn metadata(&self) -> &BTreeMap<String, Value> {
+        &self.metadata
+    }
+
+    /// A string value.
+    pub fn str(&self, key: &str) -> Option<&str> {
+        match self.metadata.get(key)? {
+            Value::String(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// A non-negative integer of any width.
+    pub fn u64(&self, key: &str) -> Option<u64> {
+        match *self.metadata.get(key)? {
+            Value::U64(v) => Some(v),
+            Value::I64(v) => u64::try_from(v).ok(),
+            _ => None,
+        }
+    }
+
+    /// A non-negative integer that fits 32 bits.
+    pub fn u32(&self, key: &str) -> Option<u32> {
+        u32::try_from(self.u64(key)?).ok()
+    }
+
+    /// A number as `f32`; integers convert.
+    pub fn f32(&self, key: &str) -> Option<f32> {
+        match *self.metadata.get(key)? {
+            Value::F32(v) => Some(v),
+            Value::F64(v) => Some(v as f32),
+            Value::U64(v) => Some(v as f32),
+            Value::I64(v) => Some(v as f32),
+            _ => None,
+        }
+    }
+
+    /// A truth value.
+    pub fn bool(&self, key: &str) -> Option<bool> {
+        match *self.metadata.get(key)? {
+            Value::Bool(v) => Some(v),
+            _ => None,
+        }
+    }
+
+    fn array(&self, key: &str) -> Option<&Array> {
+        match self.metadata.get(key)? {
+            Value::Array(array) => Some(array),
+            _ => None,
+        }
+    }
+
+    /// Length of an array.
+    pub fn n_items(&self, key: &str) -> Option<usize> {
+        Some(self.array(key)?.len)
+    }
+
+    /// The items of a string array, straight from the map. They need not be UTF-8.
+    pub fn strings(&self, key: &str) -> Option<Strings<'_>> {
+        let array = self.array(key)?;
+        (array.element == ElementType::String).then(|| Strings {
+            rest: &self.map[array.range.clone()],
+            left: array.len,
+        })
+    }
+
+    /// The items of an integer array, each as `i64`.
+    fn integers(&self, key: &str) -> Option<Vec<i64>> {
+        let array = self.array(key)?;
+        let bytes = &self.map[array.range.clone()];
+        macro_rules! read {
+            ($t:ty) => {
+                bytes
+                    .chunks_exact(size_of::<$t>())
+                    .map(|b| i64::try_from(<$t>::from_le_bytes(b.try_into().ok()?)).ok())
+                    .collect()
+            };
+        }
+        match array.element {
+            ElementType::U8 => read!(u8),
+            ElementType::I8 => read!(i8),
+            ElementType::U16 => read!(u16),
+            ElementType::I16 => read!(i16),
+            ElementType::U32 => read!(u32),
+            ElementType::I32 => read!(i32),
+            ElementType::U64 => read!(u64),
+            ElementType::I64 => read!(i64),
+            _ => None,
+        }
+    }
+
+    /// The items of an integer array, where all fit `i32`.
+    pub fn i32s(&self, key: &str) -> Option<Vec<i32>> {
+        let items = self.integers(key)?;
+        items.into_iter().map(|v| i32::try_from(v).ok()).collect()
+    }
+
+    /// The items of an integer array, where all fit `u32`.
+    pub fn u32s(&self, key: &str) -> Option<Vec<u32>> {
+        let items = self.integers(key)?;
+        items.into_iter().map(|v| u32::try_from(v).ok()).collect()
+    }
+
+    /// The items of a float array.
+    pub fn f32s(&self, key: &str) -> Option<Vec<f32>> {
+        let array = self.array(key)?;
+        let bytes = &self.map[array.range.clone()];
+        match array.element {
+            ElementType::F32 => Some(
+                bytes
+                    .chunks_exact(4)
+                    .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                    .collect(),
+            ),
+            ElementType::F64 => bytes
+                .chunks_exact(8)
+                .map(|b| Some(f64::from_le_bytes(b.try_into().ok()?) as f32))
+                .collect(),
+            _ => None,
+        }
+    }
+
+    /// The items of an array of truth values.
+    pub fn bools(&self, key: &str) -> Option<Vec<bool>> {
+        let array = self.array(key)?;
+        (array.element == ElementType::Bool).then(|| {
+            self.map[array.range.clone()]
+                .iter()
+                .map(|&b| b != 0)
+                .collect()
+        })
+    }
+
+    /// The tensor directory, in file order.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// One tensor by name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.by_name.get(name).map(|&i| &self.tensors[i])
+    }
+
+    /// The mapped bytes of a tensor of this file.
+    pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
+        &self.map[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize]
+    }
+}
+
+/// The items of a string array.
+#[derive(Debug, Clone)]
+pub struct Strings<'a> {
+    rest: &'a [u8],
+    left: usize,
+}
+
+impl<'a> Iterator for Strings<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.left = self.left.checked_sub(1)?;
+        let (len, rest) = self.rest.split_first_chunk::<8>()?;
+        let (item, rest) = rest.split_at(u64::from_le_bytes(*len) as usize);
+        self.rest = rest;
+        Some(item)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Strings<'_> {}
+
+fn invalid(path: &Path, what: String) -> Error {
+    Error::Invalid {
+        path: path.into(),
+        what,
+    }
+}
+
+fn unsupported(path: &Path, what: String) -> Error {
+    Error::Unsupported {
+        path: path.into(),
+        what,
+    }
+}
+
+/// Joins the decoded scalars with the arrays that the scan found.
+fn metadata(
+    decoded: &BTreeMap<String, serde_json::Value>,
+    mut arrays: HashMap<String, Array>,
+    path: &Path,
+) -> Result<BTreeMap<String, Value>, Error> {
+    let convert = |(key, value): (&String, &serde_json::Value)| {
+        let value = match value {
+            serde_json::Value::Bool(v) => Value::Bool(*v),
+            serde_json::Value::String(v) => Value::String(v.clone()),
+            serde_json::Value::Array(_) => match arrays.remove(key) {
+                Some(array) => Value::Array(array),
+                None => return Err(invalid(path, format!("key {key} appears twice"))),
+            },
+            // JSON has no NaN and no infinity.
+            serde_json::Value::Null => {
+                return Err(invalid(path, format!("key {key} is not a finite number")));
+            }
+            number => number_value(number)
+                .ok_or_else(|| invalid(path, format!("key {key} has an unknown type")))?,
+        };
+        Ok((key.clone(), value))
+    };
+    decoded.iter().map(convert).collect()
+}
+
+fn number_value(number: &serde_json::Value) -> Option<Value> {
+    if let Some(v) = number.as_u64() {
+        return Some(Value::U64(v));
+    }
+    if let Some(v) = number.as_i64() {
+        return Some(Value::I64(v));
+    }
+    // gguf-rs widens f32 to f64, which is exact: where the way back loses nothing, it was an f32.
+    let wide = number.as_f64()?;
+    let narrow = wide as f32;
+    Some(if f64::from(narrow) == wide {
+        Value::F32(narrow)
+    } else {
+        Value::F64(wide)
+    })
+}
+
+fn alignment(metadata: &BTreeMap<String, Value>, path: &Path) -> Result<u64, Error> {
+    match metadata.get("general.alignment") {
+        None => Ok(gguf_rs::GGUF_DEFAULT_ALIGNMENT),
+        Some(Value::U64(v)) if v.is_power_of_two() && (8..=1 << 20).contains(v) => Ok(*v),
+        Some(other) => Err(invalid(
+            path,
+            format!("general.alignment is {other:?}, a power of two from 8 to 1048576 is needed"),
+        )),
+    }
+}
+
+/// Checks every tensor's type, extents and place.
+fn directory(
+    decoded: &gguf_rs::GGUFModel,
+    data_start: u64,
+    alignment: u64,
+    file_bytes: u64,
+    path: &Path,
+) -> Result<Vec<TensorInfo>, Error> {
+    decoded
+        .tensors()
+        .iter()
+        .map(|t| {
+            let name = &t.name;
+            let bad = |what: String| invalid(path, format!("tensor {name}: {what}"));
+            let shape = t.shape.clone();
+            let quant = QuantType::from_ggml(t.kind)
+                .ok_or_else(|| bad(format!("unknown type {}", t.kind)))?;
+            let bytes = tensor_bytes(&shape, quant).map_err(bad)?;
+            if t.offset % alignment != 0 {
+                return Err(bad(format!(
+                    "offset {} is not a multiple of the alignment {alignment}",
+                    t.offset
+                )));
+            }
+            let offset = data_start.checked_add(t.offset);
+            let end = offset.and_then(|o| o.checked_add(bytes));
+            match (offset, end) {
+                (Some(offset), Some(end)) if end <= file_bytes => Ok(TensorInfo {
+                    name: name.clone(),
+                    shape,
+                    ggml_type: t.kind,
+                    offset,
+                    bytes,
+                }),
+                _ => Err(bad(format!(
+                    "its {bytes} bytes at offset {} lie outside the file of {file_bytes} bytes; \
+                     the file is truncated or damaged, fetch it again",
+                    t.offset
+                ))),
+            }
+        })
+        .collect()
+}
+
+/// Bytes of a tensor, or what is wrong with its extents.
+fn tensor_bytes(shape: &[u64], quant: QuantType) -> Result<u64, String> {
+    let row = shape[0];
+    if shape.contains(&0) {
+        return Err("an extent is zero".into());
+    }
+    if row % quant.block_len() as u64 != 0 {
+        return Err(format!(
+            "rows of {row} weights cannot be stored as {}, whose blocks have {}",
+            quant.name(),
+            quant.block_len()
+        ));
+    }
+    let blocks = row / quant.block_len() as u64;
+    shape[1..]
+        .iter()
+        .try_fold(blocks, |n, &extent| n.checked_mul(extent))
+        .and_then(|n| n.checked_mul(quant.block_bytes() as u64))
+        .filter(|&n| n <= i64::MAX as u64)
+        .ok_or_else(|| "its size overflows".into())
+}
