@@ -356,10 +356,7 @@ impl Store {
         {
             return entry.clone();
         }
-        let entry = self
-            .load(name)
-            .and_then(|loaded| resolve::entry(self, loaded));
-        let entry = match entry {
+        let entry = match self.read(name, resolve::entry) {
             Ok(entry) => Some(Arc::new(entry)),
             Err(e) => {
                 tracing::warn!("left out of the list: {e}");
