@@ -10,9 +10,6 @@ use crate::backend::{
 use crate::gguf::Gguf;
 use crate::model::Model;
 
-/// Fewest places of context that a model is loaded with.
-const MIN_CTX: usize = 4;
-
 /// What is known of a loaded model outside of its thread.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelInfo {
@@ -51,7 +48,12 @@ impl Device {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(Device, EngineOptions), Error> {
         let model = Model::load(gguf)?;
-        let options = fit(options, model.config().n_ctx_train);
+        let n_ctx_train = model.config().n_ctx_train;
+        if options.n_ctx > n_ctx_train {
+            let n_ctx = options.n_ctx;
+            tracing::warn!(n_ctx, n_ctx_train, "num_ctx is above the trained context");
+        }
+        let options = options.fit(n_ctx_train);
         for weight in model.weights() {
             if cancelled() {
                 return Err(Error::Canceled);
@@ -156,23 +158,6 @@ impl Device {
     pub fn decode_equals_prefill(&self) -> bool {
         self.backend.decode_equals_prefill()
     }
-}
-
-/// The options that make sense for a model.
-fn fit(mut options: EngineOptions, n_ctx_train: usize) -> EngineOptions {
-    let n_ctx_train = n_ctx_train.max(MIN_CTX);
-    if options.n_ctx > n_ctx_train {
-        let n_ctx = options.n_ctx;
-        tracing::warn!(
-            n_ctx,
-            n_ctx_train,
-            "num_ctx is lowered to the trained context"
-        );
-    }
-    options.n_ctx = options.n_ctx.clamp(MIN_CTX, n_ctx_train);
-    options.n_parallel = options.n_parallel.max(1);
-    options.n_batch = options.n_batch.clamp(1, options.n_ctx);
-    options
 }
 
 /// Makes a cache for all sequences at full length; where the device cannot hold that, for fewer,

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,9 +19,6 @@ use crate::tokenizer::Tokenizer;
 
 /// Context of requests that name none, where the settings name none either.
 const DEFAULT_CTX: usize = 4096;
-
-/// Fewest places of context.
-const MIN_CTX: usize = 4;
 
 /// Prompt tokens in one step, where the request names no number.
 const DEFAULT_BATCH: usize = 512;
@@ -152,7 +148,7 @@ struct State {
     next_id: u64,
     /// Counts failed loads; a caller remembers what it was when it came.
     n_failures: u64,
-    /// How the last load of a file failed, and the how manieth failure that was.
+    /// How the last load of a file failed, and the number of that failure.
     failures: HashMap<PathBuf, (u64, LoadRequest, Error)>,
     is_shut_down: bool,
 }
@@ -227,7 +223,9 @@ impl Models {
             Err(Error::ContextMemory { .. } | Error::Backend(BackendError::OutOfMemory { .. }))
         );
         if is_memory && !inner.lock().loaded.is_empty() {
-            inner.unload_while(|state| state.loaded.first().map(|l| l.id)).await;
+            inner
+                .unload_while(|state| state.loaded.first().map(|l| l.id))
+                .await;
             (result, turn) = inner.load_parts(request, turn).await?;
         }
         let lease = match result {
@@ -319,18 +317,22 @@ impl Inner {
     }
 
     /// Unloads the same file with other options, and others while there are too many.
-    async fn make_room(&self, request: &LoadRequest) {
+    async fn make_room(self: &Arc<Self>, request: &LoadRequest) {
         let most = self.settings.max_loaded.max(1);
         self.unload_while(|state| {
             let same = state.loaded.iter().find(|l| l.request.path == request.path);
-            let victim = || (state.loaded.len() >= most).then(|| state.victim()).flatten();
+            let victim = || {
+                (state.loaded.len() >= most)
+                    .then(|| state.victim())
+                    .flatten()
+            };
             same.map(|l| l.id).or_else(victim)
         })
         .await;
     }
 
     /// Unloads what `next` names until it names nothing, waiting for users to leave.
-    async fn unload_while(&self, next: impl Fn(&State) -> Option<u64>) {
+    async fn unload_while(self: &Arc<Self>, next: impl Fn(&State) -> Option<u64>) {
         loop {
             let gone = self.gone.notified();
             tokio::pin!(gone);
@@ -473,9 +475,12 @@ impl ModelsSettings {
     fn options(&self, request: &LoadRequest) -> EngineOptions {
         let n_ctx = request.num_ctx.or(self.n_ctx).unwrap_or(DEFAULT_CTX);
         EngineOptions {
-            n_ctx: n_ctx.max(MIN_CTX),
+            n_ctx,
             n_parallel: self.n_parallel.max(1),
-            n_batch: request.num_batch.unwrap_or(DEFAULT_BATCH).clamp(1, MAX_BATCH),
+            n_batch: request
+                .num_batch
+                .unwrap_or(DEFAULT_BATCH)
+                .clamp(1, MAX_BATCH),
             n_waiting: self.max_queue.max(MIN_WAITING),
             kv_type: self.kv_type,
         }
@@ -486,7 +491,7 @@ impl Loaded {
     /// Whether it can serve a request as it is.
     fn serves(&self, request: &LoadRequest, settings: &ModelsSettings) -> bool {
         let engine = &self.parts.engine;
-        let wanted = engine.fit(settings.options(request));
+        let wanted = settings.options(request).fit(engine.n_ctx_train());
         let (new, old) = (&request.device, &self.request.device);
         self.request.path == request.path
             && engine.is_alive()
@@ -508,7 +513,11 @@ impl Loaded {
             digest: self.request.digest.clone(),
             path: self.request.path.clone(),
             size_bytes,
-            vram_bytes: if engine.device().is_gpu { size_bytes } else { 0 },
+            vram_bytes: if engine.device().is_gpu {
+                size_bytes
+            } else {
+                0
+            },
             context_length: engine.n_ctx(),
             expires_at: since + self.keep_alive.duration(),
         }
@@ -597,3 +606,7 @@ impl Drop for Lease {
         self.inner.release(self.id);
     }
 }
+
+#[cfg(test)]
+#[path = "models_tests.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! From tokens to text: half characters and possible stop strings are held back.
 
 use super::TokenLogprob;
+use crate::tokenizer::Tokenizer;
 
 /// What the engine asks of a tokenizer.
 pub trait Vocabulary: Send + Sync {
@@ -12,6 +13,24 @@ pub trait Vocabulary: Send + Sync {
     fn is_end_of_generation(&self, token: u32) -> bool;
     /// Whether every prompt begins with a token that marks the beginning.
     fn adds_bos(&self) -> bool;
+}
+
+impl Vocabulary for Tokenizer {
+    fn token_bytes(&self, token: u32) -> &[u8] {
+        self.token_bytes(token)
+    }
+
+    fn is_control(&self, token: u32) -> bool {
+        self.is_control(token)
+    }
+
+    fn is_end_of_generation(&self, token: u32) -> bool {
+        self.is_end_of_generation(token)
+    }
+
+    fn adds_bos(&self) -> bool {
+        self.adds_bos()
+    }
 }
 
 /// Text that may be shown, and the tokens behind it.
@@ -36,7 +55,7 @@ pub struct Output {
     /// Bytes that were not given out yet. A stop string always begins in here, since whatever
     /// may be the beginning of one is held back.
     held: Vec<u8>,
-    /// Tokens that were not given out yet, with the place in `held` where each begins.
+    /// Tokens that were not given out yet, with the place in `held` where each ends.
     tokens: Vec<(u32, Option<TokenLogprob>, usize)>,
 }
 
@@ -59,14 +78,14 @@ impl Output {
         bytes: &[u8],
         logprob: Option<TokenLogprob>,
     ) -> (Piece, bool) {
-        self.tokens.push((token, logprob, self.held.len()));
         self.held.extend_from_slice(bytes);
+        self.tokens.push((token, logprob, self.held.len()));
         if let Some(at) = self.find_stop() {
-            self.held.truncate(at);
-            // A token without bytes just before the stop string begins there too, but so rarely
-            // that it is not worth telling apart.
-            self.tokens.retain(|&(_, _, start)| start < at);
-            return (self.release(at), true);
+            // The last token that has text before the stop string is the one that goes past it.
+            let n_before = self.tokens.partition_point(|&(_, _, end)| end <= at);
+            let begins_before = self.tokens[..n_before].last().map_or(0, |t| t.2) < at;
+            self.tokens.truncate(n_before + usize::from(begins_before));
+            return (self.release_all(at), true);
         }
         let until = whole_characters(&self.held[..self.held.len() - self.possible_stop()]);
         if until == 0 {
@@ -77,8 +96,15 @@ impl Output {
 
     /// The rest, when the generation ends for another reason. Half a character is dropped.
     pub fn finish(&mut self) -> Piece {
-        let until = whole_characters(&self.held);
+        self.release_all(whole_characters(&self.held))
+    }
+
+    /// Gives out the first `until` bytes and all tokens; the rest of the bytes is dropped.
+    fn release_all(&mut self, until: usize) -> Piece {
         self.held.truncate(until);
+        for (_, _, end) in &mut self.tokens {
+            *end = (*end).min(until);
+        }
         self.release(until)
     }
 
@@ -97,23 +123,21 @@ impl Output {
         self.stops.iter().filter_map(longest).max().unwrap_or(0)
     }
 
-    /// Gives out the first `until` bytes and the tokens that lie in them.
+    /// Gives out the first `until` bytes and the tokens that end in them.
     fn release(&mut self, until: usize) -> Piece {
         let rest = self.held.split_off(until);
         let shown = std::mem::replace(&mut self.held, rest);
-        let mut ends: Vec<usize> = self.tokens.iter().skip(1).map(|t| t.2).collect();
-        ends.push(until + self.held.len());
-        let n = ends.iter().take_while(|&&end| end <= until).count();
         let mut piece = Piece {
             text: String::from_utf8_lossy(&shown).into_owned(),
             ..Piece::default()
         };
+        let n = self.tokens.partition_point(|&(_, _, end)| end <= until);
         for (token, logprob, _) in self.tokens.drain(..n) {
             piece.tokens.push(token);
             piece.logprobs.extend(logprob);
         }
-        for (_, _, start) in &mut self.tokens {
-            *start = start.saturating_sub(until);
+        for (_, _, end) in &mut self.tokens {
+            *end -= until;
         }
         piece
     }

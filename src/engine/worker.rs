@@ -90,18 +90,24 @@ impl Worker {
 
     /// Returns why it ended.
     fn serve(&mut self) -> Error {
-        let mut idle = true;
+        let mut is_idle = true;
         loop {
-            match self.inbox.take(idle) {
-                Ok(arrivals) => arrivals.into_iter().for_each(|a| self.add(a)),
-                Err(closed) => return closed,
+            match self.turn(is_idle) {
+                Ok(worked) => is_idle = !worked,
+                Err(error) => return error,
             }
-            self.scheduler.drop_cancelled();
-            let step = self.scheduler.next_step();
-            idle = step.is_none();
-            if let Some(Err(error)) = step.map(|step| self.step(&step)) {
-                return error;
-            }
+        }
+    }
+
+    /// Takes arrivals, waiting for news if `wait`, and runs one step. Whether there was one.
+    fn turn(&mut self, wait: bool) -> Result<bool, Error> {
+        for submission in self.inbox.take(wait)? {
+            self.add(submission);
+        }
+        self.scheduler.drop_cancelled();
+        match self.scheduler.next_step() {
+            Some(step) => self.step(&step).map(|()| true),
+            None => Ok(false),
         }
     }
 
@@ -220,3 +226,7 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "panic".into())
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;
