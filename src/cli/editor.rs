@@ -5,7 +5,7 @@ use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::{Hint, Hinter};
-use rustyline::history::{History as _, MemHistory};
+use rustyline::history::{History as _, MemHistory, SearchDirection};
 use rustyline::validate::Validator;
 use rustyline::{Cmd, Config, Context, Editor, Helper, KeyEvent};
 use std::borrow::Cow;
@@ -39,8 +39,9 @@ impl LineEditor {
             .max_history_size(MAX_HISTORY)?
             .auto_add_history(false)
             .build();
-        let mut editor = Editor::with_history(config, MemHistory::with_config(&config))
-            .context("cannot use the terminal")?;
+        let history = MemHistory::with_config(&config);
+        let mut editor =
+            Editor::with_history(config, history).context("cannot use the terminal")?;
         editor.set_helper(Some(Placeholder));
         editor.bind_sequence(KeyEvent::ctrl('J'), Cmd::Newline);
         let text = file.as_deref().map(fs::read_to_string);
@@ -83,8 +84,10 @@ fn save(history: &MemHistory, file: &Path) -> Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    for line in history.iter() {
-        writeln!(new, "{line}")?;
+    for index in 0..history.len() {
+        if let Some(line) = history.get(index, SearchDirection::Forward)? {
+            writeln!(new, "{}", line.entry)?;
+        }
     }
     new.persist(file)?;
     Ok(())

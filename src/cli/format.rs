@@ -20,20 +20,6 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// A number of parameters: `134.52M`, `8.0B`.
-pub fn count(n: u64) -> String {
-    let in_units = |unit: u64, decimals: usize, name: &str| {
-        let decimals = if n.is_multiple_of(unit) { 0 } else { decimals };
-        format!("{:.decimals$}{name}", n as f64 / unit as f64)
-    };
-    match n {
-        1_000_000_000.. => in_units(1_000_000_000, 1, "B"),
-        1_000_000.. => in_units(1_000_000, 2, "M"),
-        1_000.. => in_units(1_000, 0, "K"),
-        _ => n.to_string(),
-    }
-}
-
 /// How long ago or ahead of `now` the RFC 3339 time `then` is; Go's zero time, or no time, is `Never`.
 pub fn relative(then: &str, now: DateTime<Utc>) -> String {
     match time(then) {
@@ -78,9 +64,9 @@ pub fn duration(nanos: u64) -> String {
     let (minutes, rest) = (nanos / 60_000_000_000, nanos % 60_000_000_000);
     match nanos {
         0 => "0s".to_owned(),
-        ..1_000 => format!("{nanos}ns"),
-        ..1_000_000 => scaled(nanos, 1_000, "µs"),
-        ..1_000_000_000 => scaled(nanos, 1_000_000, "ms"),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => scaled(nanos, 1_000, "µs"),
+        1_000_000..1_000_000_000 => scaled(nanos, 1_000_000, "ms"),
         _ if minutes == 0 => scaled(nanos, 1_000_000_000, "s"),
         _ if minutes < 60 => format!("{minutes}m{}", scaled(rest, 1_000_000_000, "s")),
         _ => format!(
@@ -110,20 +96,6 @@ mod tests {
             (3_000_000_000_000, "3 TB"),
         ] {
             assert_eq!(size(bytes), text, "{bytes}");
-        }
-    }
-
-    #[test]
-    fn counts_as_models_are_named() {
-        for (n, text) in [
-            (999, "999"),
-            (26_000, "26K"),
-            (134_515_008, "134.52M"),
-            (7_000_000, "7M"),
-            (8_030_261_248, "8.0B"),
-            (70_000_000_000, "70B"),
-        ] {
-            assert_eq!(count(n), text, "{n}");
         }
     }
 

@@ -38,8 +38,7 @@ fn listed(models: &[ListedModel], prefix: &str, now: DateTime<Utc>) -> String {
 }
 
 fn loaded(models: &[LoadedModel], prefix: &str, now: DateTime<Utc>) -> String {
-    let mut table =
-        Table::with_header(&["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]);
+    let mut table = Table::with_header(&["NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL"]);
     for model in models.iter().filter(|model| model.name.starts_with(prefix)) {
         table.row([
             model.name.clone(),

@@ -9,7 +9,6 @@ mod editor;
 mod format;
 mod list;
 mod models;
-mod parameters;
 mod print;
 mod progress;
 mod repl;
@@ -20,7 +19,8 @@ mod slash;
 mod table;
 mod usage;
 
-use anyhow::{Context, Result, bail};
+use crate::settings::Settings;
+use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use client::Client;
@@ -44,7 +44,8 @@ struct Program {
     command: Option<Command>,
 }
 
-const HOST_HELP: &str = "Environment Variables:\n  OLLAMA_HOST    Address of the server (default 127.0.0.1:11434)";
+const HOST_HELP: &str =
+    "Environment Variables:\n  OLLAMA_HOST    Address of the server (default 127.0.0.1:11434)";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -141,7 +142,7 @@ impl Command {
 }
 
 fn client() -> Result<Client> {
-    Client::new("http://127.0.0.1:11434")
+    Client::new(&Settings::from_env().host.url())
 }
 
 /// A client needs one thread; the interactive prompt waits for keys on another.

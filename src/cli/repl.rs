@@ -6,6 +6,7 @@ use super::editor::{Input, LineEditor};
 use super::session::Session;
 use super::slash::{self, Outcome};
 use crate::api::{ChatReply, ChatRequest, Message, ShowReply};
+use crate::settings;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 
@@ -23,7 +24,7 @@ pub struct Repl<'a> {
 
 /// Reads and answers until the user leaves.
 pub async fn run(client: &Client, session: Session, shown: &ShowReply) -> Result<()> {
-    let history = history_file().filter(|_| !history_is_off());
+    let history = history_file().filter(|_| !settings::is_on("OLLAMA_NOHISTORY"));
     let mut editor = LineEditor::new(history.clone())?;
     let mut repl = Repl {
         client,
@@ -180,14 +181,6 @@ fn replay(message: &Message) {
 /// Where the history lies, beside Ollama's own files.
 pub fn history_file() -> Option<PathBuf> {
     std::env::home_dir().map(|home| home.join(".ollama").join("history"))
-}
-
-fn history_is_off() -> bool {
-    let value = std::env::var("OLLAMA_NOHISTORY").unwrap_or_default();
-    !matches!(
-        value.trim().trim_matches(['"', '\'']),
-        "" | "0" | "f" | "F" | "false" | "FALSE" | "False"
-    )
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use super::client::Client;
 use super::session::{self, Session};
 use super::{repl, usage};
 use crate::api::{GenerateReply, GenerateRequest, Object, Think};
+use crate::settings::parse_duration;
 use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
 use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
 
 /// Longest piped prompt; no context window holds more.
@@ -83,7 +85,9 @@ fn settle(model: &str, arguments: &Arguments) -> Result<Session> {
 fn prompt(words: Vec<String>) -> Result<String> {
     let mut piped = String::new();
     if !stdin().is_terminal() {
-        let read = stdin().take(MAX_PROMPT_BYTES + 1).read_to_string(&mut piped);
+        let read = stdin()
+            .take(MAX_PROMPT_BYTES + 1)
+            .read_to_string(&mut piped);
         read.context("cannot read the prompt from standard input")?;
         if piped.len() as u64 > MAX_PROMPT_BYTES {
             anyhow::bail!("the prompt on standard input is longer than {MAX_PROMPT_BYTES} bytes");
@@ -91,6 +95,12 @@ fn prompt(words: Vec<String>) -> Result<String> {
     }
     let parts = (!piped.is_empty()).then_some(piped).into_iter();
     Ok(parts.chain(words).collect::<Vec<_>>().join(" "))
+}
+
+/// A duration as the server takes it; bad text is refused here, before anything is asked.
+fn keep_alive(text: &str) -> Result<Value> {
+    parse_duration(text).map_err(anyhow::Error::msg)?;
+    Ok(text.into())
 }
 
 async fn one_shot(client: &Client, session: &Session, prompt: String) -> Result<()> {

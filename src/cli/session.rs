@@ -52,7 +52,9 @@ impl Session {
             keep_alive: self.keep_alive.clone(),
             ..Default::default()
         };
-        let mut replies = client.stream::<GenerateReply>("/api/generate", &request).await?;
+        let mut replies = client
+            .stream::<GenerateReply>("/api/generate", &request)
+            .await?;
         while replies.next().await?.is_some() {}
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! `show`: one section of a model, or a summary as headed blocks.
 
-use super::format;
 use super::table::Table;
 use crate::api::{Object, ShowReply};
+use crate::store::human_number;
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
 
@@ -68,7 +68,7 @@ fn facts(model: &ShowReply) -> Table {
         }
     };
     fact("architecture", Some(arch.to_owned()));
-    let parameters = parameters.map(format::count);
+    let parameters = parameters.map(human_number);
     fact(
         "parameters",
         parameters.or(Some(details.parameter_size.clone())),
@@ -87,7 +87,7 @@ fn projector(info: &Object) -> Table {
     table.row(["architecture".to_owned(), arch.to_owned()]);
     let count = info.get("general.parameter_count").and_then(Value::as_u64);
     if let Some(count) = count {
-        table.row(["parameters".to_owned(), format::count(count)]);
+        table.row(["parameters".to_owned(), human_number(count)]);
     }
     for (name, key) in [
         ("embedding length", "vision.embedding_length"),
@@ -178,10 +178,7 @@ fn tensors(model: &ShowReply) -> Table {
 /// The first two lines that are not blank.
 fn head(text: &str) -> Table {
     let mut table = rows();
-    let mut lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty());
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     for line in lines.by_ref().take(2) {
         table.row([line.to_owned()]);
     }

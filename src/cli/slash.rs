@@ -4,9 +4,11 @@ use super::client::Client;
 use super::repl::{Repl, history_file, is_answered, message};
 use super::session::{self, can};
 use super::show::{self, Section};
-use super::{create, list, parameters};
+use super::{create, list};
 use crate::api::{CreateRequest, Object, ShowReply, ShowRequest};
+use crate::store::{Parameter, parse_parameter};
 use anyhow::Result;
+use serde_json::Value;
 
 /// What became of a line.
 pub enum Outcome {
@@ -148,7 +150,9 @@ fn set(repl: &mut Repl<'_>, line: &str, arguments: &[&str]) {
             session.format = Some("json".into());
             println!("Set format to 'json' mode.");
         }
-        ["format", ..] => println!("Invalid or missing format. For 'json' mode use '/set format json'"),
+        ["format", ..] => {
+            println!("Invalid or missing format. For 'json' mode use '/set format json'")
+        }
         ["noformat"] => {
             session.format = None;
             println!("Disabled format.");
@@ -158,27 +162,36 @@ fn set(repl: &mut Repl<'_>, line: &str, arguments: &[&str]) {
     }
 }
 
+/// Replaces an option; `stop` takes all the values, the others the first.
 fn set_parameter(options: &mut Object, name: &str, values: &[&str]) {
-    let mut changed = options.clone();
-    changed.remove(name);
-    let values: Vec<&str> = if name == "stop" {
-        values.to_vec()
-    } else {
-        values[..1].to_vec()
-    };
-    for value in &values {
-        if let Err(error) = parameters::add(&mut changed, name, value) {
-            println!("Couldn't set parameter: {error}");
-            return;
+    let mut stops = Vec::new();
+    for text in values {
+        match parse_parameter(name, text) {
+            Ok(Parameter::Single(value)) => {
+                options.insert(name.to_owned(), value);
+                println!("Set parameter '{name}' to '{text}'");
+                return;
+            }
+            Ok(Parameter::Item(text)) => stops.push(Value::String(text)),
+            Ok(Parameter::Deprecated) => {
+                println!("Couldn't set parameter: {name} is deprecated");
+                return;
+            }
+            Err(error) => {
+                println!("Couldn't set parameter: {error}");
+                return;
+            }
         }
     }
-    *options = changed;
+    options.insert(name.to_owned(), Value::Array(stops));
     println!("Set parameter '{name}' to '{}'", values.join(", "));
 }
 
 /// The system message holds from here on; one that nothing was said after is replaced.
 fn set_system(repl: &mut Repl<'_>, line: &str) {
-    let text = line.split_once("system").map_or("", |(_, text)| text.trim());
+    let text = line
+        .split_once("system")
+        .map_or("", |(_, text)| text.trim());
     let text = text.strip_prefix("\"\"\"").unwrap_or(text);
     let text = text.strip_suffix("\"\"\"").unwrap_or(text);
     if text.is_empty() {
@@ -227,7 +240,11 @@ async fn show(repl: &Repl<'_>, arguments: &[&str]) -> Result<()> {
     let model: ShowReply = repl.client.post("/api/show", &request).await?;
     match *what {
         "info" => print!("{}", show::summary(&model, false)),
-        "license" => section(Section::License, &model, "No license was specified for this model."),
+        "license" => section(
+            Section::License,
+            &model,
+            "No license was specified for this model.",
+        ),
         "modelfile" => section(Section::Modelfile, &model, "No Modelfile for this model."),
         "parameters" => show_parameters(&model, &repl.session.options),
         "system" => show_system(repl, &model),

@@ -44,15 +44,10 @@ impl Host {
         }
     }
 
-    /// `host:port` to bind, IPv6 addresses in brackets, such as `127.0.0.1:11434` and `:11434`.
-    pub fn address(&self) -> String {
-        address(&self.name, self.port)
-    }
-
-    /// The address to listen on: no name is all interfaces.
+    /// `host:port` to listen on, IPv6 addresses in brackets; no name is all IPv4 interfaces, which every machine has.
     pub fn bind_address(&self) -> String {
         match self.name.as_str() {
-            "" => address("::", self.port),
+            "" => address("0.0.0.0", self.port),
             name => address(name, self.port),
         }
     }
@@ -91,7 +86,10 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
         return (bare, None);
     }
     match authority.rsplit_once(':') {
-        Some((name, port)) => (name.trim_start_matches('[').trim_end_matches(']'), Some(port)),
+        Some((name, port)) => (
+            name.trim_start_matches('[').trim_end_matches(']'),
+            Some(port),
+        ),
         None => (authority, None),
     }
 }
@@ -105,9 +103,13 @@ mod tests {
         for (text, bind, url) in [
             ("", "127.0.0.1:11434", "http://127.0.0.1:11434"),
             ("1.2.3.4", "1.2.3.4:11434", "http://1.2.3.4:11434"),
-            ("example.com", "example.com:11434", "http://example.com:11434"),
-            (":1234", "[::]:1234", "http://127.0.0.1:1234"),
-            (":0", "[::]:0", "http://127.0.0.1:0"),
+            (
+                "example.com",
+                "example.com:11434",
+                "http://example.com:11434",
+            ),
+            (":1234", "0.0.0.0:1234", "http://127.0.0.1:1234"),
+            (":0", "0.0.0.0:0", "http://127.0.0.1:0"),
             ("1234", "1234:11434", "http://1234:11434"),
             ("::1", "[::1]:11434", "http://[::1]:11434"),
             ("[::1]", "[::1]:11434", "http://[::1]:11434"),
@@ -115,7 +117,11 @@ mod tests {
             ("0.0.0.0", "0.0.0.0:11434", "http://127.0.0.1:11434"),
             ("[::]", "[::]:11434", "http://[::1]:11434"),
             ("http://1.2.3.4", "1.2.3.4:80", "http://1.2.3.4:80"),
-            ("https://1.2.3.4:4321", "1.2.3.4:4321", "https://1.2.3.4:4321"),
+            (
+                "https://1.2.3.4:4321",
+                "1.2.3.4:4321",
+                "https://1.2.3.4:4321",
+            ),
             (
                 "https://example.com/ollama/",
                 "example.com:443",
