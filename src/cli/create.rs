@@ -149,7 +149,8 @@ fn resolve(text: &str, folder: &Path) -> PathBuf {
         .filter(|rest| rest.is_empty() || rest.starts_with('/'));
     match (home, std::env::home_dir()) {
         (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
-        _ => folder.join(text),
+        // Without the `.` parts, which would only clutter messages.
+        _ => folder.join(text).components().collect(),
     }
 }
 
@@ -290,11 +291,11 @@ mod tests {
         let source = |text| source(text, folder.path());
         assert_eq!(
             source("./a.gguf").unwrap(),
-            Source::Files(vec![at("./a.gguf")])
+            Source::Files(vec![at("a.gguf")])
         );
         assert_eq!(source("llama3").unwrap(), Source::Files(vec![at("llama3")]));
         assert_eq!(source("qwen3").unwrap(), Source::Model("qwen3".into()));
-        assert_eq!(source(".").unwrap(), Source::Files(vec![at("./a.gguf")]));
+        assert_eq!(source(".").unwrap(), Source::Files(vec![at("a.gguf")]));
         for missing in ["./nope.gguf", "nope.gguf", "/nope", "~/nope-nope"] {
             let error = source(missing).unwrap_err().to_string();
             assert!(error.contains(missing) && error.contains("GGUF"), "{error}");

@@ -121,7 +121,7 @@ mod tests {
         }
         assert_eq!(
             relative("2026-01-01T00:05:00.25+01:00", now),
-            "55 minutes ago"
+            "54 minutes ago"
         );
         assert_eq!(
             relative("2026-01-01T00:05:00.25Z", now),
