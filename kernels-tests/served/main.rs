@@ -1,0 +1,10 @@
+//! The real server over a socket: what holds whatever else is running, and what bad input gets.
+
+mod bad_input;
+mod cli;
+mod concurrency;
+mod memory;
+#[path = "../models.rs"]
+mod models;
+#[path = "../server.rs"]
+mod server;
