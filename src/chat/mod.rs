@@ -138,6 +138,3 @@ impl Think {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
