@@ -1,1 +1,103 @@
-//! See `lib.rs` for this layer's place.
+//! From a GGUF file to a configuration, named weights and the plan of a step.
+//!
+//! A family of models is a function from metadata to a [`Config`] (`arch.rs`); what differs in
+//! the arithmetic is data in it. `decoder.rs` records the plan, top to bottom.
+
+mod arch;
+mod config;
+mod decoder;
+mod keys;
+mod weights;
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::backend::{Backend, BackendError, BatchShape, CacheSpec, KvType, Plan, WeightSpec};
+use crate::gguf::Gguf;
+
+pub use arch::architectures;
+pub use config::{Config, Layer};
+
+/// Why a model cannot be run.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// No function knows this family.
+    #[error("unknown model architecture: '{name}'; supported are {supported}")]
+    Architecture { name: String, supported: String },
+    /// A metadata key is missing or has a value that cannot be used.
+    #[error("key {key}: {what}")]
+    Key { key: String, what: String },
+    /// The model asks for something that is not implemented.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+    /// A tensor is missing, has another shape or type than the metadata says, or is not known.
+    #[error("{0}")]
+    Tensor(String),
+}
+
+/// A model that a backend can load: configuration and weights, still in the mapped file.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    weights: weights::Weights,
+}
+
+impl Model {
+    /// Reads the configuration and checks every tensor.
+    ///
+    /// # Errors
+    /// Whatever the file asks for that cannot be done is named here, never found out later.
+    pub fn load(gguf: &Arc<Gguf>) -> Result<Model, Error> {
+        let config = arch::config(gguf)?;
+        let weights = weights::Weights::load(gguf, &config)?;
+        Ok(Model { config, weights })
+    }
+
+    /// The family's numbers.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// All weights; the index is the [`crate::backend::WeightId`] that plans use.
+    pub fn weights(&self) -> &[WeightSpec] {
+        &self.weights.specs
+    }
+
+    /// Bytes of all weights as stored.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights().iter().map(WeightSpec::bytes).sum()
+    }
+
+    /// Hands every weight to a backend that has none yet.
+    ///
+    /// # Errors
+    /// The backend's, with the first weight that it could not take.
+    pub fn load_into(&self, backend: &mut dyn Backend) -> Result<(), BackendError> {
+        for (i, spec) in self.weights().iter().enumerate() {
+            let id = backend.load(spec)?;
+            if id.0 != i {
+                return Err(BackendError::Invalid(format!(
+                    "weight {} was loaded as number {} instead of {i}",
+                    spec.name, id.0
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The cache that the model needs for this many pages.
+    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize) -> CacheSpec {
+        CacheSpec {
+            kv_type,
+            n_pages,
+            kv_dims: vec![self.config.kv_dim(); self.config.layers.len()],
+        }
+    }
+
+    /// The plan of a step. Its first output is the buffer of logits `[outputs, vocab_size]`; with
+    /// `top_k` the step also returns that many candidates of each wanted row.
+    pub fn plan(&self, shape: BatchShape, top_k: Option<usize>) -> Plan {
+        decoder::plan(&self.config, &self.weights, shape, top_k)
+    }
+}

@@ -1,0 +1,351 @@
+//! A GGUF's Jinja template, run by minijinja under the rules of Hugging Face's renderer.
+
+mod print;
+
+use super::{Error, Message, RenderInput, Role, ToolCall, template::MAX_OUTPUT_BYTES};
+use chrono::NaiveDateTime;
+use minijinja::{
+    AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value,
+    syntax::SyntaxConfig,
+    value::{Kwargs, ValueKind},
+};
+use print::{Bounded, PYTHON, Style};
+use std::fmt::Write;
+
+/// Steps for the template's own work. A step also pays for 64 bytes of values or output, so this
+/// bounds memory too.
+const BASE_FUEL: u64 = 1_000_000;
+/// More steps for each message, so that long conversations are never refused.
+const FUEL_PER_MESSAGE: u64 = 5_000;
+const NAME: &str = "chat_template";
+
+/// A parsed template with its environment.
+#[derive(Debug)]
+pub struct JinjaTemplate {
+    source: String,
+    env: Environment<'static>,
+    bos: String,
+    eos: String,
+}
+
+impl JinjaTemplate {
+    /// Parses `source`; `bos` and `eos` become `bos_token` and `eos_token`.
+    pub fn parse(source: &str, bos: &str, eos: &str) -> Result<JinjaTemplate, Error> {
+        let mut env = environment().map_err(to_error)?;
+        env.add_template_owned(NAME, without_generation_tags(source))
+            .map_err(|e| Error::Parse(format!("chat template: {}", message_of(&e))))?;
+        Ok(JinjaTemplate {
+            source: source.into(),
+            env,
+            bos: bos.into(),
+            eos: eos.into(),
+        })
+    }
+
+    pub fn text(&self) -> &str {
+        &self.source
+    }
+
+    pub fn bos(&self) -> &str {
+        &self.bos
+    }
+
+    /// The prompt for a conversation. Arguments of tool calls are given as objects, and as text
+    /// to a template that fails on objects.
+    pub fn render(&self, input: &RenderInput) -> Result<String, Error> {
+        let tools = input
+            .tools
+            .iter()
+            .map(|tool| tool.to_json())
+            .collect::<Vec<_>>();
+        let (messages, prefill) = split_prefill(input.messages);
+        let render = |as_text| self.run(messages, &tools, as_text, input);
+        let mut prompt = match render(false) {
+            Err(Error::Render(_)) if messages.iter().any(|m| !m.tool_calls.is_empty()) => {
+                render(true)
+            }
+            result => result,
+        }?;
+        prompt.push_str(prefill);
+        Ok(prompt)
+    }
+
+    fn run(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        arguments_as_text: bool,
+        input: &RenderInput,
+    ) -> Result<String, Error> {
+        let context = self.context(messages, tools, arguments_as_text, input);
+        let given = messages.iter().map(size).sum::<usize>();
+        let mut env = self.env.clone();
+        env.set_fuel(Some(
+            BASE_FUEL + given as u64 + messages.len() as u64 * FUEL_PER_MESSAGE,
+        ));
+        let template = env.get_template(NAME).map_err(to_error)?;
+        template.render(context).map_err(to_error)
+    }
+
+    fn context(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        arguments_as_text: bool,
+        input: &RenderInput,
+    ) -> Value {
+        let now = input.now;
+        let messages = messages.iter().map(|m| message_value(m, arguments_as_text));
+        let mut context = vec![
+            ("messages", Value::from_iter(messages)),
+            ("add_generation_prompt", true.into()),
+            ("bos_token", self.bos.as_str().into()),
+            ("eos_token", self.eos.as_str().into()),
+            (
+                "strftime_now",
+                Value::from_function(move |format: &str| strftime(now, format)),
+            ),
+        ];
+        // The reference renderer always defines `tools`; templates compare it with none.
+        context.push((
+            "tools",
+            match tools {
+                [] => Value::from(()),
+                tools => Value::from_iter(tools.iter().map(from_json)),
+            },
+        ));
+        if let Some(think) = input.think {
+            // Two spellings are in use for one switch.
+            context.push(("enable_thinking", think.is_on().into()));
+            context.push(("thinking", think.is_on().into()));
+            if let Some(level) = think.named_level() {
+                context.push(("reasoning_effort", level.into()));
+            }
+        }
+        Value::from_pairs(context)
+    }
+}
+
+fn environment() -> Result<Environment<'static>, minijinja::Error> {
+    let mut env = Environment::new();
+    env.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()?,
+    );
+    env.set_undefined_behavior(UndefinedBehavior::Lenient);
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env.set_formatter(format_as_python);
+    env.add_filter("tojson", to_json);
+    env.add_function("raise_exception", raise_exception);
+    Ok(env)
+}
+
+/// A last turn of the assistant without calls is continued instead of closed.
+fn split_prefill(messages: &[Message]) -> (&[Message], &str) {
+    match messages.split_last() {
+        Some((last, rest)) if last.role == Role::Assistant && last.tool_calls.is_empty() => {
+            (rest, &last.content)
+        }
+        _ => (messages, ""),
+    }
+}
+
+fn size(message: &Message) -> usize {
+    message.content.len() + message.thinking.len()
+}
+
+fn message_value(message: &Message, arguments_as_text: bool) -> Value {
+    let mut out: Vec<(&str, Value)> = vec![
+        ("role", message.role.as_str().into()),
+        ("content", message.content.as_str().into()),
+    ];
+    if !message.thinking.is_empty() {
+        out.push(("reasoning_content", message.thinking.as_str().into()));
+        out.push(("thinking", message.thinking.as_str().into()));
+    }
+    if !message.tool_calls.is_empty() {
+        let calls = message
+            .tool_calls
+            .iter()
+            .map(|call| call_value(call, arguments_as_text));
+        out.push(("tool_calls", Value::from_iter(calls)));
+    }
+    for (key, text) in [
+        ("name", &message.tool_name),
+        ("tool_call_id", &message.tool_call_id),
+    ] {
+        if !text.is_empty() {
+            out.push((key, text.as_str().into()));
+        }
+    }
+    Value::from_pairs(out)
+}
+
+fn call_value(call: &ToolCall, arguments_as_text: bool) -> Value {
+    let arguments = match arguments_as_text {
+        true => serde_json::to_string(&call.arguments)
+            .unwrap_or_default()
+            .into(),
+        false => Value::from_pairs(
+            call.arguments
+                .iter()
+                .map(|(k, v)| (k.as_str(), from_json(v))),
+        ),
+    };
+    let function = Value::from_pairs([
+        ("name", call.name.as_str().into()),
+        ("arguments", arguments),
+    ]);
+    let kind = Value::from("function");
+    Value::from_pairs([
+        ("id", call.id.as_str().into()),
+        ("type", kind),
+        ("function", function),
+    ])
+}
+
+/// JSON as template values, by hand: with serde_json's `arbitrary_precision` a number would pass
+/// through serde as a map.
+fn from_json(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::from(()),
+        serde_json::Value::Bool(b) => (*b).into(),
+        serde_json::Value::Number(n) => match (n.as_i64(), n.as_u64()) {
+            (Some(i), _) => i.into(),
+            (None, Some(u)) => u.into(),
+            (None, None) => n.as_f64().unwrap_or(f64::NAN).into(),
+        },
+        serde_json::Value::String(s) => s.as_str().into(),
+        serde_json::Value::Array(items) => Value::from_iter(items.iter().map(from_json)),
+        serde_json::Value::Object(map) => {
+            Value::from_pairs(map.iter().map(|(k, v)| (k.as_str(), from_json(v))))
+        }
+    }
+}
+
+/// Hugging Face's `{% generation %}` marks the trained part of a text and writes nothing. The tags
+/// become an `if` that always holds, so that whitespace control stays.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let Some(end) = rest.find("%}").map(|end| end + 2) else {
+            break;
+        };
+        let tag = &rest[..end];
+        match tag.trim_matches(|c: char| "{}%+-".contains(c) || c.is_whitespace()) {
+            "generation" => out.push_str(&tag.replacen("generation", "if true", 1)),
+            "endgeneration" => out.push_str(&tag.replacen("endgeneration", "endif", 1)),
+            _ => {
+                out.push_str("{%");
+                rest = &rest[2..];
+                continue;
+            }
+        }
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// `raise_exception(message)`: the template refuses the conversation.
+fn raise_exception(message: String) -> Result<Value, minijinja::Error> {
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// `strftime_now(format)`, with an error in place of chrono's panic on an unknown directive.
+fn strftime(now: NaiveDateTime, format: &str) -> Result<String, minijinja::Error> {
+    let mut out = String::new();
+    write!(out, "{}", now.format(format)).map_err(|_| {
+        let message = format!("strftime_now does not know the format {format:?}");
+        minijinja::Error::new(ErrorKind::InvalidOperation, message)
+    })?;
+    Ok(out)
+}
+
+/// `tojson` as Hugging Face defines it: Python's `json.dumps` without HTML escapes.
+fn to_json(
+    state: &State,
+    value: &Value,
+    indent: Option<usize>,
+    options: Kwargs,
+) -> Result<Value, minijinja::Error> {
+    let indent = match indent {
+        Some(indent) => Some(indent),
+        None => options.get::<Option<usize>>("indent")?,
+    };
+    let separators = options.get::<Option<Vec<String>>>("separators")?;
+    let ensure_ascii = options
+        .get::<Option<bool>>("ensure_ascii")?
+        .unwrap_or(false);
+    let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
+    options.assert_all_used()?;
+    // json.dumps ends lines without a blank once it indents.
+    let (item, key) = match separators.as_deref() {
+        Some([item, key]) => (item.as_str(), key.as_str()),
+        _ if indent.is_some() => (",", ": "),
+        _ => (", ", ": "),
+    };
+    let style = Style {
+        item,
+        key,
+        indent,
+        ensure_ascii,
+        sort_keys,
+        python: false,
+    };
+    let mut out = Bounded {
+        text: Vec::new(),
+        limit: MAX_OUTPUT_BYTES,
+    };
+    style.write(&mut out, value, 0)?;
+    let text = String::from_utf8_lossy(&out.text).into_owned();
+    state.consume_fuel(text.len() as u64 / 8)?;
+    Ok(Value::from_safe_string(text))
+}
+
+/// `{{ value }}` as Python prints it: `True`, `None`, `{'a': 1}`.
+fn format_as_python(
+    out: &mut Output,
+    _: &mut State,
+    value: &Value,
+) -> Result<(), minijinja::Error> {
+    match value.kind() {
+        ValueKind::Bool | ValueKind::None | ValueKind::Seq | ValueKind::Map => {
+            let mut text = Bounded {
+                text: Vec::new(),
+                limit: MAX_OUTPUT_BYTES,
+            };
+            PYTHON.write(&mut text, value, 0)?;
+            out.write_str(&String::from_utf8_lossy(&text.text))
+                .map_err(Into::into)
+        }
+        _ => write!(out, "{value}").map_err(Into::into),
+    }
+}
+
+fn to_error(error: minijinja::Error) -> Error {
+    match error.kind() {
+        ErrorKind::OutOfFuel => Error::Limit {
+            what: "template steps",
+            limit: BASE_FUEL as usize,
+        },
+        _ => Error::Render(format!("chat template: {}", message_of(&error))),
+    }
+}
+
+/// What went wrong and in which line, without minijinja's classification.
+fn message_of(error: &minijinja::Error) -> String {
+    let detail = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), str::to_string);
+    match error.line() {
+        Some(line) => format!("{detail} (line {line})"),
+        None => detail,
+    }
+}

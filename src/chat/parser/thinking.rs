@@ -1,0 +1,205 @@
+//! Reasoning between two tags at the start of an answer.
+
+/// Where in the answer the next character lies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    BeforeTag,
+    AfterOpening,
+    Thinking,
+    AfterClosing,
+    Content,
+}
+
+/// Separates reasoning from the answer that follows. Blanks before the opening tag and after
+/// either tag are dropped; text that does not begin with the tag is all content.
+#[derive(Debug)]
+pub struct ThinkingParser {
+    open: String,
+    close: String,
+    state: State,
+    held: String,
+    keep: bool,
+}
+
+impl ThinkingParser {
+    /// For an answer to `prompt`: one that ends with the opening tag began the reasoning itself.
+    /// Reasoning is dropped unless `keep`.
+    pub fn new(open: &str, close: &str, prompt: &str, keep: bool) -> ThinkingParser {
+        let state = match prompt.trim_end().ends_with(open) {
+            true => State::AfterOpening,
+            false => State::BeforeTag,
+        };
+        ThinkingParser {
+            open: open.into(),
+            close: close.into(),
+            state,
+            held: String::new(),
+            keep,
+        }
+    }
+
+    /// Whether the next text belongs to the reasoning.
+    pub fn is_thinking(&self) -> bool {
+        matches!(self.state, State::AfterOpening | State::Thinking)
+    }
+
+    /// Takes a piece; returns what is decided of (reasoning, content).
+    pub fn push(&mut self, piece: &str) -> (String, String) {
+        self.held.push_str(piece);
+        let (mut thinking, mut content) = (String::new(), String::new());
+        while self.step(&mut thinking, &mut content) {}
+        if !self.keep {
+            thinking.clear();
+        }
+        (thinking, content)
+    }
+
+    /// What was held back at the end of the answer.
+    pub fn finish(&mut self) -> (String, String) {
+        let held = std::mem::take(&mut self.held);
+        match self.state {
+            State::Thinking if self.keep => (held, String::new()),
+            State::BeforeTag | State::Content => (String::new(), held),
+            _ => Default::default(),
+        }
+    }
+
+    /// Moves one state on; false when more text is needed.
+    fn step(&mut self, thinking: &mut String, content: &mut String) -> bool {
+        match self.state {
+            State::BeforeTag => self.find_opening(),
+            State::AfterOpening => self.skip_blanks(State::Thinking),
+            State::Thinking => self.take_thinking(thinking),
+            State::AfterClosing => self.skip_blanks(State::Content),
+            State::Content => {
+                content.push_str(&std::mem::take(&mut self.held));
+                false
+            }
+        }
+    }
+
+    fn find_opening(&mut self) -> bool {
+        let text = self.held.trim_start();
+        if let Some(rest) = text.strip_prefix(&self.open) {
+            self.held = rest.to_string();
+            self.state = State::AfterOpening;
+            return true;
+        }
+        if self.open.starts_with(text) {
+            return false;
+        }
+        self.state = State::Content;
+        true
+    }
+
+    fn skip_blanks(&mut self, next: State) -> bool {
+        self.held = self.held.trim_start().to_string();
+        if self.held.is_empty() {
+            return false;
+        }
+        self.state = next;
+        true
+    }
+
+    fn take_thinking(&mut self, thinking: &mut String) -> bool {
+        if let Some(at) = self.held.find(&self.close) {
+            thinking.push_str(&self.held[..at]);
+            self.held.drain(..at + self.close.len());
+            self.state = State::AfterClosing;
+            return true;
+        }
+        let keep = partial_tag(&self.held, &self.close);
+        let rest = self.held.split_off(self.held.len() - keep);
+        thinking.push_str(&std::mem::replace(&mut self.held, rest));
+        false
+    }
+}
+
+/// Length of the longest end of `text` that is a beginning of `tag`.
+pub fn partial_tag(text: &str, tag: &str) -> usize {
+    let longest = tag.len().min(text.len());
+    (1..=longest)
+        .rev()
+        .find(|&n| tag.is_char_boundary(n) && text.ends_with(&tag[..n]))
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole, and in pieces of one character.
+    fn both_ways(prompt: &str, text: &str) -> (String, String) {
+        let run = |pieces: Vec<String>| {
+            let mut parser = ThinkingParser::new("<think>", "</think>", prompt, true);
+            let mut out = (String::new(), String::new());
+            for (thinking, content) in pieces
+                .iter()
+                .map(|p| parser.push(p))
+                .collect::<Vec<_>>()
+                .into_iter()
+                .chain([parser.finish()])
+            {
+                out.0 += &thinking;
+                out.1 += &content;
+            }
+            out
+        };
+        let whole = run(vec![text.into()]);
+        assert_eq!(
+            whole,
+            run(text.chars().map(String::from).collect()),
+            "{text:?} in pieces"
+        );
+        whole
+    }
+
+    #[test]
+    fn reasoning_is_separated() {
+        let cases = [
+            ("<think> internal </think> world", "internal ", "world"),
+            (" \n abc", "", " \n abc"),
+            (
+                "  <think>a<think>b</think>c</think>d",
+                "a<think>b",
+                "c</think>d",
+            ),
+            ("<think>never closed </thi", "never closed </thi", ""),
+            ("<thin air", "", "<thin air"),
+            ("<thi", "", "<thi"),
+            ("<think></think>\n\nx", "", "x"),
+            ("x <think>y</think>", "", "x <think>y</think>"),
+        ];
+        for (text, thinking, content) in cases {
+            assert_eq!(
+                both_ways("", text),
+                (thinking.into(), content.into()),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_prompt_may_open_the_reasoning() {
+        let found = both_ways("<|assistant|><think>\n", "\nwhy</think>\n\nso");
+        assert_eq!(found, ("why".into(), "so".into()));
+    }
+
+    #[test]
+    fn unwanted_reasoning_is_dropped() {
+        let mut parser = ThinkingParser::new("<think>", "</think>", "", false);
+        assert_eq!(
+            parser.push("<think>a</think>b"),
+            (String::new(), "b".into())
+        );
+    }
+
+    #[test]
+    fn multi_byte_tags_are_held_back_whole() {
+        assert_eq!(
+            partial_tag("a<｜tool▁c", "<｜tool▁calls▁begin｜>"),
+            "<｜tool▁c".len()
+        );
+        assert_eq!(partial_tag("é", "<x>"), 0);
+    }
+}

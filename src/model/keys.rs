@@ -1,0 +1,80 @@
+//! Metadata of one architecture, read with the key named in every error.
+
+use super::Error;
+use crate::gguf::{Gguf, Value};
+
+/// Bound on every extent; real models stay far below, and products of two fit 64 bits.
+const MAX_EXTENT: u64 = 1 << 24;
+
+/// The keys below `<architecture>.`.
+pub(super) struct Keys<'a> {
+    pub gguf: &'a Gguf,
+    pub arch: &'a str,
+}
+
+impl Keys<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.arch)
+    }
+
+    /// An error about one key.
+    pub fn bad(&self, name: &str, what: impl Into<String>) -> Error {
+        Error::Key {
+            key: self.key(name),
+            what: what.into(),
+        }
+    }
+
+    /// A positive number that the file may leave out.
+    pub fn optional_extent(&self, name: &str) -> Result<Option<usize>, Error> {
+        let key = self.key(name);
+        match self.gguf.metadata().get(&key) {
+            None => Ok(None),
+            Some(Value::Array(_)) => self.same_extents(name).map(Some),
+            Some(_) => match self.gguf.u64(&key) {
+                Some(n) if (1..=MAX_EXTENT).contains(&n) => Ok(Some(n as usize)),
+                _ => Err(self.bad(name, format!("a number from 1 to {MAX_EXTENT} is needed"))),
+            },
+        }
+    }
+
+    /// One number per layer, which must all be the same.
+    fn same_extents(&self, name: &str) -> Result<usize, Error> {
+        let items = self.gguf.u32s(&self.key(name)).unwrap_or_default();
+        match items.first() {
+            Some(&first) if first > 0 && items.iter().all(|&n| n == first) => Ok(first as usize),
+            _ => Err(Error::Unsupported(format!(
+                "{} that differs from layer to layer",
+                self.key(name)
+            ))),
+        }
+    }
+
+    /// A positive number that the file must have.
+    pub fn extent(&self, name: &str) -> Result<usize, Error> {
+        self.optional_extent(name)?
+            .ok_or_else(|| self.bad(name, "is missing"))
+    }
+
+    /// A finite number that the file may leave out.
+    pub fn optional_f32(&self, name: &str) -> Result<Option<f32>, Error> {
+        let key = self.key(name);
+        if !self.gguf.metadata().contains_key(&key) {
+            return Ok(None);
+        }
+        match self.gguf.f32(&key) {
+            Some(v) if v.is_finite() => Ok(Some(v)),
+            _ => Err(self.bad(name, "a finite number is needed")),
+        }
+    }
+
+    /// A positive number that the file may leave out or give as zero for none.
+    pub fn optional_positive(&self, name: &str) -> Result<Option<f32>, Error> {
+        Ok(self.optional_f32(name)?.filter(|&v| v > 0.0))
+    }
+
+    /// A string that the file may leave out.
+    pub fn optional_str(&self, name: &str) -> Option<&str> {
+        self.gguf.str(&self.key(name))
+    }
+}
