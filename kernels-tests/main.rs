@@ -1,1 +1,11 @@
-fn main() {}
+//! The kernels' test suite: every case on the f64 oracle, on the CPU with every instruction set
+//! present, and on every GPU with every variant of the shaders, through the same plans; and the
+//! reference answers of tiny and real models.
+
+mod case;
+mod cases;
+mod devices;
+mod file;
+mod golden;
+mod reference;
+mod suite;

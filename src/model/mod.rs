@@ -7,6 +7,7 @@ mod arch;
 mod config;
 mod decoder;
 mod keys;
+mod session;
 mod weights;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::gguf::Gguf;
 
 pub use arch::architectures;
 pub use config::{Config, Layer};
+pub use session::Session;
 
 /// Why a model cannot be run.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]

@@ -1,0 +1,368 @@
+//! The table of cases. Odd sizes are in every family: one row, one token, tails, page edges,
+//! window edges.
+
+use std::sync::Arc;
+
+use ollama_wgpu::backend::*;
+use ollama_wgpu::quant::QuantType;
+
+use crate::case::Case;
+use crate::file::{File, Random};
+
+/// All cases.
+pub fn all() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for quant in QuantType::all() {
+        embed(&mut cases, quant);
+        matmul(&mut cases, quant);
+    }
+    rowwise(&mut cases);
+    attention(&mut cases);
+    top_k(&mut cases);
+    cases
+}
+
+/// A batch of one sequence whose token `i` is row `i` of the source table.
+fn rows(phase: Phase, n: usize) -> Batch {
+    let tokens: Vec<u32> = (0..n as u32).collect();
+    let mut batch = Batch::single(phase, &tokens, 0, Vec::new());
+    if phase == Phase::Decode {
+        // Decode steps hold one row per sequence.
+        batch.sequences = tokens;
+        batch.positions = vec![0; n];
+        batch.tables = vec![vec![0]; n];
+    }
+    batch.slots = vec![NO_SLOT; n];
+    batch
+}
+
+fn embed(cases: &mut Vec<Case>, quant: QuantType) {
+    let mut r = Random::new(1);
+    let (n_rows, cols) = (5, 256 * 3);
+    let mut file = File::default();
+    file.random("w", quant, n_rows, cols, &mut r);
+    let file = file.open();
+    for phase in [Phase::Prefill, Phase::Decode] {
+        let mut batch = rows(phase, 3);
+        batch.tokens = vec![4, 0, 4];
+        cases.push(Case {
+            name: format!("embed {} {phase:?}", quant.name()),
+            file: Arc::clone(&file),
+            weights: vec!["w".into()],
+            cache: None,
+            steps: vec![batch],
+            record: Box::new(|b| b.embed(WeightId(0), 3.5)),
+            top_k: None,
+        });
+    }
+}
+
+/// Rows, columns and tokens of products. Column counts must be whole blocks.
+fn matmul_sizes(quant: QuantType) -> Vec<(usize, usize, usize)> {
+    let block = quant.block_len();
+    let mut sizes = vec![
+        (1, 256, 1),
+        (7, 512, 1),
+        (64, 256, 2),
+        (33, 768, 3),
+        (130, 256, 8),
+        (65, 512, 9),
+        (96, 256, 33),
+    ];
+    match block {
+        1 => sizes.extend([(5, 1, 1), (9, 37, 5), (70, 129, 40), (3, 30, 70)]),
+        32 => sizes.extend([(5, 32, 1), (17, 96, 4), (66, 160, 35), (40, 576, 65)]),
+        _ => {}
+    }
+    sizes
+}
+
+fn matmul(cases: &mut Vec<Case>, quant: QuantType) {
+    for (i, (n_rows, cols, n)) in matmul_sizes(quant).into_iter().enumerate() {
+        for phase in [Phase::Prefill, Phase::Decode] {
+            let (bias, residual) = (i % 2 == 1, i % 3 == 1);
+            cases.push(product(quant, n_rows, cols, n, phase, bias, residual));
+        }
+    }
+}
+
+fn product(
+    quant: QuantType,
+    n_rows: usize,
+    cols: usize,
+    n: usize,
+    phase: Phase,
+    bias: bool,
+    residual: bool,
+) -> Case {
+    let mut r = Random::new((n_rows * cols + n) as u64);
+    let mut file = File::default();
+    // The source holds the residual beside the input, so that both are views into wider rows.
+    let source = cols + n_rows;
+    file.floats("source", n, source, &r.floats(n * source));
+    file.random("w", quant, n_rows, cols, &mut r);
+    file.floats("bias", 1, n_rows, &r.floats(n_rows));
+    Case {
+        name: format!(
+            "matmul {} [{n_rows}, {cols}] x {n} {phase:?} bias {bias} residual {residual}",
+            quant.name()
+        ),
+        file: file.open(),
+        weights: vec!["source".into(), "w".into(), "bias".into()],
+        cache: None,
+        steps: vec![rows(phase, n)],
+        record: Box::new(move |b| {
+            let source = b.embed(WeightId(0), 1.0);
+            b.matmul(
+                source.columns(0, cols),
+                WeightId(1),
+                bias.then_some(WeightId(2)),
+                residual.then_some(source.columns(cols, n_rows)),
+            )
+        }),
+        top_k: None,
+    }
+}
+
+type Record = fn(&mut PlanBuilder, View) -> View;
+
+fn rowwise(cases: &mut Vec<Case>) {
+    let table: &[(&str, usize, Record)] = &[
+        ("select_rows", 33, |b, x| b.select_rows(x.columns(1, 31))),
+        ("rms_norm whole", 128, |b, x| {
+            b.rms_norm(x, WeightId(2), 1e-5)
+        }),
+        ("rms_norm per head", 96, |b, x| {
+            b.rms_norm(x.columns(32, 64), WeightId(1), 1e-6)
+        }),
+        ("rope norm", 96, |b, x| {
+            b.rope(x.columns(48, 48), 24, 0, RopeOrder::Norm)
+        }),
+        ("rope neox", 96, |b, x| {
+            b.rope(x.columns(0, 96), 16, 0, RopeOrder::Neox)
+        }),
+        ("rope neox partial", 80, |b, x| {
+            b.rope(x.columns(20, 60), 20, 0, RopeOrder::Neox)
+        }),
+        ("glu silu", 202, |b, x| {
+            b.glu(x.columns(0, 101), x.columns(101, 101), Activation::Silu)
+        }),
+        ("glu gelu", 64, |b, x| {
+            b.glu(x.columns(32, 32), x.columns(0, 32), Activation::GeluTanh)
+        }),
+        ("add", 70, |b, x| b.add(x.columns(0, 35), x.columns(35, 35))),
+        ("soft_cap", 65, |b, x| b.soft_cap(x.columns(1, 64), 2.0)),
+    ];
+    for &(name, cols, record) in table {
+        for (phase, n) in [
+            (Phase::Decode, 1),
+            (Phase::Prefill, 5),
+            (Phase::Prefill, 67),
+        ] {
+            cases.push(rowwise_case(name, cols, record, phase, n));
+        }
+    }
+}
+
+fn rowwise_case(name: &str, cols: usize, record: Record, phase: Phase, n: usize) -> Case {
+    let mut r = Random::new((cols + n) as u64);
+    let mut file = File::default();
+    let values: Vec<f32> = r.floats(n * cols).iter().map(|v| 6.0 * v).collect();
+    file.floats("source", n, cols, &values);
+    file.floats("norm 32", 1, 32, &r.floats(32));
+    file.floats("norm 128", 1, 128, &r.floats(128));
+    let mut batch = rows(phase, n);
+    batch.outputs = (0..n as u32).filter(|i| i % 3 == 0).collect();
+    if phase == Phase::Prefill {
+        // Positions far into a context, in a page table that is long enough.
+        batch.positions = (900..900 + n as u32).collect();
+        batch.tables = vec![vec![0; 40]];
+    }
+    Case {
+        name: format!("{name} x {n}"),
+        file: file.open(),
+        weights: vec!["source".into(), "norm 32".into(), "norm 128".into()],
+        cache: None,
+        steps: vec![batch],
+        record: Box::new(move |b| {
+            let source = b.embed(WeightId(0), 1.0);
+            record(b, source)
+        }),
+        top_k: None,
+    }
+}
+
+/// Heads and options of one attention case.
+#[derive(Clone, Copy, Debug)]
+struct Heads {
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+    window: Option<usize>,
+    soft_cap: Option<f32>,
+    kv_type: KvType,
+}
+
+fn attention(cases: &mut Vec<Case>) {
+    let heads = |n_heads, n_kv_heads, head_dim, window, soft_cap| Heads {
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        window,
+        soft_cap,
+        kv_type: KvType::F16,
+    };
+    let table = [
+        heads(4, 4, 32, None, None),
+        heads(9, 3, 64, None, None),
+        heads(14, 2, 64, None, Some(5.0)),
+        heads(5, 1, 80, Some(8), None),
+        heads(4, 1, 256, Some(33), Some(20.0)),
+        heads(2, 2, 96, Some(1), None),
+        heads(8, 1, 128, Some(64), None),
+    ];
+    for heads in table {
+        for kv_type in [KvType::F16, KvType::F32] {
+            let heads = Heads { kv_type, ..heads };
+            cases.push(attention_case(heads, &[1], 3));
+            cases.push(attention_case(heads, &[31, 2], 4));
+            cases.push(attention_case(heads, &[32, 33, 70], 2));
+        }
+    }
+    let long = Heads {
+        kv_type: KvType::F16,
+        ..table[1]
+    };
+    cases.push(attention_case(long, &[600], 2));
+}
+
+/// Prefills one sequence per length, each in two chunks, then decodes all of them together.
+fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
+    let mut r = Random::new(lengths.iter().sum::<usize>() as u64 + heads.head_dim as u64);
+    let (q_dim, kv_dim) = (
+        heads.n_heads * heads.head_dim,
+        heads.n_kv_heads * heads.head_dim,
+    );
+    let cols = q_dim + 2 * kv_dim;
+    let n_vocab = 64;
+    let values: Vec<f32> = r.floats(n_vocab * cols).iter().map(|v| 1.7 * v).collect();
+    let mut file = File::default();
+    file.floats("source", n_vocab, cols, &values);
+    let (steps, n_pages) = attention_steps(lengths, n_decode, n_vocab, &mut r);
+    Case {
+        name: format!("attention {heads:?} lengths {lengths:?}"),
+        file: file.open(),
+        weights: vec!["source".into()],
+        cache: Some(CacheSpec {
+            kv_type: heads.kv_type,
+            n_pages,
+            // The layer under test is the second, so that layers must not be mixed up.
+            kv_dims: vec![kv_dim, kv_dim],
+        }),
+        steps,
+        record: Box::new(move |b| {
+            let x = b.embed(WeightId(0), 1.0);
+            let (k, v) = (x.columns(q_dim, kv_dim), x.columns(q_dim + kv_dim, kv_dim));
+            b.kv_write(0, v, k);
+            b.kv_write(1, k, v);
+            b.attention(
+                1,
+                x.columns(0, q_dim),
+                heads.n_heads,
+                heads.n_kv_heads,
+                1.0 / (heads.head_dim as f32).sqrt(),
+                heads.window,
+                heads.soft_cap,
+            )
+        }),
+        top_k: None,
+    }
+}
+
+/// Batches over shuffled pages: two prefill chunks of all sequences, then decode steps.
+fn attention_steps(
+    lengths: &[usize],
+    n_decode: usize,
+    n_vocab: usize,
+    r: &mut Random,
+) -> (Vec<Batch>, usize) {
+    let pages_of = |n: usize| (n + n_decode).div_ceil(PAGE_TOKENS);
+    let n_pages: usize = lengths.iter().map(|&n| pages_of(n)).sum::<usize>() + 2;
+    let mut free: Vec<u32> = (0..n_pages as u32).collect();
+    let mut tables: Vec<Vec<u32>> = Vec::new();
+    for &n in lengths {
+        let table = (0..pages_of(n)).map(|_| free.swap_remove(r.below(free.len())));
+        tables.push(table.collect());
+    }
+    let mut step = |phase, ranges: Vec<std::ops::Range<usize>>| {
+        let mut batch = Batch {
+            phase,
+            tokens: Vec::new(),
+            positions: Vec::new(),
+            slots: Vec::new(),
+            sequences: Vec::new(),
+            tables: tables.clone(),
+            outputs: Vec::new(),
+        };
+        for (sequence, range) in ranges.into_iter().enumerate() {
+            for position in range {
+                let page = tables[sequence][position / PAGE_TOKENS];
+                batch.tokens.push(r.below(n_vocab) as u32);
+                batch.positions.push(position as u32);
+                batch.sequences.push(sequence as u32);
+                batch
+                    .slots
+                    .push(page * PAGE_TOKENS as u32 + (position % PAGE_TOKENS) as u32);
+            }
+        }
+        batch
+    };
+    let half = |n: usize| n.div_ceil(2);
+    let mut steps = vec![step(
+        Phase::Prefill,
+        lengths.iter().map(|&n| 0..half(n)).collect(),
+    )];
+    steps.push(step(
+        Phase::Prefill,
+        lengths.iter().map(|&n| half(n)..n).collect(),
+    ));
+    for i in 0..n_decode {
+        let ranges = lengths.iter().map(|&n| n + i..n + i + 1).collect();
+        steps.push(step(Phase::Decode, ranges));
+    }
+    steps.retain(|s| s.n_tokens() > 0);
+    (steps, n_pages)
+}
+
+/// Candidates with many ties, over vocabularies smaller and larger than a workgroup.
+fn top_k(cases: &mut Vec<Case>) {
+    for (n_vocab, k, n) in [
+        (1, 1, 1),
+        (40, 40, 2),
+        (499, 64, 3),
+        (5000, 128, 1),
+        (70_000, 128, 2),
+    ] {
+        let mut r = Random::new(n_vocab as u64);
+        // Steps of 1/64 make ties common.
+        let values: Vec<f32> = (0..n * n_vocab)
+            .map(|_| (r.float() * 512.0).round() / 64.0)
+            .collect();
+        let mut file = File::default();
+        file.floats("source", n, n_vocab, &values);
+        let mut batch = rows(Phase::Decode, n);
+        batch.outputs = (0..n as u32).collect();
+        cases.push(Case {
+            name: format!("top_k {k} of {n_vocab} x {n}"),
+            file: file.open(),
+            weights: vec!["source".into()],
+            cache: None,
+            steps: vec![batch],
+            record: Box::new(|b| {
+                let x = b.embed(WeightId(0), 1.0);
+                b.select_rows(x)
+            }),
+            top_k: Some(k),
+        });
+    }
+}

@@ -1,0 +1,245 @@
+//! Reference answers: logits and greedy text of tiny models, log-probabilities of real ones.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ollama_wgpu::backend::KvType;
+use ollama_wgpu::gguf::Gguf;
+use ollama_wgpu::model::{Model, Session};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::devices::{self, Device};
+
+/// Tokens of a prefill chunk: less than the prompts, so that chunks meet.
+const N_BATCH: usize = 24;
+
+/// Where test models lie; `scripts/test.sh` puts them there.
+pub fn models_folder() -> PathBuf {
+    std::env::var_os("OLLAMA_WGPU_TEST_MODELS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-models"),
+        PathBuf::from,
+    )
+}
+
+fn open_model(name: &str) -> Arc<Gguf> {
+    let path = models_folder().join(name);
+    let gguf = Gguf::open(&path);
+    Arc::new(gguf.unwrap_or_else(|e| panic!("{e}; scripts/test.sh fetches the test models")))
+}
+
+fn golden(name: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/golden");
+    let text = std::fs::read_to_string(folder.join(name)).expect("a reference file");
+    serde_json::from_str(&text).expect("reference files are JSON")
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    let items = value.as_array().expect("an array of ids");
+    items
+        .iter()
+        .map(|v| v.as_u64().expect("an id") as u32)
+        .collect()
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    let items = value.as_array().expect("an array of numbers");
+    items
+        .iter()
+        .map(|v| v.as_f64().expect("a number") as f32)
+        .collect()
+}
+
+fn argmax(logits: &[f32]) -> u32 {
+    let best = |best, i: usize| if logits[i] > logits[best] { i } else { best };
+    (0..logits.len()).fold(0, best) as u32
+}
+
+/// Tiny models of the covered architectures and types.
+const TINY: &[&str] = &[
+    "tiny-llama",
+    "tiny-llama-odd",
+    "tiny-llama-odd-q4_0",
+    "tiny-llama3-rope",
+    "tiny-mistral-nemo",
+    "tiny-qwen2",
+    "tiny-qwen3",
+    "tiny-gemma2",
+    "tiny-gemma3",
+    "tiny-llama-f32",
+    "tiny-llama-f16",
+    "tiny-llama-bf16",
+    "tiny-llama-q4_0",
+    "tiny-llama-q4_1",
+    "tiny-llama-q5_0",
+    "tiny-llama-q5_1",
+    "tiny-llama-q8_0",
+    "tiny-llama-q4_k",
+    "tiny-llama-q5_k",
+    "tiny-llama-q6_k",
+    "tiny-llama-q4_k_m",
+];
+
+/// Largest difference of a logit, and the margin above which the best token must agree.
+fn tolerance(kv_type: KvType) -> (f32, f32) {
+    match kv_type {
+        KvType::F32 => (1e-3, 0.0),
+        KvType::F16 => (0.05, 0.1),
+    }
+}
+
+/// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
+fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
+    let reference = golden(&format!("tiny/{name}.json"));
+    let gguf = open_model(&format!("tiny/{name}.gguf"));
+    let bytes = std::fs::read(gguf.path()).expect("the model can be read");
+    assert_eq!(
+        hex::encode(Sha256::digest(bytes)),
+        reference["sha256"].as_str().expect("a checksum"),
+        "the reference does not belong to {name}"
+    );
+    let model = Model::load(&gguf).expect("a supported model");
+    let backend = device.open().expect("the device opens");
+    let mut session = Session::new(&model, backend, kv_type, 512, N_BATCH).expect("it loads");
+    let (max_difference, min_margin) = tolerance(kv_type);
+    let mut problems = Vec::new();
+    let mut report = |what: String| {
+        problems.push(format!("{}: {name} {kv_type:?}: {what}", device.name));
+    };
+    let tokens = ids(&reference["tokens"]);
+    let (argmaxes, margins) = (ids(&reference["argmax"]), floats(&reference["margin"]));
+    let mut last = 0;
+    let each = |i: usize, logits: &[f32]| {
+        last = argmax(logits);
+        if last != argmaxes[i] && margins[i] > min_margin {
+            report(format!("argmax {last} at {i} instead of {}", argmaxes[i]));
+        }
+        if let Some(row) = reference["logits"].get(i.to_string()) {
+            let pairs = floats(row).into_iter().zip(logits);
+            let worst = pairs.map(|(w, g)| (w - g).abs()).fold(0.0, f32::max);
+            if worst.is_nan() || worst > max_difference {
+                report(format!("logits at {i} differ by {worst}"));
+            }
+        }
+    };
+    session.prefill(&tokens, |_| true, each).expect("prefill");
+    let (greedy, margins) = (
+        ids(&reference["greedy"]),
+        floats(&reference["greedy_margin"]),
+    );
+    for (i, &want) in greedy.iter().enumerate() {
+        if last != want && margins[i] > min_margin {
+            report(format!("greedy token {i} is {last} instead of {want}"));
+        }
+        last = argmax(&session.decode(want).expect("decode"));
+    }
+    problems
+}
+
+fn tiny_on(devices: &[Device]) {
+    assert!(!devices.is_empty(), "there is no device to run on");
+    let mut problems = Vec::new();
+    for device in devices {
+        for name in TINY {
+            for kv_type in [KvType::F32, KvType::F16] {
+                problems.extend(tiny_problems(name, device, kv_type));
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn tiny_models_on_every_instruction_set() {
+    tiny_on(&devices::cpus());
+}
+
+#[test]
+fn tiny_models_on_every_gpu() {
+    tiny_on(&devices::gpus());
+}
+
+/// The real models, as file names without their ending.
+const REAL: &[&str] = &[
+    "smollm2-135m-instruct-q4_1",
+    "qwen2.5-coder-0.5b-instruct-q4_k_m",
+    "gemma-3-270m-q4_k_m",
+];
+
+/// Every log-probability above -6, and the best token where the reference's first two are
+/// further apart than the tolerance.
+fn real_problems(name: &str, device: &Device, kv_type: KvType, max_difference: f32) -> Vec<String> {
+    let reference = golden(&format!("{name}.json"));
+    let model = Model::load(&open_model(&format!("{name}.gguf"))).expect("a supported model");
+    let backend = device.open().expect("the device opens");
+    let mut session = Session::new(&model, backend, kv_type, 1024, 128).expect("it loads");
+    let mut problems = Vec::new();
+    for run in reference["greedy"].as_array().expect("runs") {
+        let prompt = ids(&run["prompt_ids"]);
+        session.clear();
+        let mut logits = Vec::new();
+        let last = prompt.len() - 1;
+        let keep = |_: usize, row: &[f32]| logits = row.to_vec();
+        session
+            .prefill(&prompt, |i| i == last, keep)
+            .expect("prefill");
+        for (i, step) in run["steps"].as_array().expect("steps").iter().enumerate() {
+            let at = format!(
+                "{}: {name} {kv_type:?}: {} step {i}",
+                device.name, run["name"]
+            );
+            problems
+                .extend(step_problems(&logits, step, max_difference).map(|p| format!("{at}: {p}")));
+            let id = step["id"].as_u64().expect("an id") as u32;
+            logits = session.decode(id).expect("decode");
+        }
+    }
+    problems
+}
+
+fn step_problems(logits: &[f32], step: &Value, max_difference: f32) -> Option<String> {
+    let max = logits.iter().copied().fold(f32::MIN, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
+    let log_sum = f64::from(max) + sum.ln();
+    let top = step["top"].as_array().expect("the best tokens");
+    let entry = |i: usize| {
+        let (id, logprob) = (&top[i][0], &top[i][1]);
+        (
+            id.as_u64().expect("id") as usize,
+            logprob.as_f64().expect("logprob"),
+        )
+    };
+    for (id, want) in (0..top.len()).map(entry).filter(|(_, p)| *p > -6.0) {
+        let got = f64::from(logits[id]) - log_sum;
+        let off = (got - want).abs();
+        if off.is_nan() || off > f64::from(max_difference) {
+            return Some(format!("token {id} has {got:.4} instead of {want:.4}"));
+        }
+    }
+    let (first, second) = (entry(0), entry(1));
+    let best = argmax(logits) as usize;
+    (best != first.0 && first.1 - second.1 > 0.05)
+        .then(|| format!("best token {best} instead of {}", first.0))
+}
+
+fn real_on(device: &Device, names: &[&str]) {
+    let mut problems = Vec::new();
+    for name in names {
+        problems.extend(real_problems(name, device, KvType::F32, 0.01));
+        problems.extend(real_problems(name, device, KvType::F16, 0.05));
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+#[test]
+fn real_models_on_the_cpu() {
+    // The instruction sets agree bit for bit (unit tests of `cpu`), so the fastest stands for all.
+    let device = devices::cpus().pop().expect("a CPU backend");
+    real_on(&device, REAL);
+}
+
+#[test]
+fn real_models_on_the_gpu() {
+    let device = devices::gpus().into_iter().next().expect("a GPU adapter");
+    real_on(&device, REAL);
+}

@@ -1,0 +1,306 @@
+//! The oracle: every op as the plainest loop, in f64 over decoded weights.
+
+use std::collections::HashMap;
+
+use ollama_wgpu::backend::*;
+
+/// A backend that is slow and right.
+#[derive(Default)]
+pub struct Reference {
+    weights: Vec<Matrix>,
+    cache: Option<CacheSpec>,
+    /// Keys and values by (layer, slot).
+    keys: HashMap<(usize, u32), Vec<f64>>,
+    values: HashMap<(usize, u32), Vec<f64>>,
+    plans: Vec<Plan>,
+    buffers: Vec<Vec<f64>>,
+}
+
+struct Matrix {
+    rows: usize,
+    cols: usize,
+    values: Vec<f64>,
+}
+
+impl Matrix {
+    fn row(&self, i: usize) -> &[f64] {
+        &self.values[i * self.cols..][..self.cols]
+    }
+}
+
+impl Backend for Reference {
+    fn device(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: "f64 reference".into(),
+            api: "none".into(),
+            is_gpu: false,
+        }
+    }
+
+    fn load(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
+        let mut values = Vec::new();
+        for (rows, bytes) in weight.parts() {
+            let mut decoded = vec![0.0; rows * weight.cols];
+            weight.quant.decode(bytes, &mut decoded);
+            values.extend(decoded.into_iter().map(f64::from));
+        }
+        self.weights.push(Matrix {
+            rows: weight.rows,
+            cols: weight.cols,
+            values,
+        });
+        Ok(WeightId(self.weights.len() - 1))
+    }
+
+    fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
+        self.cache = Some(cache.clone());
+        Ok(())
+    }
+
+    fn prepare(&mut self, plan: Plan) -> Result<PreparedId, BackendError> {
+        self.plans.push(plan);
+        Ok(PreparedId(self.plans.len() - 1))
+    }
+
+    fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
+        let plan = self.plans[plan.0].clone();
+        self.buffers = vec![Vec::new(); plan.buffers.len()];
+        let mut candidates = Vec::new();
+        for op in &plan.ops {
+            match op {
+                Op::TopK { input, k } => candidates = self.top_k(&plan, batch, *input, *k),
+                Op::KvWrite { layer, k, v } => self.kv_write(&plan, batch, *layer, *k, *v),
+                op => {
+                    let out = op.out().expect("all other ops write a buffer");
+                    self.buffers[out.0] = self.compute(&plan, batch, op);
+                }
+            }
+        }
+        Ok(candidates)
+    }
+
+    fn read(
+        &mut self,
+        plan: PreparedId,
+        buffer: BufferId,
+        n_rows: usize,
+    ) -> Result<Vec<f32>, BackendError> {
+        let cols = self.plans[plan.0].buffers[buffer.0].cols;
+        let values = &self.buffers[buffer.0][..n_rows * cols];
+        Ok(values.iter().map(|&v| v as f32).collect())
+    }
+
+    fn decode_equals_prefill(&self) -> bool {
+        true
+    }
+}
+
+impl Reference {
+    fn n_rows(&self, plan: &Plan, batch: &Batch, buffer: BufferId) -> usize {
+        match plan.buffers[buffer.0].rows {
+            Rows::Tokens => batch.n_tokens(),
+            Rows::Outputs => batch.outputs.len(),
+        }
+    }
+
+    /// Row `i` of a view.
+    fn row(&self, plan: &Plan, view: View, i: usize) -> &[f64] {
+        let cols = plan.buffers[view.buffer.0].cols;
+        &self.buffers[view.buffer.0][i * cols + view.offset..][..view.cols]
+    }
+
+    fn compute(&self, plan: &Plan, batch: &Batch, op: &Op) -> Vec<f64> {
+        let n = self.n_rows(plan, batch, op.out().expect("writes"));
+        let row = |view: View, i: usize| self.row(plan, view, i);
+        (0..n)
+            .flat_map(|i| match *op {
+                Op::Embed { weight, scale, .. } => {
+                    let table = self.weights[weight.0].row(batch.tokens[i] as usize);
+                    table.iter().map(|w| w * f64::from(scale)).collect()
+                }
+                Op::SelectRows { input, .. } => row(input, batch.outputs[i] as usize).to_vec(),
+                Op::RmsNorm {
+                    input,
+                    weight,
+                    group,
+                    eps,
+                    ..
+                } => rms_norm(row(input, i), self.weights[weight.0].row(0), group, eps),
+                Op::Matmul {
+                    input,
+                    weight,
+                    bias,
+                    residual,
+                    ..
+                } => {
+                    let x = row(input, i);
+                    let w = &self.weights[weight.0];
+                    let mut y: Vec<f64> = (0..w.rows).map(|r| dot(w.row(r), x)).collect();
+                    if let Some(bias) = bias {
+                        add(&mut y, &self.weights[bias.0].values);
+                    }
+                    if let Some(residual) = residual {
+                        add(&mut y, row(residual, i));
+                    }
+                    y
+                }
+                Op::Rope {
+                    input,
+                    head_dim,
+                    table,
+                    order,
+                    ..
+                } => {
+                    let mut turns = Vec::new();
+                    plan.rope_tables[table].append(batch.positions[i], &mut turns);
+                    rope(row(input, i), head_dim, &turns, order)
+                }
+                Op::Attention { .. } => self.attention(plan, batch, op, i),
+                Op::Glu {
+                    gate,
+                    up,
+                    activation,
+                    ..
+                } => {
+                    let pairs = row(gate, i).iter().zip(row(up, i));
+                    pairs.map(|(&g, u)| activate(activation, g) * u).collect()
+                }
+                Op::Add { a, b, .. } => {
+                    let mut y = row(a, i).to_vec();
+                    add(&mut y, row(b, i));
+                    y
+                }
+                Op::SoftCap { input, cap, .. } => {
+                    let cap = f64::from(cap);
+                    let capped = row(input, i).iter().map(|x| cap * (x / cap).tanh());
+                    capped.collect()
+                }
+                Op::KvWrite { .. } | Op::TopK { .. } => unreachable!("these write no buffer"),
+            })
+            .collect()
+    }
+
+    fn kv_write(&mut self, plan: &Plan, batch: &Batch, layer: usize, k: View, v: View) {
+        let kv_type = self.cache.as_ref().expect("a cache").kv_type;
+        let stored = |row: &[f64]| -> Vec<f64> {
+            let round = |x: &f64| match kv_type {
+                KvType::F32 => f64::from(*x as f32),
+                KvType::F16 => half::f16::from_f32(*x as f32).to_f64(),
+            };
+            row.iter().map(round).collect()
+        };
+        for (i, &slot) in batch.slots.iter().enumerate() {
+            if slot != NO_SLOT {
+                let (key, value) = (stored(self.row(plan, k, i)), stored(self.row(plan, v, i)));
+                self.keys.insert((layer, slot), key);
+                self.values.insert((layer, slot), value);
+            }
+        }
+    }
+
+    fn attention(&self, plan: &Plan, batch: &Batch, op: &Op, i: usize) -> Vec<f64> {
+        let Op::Attention {
+            layer,
+            q,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            scale,
+            window,
+            soft_cap,
+            ..
+        } = *op
+        else {
+            unreachable!("called for attention");
+        };
+        let position = batch.positions[i] as usize;
+        let table = &batch.tables[batch.sequences[i] as usize];
+        let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
+        let slots: Vec<u32> = (first..=position)
+            .map(|p| table[p / PAGE_TOKENS] * PAGE_TOKENS as u32 + (p % PAGE_TOKENS) as u32)
+            .collect();
+        let mut out = Vec::new();
+        for head in 0..n_heads {
+            let kv = head / (n_heads / n_kv_heads) * head_dim..;
+            let q = &self.row(plan, q, i)[head * head_dim..][..head_dim];
+            let score = |slot: &u32| {
+                let s = dot(q, &self.keys[&(layer, *slot)][kv.clone()][..head_dim]);
+                let s = s * f64::from(scale);
+                soft_cap.map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh())
+            };
+            let scores: Vec<f64> = slots.iter().map(score).collect();
+            let max = scores.iter().copied().fold(f64::MIN, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let value = |d: usize| -> f64 {
+                let terms = slots.iter().zip(&weights);
+                terms
+                    .map(|(slot, w)| w * self.values[&(layer, *slot)][kv.start + d])
+                    .sum()
+            };
+            out.extend((0..head_dim).map(|d| value(d) / total));
+        }
+        out
+    }
+
+    fn top_k(&self, plan: &Plan, batch: &Batch, input: View, k: usize) -> Vec<Candidates> {
+        (0..batch.outputs.len())
+            .map(|i| {
+                let row: Vec<f32> = self.row(plan, input, i).iter().map(|&v| v as f32).collect();
+                let mut ids: Vec<u32> = (0..row.len() as u32).collect();
+                ids.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b)));
+                ids.truncate(k);
+                let max = f64::from(row[ids[0] as usize]);
+                let sum: f64 = row.iter().map(|&v| (f64::from(v) - max).exp()).sum();
+                Candidates {
+                    logits: ids.iter().map(|&id| row[id as usize]).collect(),
+                    ids,
+                    log_sum_exp: (max + sum.ln()) as f32,
+                }
+            })
+            .collect()
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn add(y: &mut [f64], x: &[f64]) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
+}
+
+fn rms_norm(x: &[f64], weight: &[f64], group: usize, eps: f32) -> Vec<f64> {
+    x.chunks(group)
+        .flat_map(|x| {
+            let scale = 1.0 / (dot(x, x) / group as f64 + f64::from(eps)).sqrt();
+            x.iter().zip(weight).map(move |(x, w)| x * scale * w)
+        })
+        .collect()
+}
+
+fn rope(x: &[f64], head_dim: usize, turns: &[f32], order: RopeOrder) -> Vec<f64> {
+    let mut out = x.to_vec();
+    let half = turns.len() / 2;
+    for head in out.chunks_mut(head_dim) {
+        for (i, turn) in turns.chunks(2).enumerate() {
+            let (cos, sin) = (f64::from(turn[0]), f64::from(turn[1]));
+            let (a, b) = match order {
+                RopeOrder::Norm => (2 * i, 2 * i + 1),
+                RopeOrder::Neox => (i, i + half),
+            };
+            (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
+        }
+    }
+    out
+}
+
+fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            0.5 * x * (1.0 + inner.tanh())
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Runs the table of cases on every device, and proves that it would notice a wrong result.
+
+use crate::case::{Case, Outcome, difference};
+use crate::devices::{self, Device};
+use crate::{cases, reference};
+
+/// Runs all cases on one device and returns a line for each that failed.
+fn failures(device: &Device, cases: &[Case], expected: &[Outcome]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (case, want) in cases.iter().zip(expected) {
+        let problem = match device.open() {
+            Err(e) => Some(format!("cannot be opened: {e}")),
+            Ok(mut backend) => match case.run(&mut *backend) {
+                Err(e) => Some(e.to_string()),
+                Ok(got) => difference(&got, want),
+            },
+        };
+        lines.extend(problem.map(|p| format!("{}: {}: {p}", device.name, case.name)));
+    }
+    lines
+}
+
+fn run_on(devices: &[Device]) {
+    assert!(!devices.is_empty(), "there is no device to run on");
+    let cases = cases::all();
+    let expected: Vec<Outcome> = cases.iter().map(Case::expected).collect();
+    let mut lines = Vec::new();
+    for device in devices {
+        lines.extend(failures(device, &cases, &expected));
+    }
+    assert!(
+        lines.is_empty(),
+        "{} of {} runs failed:\n{}",
+        lines.len(),
+        cases.len() * devices.len(),
+        lines.join("\n")
+    );
+}
+
+#[test]
+fn every_case_on_every_instruction_set() {
+    run_on(&devices::cpus());
+}
+
+#[test]
+fn every_case_on_every_gpu_variant() {
+    run_on(&devices::gpus());
+}
+
+#[test]
+fn one_changed_value_is_noticed() {
+    let case = &cases::all()[0];
+    let want = case.expected();
+    for i in [0, want.values.len() / 2, want.values.len() - 1] {
+        let mut got = case.expected();
+        assert!(difference(&got, &want).is_none());
+        got.values[i] += 0.01;
+        assert!(difference(&got, &want).is_some(), "value {i}");
+        got.values[i] = f32::NAN;
+        assert!(difference(&got, &want).is_some(), "NaN at {i}");
+    }
+}
+
+#[test]
+fn a_missing_or_swapped_candidate_is_noticed() {
+    let cases = cases::all();
+    let case = cases
+        .iter()
+        .find(|c| c.top_k == Some(64))
+        .expect("a top_k case");
+    let want = case.expected();
+    let mut swapped = case.expected();
+    swapped.candidates[0].ids.swap(0, 1);
+    assert!(difference(&swapped, &want).is_some());
+    let mut missing = case.expected();
+    missing.candidates.pop();
+    assert!(difference(&missing, &want).is_some());
+}
+
+#[test]
+#[should_panic(expected = "there is no device")]
+fn a_suite_without_devices_fails() {
+    run_on(&[]);
+}
+
+#[test]
+fn the_oracle_agrees_with_itself() {
+    let device = Device::new("oracle", || Ok(Box::new(reference::Reference::default())));
+    let cases = cases::all();
+    let expected: Vec<Outcome> = cases.iter().map(Case::expected).collect();
+    assert_eq!(failures(&device, &cases, &expected), Vec::<String>::new());
+}
