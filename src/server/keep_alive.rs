@@ -1,17 +1,18 @@
 //! `keep_alive`: how long a model stays in memory after its last request.
 
 use super::error::ApiError;
+use crate::engine::KeepAlive;
 use serde_json::Value;
 use std::time::Duration;
 
-/// About 292 years: the longest time that Go's nanosecond counter holds, and what "for ever" is shown as.
-pub const FOREVER: Duration = Duration::from_nanos(i64::MAX as u64);
+/// About 292 years, the longest time that Go's nanosecond counter holds; more is for ever.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX as u64);
 
-/// Reads a request's value: `None` when absent, [`FOREVER`] when negative.
+/// Reads a request's value: `None` when absent, for ever when negative.
 ///
 /// # Errors
 /// 400 with Go's text for what is no duration.
-pub fn parse(value: Option<&Value>) -> Result<Option<Duration>, ApiError> {
+pub fn parse(value: Option<&Value>) -> Result<Option<KeepAlive>, ApiError> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(n)) => Ok(Some(seconds(n.as_f64().unwrap_or(f64::MAX)))),
@@ -20,8 +21,11 @@ pub fn parse(value: Option<&Value>) -> Result<Option<Duration>, ApiError> {
     }
 }
 
-fn seconds(n: f64) -> Duration {
-    if n < 0.0 { FOREVER } else { Duration::try_from_secs_f64(n).unwrap_or(FOREVER).min(FOREVER) }
+fn seconds(n: f64) -> KeepAlive {
+    match Duration::try_from_secs_f64(n) {
+        Ok(time) if time < LONGEST => KeepAlive::For(time),
+        _ => KeepAlive::Forever,
+    }
 }
 
 fn go_type(value: &Value) -> &'static str {
@@ -33,12 +37,12 @@ fn go_type(value: &Value) -> &'static str {
 }
 
 /// Go's `time.ParseDuration`: a sign, then numbers with units; negative is for ever here.
-fn go_duration(text: &str) -> Result<Duration, String> {
+fn go_duration(text: &str) -> Result<KeepAlive, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let negative = text.starts_with('-');
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest == "0" {
-        return Ok(Duration::ZERO);
+        return Ok(KeepAlive::For(Duration::ZERO));
     }
     if rest.is_empty() {
         return Err(invalid());
@@ -55,7 +59,7 @@ fn go_duration(text: &str) -> Result<Duration, String> {
         total += number * scale;
         rest = after;
     }
-    Ok(if negative { FOREVER } else { seconds(total) })
+    Ok(seconds(if negative { -total } else { total }))
 }
 
 fn split_at(text: &str, end: impl Fn(char) -> bool) -> (&str, &str) {
@@ -81,18 +85,20 @@ mod tests {
 
     #[test]
     fn forms() {
+        let time = |ms| Some(KeepAlive::For(Duration::from_millis(ms)));
+        let forever = Some(KeepAlive::Forever);
         for (sent, expected) in [
             (json!(null), None),
-            (json!(0), Some(Duration::ZERO)),
-            (json!(42.5), Some(Duration::from_millis(42_500))),
-            (json!(-1), Some(FOREVER)),
-            (json!(1e300), Some(FOREVER)),
-            (json!("0"), Some(Duration::ZERO)),
-            (json!("10m"), Some(Duration::from_secs(600))),
-            (json!("1h30m"), Some(Duration::from_secs(5400))),
-            (json!("300ms"), Some(Duration::from_millis(300))),
-            (json!("-1m"), Some(FOREVER)),
-            (json!("1000000000h"), Some(FOREVER)),
+            (json!(0), time(0)),
+            (json!(42.5), time(42_500)),
+            (json!(-1), forever),
+            (json!(1e300), forever),
+            (json!("0"), time(0)),
+            (json!("10m"), time(600_000)),
+            (json!("1h30m"), time(5_400_000)),
+            (json!("300ms"), time(300)),
+            (json!("-1m"), forever),
+            (json!("1000000000h"), forever),
         ] {
             assert_eq!(parse(Some(&sent)).unwrap(), expected, "{sent}");
         }
