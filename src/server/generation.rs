@@ -63,20 +63,6 @@ pub fn pieces(generation: Generation, held: impl Send + Sync + 'static) -> Objec
     Box::pin(pieces)
 }
 
-/// All pieces as one.
-pub async fn whole(mut pieces: Objects<Piece>) -> Result<Piece, ApiError> {
-    let mut whole = Piece::default();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece?;
-        whole.content.push_str(&piece.content);
-        whole.thinking.push_str(&piece.thinking);
-        whole.tool_calls.extend(piece.tool_calls);
-        whole.logprobs.extend(piece.logprobs);
-        whole.finish = piece.finish;
-    }
-    Ok(whole)
-}
-
 impl Generation {
     /// Waits for the next piece that has something to say.
     async fn next(&mut self) -> Result<Piece, ApiError> {
@@ -209,6 +195,19 @@ mod tests {
             n_calls: 0,
         };
         pieces(generation, ())
+    }
+
+    async fn whole(mut pieces: Objects<Piece>) -> Result<Piece, ApiError> {
+        let mut whole = Piece::default();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece?;
+            whole.content.push_str(&piece.content);
+            whole.thinking.push_str(&piece.thinking);
+            whole.tool_calls.extend(piece.tool_calls);
+            whole.logprobs.extend(piece.logprobs);
+            whole.finish = piece.finish;
+        }
+        Ok(whole)
     }
 
     fn weather() -> Tool {
