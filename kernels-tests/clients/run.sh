@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Real clients against the real server with a real model: curl, PyPI ollama and openai, npm ollama and openai.
+source "$(dirname "$0")/../../scripts/lib.sh"
+
+HERE="$PWD/kernels-tests/clients"
+MODELS="$PWD/target/test-models"
+WORK="$(mktemp -d)"
+export OLLAMA_MODELS="$WORK/models" OLLAMA_WGPU_DEVICE=cpu
+OLLAMA_HOST="127.0.0.1:$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+export OLLAMA_HOST
+
+cargo build --release
+BIN="$PWD/target/release/ollama-wgpu"
+"$BIN" serve >"$WORK/server.log" 2>&1 &
+SERVER=$!
+stop() {
+  local status=$?
+  [ "$status" -eq 0 ] || tail -n 40 "$WORK/server.log" >&2
+  kill "$SERVER" 2>/dev/null && wait "$SERVER" 2>/dev/null || true
+  rm -rf "$WORK"
+}
+trap stop EXIT
+for _ in $(seq 100); do curl -sf "http://$OLLAMA_HOST/" >/dev/null && break; sleep 0.1; done
+
+printf 'FROM %s\n' "$MODELS/smollm2-135m-instruct-q4_1.gguf" >"$WORK/Modelfile"
+"$BIN" create smollm2 -f "$WORK/Modelfile"
+
+say "curl"
+"$HERE/curl.sh"
+
+say "PyPI ollama and openai"
+VENV="$CACHE/clients-venv"
+[ -x "$VENV/bin/python" ] || python3 -m venv "$VENV"
+"$VENV/bin/pip" install -q --disable-pip-version-check -r "$HERE/requirements.txt"
+"$VENV/bin/python" -m pytest -q -p no:cacheprovider "$HERE/test_python.py"
+
+say "npm ollama and openai"
+NODE="$CACHE/clients-node"
+mkdir -p "$NODE"
+cp "$HERE/package.json" "$HERE/package-lock.json" "$HERE/clients.test.mjs" "$NODE/"
+(cd "$NODE" && npm ci --silent --no-audit --no-fund && node --test clients.test.mjs)

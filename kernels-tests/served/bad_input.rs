@@ -1,0 +1,140 @@
+//! Bad input gets a message that names the thing and the remedy, and the server lives on.
+
+use serde_json::{Value, json};
+
+use crate::models;
+use crate::server::{Server, binary};
+
+const SMOLLM2: &str = "smollm2-135m-instruct-q4_1.gguf";
+
+async fn still_serves(server: &Server) {
+    assert_eq!(
+        server.get("/api/tags").await.status,
+        200,
+        "{}",
+        server.log()
+    );
+}
+
+/// Status and error text of a request.
+async fn refusal(server: &Server, path: &str, body: &Value) -> (u16, String) {
+    let reply = server.post(path, body).await;
+    let error = reply.json()["error"].clone();
+    (reply.status, error.as_str().unwrap_or_default().to_string())
+}
+
+#[tokio::test]
+async fn a_truncated_file_is_named_as_such() {
+    let server = Server::start(&[]);
+    let bytes = std::fs::read(models::folder().join("tiny/tiny-llama.gguf")).expect("a model");
+    let path = server.home.path().join("short.gguf");
+    for n in [10, 1000, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..n]).expect("write");
+        let (created, stderr) = server.try_create("short", &path);
+        assert!(!created, "{n} bytes were accepted");
+        assert!(stderr.contains("Error"), "{stderr}");
+    }
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn unsupported_files_are_refused_by_name() {
+    let server = Server::start(&[]);
+    for (file, name) in [
+        ("tiny-llama-mxfp4", "MXFP4"),
+        ("tiny-llama-iq2_xs", "IQ2_XS"),
+        ("tiny-phi3", "phi3"),
+        ("tiny-llama-moe", "experts"),
+    ] {
+        let path = models::folder().join(format!("tiny/{file}.gguf"));
+        let (created, mut message) = server.try_create(file, &path);
+        if created {
+            let body = json!({ "model": file, "prompt": "x" });
+            let (status, error) = refusal(&server, "/api/generate", &body).await;
+            assert!(status >= 400, "{file}: {status}");
+            message = error;
+        }
+        assert!(message.contains(name), "{file}: {message}");
+    }
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn a_context_beyond_memory_is_refused() {
+    let server = Server::start(&[]);
+    server.create("gemma", &models::folder().join("gemma-3-270m-q4_k_m.gguf"));
+    let body = json!({
+        "model": "gemma", "prompt": "x", "stream": false,
+        "options": { "num_ctx": 1_000_000_000, "num_predict": 1 },
+    });
+    // Above the trained context it is lowered; that much must still be served or refused.
+    let reply = server.post("/api/generate", &body).await;
+    let text = &reply.text;
+    assert!(
+        reply.status == 200 || text.contains("num_ctx"),
+        "{} {text}",
+        reply.status
+    );
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn wrong_requests_say_what_is_wrong() {
+    let server = Server::start(&[]);
+    server.create("smollm2", &models::folder().join(SMOLLM2));
+    let (status, error) = refusal(&server, "/api/generate", &json!({ "model": "nosuch" })).await;
+    assert_eq!((status, error.as_str()), (404, "model 'nosuch' not found"));
+    let wrong = json!({ "model": "smollm2", "options": { "temperature": "hot" }, "prompt": "x" });
+    let (_, error) = refusal(&server, "/api/generate", &wrong).await;
+    assert!(error.contains("temperature"), "{error}");
+    let (status, error) = refusal(&server, "/api/chat", &json!({ "model": 5 })).await;
+    assert_eq!(status, 400, "{error}");
+    let empty = json!({ "model": "smollm2", "prompt": "", "stream": false });
+    let reply = server.post("/api/generate", &empty).await;
+    assert_eq!(reply.json()["done_reason"], "load");
+    still_serves(&server).await;
+}
+
+#[tokio::test]
+async fn an_unknown_device_lists_those_there_are() {
+    let output = binary()
+        .args(["debug", "logits", "--tokens", "1", "--device", "warp drive"])
+        .arg(models::folder().join(SMOLLM2))
+        .output()
+        .expect("it runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        stderr.contains("warp drive") && stderr.contains("cpu"),
+        "{stderr}"
+    );
+}
+
+#[tokio::test]
+async fn without_a_vulkan_driver_the_cpu_serves() {
+    let missing = ("VK_DRIVER_FILES", "/nonexistent/icd.json");
+    let server = Server::start(&[missing, ("OLLAMA_WGPU_DEVICE", "")]);
+    server.create("smollm2", &models::folder().join(SMOLLM2));
+    let reply = server
+        .generate("smollm2", "Hi", &json!({ "num_predict": 1 }))
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address").to_string();
+    let home = tempfile::tempdir().expect("a folder");
+    let output = binary()
+        .arg("serve")
+        .env("OLLAMA_HOST", &address)
+        .env("HOME", home.path())
+        .env("OLLAMA_MODELS", home.path())
+        .env("OLLAMA_WGPU_DEVICE", "cpu")
+        .output()
+        .expect("it runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(&address), "{stderr}");
+}

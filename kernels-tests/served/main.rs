@@ -1,0 +1,9 @@
+//! The real server over a socket: what holds whatever else is running, and what bad input gets.
+
+mod bad_input;
+mod concurrency;
+mod memory;
+#[path = "../models.rs"]
+mod models;
+#[path = "../server.rs"]
+mod server;
