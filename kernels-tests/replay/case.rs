@@ -30,12 +30,18 @@ pub struct Case {
 
 /// All cases in their recorded order.
 pub fn read() -> Vec<Case> {
-    let text = std::fs::read_to_string(golden("transcripts.jsonl")).expect("the transcripts are part of the repository");
-    text.lines().map(|line| Case::new(serde_json::from_str(line).expect("one JSON object a line"))).collect()
+    let text = std::fs::read_to_string(golden("transcripts.jsonl"))
+        .expect("the transcripts are part of the repository");
+    text.lines()
+        .map(|line| Case::new(serde_json::from_str(line).expect("one JSON object a line")))
+        .collect()
 }
 
 fn golden(name: &str) -> String {
-    format!("{}/kernels-tests/golden/ollama/{name}", env!("CARGO_MANIFEST_DIR"))
+    format!(
+        "{}/kernels-tests/golden/ollama/{name}",
+        env!("CARGO_MANIFEST_DIR")
+    )
 }
 
 impl Case {
@@ -44,7 +50,10 @@ impl Case {
         Case {
             name: text("name"),
             server: text("server"),
-            setup: record["setup_requests"].as_array().cloned().unwrap_or_default(),
+            setup: record["setup_requests"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default(),
             request: record["request"].clone(),
             record,
         }
@@ -61,7 +70,9 @@ impl Case {
         if self.record["manual"] == true {
             return Some("needs a second client at the same time".into());
         }
-        let later = LATER.iter().find(|later| path == **later || path.starts_with(&format!("{later}/")));
+        let later = LATER
+            .iter()
+            .find(|later| path == **later || path.starts_with(&format!("{later}/")));
         later.map(|endpoint| format!("endpoint of a later version: {endpoint}"))
     }
 
@@ -85,7 +96,12 @@ impl Case {
         }
         let answer = client::send(server, step).await?;
         if answer.status >= 400 && step["may_fail"] != true {
-            return Err(format!("{} {}: {}", step["path"], answer.status, answer.text()));
+            return Err(format!(
+                "{} {}: {}",
+                step["path"],
+                answer.status,
+                answer.text()
+            ));
         }
         Ok(())
     }
@@ -93,7 +109,9 @@ impl Case {
     fn compare(&self, server: &Server, answer: &Answer) -> Vec<String> {
         let pointers = |name: &str| -> Vec<String> {
             let list = self.record[name].as_array().cloned().unwrap_or_default();
-            list.iter().filter_map(|p| p.as_str().map(str::to_owned)).collect()
+            list.iter()
+                .filter_map(|p| p.as_str().map(str::to_owned))
+                .collect()
         };
         let expected = server.filled_in(&self.record["response"]);
         let actual = answer.as_recorded(&expected);
@@ -106,5 +124,10 @@ impl Case {
 /// The bytes of a model file that a request sends.
 pub fn model_file(name: &str) -> Vec<u8> {
     let path = Path::new(&server::test_models()).join("tiny").join(name);
-    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; scripts/test.sh fetches the test models", path.display()))
+    std::fs::read(&path).unwrap_or_else(|e| {
+        panic!(
+            "{}: {e}; scripts/test.sh fetches the test models",
+            path.display()
+        )
+    })
 }

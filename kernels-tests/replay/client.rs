@@ -35,9 +35,21 @@ pub struct Answer {
 /// Sends one request, with the values of this server in place of `$PORT` and the like.
 pub async fn send(server: &Server, request: &Value) -> Result<Answer, String> {
     let request = server.filled_in(request);
-    let method: Method = request["method"].as_str().unwrap_or("GET").parse().expect("a method");
-    let client = Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().expect("a client");
-    let url = format!("http://127.0.0.1:{}{}", server.port, request["path"].as_str().unwrap_or("/"));
+    let method: Method = request["method"]
+        .as_str()
+        .unwrap_or("GET")
+        .parse()
+        .expect("a method");
+    let client = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .expect("a client");
+    let url = format!(
+        "http://127.0.0.1:{}{}",
+        server.port,
+        request["path"].as_str().unwrap_or("/")
+    );
     let mut builder = client.request(method.clone(), url);
     let mut body = Vec::new();
     match &request["body"] {
@@ -57,13 +69,25 @@ pub async fn send(server: &Server, request: &Value) -> Result<Answer, String> {
     for (name, value) in request["headers"].as_object().into_iter().flatten() {
         builder = builder.header(name, value.as_str().unwrap_or_default());
     }
-    let response = builder.body(body).send().await.map_err(|e| format!("{e:?}"))?;
+    let response = builder
+        .body(body)
+        .send()
+        .await
+        .map_err(|e| format!("{e:?}"))?;
     let text = |value: &reqwest::header::HeaderValue| value.to_str().unwrap_or_default().to_owned();
     Ok(Answer {
         status: response.status().as_u16(),
-        headers: response.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
+        headers: response
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value)))
+            .collect(),
         is_head: method == Method::HEAD,
-        body: response.bytes().await.map_err(|e| format!("{e:?}"))?.to_vec(),
+        body: response
+            .bytes()
+            .await
+            .map_err(|e| format!("{e:?}"))?
+            .to_vec(),
     })
 }
 
@@ -77,21 +101,33 @@ impl Answer {
         let mut response = Map::new();
         response.insert("status".into(), json!(self.status));
         let mut headers: Map<String, Value> = Map::new();
-        for name in HEADERS.iter().filter(|name| self.headers.contains_key(**name)) {
+        for name in HEADERS
+            .iter()
+            .filter(|name| self.headers.contains_key(**name))
+        {
             headers.insert((*name).into(), json!(self.headers[*name]));
         }
-        if self.is_head && let Some(length) = self.headers.get("content-length") {
+        if self.is_head
+            && let Some(length) = self.headers.get("content-length")
+        {
             headers.insert("content-length".into(), json!(length));
         }
         response.insert("headers".into(), Value::Object(headers));
         let text = self.text();
         match self.headers.get("content-type").map(String::as_str) {
             Some("application/x-ndjson") => {
-                let lines = text.lines().map(|l| serde_json::from_str(l).unwrap_or(json!(l))).collect();
+                let lines = text
+                    .lines()
+                    .map(|l| serde_json::from_str(l).unwrap_or(json!(l)))
+                    .collect();
                 insert_stream(&mut response, "ndjson", lines, expected);
             }
             Some("text/event-stream") => {
-                let frames = text.split("\n\n").filter(|f| !f.is_empty()).map(frame).collect();
+                let frames = text
+                    .split("\n\n")
+                    .filter(|f| !f.is_empty())
+                    .map(frame)
+                    .collect();
                 insert_stream(&mut response, "sse", frames, expected);
             }
             _ => {
@@ -112,7 +148,10 @@ fn frame(text: &str) -> Value {
         if let Some(name) = line.strip_prefix("event: ") {
             frame.insert("event".into(), json!(name));
         } else if let Some(data) = line.strip_prefix("data: ") {
-            frame.insert("data".into(), serde_json::from_str(data).unwrap_or(json!(data)));
+            frame.insert(
+                "data".into(),
+                serde_json::from_str(data).unwrap_or(json!(data)),
+            );
         } else {
             frame.insert("unexpected".into(), json!(line));
         }
@@ -120,10 +159,17 @@ fn frame(text: &str) -> Value {
     Value::Object(frame)
 }
 
-fn insert_stream(response: &mut Map<String, Value>, format: &str, lines: Vec<Value>, expected: &Value) {
+fn insert_stream(
+    response: &mut Map<String, Value>,
+    format: &str,
+    lines: Vec<Value>,
+    expected: &Value,
+) {
     response.insert("stream_format".into(), json!(format));
     response.insert("n_lines".into(), json!(lines.len()));
-    let was_cut = expected["lines"].as_array().is_some_and(|l| l.iter().any(Value::is_string));
+    let was_cut = expected["lines"]
+        .as_array()
+        .is_some_and(|l| l.iter().any(Value::is_string));
     let lines = match lines.as_slice() {
         [first, second, .., before, last] if was_cut || lines.len() > MAX_LINES => {
             let mark = json!(format!("... {} lines left out ...", lines.len() - 4));

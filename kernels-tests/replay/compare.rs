@@ -13,13 +13,20 @@ pub struct Comparison {
 
 impl Comparison {
     pub fn new(variable: Vec<String>, informative: Vec<String>) -> Self {
-        Comparison { variable, informative, found: Vec::new() }
+        Comparison {
+            variable,
+            informative,
+            found: Vec::new(),
+        }
     }
 
     /// Compares two `response` objects.
     pub fn response(&mut self, expected: &Value, actual: &Value) {
         if actual["status"] != expected["status"] {
-            self.found.push(format!("status {} instead of {}: {}", actual["status"], expected["status"], actual["body"]));
+            self.found.push(format!(
+                "status {} instead of {}: {}",
+                actual["status"], expected["status"], actual["body"]
+            ));
             return;
         }
         self.value("/response", expected, actual);
@@ -27,7 +34,9 @@ impl Comparison {
 
     fn value(&mut self, at: &str, expected: &Value, actual: &Value) {
         match (expected, actual) {
-            (Value::Object(e), _) if e.contains_key("$array_length") => self.long_array(at, expected, actual),
+            (Value::Object(e), _) if e.contains_key("$array_length") => {
+                self.long_array(at, expected, actual)
+            }
             (Value::Object(e), Value::Object(a)) => {
                 for (name, value) in e {
                     match a.get(name) {
@@ -36,7 +45,8 @@ impl Comparison {
                     }
                 }
                 let extra = a.keys().filter(|name| !e.contains_key(*name));
-                self.found.extend(extra.map(|name| format!("{at}: {name} is not in the recording")));
+                self.found
+                    .extend(extra.map(|name| format!("{at}: {name} is not in the recording")));
             }
             (Value::Array(e), Value::Array(a)) => self.array(at, e, a),
             _ => self.scalar(at, expected, actual),
@@ -45,8 +55,14 @@ impl Comparison {
 
     fn array(&mut self, at: &str, expected: &[Value], actual: &[Value]) {
         let is_stream = at == "/response/lines";
-        if expected.len() != actual.len() && !(is_stream && self.is_informative("/response/n_lines")) {
-            self.found.push(format!("{at}: {} elements instead of {}", actual.len(), expected.len()));
+        if expected.len() != actual.len()
+            && !(is_stream && self.is_informative("/response/n_lines"))
+        {
+            self.found.push(format!(
+                "{at}: {} elements instead of {}",
+                actual.len(),
+                expected.len()
+            ));
             return;
         }
         if expected.len() == actual.len() {
@@ -62,16 +78,24 @@ impl Comparison {
 
     fn long_array(&mut self, at: &str, expected: &Value, actual: &Value) {
         let Some(items) = actual.as_array() else {
-            self.found.push(format!("{at}: {} instead of a list", kind(actual)));
+            self.found
+                .push(format!("{at}: {} instead of a list", kind(actual)));
             return;
         };
         if expected["$array_length"] != items.len() {
-            self.found.push(format!("{at}: {} elements instead of {}", items.len(), expected["$array_length"]));
+            self.found.push(format!(
+                "{at}: {} elements instead of {}",
+                items.len(),
+                expected["$array_length"]
+            ));
             return;
         }
         let part = |name: &str| expected[name].as_array().cloned().unwrap_or_default();
         let (head, tail) = (part("head"), part("tail"));
-        let ends = items.iter().take(head.len()).chain(&items[items.len() - tail.len()..]);
+        let ends = items
+            .iter()
+            .take(head.len())
+            .chain(&items[items.len() - tail.len()..]);
         for (i, (e, a)) in head.iter().chain(&tail).zip(ends).enumerate() {
             self.value(&below(at, &i.to_string()), e, a);
         }
@@ -79,13 +103,18 @@ impl Comparison {
 
     fn scalar(&mut self, at: &str, expected: &Value, actual: &Value) {
         if kind(expected) != kind(actual) {
-            self.found.push(format!("{at}: {actual} instead of {expected}"));
+            self.found
+                .push(format!("{at}: {actual} instead of {expected}"));
             return;
         }
         if self.is_variable(at) || self.is_informative(at) || equal(at, expected, actual) {
             return;
         }
-        self.found.push(format!("{at}: {} instead of {}", short(actual), short(expected)));
+        self.found.push(format!(
+            "{at}: {} instead of {}",
+            short(actual),
+            short(expected)
+        ));
     }
 
     fn is_variable(&self, at: &str) -> bool {
@@ -98,7 +127,8 @@ impl Comparison {
 }
 
 fn is_below(at: &str, pointer: &str) -> bool {
-    at.strip_prefix(pointer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    at.strip_prefix(pointer)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn below(at: &str, name: &str) -> String {
@@ -108,7 +138,12 @@ fn below(at: &str, name: &str) -> String {
 /// Models of one second have no fixed order in lists; lists of named things are compared by name.
 fn by_name(items: &[Value]) -> Vec<&Value> {
     let mut sorted: Vec<&Value> = items.iter().collect();
-    let name = |v: &Value| v.get("name").or(v.get("id")).and_then(Value::as_str).map(str::to_owned);
+    let name = |v: &Value| {
+        v.get("name")
+            .or(v.get("id"))
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     if items.iter().all(|v| name(v).is_some()) {
         sorted.sort_by_key(|v| name(v));
     }
@@ -162,8 +197,14 @@ mod tests {
     use serde_json::json;
 
     fn found(expected: Value, actual: Value) -> Vec<String> {
-        let mut comparison = Comparison::new(vec!["/response/body/at".into()], vec!["/response/body/text".into()]);
-        comparison.response(&json!({"status": 200, "body": expected}), &json!({"status": 200, "body": actual}));
+        let mut comparison = Comparison::new(
+            vec!["/response/body/at".into()],
+            vec!["/response/body/text".into()],
+        );
+        comparison.response(
+            &json!({"status": 200, "body": expected}),
+            &json!({"status": 200, "body": actual}),
+        );
         comparison.found
     }
 
@@ -171,7 +212,13 @@ mod tests {
     fn differences_are_reported() {
         let recorded = json!({"a": 1, "at": "x", "text": "t", "list": [1, 2]});
         assert!(found(recorded.clone(), recorded.clone()).is_empty());
-        for (name, value) in [("a", json!(2)), ("a", json!("1")), ("at", json!(5)), ("text", json!(null)), ("list", json!([1]))] {
+        for (name, value) in [
+            ("a", json!(2)),
+            ("a", json!("1")),
+            ("at", json!(5)),
+            ("text", json!(null)),
+            ("list", json!([1])),
+        ] {
             let mut actual = recorded.clone();
             actual[name] = value;
             assert_eq!(found(recorded.clone(), actual).len(), 1, "{name}");
@@ -185,8 +232,14 @@ mod tests {
         let recorded = json!({"at": "x", "text": "t", "a": 1.0});
         assert!(found(recorded, json!({"at": "y", "text": "u", "a": 1})).is_empty());
         assert!(found(json!({"error": "json: cannot"}), json!({"error": "other"})).is_empty());
-        assert_eq!(found(json!({"error": "json: cannot"}), json!({"error": ""})).len(), 1);
-        assert_eq!(found(json!({"error": "exact"}), json!({"error": "other"})).len(), 1);
+        assert_eq!(
+            found(json!({"error": "json: cannot"}), json!({"error": ""})).len(),
+            1
+        );
+        assert_eq!(
+            found(json!({"error": "exact"}), json!({"error": "other"})).len(),
+            1
+        );
         let long = json!({"v": {"$array_length": 3, "head": [1], "tail": [3]}});
         assert!(found(long.clone(), json!({"v": [1, 2, 3]})).is_empty());
         assert_eq!(found(long, json!({"v": [1, 2, 4]})).len(), 1);

@@ -11,7 +11,10 @@ pub fn read() -> BTreeMap<String, String> {
     for (names, reason) in rows.filter_map(|row| row.split_once(" | ")) {
         for name in names.split(", ") {
             let name = name.trim_matches('`').to_owned();
-            assert!(name.contains('/'), "docs/differences-from-ollama.md: {name:?} is no case");
+            assert!(
+                name.contains('/'),
+                "docs/differences-from-ollama.md: {name:?} is no case"
+            );
             cases.insert(name, reason.trim_end_matches('|').trim().to_owned());
         }
     }

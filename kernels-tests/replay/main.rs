@@ -32,14 +32,27 @@ async fn recorded_answers() {
             (true, None) => n_equal += 1,
             (false, Some(_)) => *left_out.entry("differs as documented".into()).or_default() += 1,
             (true, Some(reason)) => {
-                failures.push(format!("{}: listed as different ({reason}), but equal", case.name));
+                failures.push(format!(
+                    "{}: listed as different ({reason}), but equal",
+                    case.name
+                ));
             }
             (false, None) => failures.push(format!("{}:\n    {}", case.name, found.join("\n    "))),
         }
     }
-    let unknown = differences.keys().filter(|name| !case::read().iter().any(|c| c.name == **name));
+    let unknown = differences
+        .keys()
+        .filter(|name| !case::read().iter().any(|c| c.name == **name));
     failures.extend(unknown.map(|name| format!("{name}: listed as different, but no such case")));
-    eprintln!("{n_equal} of {} cases equal; left out: {left_out:#?}", cases.len());
-    assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
+    eprintln!(
+        "{n_equal} of {} cases equal; left out: {left_out:#?}",
+        cases.len()
+    );
+    assert!(
+        failures.is_empty(),
+        "{} cases failed:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
     assert!(n_equal > 0, "no case was replayed");
 }

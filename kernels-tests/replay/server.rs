@@ -35,7 +35,10 @@ pub struct Servers {
 
 impl Servers {
     pub fn new() -> Self {
-        Servers { folder: tempfile::tempdir().expect("a temporary folder"), running: HashMap::new() }
+        Servers {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            running: HashMap::new(),
+        }
     }
 
     /// The server of this name, started at its first use.
@@ -63,17 +66,30 @@ pub fn test_models() -> String {
 fn variables(name: &str) -> &'static [(&'static str, &'static str)] {
     match name {
         "nocloud" => &[("OLLAMA_NO_CLOUD", "1")],
-        "origins" => &[("OLLAMA_ORIGINS", "https://example.com,chrome-extension://*,http://*.corp.example")],
+        "origins" => &[(
+            "OLLAMA_ORIGINS",
+            "https://example.com,chrome-extension://*,http://*.corp.example",
+        )],
         "anyorigin" => &[("OLLAMA_ORIGINS", "*")],
-        "smallctx" => &[("OLLAMA_CONTEXT_LENGTH", "256"), ("OLLAMA_KEEP_ALIVE", "60")],
+        "smallctx" => &[
+            ("OLLAMA_CONTEXT_LENGTH", "256"),
+            ("OLLAMA_KEEP_ALIVE", "60"),
+        ],
         _ => &[],
     }
 }
 
 impl Server {
     async fn start(name: &str, models: &Path) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let host = if name == "allinterfaces" { "0.0.0.0" } else { "127.0.0.1" };
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|l| l.local_addr())
+            .expect("a free port")
+            .port();
+        let host = if name == "allinterfaces" {
+            "0.0.0.0"
+        } else {
+            "127.0.0.1"
+        };
         let process = Command::new(env!("CARGO_BIN_EXE_ollama-wgpu"))
             .arg("serve")
             .env("OLLAMA_HOST", format!("{host}:{port}"))
@@ -83,14 +99,21 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .expect("the server starts");
-        let mut server = Server { port, models: models.to_owned(), process };
+        let mut server = Server {
+            port,
+            models: models.to_owned(),
+            process,
+        };
         server.wait_until_up().await;
         server
     }
 
     async fn wait_until_up(&mut self) {
         let start = Instant::now();
-        while client::send(self, &json!({"method": "HEAD", "path": "/"})).await.is_err() {
+        while client::send(self, &json!({"method": "HEAD", "path": "/"}))
+            .await
+            .is_err()
+        {
             let ended = self.process.try_wait().expect("the server's state");
             assert!(ended.is_none(), "the server ended: {ended:?}");
             assert!(start.elapsed() < PATIENCE, "the server does not answer");
@@ -104,17 +127,24 @@ impl Server {
             let digest = self.place_blob(&path);
             let files = json!({ file.rsplit('/').next().expect("a file name"): digest });
             let body = json!({"model": name, "files": files, "stream": false});
-            let answer = client::send(self, &json!({"method": "POST", "path": "/api/create", "body": body}))
-                .await
-                .unwrap_or_else(|e| panic!("creating {name}: {e}"));
+            let answer = client::send(
+                self,
+                &json!({"method": "POST", "path": "/api/create", "body": body}),
+            )
+            .await
+            .unwrap_or_else(|e| panic!("creating {name}: {e}"));
             assert_eq!(answer.status, 200, "creating {name}: {}", answer.text());
         }
     }
 
     /// Links a model file into the store under its digest, which spares copying it through the socket.
     fn place_blob(&self, path: &Path) -> String {
-        let source = std::fs::canonicalize(path)
-            .unwrap_or_else(|e| panic!("{}: {e}; scripts/test.sh fetches the test models", path.display()));
+        let source = std::fs::canonicalize(path).unwrap_or_else(|e| {
+            panic!(
+                "{}: {e}; scripts/test.sh fetches the test models",
+                path.display()
+            )
+        });
         let mut file = std::fs::File::open(&source).expect("a readable model");
         let mut hasher = Sha256::new();
         std::io::copy(&mut file, &mut hasher).expect("a readable model");
@@ -129,14 +159,22 @@ impl Server {
 
     /// Waits until no model that `setup` unloads is in memory.
     pub async fn wait_for_unloading(&self, setup: &[Value]) -> Result<(), String> {
-        let unloaded = setup.iter().map(|s| &s["body"]).filter(|b| b["keep_alive"] == 0);
-        let names: Vec<String> = unloaded.map(|b| format!("{}:latest", b["model"].as_str().unwrap_or_default())).collect();
+        let unloaded = setup
+            .iter()
+            .map(|s| &s["body"])
+            .filter(|b| b["keep_alive"] == 0);
+        let names: Vec<String> = unloaded
+            .map(|b| format!("{}:latest", b["model"].as_str().unwrap_or_default()))
+            .collect();
         let start = Instant::now();
         loop {
             let answer = client::send(self, &json!({"method": "GET", "path": "/api/ps"})).await?;
             let loaded: Value = serde_json::from_str(&answer.text()).map_err(|e| e.to_string())?;
             let models = loaded["models"].as_array().cloned().unwrap_or_default();
-            if !models.iter().any(|m| names.iter().any(|n| m["name"] == n.as_str())) {
+            if !models
+                .iter()
+                .any(|m| names.iter().any(|n| m["name"] == n.as_str()))
+            {
                 return Ok(());
             }
             if start.elapsed() > PATIENCE {
@@ -154,9 +192,12 @@ impl Server {
                 Value::String(text.replace("$OLLAMA_MODELS", &self.models.display().to_string()))
             }
             Value::Array(items) => items.iter().map(|v| self.filled_in(v)).collect(),
-            Value::Object(members) => {
-                Value::Object(members.iter().map(|(name, v)| (name.clone(), self.filled_in(v))).collect())
-            }
+            Value::Object(members) => Value::Object(
+                members
+                    .iter()
+                    .map(|(name, v)| (name.clone(), self.filled_in(v)))
+                    .collect(),
+            ),
             other => other.clone(),
         }
     }

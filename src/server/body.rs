@@ -175,7 +175,8 @@ mod tests {
         assert!(error::<ShowRequest>("{bad}").starts_with("invalid JSON"));
         assert!(error::<ShowRequest>("[]").contains("array"));
         assert!(
-            error::<GenerateRequest>(r#"{"model":"m","prompt":5}"#).contains("number into field prompt")
+            error::<GenerateRequest>(r#"{"model":"m","prompt":5}"#)
+                .contains("number into field prompt")
         );
         assert!(error::<GenerateRequest>(r#"{"context":["a"]}"#).contains("field context"));
         assert!(error::<GenerateRequest>(r#"{"top_logprobs":1.5}"#).contains("field top_logprobs"));
@@ -183,7 +184,9 @@ mod tests {
             error::<GenerateRequest>(r#"{"images":["!!"]}"#),
             "illegal base64 data at input byte 0"
         );
-        assert!(error::<GenerateRequest>(r#"{"think":"x"}"#).starts_with("invalid think value: \"x\""));
+        assert!(
+            error::<GenerateRequest>(r#"{"think":"x"}"#).starts_with("invalid think value: \"x\"")
+        );
     }
 
     #[test]
@@ -194,17 +197,29 @@ mod tests {
 
     #[test]
     fn gos_leniency() {
-        let show: ShowRequest = parse(br#"{"MoDeL":"a","system":null,"other":[1]} trailing"#).unwrap();
+        let show: ShowRequest =
+            parse(br#"{"MoDeL":"a","system":null,"other":[1]} trailing"#).unwrap();
         assert_eq!((show.model.as_str(), show.system.as_str()), ("a", ""));
-        assert_eq!(parse::<ShowRequest>(b"null").unwrap(), ShowRequest::default());
+        assert_eq!(
+            parse::<ShowRequest>(b"null").unwrap(),
+            ShowRequest::default()
+        );
         let chat: ChatRequest = parse(
             br#"{"messages":[{"ROLE":"user","content":null,"Tool_Calls":[{"FUNCTION":{"Name":"f","arguments":{"City":1}}}]}]}"#,
         )
         .unwrap();
         let message = &chat.messages[0];
-        assert_eq!((message.role.as_str(), message.content.as_str()), ("user", ""));
+        assert_eq!(
+            (message.role.as_str(), message.content.as_str()),
+            ("user", "")
+        );
         assert_eq!(message.tool_calls[0].function.name, "f");
-        assert!(message.tool_calls[0].function.arguments.contains_key("City"));
+        assert!(
+            message.tool_calls[0]
+                .function
+                .arguments
+                .contains_key("City")
+        );
     }
 
     #[tokio::test]

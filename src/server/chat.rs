@@ -47,7 +47,11 @@ fn common(request: &ChatRequest) -> Common<'_> {
 }
 
 /// Checks in Ollama's order, loads, renders, starts.
-pub async fn run(app: &Arc<App>, request: ChatRequest, received: Instant) -> Result<Outcome<ChatReply>, ApiError> {
+pub async fn run(
+    app: &Arc<App>,
+    request: ChatRequest,
+    received: Instant,
+) -> Result<Outcome<ChatReply>, ApiError> {
     let tools = tools(&request)?;
     names::required(&request.model)?;
     let found = common(&request).find(app).await?;
@@ -64,37 +68,70 @@ pub async fn run(app: &Arc<App>, request: ChatRequest, received: Instant) -> Res
     }
     let app = Arc::clone(app);
     blocking(move || {
-        let template = app.template(&found.model, &lease)?.map_or_else(prompt::fallback_template, Ok)?;
+        let template = app
+            .template(&found.model, &lease)?
+            .map_or_else(prompt::fallback_template, Ok)?;
         let messages = prompt::assembled(&found.model, &request.messages);
-        let conversation = Conversation { messages, tools, think };
+        let conversation = Conversation {
+            messages,
+            tools,
+            think,
+        };
         let room = common(&request).room(&options, lease.engine().n_ctx());
-        let rendered = conversation.render(&template, lease.tokenizer(), room.truncate.then_some(room.n_ctx))?;
+        let rendered = conversation.render(
+            &template,
+            lease.tokenizer(),
+            room.truncate.then_some(room.n_ctx),
+        )?;
         if request.debug_render_only {
             return Ok(Outcome::Whole(debug(&request, rendered)));
         }
-        let job = job(&request, &template, &conversation, &rendered.text, &lease, &options)?;
+        let job = job(
+            &request,
+            &template,
+            &conversation,
+            &rendered.text,
+            &lease,
+            &options,
+        )?;
         let pieces = run::start(lease, job, &options, received, load)?;
-        Ok(Outcome::Stream(Box::pin(pieces.map(move |piece| Ok(reply(&request.model, piece?))))))
+        Ok(Outcome::Stream(Box::pin(
+            pieces.map(move |piece| Ok(reply(&request.model, piece?))),
+        )))
     })
     .await
 }
 
 fn tools(request: &ChatRequest) -> Result<Vec<Tool>, ApiError> {
     if request.messages.len() > MAX_MESSAGES {
-        return Err(ApiError::bad_request(format!("more than {MAX_MESSAGES} messages")));
+        return Err(ApiError::bad_request(format!(
+            "more than {MAX_MESSAGES} messages"
+        )));
     }
     if request.tools.len() > MAX_TOOLS {
-        return Err(ApiError::bad_request(format!("more than {MAX_TOOLS} tools")));
+        return Err(ApiError::bad_request(format!(
+            "more than {MAX_TOOLS} tools"
+        )));
     }
-    Ok(request.tools.iter().map(Tool::from_json).collect::<Result<_, _>>()?)
+    Ok(request
+        .tools
+        .iter()
+        .map(Tool::from_json)
+        .collect::<Result<_, _>>()?)
 }
 
 fn check_capabilities(request: &ChatRequest, found: &Found) -> Result<(), ApiError> {
     if !found.capabilities.contains(&Capability::Completion) {
-        return Err(ApiError::bad_request(format!("\"{}\" does not support chat", request.model)));
+        return Err(ApiError::bad_request(format!(
+            "\"{}\" does not support chat",
+            request.model
+        )));
     }
     if !request.tools.is_empty() && !found.capabilities.contains(&Capability::Tools) {
-        return Err(ApiError::bad_request(format!("{} does not support tools", found.model.name.full())));
+        return Err(ApiError::bad_request(format!(
+            "{} does not support tools",
+            found.model.name.full()
+        )));
     }
     Ok(())
 }
@@ -110,28 +147,48 @@ fn job(
     let common = common(request);
     common.check_format()?;
     if request.messages.iter().any(|m| !m.images.is_empty()) {
-        return Err(ApiError::bad_request(format!("\"{}\" does not support images", request.model)));
+        return Err(ApiError::bad_request(format!(
+            "\"{}\" does not support images",
+            request.model
+        )));
     }
     let tokenizer = lease.tokenizer();
     let room = common.room(options, lease.engine().n_ctx());
     let visible = template.visible_tokens(&conversation.tools);
     Ok(Job {
-        tokens: room.fit(prompt::encode(tokenizer, Some(template), text), tokenizer.adds_bos())?,
+        tokens: room.fit(
+            prompt::encode(tokenizer, Some(template), text),
+            tokenizer.adds_bos(),
+        )?,
         parser: template.output_parser(text, &conversation.tools, conversation.think),
-        visible_tokens: visible.iter().filter_map(|text| tokenizer.token_id(text)).collect(),
+        visible_tokens: visible
+            .iter()
+            .filter_map(|text| tokenizer.token_id(text))
+            .collect(),
         shift: room.shift,
-        logprobs: request.logprobs.then(|| usize::try_from(request.top_logprobs).unwrap_or_default()),
+        logprobs: common.reported(),
     })
 }
 
 fn without_text(request: &ChatRequest, reason: &str) -> ChatReply {
-    ChatReply { done: true, done_reason: reason.into(), ..reply(&request.model, Piece::default()) }
+    ChatReply {
+        done: true,
+        done_reason: reason.into(),
+        ..reply(&request.model, Piece::default())
+    }
 }
 
 fn debug(request: &ChatRequest, rendered: Rendered) -> ChatReply {
-    let info = DebugInfo { rendered_template: rendered.text, image_count: rendered.n_images as u64 };
+    let info = DebugInfo {
+        rendered_template: rendered.text,
+        image_count: rendered.n_images as u64,
+    };
     let reply = reply(&request.model, Piece::default());
-    ChatReply { debug_info: Some(info), message: Message::default(), ..reply }
+    ChatReply {
+        debug_info: Some(info),
+        message: Message::default(),
+        ..reply
+    }
 }
 
 fn reply(model: &str, piece: Piece) -> ChatReply {
@@ -179,7 +236,11 @@ pub async fn joined(objects: stream::Objects<ChatReply>) -> Result<ChatReply, Ap
             ..object.message
         };
         let logprobs = [whole.logprobs, object.logprobs].concat();
-        whole = ChatReply { message, logprobs, ..object };
+        whole = ChatReply {
+            message,
+            logprobs,
+            ..object
+        };
     }
     Ok(whole)
 }

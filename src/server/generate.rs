@@ -70,7 +70,9 @@ pub async fn run(
         let job = prompt.job(&request, &lease, &options)?;
         let pieces = run::start(lease, job, &options, received, load)?;
         let raw = request.raw;
-        Ok(Outcome::Stream(Box::pin(pieces.map(move |piece| Ok(reply(&request.model, raw, piece?))))))
+        Ok(Outcome::Stream(Box::pin(
+            pieces.map(move |piece| Ok(reply(&request.model, raw, piece?))),
+        )))
     })
     .await
 }
@@ -78,17 +80,25 @@ pub async fn run(
 fn check_raw(request: &GenerateRequest) -> Result<(), ApiError> {
     let has_context = request.context.as_ref().is_some_and(|c| !c.is_empty());
     if request.raw && (has_context || !request.template.is_empty() || !request.system.is_empty()) {
-        return Err(ApiError::bad_request("raw mode does not support template, system, or context"));
+        return Err(ApiError::bad_request(
+            "raw mode does not support template, system, or context",
+        ));
     }
     Ok(())
 }
 
 fn check_capabilities(request: &GenerateRequest, found: &Found) -> Result<(), ApiError> {
     if !found.capabilities.contains(&Capability::Completion) {
-        return Err(ApiError::bad_request(format!("\"{}\" does not support generate", request.model)));
+        return Err(ApiError::bad_request(format!(
+            "\"{}\" does not support generate",
+            request.model
+        )));
     }
     if !request.suffix.is_empty() && !found.capabilities.contains(&Capability::Insert) {
-        return Err(ApiError::bad_request(format!("{} does not support insert", found.model.name.full())));
+        return Err(ApiError::bad_request(format!(
+            "{} does not support insert",
+            found.model.name.full()
+        )));
     }
     Ok(())
 }
@@ -115,24 +125,49 @@ impl Prompt {
             (_, text) => Some(Template::parse_go(text)?),
         };
         let rendered = match &template {
-            None => Rendered { text: request.prompt.clone(), n_images: request.images.len() },
+            None => Rendered {
+                text: request.prompt.clone(),
+                n_images: request.images.len(),
+            },
             Some(template) => rendered_with(template, request, found, lease, think, options)?,
         };
-        let before = context_text(lease.tokenizer(), request.context.as_deref().unwrap_or_default())?;
-        let rendered = Rendered { text: before + &rendered.text, ..rendered };
-        Ok(Prompt { rendered, template, think })
+        let before = context_text(
+            lease.tokenizer(),
+            request.context.as_deref().unwrap_or_default(),
+        )?;
+        let rendered = Rendered {
+            text: before + &rendered.text,
+            ..rendered
+        };
+        Ok(Prompt {
+            rendered,
+            template,
+            think,
+        })
     }
 
-    fn job(self, request: &GenerateRequest, lease: &Lease, options: &Options) -> Result<Job, ApiError> {
+    fn job(
+        self,
+        request: &GenerateRequest,
+        lease: &Lease,
+        options: &Options,
+    ) -> Result<Job, ApiError> {
         let common = common(request);
         common.check_format()?;
         if !request.images.is_empty() {
-            return Err(ApiError::bad_request(format!("\"{}\" does not support images", request.model)));
+            return Err(ApiError::bad_request(format!(
+                "\"{}\" does not support images",
+                request.model
+            )));
         }
         let tokenizer = lease.tokenizer();
         let tokens = prompt::encode(tokenizer, self.template.as_ref(), &self.rendered.text);
         let room = common.room(options, lease.engine().n_ctx());
-        let visible = self.template.as_ref().map(|t| t.visible_tokens(&[])).unwrap_or_default();
+        let visible = self
+            .template
+            .as_ref()
+            .map(|t| t.visible_tokens(&[]))
+            .unwrap_or_default();
         let parser = match &self.template {
             Some(template) => template.output_parser(&self.rendered.text, &[], self.think),
             None => OutputParser::plain(),
@@ -140,9 +175,12 @@ impl Prompt {
         Ok(Job {
             tokens: room.fit(tokens, tokenizer.adds_bos())?,
             parser,
-            visible_tokens: visible.iter().filter_map(|text| tokenizer.token_id(text)).collect(),
+            visible_tokens: visible
+                .iter()
+                .filter_map(|text| tokenizer.token_id(text))
+                .collect(),
             shift: room.shift,
-            logprobs: request.logprobs.then(|| usize::try_from(request.top_logprobs).unwrap_or_default()),
+            logprobs: common.reported(),
         })
     }
 }
@@ -156,21 +194,38 @@ fn rendered_with(
     think: Option<chat::Think>,
     options: &Options,
 ) -> Result<Rendered, ApiError> {
-    let conversation = Conversation { messages: messages(request, found), tools: Vec::new(), think };
+    let conversation = Conversation {
+        messages: messages(request, found),
+        tools: Vec::new(),
+        think,
+    };
     if !request.suffix.is_empty() {
         let now = chrono::Local::now().naive_local();
-        let input = chat::RenderInput { messages: &[], tools: &[], think, now };
+        let input = chat::RenderInput {
+            messages: &[],
+            tools: &[],
+            think,
+            now,
+        };
         let text = template.render_insert(&request.prompt, &request.suffix, &input)?;
         return Ok(Rendered { text, n_images: 0 });
     }
     let room = common(request).room(options, lease.engine().n_ctx());
-    conversation.render(template, lease.tokenizer(), room.truncate.then_some(room.n_ctx))
+    conversation.render(
+        template,
+        lease.tokenizer(),
+        room.truncate.then_some(room.n_ctx),
+    )
 }
 
 /// System text, the model's own messages unless the request continues another conversation, the prompt.
 fn messages(request: &GenerateRequest, found: &Found) -> Vec<Message> {
     let own = found.model.system.as_deref().unwrap_or_default();
-    let system = if request.system.is_empty() { own } else { &request.system };
+    let system = if request.system.is_empty() {
+        own
+    } else {
+        &request.system
+    };
     let mut messages = Vec::new();
     if !system.is_empty() {
         messages.push(Message::new(Role::System, system));
@@ -179,17 +234,27 @@ fn messages(request: &GenerateRequest, found: &Found) -> Vec<Message> {
         messages.extend(found.model.messages.iter().map(prompt::message));
     }
     let n_images = request.images.len();
-    messages.push(Message { n_images, ..Message::new(Role::User, request.prompt.clone()) });
+    messages.push(Message {
+        n_images,
+        ..Message::new(Role::User, request.prompt.clone())
+    });
     messages
 }
 
 /// The text of an earlier reply's tokens.
 fn context_text(tokenizer: &Tokenizer, context: &[i64]) -> Result<String, ApiError> {
     let n_vocab = tokenizer.n_vocab();
-    let known = |id: &i64| u32::try_from(*id).ok().filter(|id| (*id as usize) < n_vocab).ok_or(*id);
+    let known = |id: &i64| {
+        u32::try_from(*id)
+            .ok()
+            .filter(|id| (*id as usize) < n_vocab)
+            .ok_or(*id)
+    };
     let tokens: Result<Vec<u32>, i64> = context.iter().map(known).collect();
     let tokens = tokens.map_err(|id| {
-        ApiError::bad_request(format!("context holds token {id}, outside the model's vocabulary of {n_vocab}"))
+        ApiError::bad_request(format!(
+            "context holds token {id}, outside the model's vocabulary of {n_vocab}"
+        ))
     })?;
     Ok(tokenizer.decode(&tokens, true))
 }
@@ -205,7 +270,10 @@ fn without_text(request: &GenerateRequest, reason: &str) -> GenerateReply {
 }
 
 fn rendered(request: &GenerateRequest, rendered: Rendered) -> GenerateReply {
-    let info = DebugInfo { rendered_template: rendered.text, image_count: rendered.n_images as u64 };
+    let info = DebugInfo {
+        rendered_template: rendered.text,
+        image_count: rendered.n_images as u64,
+    };
     GenerateReply {
         model: request.model.clone(),
         created_at: time::now(),

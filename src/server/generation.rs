@@ -67,9 +67,17 @@ impl Generation {
     /// Waits for the next piece that has something to say.
     async fn next(&mut self) -> Result<Piece, ApiError> {
         loop {
-            let event = self.events.next().await.ok_or_else(|| ApiError::internal("the model ended without a result"))?;
+            let event = self
+                .events
+                .next()
+                .await
+                .ok_or_else(|| ApiError::internal("the model ended without a result"))?;
             match event {
-                Event::Piece { text, tokens, logprobs } => {
+                Event::Piece {
+                    text,
+                    tokens,
+                    logprobs,
+                } => {
                     self.context.extend(tokens);
                     let piece = self.piece(|parser| parser.push(&text), &logprobs);
                     if piece != Piece::default() {
@@ -86,9 +94,17 @@ impl Generation {
         }
     }
 
-    fn piece(&mut self, parse: impl FnOnce(&mut OutputParser) -> Delta, logprobs: &[TokenLogprob]) -> Piece {
+    fn piece(
+        &mut self,
+        parse: impl FnOnce(&mut OutputParser) -> Delta,
+        logprobs: &[TokenLogprob],
+    ) -> Piece {
         let delta = parse(&mut self.parser);
-        let tool_calls = delta.tool_calls.into_iter().map(|call| self.numbered(call)).collect();
+        let tool_calls = delta
+            .tool_calls
+            .into_iter()
+            .map(|call| self.numbered(call))
+            .collect();
         Piece {
             content: delta.content,
             thinking: delta.thinking,
@@ -106,7 +122,10 @@ impl Generation {
             name: call.name,
             arguments: call.arguments,
         };
-        api::ToolCall { id: ToolCall::new_id(random()), function }
+        api::ToolCall {
+            id: ToolCall::new_id(random()),
+            function,
+        }
     }
 
     fn finish(&mut self, reason: FinishReason, usage: Usage) -> Finish {
@@ -177,12 +196,23 @@ mod tests {
     use serde_json::json;
 
     fn text(text: &str, tokens: &[u32]) -> Event {
-        Event::Piece { text: text.into(), tokens: tokens.to_vec(), logprobs: Vec::new() }
+        Event::Piece {
+            text: text.into(),
+            tokens: tokens.to_vec(),
+            logprobs: Vec::new(),
+        }
     }
 
     fn done() -> Event {
-        let usage = Usage { prompt_tokens: 3, eval_tokens: 2, ..Usage::default() };
-        Event::Done { reason: FinishReason::Stop, usage }
+        let usage = Usage {
+            prompt_tokens: 3,
+            eval_tokens: 2,
+            ..Usage::default()
+        };
+        Event::Done {
+            reason: FinishReason::Stop,
+            usage,
+        }
     }
 
     fn run(events: Vec<Event>, parser: OutputParser) -> Objects<Piece> {
@@ -218,10 +248,22 @@ mod tests {
     #[tokio::test]
     async fn text_then_the_end() {
         let events = vec![text("He", &[1]), text("", &[2]), text("y", &[3]), done()];
-        let pieces: Vec<_> = run(events, OutputParser::plain()).map(Result::unwrap).collect().await;
-        assert_eq!(pieces.iter().map(|p| p.content.as_str()).collect::<Vec<_>>(), ["He", "y", ""]);
+        let pieces: Vec<_> = run(events, OutputParser::plain())
+            .map(Result::unwrap)
+            .collect()
+            .await;
+        assert_eq!(
+            pieces
+                .iter()
+                .map(|p| p.content.as_str())
+                .collect::<Vec<_>>(),
+            ["He", "y", ""]
+        );
         let finish = pieces[2].finish.as_ref().unwrap();
-        assert_eq!((finish.reason, finish.context.as_slice()), ("stop", [7, 8, 1, 2, 3].as_slice()));
+        assert_eq!(
+            (finish.reason, finish.context.as_slice()),
+            ("stop", [7, 8, 1, 2, 3].as_slice())
+        );
         let metrics = Metrics::from(finish);
         assert_eq!((metrics.prompt_eval_count, metrics.eval_count), (3, 2));
         assert!(metrics.eval_duration > 0 && metrics.load_duration >= 1_000_000);
@@ -231,29 +273,63 @@ mod tests {
     async fn calls_get_ids_and_numbers_and_held_text_is_not_lost() {
         let template = Template::parse_go("{{ range .Tools }}{{ . }}{{ end }}{{ range .Messages }}{{ .Content }}{{ range .ToolCalls }}{\"name\": \"{{ .Function.Name }}\", \"arguments\": {{ .Function.Arguments }}}{{ end }}{{ end }}").unwrap();
         let parser = || template.output_parser("", &[weather()], None);
-        let events = vec![text("{\"name\": \"weather\", ", &[1]), text("\"arguments\": {\"a\": 1}}", &[2]), done()];
+        let events = vec![
+            text("{\"name\": \"weather\", ", &[1]),
+            text("\"arguments\": {\"a\": 1}}", &[2]),
+            done(),
+        ];
         let answer = whole(run(events, parser())).await.unwrap();
         assert_eq!((answer.tool_calls.len(), answer.content.as_str()), (1, ""));
         let call = &answer.tool_calls[0];
         assert!(call.id.starts_with("call_") && call.id.len() == 13);
-        assert_eq!((call.function.index, call.function.name.as_str()), (0, "weather"));
-        let answer = whole(run(vec![text("{\"no", &[1]), done()], parser())).await.unwrap();
-        assert_eq!((answer.tool_calls.len(), answer.content.as_str()), (0, "{\"no"));
+        assert_eq!(
+            (call.function.index, call.function.name.as_str()),
+            (0, "weather")
+        );
+        let answer = whole(run(vec![text("{\"no", &[1]), done()], parser()))
+            .await
+            .unwrap();
+        assert_eq!(
+            (answer.tool_calls.len(), answer.content.as_str()),
+            (0, "{\"no")
+        );
     }
 
     #[tokio::test]
     async fn log_probabilities_ride_with_their_tokens_even_while_text_is_held() {
-        let template = Template::parse_jinja("<think></think>{{ messages[0].content }}", "", "").unwrap();
+        let template =
+            Template::parse_jinja("<think></think>{{ messages[0].content }}", "", "").unwrap();
         let messages = [Message::new(Role::User, "x")];
-        let input = RenderInput { messages: &messages, tools: &[], think: None, now: chrono::Local::now().naive_local() };
+        let input = RenderInput {
+            messages: &messages,
+            tools: &[],
+            think: None,
+            now: chrono::Local::now().naive_local(),
+        };
         let prompt = template.render(&input).unwrap();
         let parser = template.output_parser(&prompt, &[], Some(Think::On));
         let with_logprob = |text: &str| {
-            let chosen = Logprob { token: 1, bytes: text.as_bytes().to_vec(), logprob: -0.5 };
-            let entry = TokenLogprob { top: vec![chosen.clone()], chosen };
-            Event::Piece { text: text.into(), tokens: vec![1], logprobs: vec![entry] }
+            let chosen = Logprob {
+                token: 1,
+                bytes: text.as_bytes().to_vec(),
+                logprob: -0.5,
+            };
+            let entry = TokenLogprob {
+                top: vec![chosen.clone()],
+                chosen,
+            };
+            Event::Piece {
+                text: text.into(),
+                tokens: vec![1],
+                logprobs: vec![entry],
+            }
         };
-        let events = vec![with_logprob("<thi"), with_logprob("nk>a</think>"), with_logprob("b"), done()];
+        let events = vec![
+            with_logprob("<thi"),
+            with_logprob("nk>a</think>"),
+            with_logprob("b"),
+            done(),
+        ];
         let pieces: Vec<_> = run(events, parser).map(Result::unwrap).collect().await;
         assert_eq!(pieces.iter().map(|p| p.logprobs.len()).sum::<usize>(), 3);
         assert!(pieces.last().unwrap().logprobs.is_empty());
@@ -265,11 +341,19 @@ mod tests {
 
     #[tokio::test]
     async fn failures_end_the_answer() {
-        let events = vec![text("a", &[1]), Event::Failed(engine::Error::InvalidLogits), text("b", &[2])];
+        let events = vec![
+            text("a", &[1]),
+            Event::Failed(engine::Error::InvalidLogits),
+            text("b", &[2]),
+        ];
         let pieces: Vec<_> = run(events, OutputParser::plain()).collect().await;
         assert_eq!(pieces.len(), 2);
         assert!(pieces[1].is_err());
         // The model's thread may vanish without a word.
-        assert!(whole(run(vec![text("a", &[1])], OutputParser::plain())).await.is_err());
+        assert!(
+            whole(run(vec![text("a", &[1])], OutputParser::plain()))
+                .await
+                .is_err()
+        );
     }
 }

@@ -17,7 +17,10 @@ pub fn parse(value: Option<&Value>) -> Result<Option<KeepAlive>, ApiError> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(n)) => Ok(Some(seconds(n.as_f64().unwrap_or(f64::MAX)))),
         Some(Value::String(text)) => go_duration(text).map(Some).map_err(ApiError::bad_request),
-        Some(other) => Err(ApiError::bad_request(format!("Unsupported type: '{}'", go_type(other)))),
+        Some(other) => Err(ApiError::bad_request(format!(
+            "Unsupported type: '{}'",
+            go_type(other)
+        ))),
     }
 }
 
@@ -55,7 +58,8 @@ fn go_duration(text: &str) -> Result<KeepAlive, String> {
         if unit.is_empty() {
             return Err(format!("time: missing unit in duration {text:?}"));
         }
-        let scale = unit_seconds(unit).ok_or_else(|| format!("time: unknown unit {unit:?} in duration {text:?}"))?;
+        let scale = unit_seconds(unit)
+            .ok_or_else(|| format!("time: unknown unit {unit:?} in duration {text:?}"))?;
         total += number * scale;
         rest = after;
     }
@@ -117,7 +121,11 @@ mod tests {
             (json!(true), "Unsupported type: 'bool'"),
             (json!([]), "Unsupported type: '[]interface {}'"),
         ] {
-            assert_eq!(parse(Some(&sent)).unwrap_err(), ApiError::bad_request(text), "{sent}");
+            assert_eq!(
+                parse(Some(&sent)).unwrap_err(),
+                ApiError::bad_request(text),
+                "{sent}"
+            );
         }
     }
 }

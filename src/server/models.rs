@@ -5,8 +5,8 @@ use super::names::{self, blocking};
 use super::prompt::{self, EdgeTokens};
 use super::{App, Incoming, Response, body, time};
 use crate::api::{
-    CopyRequest, DeleteRequest, ListReply, ListedModel, LoadedModel, Message, ModelDetails, Object, PsReply, ShowReply,
-    ShowRequest, TensorEntry,
+    CopyRequest, DeleteRequest, ListReply, ListedModel, LoadedModel, Message, ModelDetails, Object,
+    PsReply, ShowReply, ShowRequest, TensorEntry,
 };
 use crate::engine::RunningModel;
 use crate::gguf::Gguf;
@@ -23,7 +23,9 @@ const COPILOT: &str = "GitHubCopilotChat/";
 /// `GET /api/tags`.
 pub async fn tags(app: Arc<App>, _: Incoming) -> Result<Response, ApiError> {
     let models = blocking(move || Ok(app.store.list()?)).await?;
-    Ok(ok_json(&ListReply { models: models.iter().map(|entry| listed(entry)).collect() }))
+    Ok(ok_json(&ListReply {
+        models: models.iter().map(|entry| listed(entry)).collect(),
+    }))
 }
 
 fn listed(entry: &ModelEntry) -> ListedModel {
@@ -39,7 +41,11 @@ fn listed(entry: &ModelEntry) -> ListedModel {
         size: entry.size,
         digest: entry.digest.clone(),
         details,
-        capabilities: entry.capabilities.iter().map(|c| c.as_str().to_owned()).collect(),
+        capabilities: entry
+            .capabilities
+            .iter()
+            .map(|c| c.as_str().to_owned())
+            .collect(),
     }
 }
 
@@ -58,7 +64,8 @@ fn details(config: &Config, parent_model: &str) -> ModelDetails {
 /// `GET /api/ps`.
 pub async fn ps(app: Arc<App>, _: Incoming) -> Result<Response, ApiError> {
     let running = app.models.running();
-    let models = blocking(move || Ok(running.iter().map(|model| loaded(&app, model)).collect())).await?;
+    let models =
+        blocking(move || Ok(running.iter().map(|model| loaded(&app, model)).collect())).await?;
     Ok(ok_json(&PsReply { models }))
 }
 
@@ -70,7 +77,9 @@ fn loaded(app: &App, running: &RunningModel) -> LoadedModel {
         model: running.name.clone(),
         size: running.size_bytes,
         digest: running.digest.clone(),
-        details: resolved.map(|model| details(&model.config, "")).unwrap_or_default(),
+        details: resolved
+            .map(|model| details(&model.config, ""))
+            .unwrap_or_default(),
         expires_at: time::local(running.expires_at),
         size_vram: running.vram_bytes,
         context_length: running.context_length as u64,
@@ -84,14 +93,18 @@ fn either<'a>(model: &'a str, name: &'a str) -> &'a str {
 
 /// `POST /api/show`.
 pub async fn show(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
-    let for_copilot =
-        incoming.headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(COPILOT.as_bytes()));
+    let for_copilot = incoming
+        .headers
+        .get(USER_AGENT)
+        .is_some_and(|agent| agent.as_bytes().starts_with(COPILOT.as_bytes()));
     let bytes = body::read(incoming.body, body::SMALL_BODY_BYTES).await?;
     let request: ShowRequest = body::parse(&bytes)?;
     let mut reply = shown(&app, request.clone()).await?;
     if for_copilot {
         let sent = either(&request.model, &request.name);
-        reply.model_info.insert("general.basename".into(), sent.into());
+        reply
+            .model_info
+            .insert("general.basename".into(), sent.into());
     }
     Ok(ok_json(&reply))
 }
@@ -109,9 +122,18 @@ async fn shown(app: &Arc<App>, request: ShowRequest) -> Result<ShowReply, ApiErr
     .await
 }
 
-fn described(app: &App, mut model: ResolvedModel, request: &ShowRequest) -> Result<ShowReply, ApiError> {
+fn described(
+    app: &App,
+    mut model: ResolvedModel,
+    request: &ShowRequest,
+) -> Result<ShowReply, ApiError> {
     let facts = app.store.facts(&model.model_digest)?;
-    let template = prompt::template_of(&model, &facts, &EdgeTokens::default(), app.settings.go_template);
+    let template = prompt::template_of(
+        &model,
+        &facts,
+        &EdgeTokens::default(),
+        app.settings.go_template,
+    );
     // A damaged template hides itself, not the model.
     let template = template.unwrap_or_default();
     let capabilities = model.capabilities(&app.store, template.as_ref())?;
@@ -120,12 +142,16 @@ fn described(app: &App, mut model: ResolvedModel, request: &ShowRequest) -> Resu
         model.system = Some(request.system.clone());
     }
     model.params.extend(request.options.clone());
-    let gguf = Gguf::open(&model.model_path).map_err(|e| ApiError::internal(format!("model '{}': {e}", model.name)))?;
+    let gguf = Gguf::open(&model.model_path)
+        .map_err(|e| ApiError::internal(format!("model '{}': {e}", model.name)))?;
     Ok(ShowReply {
         license: model.license.join("\n"),
         modelfile: model.modelfile(),
         parameters,
-        template: template.as_ref().map(|t| t.text().to_owned()).unwrap_or_default(),
+        template: template
+            .as_ref()
+            .map(|t| t.text().to_owned())
+            .unwrap_or_default(),
         details: details(&model.config, &model.parent_model),
         messages: model.messages.iter().map(role_and_content).collect(),
         model_info: metadata::model_info(&gguf, request.verbose),
@@ -139,14 +165,19 @@ fn described(app: &App, mut model: ResolvedModel, request: &ShowRequest) -> Resu
 }
 
 fn role_and_content(message: &Message) -> Message {
-    Message { role: message.role.clone(), content: message.content.clone(), ..Message::default() }
+    Message {
+        role: message.role.clone(),
+        content: message.content.clone(),
+        ..Message::default()
+    }
 }
 
 fn projector_info(model: &ResolvedModel, verbose: bool) -> Result<Object, ApiError> {
     let Some((_, path)) = model.projectors.first() else {
         return Ok(Object::new());
     };
-    let gguf = Gguf::open(path).map_err(|e| ApiError::internal(format!("projector of model '{}': {e}", model.name)))?;
+    let gguf = Gguf::open(path)
+        .map_err(|e| ApiError::internal(format!("projector of model '{}': {e}", model.name)))?;
     Ok(metadata::model_info(&gguf, verbose))
 }
 
@@ -163,14 +194,16 @@ pub async fn copy(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiErro
     let bytes = body::read(incoming.body, body::SMALL_BODY_BYTES).await?;
     let request: CopyRequest = body::parse(&bytes)?;
     let part = |what: &str, text: &str| {
-        ModelName::parse(text).map_err(|_| ApiError::bad_request(format!("{what} {text:?} is invalid")))
+        ModelName::parse(text)
+            .map_err(|_| ApiError::bad_request(format!("{what} {text:?} is invalid")))
     };
     let source = part("source", &request.source)?;
     let destination = part("destination", &request.destination)?;
     blocking(move || match app.store.copy(&source, &destination) {
-        Err(store::Error::NotFound(_)) => {
-            Err(ApiError::not_found(format!("model \"{}\" not found", request.source)))
-        }
+        Err(store::Error::NotFound(_)) => Err(ApiError::not_found(format!(
+            "model \"{}\" not found",
+            request.source
+        ))),
         done => Ok(done?),
     })
     .await?;

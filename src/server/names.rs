@@ -16,7 +16,9 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T, ApiError> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(panicked()))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(panicked()))
 }
 
 /// The name without blanks and `:local`.
@@ -65,16 +67,22 @@ pub fn not_found(name: &str) -> ApiError {
 
 /// 400 where a required name is empty.
 pub fn required(sent: &str) -> Result<(), ApiError> {
-    if sent.trim().is_empty() { Err(ApiError::bad_request("model is required")) } else { Ok(()) }
+    if sent.trim().is_empty() {
+        Err(ApiError::bad_request("model is required"))
+    } else {
+        Ok(())
+    }
 }
 
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> ApiError {
         use store::Error as E;
         let status = match &error {
-            E::InvalidName | E::InvalidDigest | E::TwoSources(_) | E::DigestMismatch { .. } | E::BadRequest(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            E::InvalidName
+            | E::InvalidDigest
+            | E::TwoSources(_)
+            | E::DigestMismatch { .. }
+            | E::BadRequest(_) => StatusCode::BAD_REQUEST,
             E::NotFound(_) | E::BlobNotFound(_) => StatusCode::NOT_FOUND,
             E::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             _ if error.is_disk_full() => StatusCode::INSUFFICIENT_STORAGE,
@@ -91,11 +99,23 @@ mod tests {
     #[test]
     fn names_and_sources() {
         assert_eq!(parse(" m:20b:local ").unwrap().to_string(), "m:20b");
-        assert_eq!(parse("a//b").unwrap_err(), ApiError::bad_request("invalid model name"));
-        assert_eq!(parse("x:cloud").unwrap_err(), ApiError::new(StatusCode::FORBIDDEN, REMOTE_MODEL));
-        assert_eq!(parse_for_show("x:20b-cloud").unwrap_err(), ApiError::new(StatusCode::FORBIDDEN, REMOTE_DETAILS));
+        assert_eq!(
+            parse("a//b").unwrap_err(),
+            ApiError::bad_request("invalid model name")
+        );
+        assert_eq!(
+            parse("x:cloud").unwrap_err(),
+            ApiError::new(StatusCode::FORBIDDEN, REMOTE_MODEL)
+        );
+        assert_eq!(
+            parse_for_show("x:20b-cloud").unwrap_err(),
+            ApiError::new(StatusCode::FORBIDDEN, REMOTE_DETAILS)
+        );
         let both = "use either :local or :cloud, not both: \"m:local:cloud\"";
-        assert_eq!(parse("m:local:cloud").unwrap_err(), ApiError::bad_request(both));
+        assert_eq!(
+            parse("m:local:cloud").unwrap_err(),
+            ApiError::bad_request(both)
+        );
     }
 
     #[tokio::test]

@@ -111,9 +111,16 @@ impl Options {
     /// # Errors
     /// 400 that names the limit.
     pub fn checked_stops(&self) -> Result<Vec<String>, ApiError> {
-        let stops: Vec<String> = self.stop.iter().filter(|s| !s.is_empty()).cloned().collect();
+        let stops: Vec<String> = self
+            .stop
+            .iter()
+            .filter(|s| !s.is_empty())
+            .cloned()
+            .collect();
         if stops.len() > MAX_STOPS {
-            return Err(ApiError::bad_request(format!("option \"stop\" takes at most {MAX_STOPS} strings")));
+            return Err(ApiError::bad_request(format!(
+                "option \"stop\" takes at most {MAX_STOPS} strings"
+            )));
         }
         if stops.iter().any(|s| s.len() > MAX_STOP_BYTES) {
             let text = format!("option \"stop\" takes strings of at most {MAX_STOP_BYTES} bytes");
@@ -130,22 +137,32 @@ fn wrong_type(name: &str, kind: &str) -> ApiError {
 /// Any number; its fraction is cut off, and what does not fit is the nearest that does.
 fn integer(name: &str, value: &Value) -> Result<i64, ApiError> {
     let exact = value.as_i64();
-    exact.or_else(|| value.as_f64().map(|x| x as i64)).ok_or_else(|| wrong_type(name, "type integer"))
+    exact
+        .or_else(|| value.as_f64().map(|x| x as i64))
+        .ok_or_else(|| wrong_type(name, "type integer"))
 }
 
 fn float(name: &str, value: &Value) -> Result<f32, ApiError> {
-    let number = value.as_f64().ok_or_else(|| wrong_type(name, "type float32"))?;
+    let number = value
+        .as_f64()
+        .ok_or_else(|| wrong_type(name, "type float32"))?;
     Ok((number as f32).clamp(f32::MIN, f32::MAX))
 }
 
 fn boolean(name: &str, value: &Value) -> Result<bool, ApiError> {
-    value.as_bool().ok_or_else(|| wrong_type(name, "type boolean"))
+    value
+        .as_bool()
+        .ok_or_else(|| wrong_type(name, "type boolean"))
 }
 
 fn strings(name: &str, value: &Value) -> Result<Vec<String>, ApiError> {
-    let items = value.as_array().ok_or_else(|| wrong_type(name, "type array"))?;
+    let items = value
+        .as_array()
+        .ok_or_else(|| wrong_type(name, "type array"))?;
     let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
-    texts.collect::<Option<_>>().ok_or_else(|| wrong_type(name, "an array of strings"))
+    texts
+        .collect::<Option<_>>()
+        .ok_or_else(|| wrong_type(name, "an array of strings"))
 }
 
 #[cfg(test)]
@@ -160,11 +177,18 @@ mod tests {
     #[test]
     fn requests_replace_what_the_model_stores() {
         let model = object(json!({"temperature": 0.1, "stop": ["a", "b"], "num_ctx": 2048}));
-        let request = object(json!({"stop": ["z"], "temperature": null, "num_predict": 7.9, "nonsense": 1}));
+        let request =
+            object(json!({"stop": ["z"], "temperature": null, "num_predict": 7.9, "nonsense": 1}));
         let options = Options::merge(&model, &request).unwrap();
-        assert_eq!((options.temperature, options.num_ctx, options.num_predict), (0.1, Some(2048), 7));
+        assert_eq!(
+            (options.temperature, options.num_ctx, options.num_predict),
+            (0.1, Some(2048), 7)
+        );
         assert_eq!(options.stop, ["z"]);
-        assert_eq!((options.top_k, options.seed, options.repeat_last_n), (40, -1, 64));
+        assert_eq!(
+            (options.top_k, options.seed, options.repeat_last_n),
+            (40, -1, 64)
+        );
     }
 
     #[test]
@@ -178,7 +202,10 @@ mod tests {
         ] {
             let request = Object::from_iter([(name.to_owned(), value)]);
             let error = Options::merge(&Object::new(), &request).unwrap_err();
-            assert_eq!(error, ApiError::internal(format!("option \"{name}\" must be of {text}")));
+            assert_eq!(
+                error,
+                ApiError::internal(format!("option \"{name}\" must be of {text}"))
+            );
         }
     }
 
@@ -189,14 +216,23 @@ mod tests {
         )
         .unwrap();
         let options = Options::merge(&Object::new(), &request).unwrap();
-        assert_eq!((options.num_ctx, options.num_predict), (Some(i64::MAX), i64::MAX));
+        assert_eq!(
+            (options.num_ctx, options.num_predict),
+            (Some(i64::MAX), i64::MAX)
+        );
         assert_eq!((options.seed, options.temperature), (i64::MIN, f32::MAX));
     }
 
     #[test]
     fn stops_are_bounded_and_empty_ones_dropped() {
-        let with = |stop| Options { stop, ..Options::default() };
-        assert_eq!(with(vec!["".into(), "a".into()]).checked_stops().unwrap(), ["a"]);
+        let with = |stop| Options {
+            stop,
+            ..Options::default()
+        };
+        assert_eq!(
+            with(vec!["".into(), "a".into()]).checked_stops().unwrap(),
+            ["a"]
+        );
         assert!(with(vec!["a".into(); 65]).checked_stops().is_err());
         assert!(with(vec!["a".repeat(5000)]).checked_stops().is_err());
     }

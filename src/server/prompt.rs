@@ -29,8 +29,15 @@ pub struct EdgeTokens {
 
 impl EdgeTokens {
     pub fn of(tokenizer: &Tokenizer) -> Self {
-        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default().to_owned();
-        EdgeTokens { bos: text(tokenizer.bos()), eos: text(tokenizer.eos()) }
+        let text = |id: Option<u32>| {
+            id.and_then(|id| tokenizer.token_text(id))
+                .unwrap_or_default()
+                .to_owned()
+        };
+        EdgeTokens {
+            bos: text(tokenizer.bos()),
+            eos: text(tokenizer.eos()),
+        }
     }
 }
 
@@ -43,10 +50,19 @@ pub fn template_of(
     edges: &EdgeTokens,
     forced: Option<bool>,
 ) -> Result<Option<Template>, ApiError> {
-    let go = model.template.as_deref().map(Template::parse_go).transpose()?;
-    let jinja = facts.chat_template.as_deref().map(|text| Template::parse_jinja(text, &edges.bos, &edges.eos));
+    let go = model
+        .template
+        .as_deref()
+        .map(Template::parse_go)
+        .transpose()?;
+    let jinja = facts
+        .chat_template
+        .as_deref()
+        .map(|text| Template::parse_jinja(text, &edges.bos, &edges.eos));
     match (go, jinja) {
-        (Some(go), Some(Ok(jinja))) if chat::capabilities::prefers_jinja(&go, &jinja, forced) => Ok(Some(jinja)),
+        (Some(go), Some(Ok(jinja))) if chat::capabilities::prefers_jinja(&go, &jinja, forced) => {
+            Ok(Some(jinja))
+        }
         (Some(go), _) => Ok(Some(go)),
         (None, Some(jinja)) => Ok(Some(jinja?)),
         (None, None) => Ok(None),
@@ -84,10 +100,18 @@ impl Conversation {
         n_ctx: Option<usize>,
     ) -> Result<Rendered, ApiError> {
         let now = chrono::Local::now().naive_local();
-        let input = RenderInput { messages: &self.messages, tools: &self.tools, think: self.think, now };
+        let input = RenderInput {
+            messages: &self.messages,
+            tools: &self.tools,
+            think: self.think,
+            now,
+        };
         let count = |text: &str| encode(tokenizer, Some(template), text).len();
         let prompt = chat::fit(template, &input, n_ctx, count)?;
-        Ok(Rendered { n_images: prompt.images.len(), text: prompt.text })
+        Ok(Rendered {
+            n_images: prompt.images.len(),
+            text: prompt.text,
+        })
     }
 }
 
@@ -123,9 +147,17 @@ pub fn think(sent: &api::Think) -> Think {
 
 /// A chat's messages: the model's own first, its system text before all unless the request begins with another.
 pub fn assembled(model: &ResolvedModel, sent: &[api::Message]) -> Vec<Message> {
-    let starts_with_system = sent.first().is_some_and(|m| Role::new(&m.role) == Role::System);
-    let system = model.system.as_deref().filter(|s| !s.is_empty() && !starts_with_system);
-    let mut messages: Vec<Message> = system.map(|s| Message::new(Role::System, s)).into_iter().collect();
+    let starts_with_system = sent
+        .first()
+        .is_some_and(|m| Role::new(&m.role) == Role::System);
+    let system = model
+        .system
+        .as_deref()
+        .filter(|s| !s.is_empty() && !starts_with_system);
+    let mut messages: Vec<Message> = system
+        .map(|s| Message::new(Role::System, s))
+        .into_iter()
+        .collect();
     messages.extend(model.messages.iter().chain(sent).map(message));
     if forgets_reasoning(model) {
         drop_old_reasoning(&mut messages);
@@ -140,9 +172,18 @@ fn forgets_reasoning(model: &ResolvedModel) -> bool {
 
 /// Takes a leading `<think>...</think>` off every answer before the last question.
 fn drop_old_reasoning(messages: &mut [Message]) {
-    let last_question = messages.iter().rposition(|m| m.role == Role::User).unwrap_or(0);
-    for message in messages[..last_question].iter_mut().filter(|m| m.role == Role::Assistant) {
-        let rest = message.content.strip_prefix("<think>").and_then(|text| text.split_once("</think>"));
+    let last_question = messages
+        .iter()
+        .rposition(|m| m.role == Role::User)
+        .unwrap_or(0);
+    for message in messages[..last_question]
+        .iter_mut()
+        .filter(|m| m.role == Role::Assistant)
+    {
+        let rest = message
+            .content
+            .strip_prefix("<think>")
+            .and_then(|text| text.split_once("</think>"));
         if let Some((_, rest)) = rest {
             message.content = rest.trim_start().to_owned();
         }
@@ -179,7 +220,11 @@ impl Room {
         match (self.truncate, self.shift) {
             (true, true) => Ok(truncate_prompt(&tokens, self.n_ctx, self.n_keep, adds_bos)),
             (true, false) => Err(ApiError::bad_request(TOO_LONG)),
-            (false, _) => Err(engine::Error::PromptTooLong { n_tokens: tokens.len(), n_ctx: self.n_ctx }.into()),
+            (false, _) => Err(engine::Error::PromptTooLong {
+                n_tokens: tokens.len(),
+                n_ctx: self.n_ctx,
+            }
+            .into()),
         }
     }
 }
@@ -204,7 +249,10 @@ mod tests {
     use super::*;
 
     fn words(messages: &[Message]) -> Vec<String> {
-        messages.iter().map(|m| format!("{}:{}", m.role.as_str(), m.content)).collect()
+        messages
+            .iter()
+            .map(|m| format!("{}:{}", m.role.as_str(), m.content))
+            .collect()
     }
 
     #[test]
@@ -217,20 +265,39 @@ mod tests {
             Message::new(Role::Assistant, "<think>kept</think>b"),
         ];
         drop_old_reasoning(&mut messages);
-        let expected =
-            ["user:q", "assistant:a", "assistant:no <think>x</think>", "user:r", "assistant:<think>kept</think>b"];
+        let expected = [
+            "user:q",
+            "assistant:a",
+            "assistant:no <think>x</think>",
+            "user:r",
+            "assistant:<think>kept</think>b",
+        ];
         assert_eq!(words(&messages), expected);
     }
 
     #[test]
     fn prompts_that_do_not_fit() {
-        let room = |truncate, shift| Room { n_ctx: 8, n_keep: 3, truncate, shift };
+        let room = |truncate, shift| Room {
+            n_ctx: 8,
+            n_keep: 3,
+            truncate,
+            shift,
+        };
         let tokens: Vec<u32> = (0..10).collect();
-        assert_eq!(room(true, true).fit(tokens.clone(), false).unwrap(), [0, 1, 2, 7, 8, 9]);
-        assert_eq!(room(true, false).fit(tokens.clone(), false).unwrap_err(), ApiError::bad_request(TOO_LONG));
+        assert_eq!(
+            room(true, true).fit(tokens.clone(), false).unwrap(),
+            [0, 1, 2, 7, 8, 9]
+        );
+        assert_eq!(
+            room(true, false).fit(tokens.clone(), false).unwrap_err(),
+            ApiError::bad_request(TOO_LONG)
+        );
         let refused = room(false, true).fit(tokens, false).unwrap_err();
         assert_eq!(refused.status, StatusCode::BAD_REQUEST);
-        assert!(refused.message.contains("context") && refused.message.contains("longer"), "{refused}");
+        assert!(
+            refused.message.contains("context") && refused.message.contains("longer"),
+            "{refused}"
+        );
         assert_eq!(room(false, false).fit(vec![1; 7], false).unwrap().len(), 7);
     }
 

@@ -1,8 +1,8 @@
 //! Which handler answers which method and path, with gin's rules: a slash too many or too few is redirected, a known
 //! path with another method is 405, the rest 404.
 
-use super::{App, Incoming, Response};
 use super::error::{ApiError, respond};
+use super::{App, Incoming, Response};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use warp::http::header::{ALLOW, HeaderValue, LOCATION};
@@ -35,7 +35,9 @@ pub fn find(routes: &[Route], method: &Method, path: &str, query: Option<&str>) 
         return Found::Handler(handler, segment);
     }
     let tidy = tidied(&decoded);
-    let wanted = [tidy.clone(), toggled(&tidy)].into_iter().find(|p| *p != decoded && lookup(routes, method, p).is_some());
+    let wanted = [tidy.clone(), toggled(&tidy)]
+        .into_iter()
+        .find(|p| *p != decoded && lookup(routes, method, p).is_some());
     match wanted {
         Some(target) => Found::Redirect(redirect(method, &target, query)),
         None => Found::Refused(refusal(routes, &decoded)),
@@ -44,7 +46,9 @@ pub fn find(routes: &[Route], method: &Method, path: &str, query: Option<&str>) 
 
 fn lookup(routes: &[Route], method: &Method, path: &str) -> Option<(Handler, String)> {
     let matching = routes.iter().filter(|r| r.method == *method);
-    matching.filter_map(|r| segment(r.path, path).map(|s| (r.handler, s))).next()
+    matching
+        .filter_map(|r| segment(r.path, path).map(|s| (r.handler, s)))
+        .next()
 }
 
 /// The text that the pattern's `:name` stands for (empty without one), or `None` when the path is another.
@@ -70,7 +74,11 @@ fn tidied(path: &str) -> String {
             _ => kept.push(part),
         }
     }
-    let slash = if path.ends_with('/') && !kept.is_empty() { "/" } else { "" };
+    let slash = if path.ends_with('/') && !kept.is_empty() {
+        "/"
+    } else {
+        ""
+    };
     format!("/{}{slash}", kept.join("/"))
 }
 
@@ -88,8 +96,15 @@ fn redirect(method: &Method, target: &str, query: Option<&str>) -> Response {
         location = format!("{location}?{query}");
     }
     let mut response = if method == Method::GET {
-        let page = format!("<a href=\"{}\">Moved Permanently</a>.\n\n", location.replace('"', "%22"));
-        respond(StatusCode::MOVED_PERMANENTLY, "text/html; charset=utf-8", page.into_bytes())
+        let page = format!(
+            "<a href=\"{}\">Moved Permanently</a>.\n\n",
+            location.replace('"', "%22")
+        );
+        respond(
+            StatusCode::MOVED_PERMANENTLY,
+            "text/html; charset=utf-8",
+            page.into_bytes(),
+        )
     } else {
         super::error::empty(StatusCode::TEMPORARY_REDIRECT)
     };
@@ -103,8 +118,11 @@ fn redirect(method: &Method, target: &str, query: Option<&str>) -> Response {
 }
 
 fn refusal(routes: &[Route], path: &str) -> Response {
-    let allowed: Vec<&str> =
-        routes.iter().filter(|r| segment(r.path, path).is_some()).map(|r| r.method.as_str()).collect();
+    let allowed: Vec<&str> = routes
+        .iter()
+        .filter(|r| segment(r.path, path).is_some())
+        .map(|r| r.method.as_str())
+        .collect();
     if allowed.is_empty() {
         return text(StatusCode::NOT_FOUND, "404 page not found");
     }
@@ -132,12 +150,22 @@ fn percent_decoded(path: &str) -> Option<String> {
             i += 1;
         }
     }
-    String::from_utf8(decoded).ok().filter(|s| !s.contains('\0'))
+    String::from_utf8(decoded)
+        .ok()
+        .filter(|s| !s.contains('\0'))
 }
 
 fn percent_encoded(path: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/:@!$&'()*+,;=".contains(&b);
-    path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    path.bytes()
+        .map(|b| {
+            if plain(b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -146,7 +174,11 @@ mod tests {
     use crate::server::error::empty;
 
     fn table() -> Vec<Route> {
-        let route = |method, path| Route { method, path, handler: |_, _| Box::pin(async { Ok(empty(StatusCode::OK)) }) };
+        let route = |method, path| Route {
+            method,
+            path,
+            handler: |_, _| Box::pin(async { Ok(empty(StatusCode::OK)) }),
+        };
         vec![
             route(Method::GET, "/"),
             route(Method::GET, "/api/tags"),
@@ -157,7 +189,11 @@ mod tests {
     }
 
     fn ask(method: Method, path: &str) -> (u16, String) {
-        let header = |r: &Response, name| r.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
+        let header = |r: &Response, name| {
+            r.headers()
+                .get(name)
+                .map(|v| v.to_str().unwrap().to_owned())
+        };
         match find(&table(), &method, path, Some("q=1")) {
             Found::Handler(_, segment) => (200, segment),
             Found::Redirect(r) => (r.status().as_u16(), header(&r, LOCATION).unwrap()),
@@ -187,7 +223,11 @@ mod tests {
             (Method::GET, "/%00", 400, ""),
             (Method::GET, "/%ff", 400, ""),
         ] {
-            assert_eq!(ask(method.clone(), path), (status, detail.to_owned()), "{method} {path}");
+            assert_eq!(
+                ask(method.clone(), path),
+                (status, detail.to_owned()),
+                "{method} {path}"
+            );
         }
     }
 }

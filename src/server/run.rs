@@ -53,12 +53,18 @@ impl Common<'_> {
     pub async fn find(&self, app: &Arc<App>) -> Result<Found, ApiError> {
         let keep_alive = keep_alive::parse(self.keep_alive)?;
         if !(0..=MAX_TOP_LOGPROBS).contains(&self.top_logprobs) {
-            return Err(ApiError::bad_request(format!("top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}")));
+            return Err(ApiError::bad_request(format!(
+                "top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}"
+            )));
         }
         let model = names::resolve(app, self.model).await?;
         let (app, found) = (Arc::clone(app), Arc::clone(&model));
         let capabilities = blocking(move || app.capabilities(&found)).await?;
-        Ok(Found { model, capabilities, keep_alive })
+        Ok(Found {
+            model,
+            capabilities,
+            keep_alive,
+        })
     }
 
     /// The request's `think`, on by default where the model can.
@@ -68,9 +74,10 @@ impl Common<'_> {
     pub fn thinking(&self, found: &Found) -> Result<Option<chat::Think>, ApiError> {
         let can = found.capabilities.contains(&Capability::Thinking);
         match self.think {
-            Some(think) if think.is_on() && !can => {
-                Err(ApiError::bad_request(format!("\"{}\" does not support thinking", self.model)))
-            }
+            Some(think) if think.is_on() && !can => Err(ApiError::bad_request(format!(
+                "\"{}\" does not support thinking",
+                self.model
+            ))),
             Some(think) => Ok(Some(prompt::think(think))),
             None => Ok(can.then_some(chat::Think::On)),
         }
@@ -110,6 +117,12 @@ impl Common<'_> {
         }
     }
 
+    /// Alternatives to report at each token, if log-probabilities are wanted.
+    pub fn reported(&self) -> Option<usize> {
+        self.logprobs.then(|| at_least(self.top_logprobs))
+    }
+
+    /// How the prompt is to fit into the loaded context.
     pub fn room(&self, options: &Options, n_ctx: usize) -> Room {
         Room {
             n_ctx,
@@ -121,7 +134,9 @@ impl Common<'_> {
 }
 
 fn no_format() -> ApiError {
-    ApiError::bad_request("format is not implemented yet: leave it out, and ask for JSON in the prompt")
+    ApiError::bad_request(
+        "format is not implemented yet: leave it out, and ask for JSON in the prompt",
+    )
 }
 
 fn at_least(n: i64) -> usize {
@@ -163,12 +178,21 @@ pub fn start(
         ..Request::new(job.tokens)
     };
     let events = lease.engine().submit(request)?;
-    let generation = Generation { events: stream_of(events), parser: job.parser, context, received, load, n_calls: 0 };
+    let generation = Generation {
+        events: stream_of(events),
+        parser: job.parser,
+        context,
+        received,
+        load,
+        n_calls: 0,
+    };
     Ok(generation::pieces(generation, lease))
 }
 
 fn stream_of(events: crate::engine::Events) -> Events {
-    Box::pin(stream::unfold(events, |mut events| async move { events.recv().await.map(|event| (event, events)) }))
+    Box::pin(stream::unfold(events, |mut events| async move {
+        events.recv().await.map(|event| (event, events))
+    }))
 }
 
 fn sampling(options: &Options) -> SamplingParams {
@@ -190,14 +214,28 @@ impl App {
     /// What a model can do, by the template that will render its chats.
     pub fn capabilities(&self, model: &ResolvedModel) -> Result<Vec<Capability>, ApiError> {
         let facts = self.store.facts(&model.model_digest)?;
-        let template = prompt::template_of(model, &facts, &EdgeTokens::default(), self.settings.go_template)?;
+        let template = prompt::template_of(
+            model,
+            &facts,
+            &EdgeTokens::default(),
+            self.settings.go_template,
+        )?;
         Ok(model.capabilities(&self.store, template.as_ref())?)
     }
 
     /// The template that renders a loaded model's chats.
-    pub fn template(&self, model: &ResolvedModel, lease: &Lease) -> Result<Option<Template>, ApiError> {
+    pub fn template(
+        &self,
+        model: &ResolvedModel,
+        lease: &Lease,
+    ) -> Result<Option<Template>, ApiError> {
         let facts = self.store.facts(&model.model_digest)?;
-        prompt::template_of(model, &facts, &EdgeTokens::of(lease.tokenizer()), self.settings.go_template)
+        prompt::template_of(
+            model,
+            &facts,
+            &EdgeTokens::of(lease.tokenizer()),
+            self.settings.go_template,
+        )
     }
 }
 
@@ -224,7 +262,12 @@ mod tests {
         };
         assert_eq!((check(json!(null)), check(json!(""))), (Ok(()), Ok(())));
         for format in [json!("json"), json!({"type": "object"})] {
-            assert!(check(format).unwrap_err().message.starts_with("format is not implemented yet"));
+            assert!(
+                check(format)
+                    .unwrap_err()
+                    .message
+                    .starts_with("format is not implemented yet")
+            );
         }
         let text = r#"invalid format: "\"yaml\""; expected "json" or a valid JSON Schema object"#;
         assert_eq!(check(json!("yaml")).unwrap_err(), ApiError::internal(text));

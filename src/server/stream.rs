@@ -64,7 +64,9 @@ where
 pub async fn begun<T: Send + Sync + 'static>(objects: Objects<T>) -> Result<Objects<T>, ApiError> {
     let mut objects = contained(objects);
     match objects.next().await {
-        Some(Ok(first)) => Ok(Box::pin(stream::once(future::ready(Ok(first))).chain(objects))),
+        Some(Ok(first)) => Ok(Box::pin(
+            stream::once(future::ready(Ok(first))).chain(objects),
+        )),
         Some(Err(e)) => Err(e),
         None => Err(ApiError::internal("the job ended without a result")),
     }
@@ -88,9 +90,14 @@ pub fn panicked() -> ApiError {
     ApiError::internal("internal error while answering the request; the server log has the details")
 }
 
-fn body_of(lines: impl Stream<Item = Vec<u8>> + Send + Sync + 'static, content_type: &'static str) -> Response {
+fn body_of(
+    lines: impl Stream<Item = Vec<u8>> + Send + Sync + 'static,
+    content_type: &'static str,
+) -> Response {
     let mut response = warp::reply::stream(lines.map(Ok::<_, Infallible>)).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -106,11 +113,15 @@ mod tests {
 
     async fn text(response: Result<Response, ApiError>) -> (u16, String, String) {
         let response = response.unwrap_or_else(ApiError::into_response);
-        let cell = std::sync::Mutex::new(Some(response));
+        let cell = std::sync::Arc::new(std::sync::Mutex::new(Some(response)));
         let filter = warp::any().map(move || cell.lock().unwrap().take().unwrap());
         let reply = warp::test::request().reply(&filter).await;
         let content_type = reply.headers()[CONTENT_TYPE].to_str().unwrap().to_owned();
-        (reply.status().as_u16(), content_type, String::from_utf8(reply.body().to_vec()).unwrap())
+        (
+            reply.status().as_u16(),
+            content_type,
+            String::from_utf8(reply.body().to_vec()).unwrap(),
+        )
     }
 
     #[tokio::test]
@@ -122,7 +133,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_later_is_the_last_line() {
-        let items = vec![Ok(json!({"a": 1})), Err(ApiError::internal("broke")), Ok(json!({"never": 1}))];
+        let items = vec![
+            Ok(json!({"a": 1})),
+            Err(ApiError::internal("broke")),
+            Ok(json!({"never": 1})),
+        ];
         let reply = text(ndjson(objects(items)).await).await;
         assert_eq!((reply.0, reply.1.as_str()), (200, "application/x-ndjson"));
         assert_eq!(reply.2, "{\"a\":1}\n{\"error\":\"broke\"}\n");
@@ -132,14 +147,25 @@ mod tests {
     async fn a_panic_is_an_error_of_this_request() {
         let job = stream::iter([0, 1]).map(|i| if i == 0 { Ok(json!(0)) } else { panic!("boom") });
         let reply = text(ndjson(Box::pin(job)).await).await;
-        assert!(reply.2.starts_with("0\n{\"error\":\"internal error"), "{}", reply.2);
+        assert!(
+            reply.2.starts_with("0\n{\"error\":\"internal error"),
+            "{}",
+            reply.2
+        );
     }
 
     #[tokio::test]
     async fn progress_without_streaming_is_its_last_object() {
         let items = vec![Ok(json!({"status": "a"})), Ok(json!({"status": "success"}))];
         let reply = text(last_object(objects(items)).await).await;
-        assert_eq!(reply, (200, "application/json".into(), "{\"status\":\"success\"}".into()));
+        assert_eq!(
+            reply,
+            (
+                200,
+                "application/json".into(),
+                "{\"status\":\"success\"}".into()
+            )
+        );
         let reply = text(last_object(objects(vec![Err(ApiError::internal("x"))])).await).await;
         assert_eq!((reply.0, reply.1.as_str()), (500, "application/json"));
     }

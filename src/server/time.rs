@@ -44,7 +44,10 @@ mod tests {
         assert_eq!(written(&at(120_000_000)), "2026-01-01T00:00:00.12Z");
         assert_eq!(written(&at(1)), "2026-01-01T00:00:00.000000001Z");
         let east = FixedOffset::east_opt(5400).unwrap();
-        assert_eq!(written(&at(0).with_timezone(&east)), "2026-01-01T01:30:00+01:30");
+        assert_eq!(
+            written(&at(0).with_timezone(&east)),
+            "2026-01-01T01:30:00+01:30"
+        );
         assert!(now().ends_with('Z'));
     }
 }

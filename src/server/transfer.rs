@@ -24,7 +24,11 @@ pub async fn create(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiEr
     check_create(&request)?;
     let streams = request.stream.unwrap_or(true);
     let objects = job(app, request);
-    if streams { stream::ndjson(objects).await } else { stream::last_object(objects).await }
+    if streams {
+        stream::ndjson(objects).await
+    } else {
+        stream::last_object(objects).await
+    }
 }
 
 /// Runs the creation on a thread for disk work; its steps arrive as they are taken.
@@ -32,7 +36,9 @@ fn job(app: Arc<App>, request: CreateRequest) -> Objects<Progress> {
     let (steps, receiver) = mpsc::unbounded_channel();
     let work = tokio::task::spawn_blocking(move || {
         // A client that has gone away does not stop a creation that is about to be complete.
-        let done = app.store.create(&request, &mut |step| drop(steps.send(step)));
+        let done = app
+            .store
+            .create(&request, &mut |step| drop(steps.send(step)));
         done.map_err(|e| refused(e, &request))
     });
     Box::pin(unfold(Some((receiver, work)), |state| async move {
@@ -64,7 +70,10 @@ pub async fn blob_exists(app: Arc<App>, incoming: Incoming) -> Result<Response, 
         if app.store.has_blob(&digest)? {
             Ok(empty(StatusCode::OK))
         } else {
-            Err(ApiError::not_found(format!("blob \"{}\" not found", incoming.segment)))
+            Err(ApiError::not_found(format!(
+                "blob \"{}\" not found",
+                incoming.segment
+            )))
         }
     })
     .await
@@ -99,10 +108,15 @@ async fn receive(mut upload: BlobUpload, mut body: body::BodyStream) -> Result<(
     let mut broken = None;
     loop {
         match body::next_chunk(&mut body).await {
-            Ok(Some(piece)) if sender.send(piece).await.is_ok() => {}
-            Ok(Some(_)) => break,
+            Ok(Some(piece)) => {
+                if sender.send(piece).await.is_err() {
+                    // The writer has failed; its error comes below.
+                    break;
+                }
+            }
             Ok(None) => {
-                drop(whole.send(()));
+                // It cannot fail in a way that matters: a writer that is gone has an error of its own.
+                let _ = whole.send(());
                 break;
             }
             Err(e) => {

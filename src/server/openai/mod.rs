@@ -41,7 +41,9 @@ pub async fn completions(app: Arc<App>, incoming: Incoming) -> Result<Response, 
         Outcome::Stream(objects) if translated.stream => {
             streamed(objects, Chunks::new(id, translated.include_usage)).await
         }
-        Outcome::Stream(objects) => chat::joined(objects).await.map(|whole| json_line(&reply::completion(&id, &whole))),
+        Outcome::Stream(objects) => chat::joined(objects)
+            .await
+            .map(|whole| json_line(&reply::completion(&id, &whole))),
         Outcome::Whole(whole) => Ok(json_line(&reply::completion(&id, &whole))),
     };
     Ok(answered.unwrap_or_else(ApiError::into_openai_response))
@@ -55,7 +57,10 @@ async fn streamed(objects: Objects<ChatReply>, mut chunks: Chunks) -> Result<Res
             Ok(object) => chunks.of(&object),
             Err(e) => vec![e.openai_body()],
         };
-        values.iter().flat_map(|value| sse_frame(&to_json(value))).collect()
+        values
+            .iter()
+            .flat_map(|value| sse_frame(&to_json(value)))
+            .collect()
     });
     let end = streams::once(future::ready(sse_frame(b"[DONE]")));
     Ok(stream::sse(frames.chain(end)))
@@ -63,7 +68,9 @@ async fn streamed(objects: Objects<ChatReply>, mut chunks: Chunks) -> Result<Res
 
 /// A body as sent, or as it was before `Content-Encoding: zstd`.
 fn inflated(headers: &HeaderMap, bytes: Vec<u8>) -> Result<Vec<u8>, ApiError> {
-    let encoding = headers.get(CONTENT_ENCODING).map(|v| v.as_bytes().to_ascii_lowercase());
+    let encoding = headers
+        .get(CONTENT_ENCODING)
+        .map(|v| v.as_bytes().to_ascii_lowercase());
     match encoding.as_deref() {
         None | Some(b"" | b"identity") => return Ok(bytes),
         Some(b"zstd") => {}
@@ -72,15 +79,22 @@ fn inflated(headers: &HeaderMap, bytes: Vec<u8>) -> Result<Vec<u8>, ApiError> {
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
         }
     }
-    let broken = |e: &dyn std::fmt::Display| ApiError::bad_request(format!("invalid zstd body: {e}"));
+    let broken =
+        |e: &dyn std::fmt::Display| ApiError::bad_request(format!("invalid zstd body: {e}"));
     let decoder = ruzstd::decoding::StreamingDecoder::new(bytes.as_slice()).map_err(|_| {
         // Ollama's text, which its clients may look for.
         ApiError::bad_request("invalid input: magic number mismatch")
     })?;
     let mut whole = Vec::new();
-    decoder.take(MAX_INFLATED_BYTES + 1).read_to_end(&mut whole).map_err(|e| broken(&e))?;
+    decoder
+        .take(MAX_INFLATED_BYTES + 1)
+        .read_to_end(&mut whole)
+        .map_err(|e| broken(&e))?;
     if whole.len() as u64 > MAX_INFLATED_BYTES {
-        let text = format!("the inflated body is larger than {} MiB", MAX_INFLATED_BYTES >> 20);
+        let text = format!(
+            "the inflated body is larger than {} MiB",
+            MAX_INFLATED_BYTES >> 20
+        );
         return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text));
     }
     Ok(whole)
@@ -92,9 +106,21 @@ pub async fn list(app: Arc<App>, _: Incoming) -> Result<Response, ApiError> {
         Ok(models) => models,
         Err(e) => return Ok(e.into_openai_response()),
     };
-    let data: Vec<Value> =
-        models.iter().map(|m| model(&m.name.to_string(), &m.name, time::unix_seconds(m.modified_at))).collect();
-    let data = if data.is_empty() { Value::Null } else { data.into() };
+    let data: Vec<Value> = models
+        .iter()
+        .map(|m| {
+            model(
+                &m.name.to_string(),
+                &m.name,
+                time::unix_seconds(m.modified_at),
+            )
+        })
+        .collect();
+    let data = if data.is_empty() {
+        Value::Null
+    } else {
+        data.into()
+    };
     Ok(json_line(&json!({"object": "list", "data": data})))
 }
 
@@ -134,11 +160,26 @@ mod tests {
     #[test]
     fn compressed_bodies() {
         let zstd = "KLUv/SBoQQMAeyJ0ZW1wZXJhdHVyZSI6IDAsICJtYXhfdG9rZW5zIjogMSwgIm1vZGVsIjogInNtb2xsbTIiLCAibWVzc2FnZXMiOiBbeyJyb2xlIjogInVzZXIiLCAiY29udGVudCI6ICJIaSJ9XX0=";
-        let zstd = base64::engine::general_purpose::STANDARD.decode(zstd).unwrap();
-        assert!(inflate("zstd", &zstd).unwrap().starts_with(b"{\"temperature\": 0"));
-        assert_eq!(inflate("zstd", b"{}").unwrap_err().message, "invalid input: magic number mismatch");
-        assert_eq!(inflate("zstd", &zstd[..40]).unwrap_err().status, StatusCode::BAD_REQUEST);
-        assert_eq!(inflate("gzip", b"x").unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        let zstd = base64::engine::general_purpose::STANDARD
+            .decode(zstd)
+            .unwrap();
+        assert!(
+            inflate("zstd", &zstd)
+                .unwrap()
+                .starts_with(b"{\"temperature\": 0")
+        );
+        assert_eq!(
+            inflate("zstd", b"{}").unwrap_err().message,
+            "invalid input: magic number mismatch"
+        );
+        assert_eq!(
+            inflate("zstd", &zstd[..40]).unwrap_err().status,
+            StatusCode::BAD_REQUEST
+        );
+        assert_eq!(
+            inflate("gzip", b"x").unwrap_err().status,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        );
         assert_eq!(inflate("identity", b"x").unwrap(), b"x");
     }
 
@@ -152,6 +193,9 @@ mod tests {
             bomb.extend_from_slice(&header.to_le_bytes()[..3]);
             bomb.push(b' ');
         }
-        assert_eq!(inflate("zstd", &bomb).unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(
+            inflate("zstd", &bomb).unwrap_err().status,
+            StatusCode::PAYLOAD_TOO_LARGE
+        );
     }
 }

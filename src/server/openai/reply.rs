@@ -11,7 +11,11 @@ pub fn completion(id: &str, reply: &ChatReply) -> Value {
     let mut message = Map::new();
     message.insert("role".into(), json!(reply.message.role));
     message.insert("content".into(), json!(reply.message.content));
-    insert_extras(&mut message, &reply.message.thinking, &reply.message.tool_calls);
+    insert_extras(
+        &mut message,
+        &reply.message.thinking,
+        &reply.message.tool_calls,
+    );
     let reason = finish_reason(&reply.done_reason, !reply.message.tool_calls.is_empty());
     let mut choice = choice("message", Value::Object(message), reason);
     insert_logprobs(&mut choice, &reply.logprobs);
@@ -41,13 +45,19 @@ pub struct Chunks {
 
 impl Chunks {
     pub fn new(id: String, include_usage: bool) -> Self {
-        Chunks { id, include_usage, first: None, called_tools: false }
+        Chunks {
+            id,
+            include_usage,
+            first: None,
+            called_tools: false,
+        }
     }
 
     /// The chunks of one reply, in order; after the last reply also the finish and usage chunks.
     pub fn of(&mut self, reply: &ChatReply) -> Vec<Value> {
         let is_first = self.first.is_none();
-        self.first.get_or_insert_with(|| (created(reply), reply.model.clone()));
+        self.first
+            .get_or_insert_with(|| (created(reply), reply.model.clone()));
         let message = &reply.message;
         let has_visible = !message.content.is_empty() || !message.tool_calls.is_empty();
         let is_empty = !has_visible && message.thinking.is_empty() && reply.logprobs.is_empty();
@@ -81,7 +91,11 @@ impl Chunks {
             deltas.push(std::mem::take(&mut delta));
         }
         delta.insert("content".into(), json!(message.content));
-        insert_extras(&mut delta, if split { "" } else { &message.thinking }, &message.tool_calls);
+        insert_extras(
+            &mut delta,
+            if split { "" } else { &message.thinking },
+            &message.tool_calls,
+        );
         deltas.push(delta);
         let with_logprobs = |(i, delta)| {
             let mut choice = choice("delta", Value::Object(delta), Value::Null);
@@ -94,8 +108,16 @@ impl Chunks {
     }
 
     fn finish(&self, reply: &ChatReply) -> Value {
-        let reason = if reply.done_reason.is_empty() { "stop" } else { &reply.done_reason };
-        self.chunk(json!([choice("delta", json!({}), finish_reason(reason, self.called_tools))]))
+        let reason = if reply.done_reason.is_empty() {
+            "stop"
+        } else {
+            &reply.done_reason
+        };
+        self.chunk(json!([choice(
+            "delta",
+            json!({}),
+            finish_reason(reason, self.called_tools)
+        )]))
     }
 
     fn chunk(&self, choices: Value) -> Value {
@@ -158,7 +180,8 @@ fn usage(reply: &ChatReply) -> Value {
 }
 
 fn created(reply: &ChatReply) -> i64 {
-    DateTime::parse_from_rfc3339(&reply.created_at).map_or_else(|_| Utc::now().timestamp(), |t| t.timestamp())
+    DateTime::parse_from_rfc3339(&reply.created_at)
+        .map_or_else(|_| Utc::now().timestamp(), |t| t.timestamp())
 }
 
 #[cfg(test)]
@@ -173,7 +196,12 @@ mod tests {
             thinking: thinking.into(),
             ..Message::default()
         };
-        ChatReply { model: "m".into(), created_at: "2026-01-01T00:00:00.5Z".into(), message, ..ChatReply::default() }
+        ChatReply {
+            model: "m".into(),
+            created_at: "2026-01-01T00:00:00.5Z".into(),
+            message,
+            ..ChatReply::default()
+        }
     }
 
     fn done(mut reply: ChatReply, reason: &str) -> ChatReply {
@@ -184,8 +212,15 @@ mod tests {
 
     fn with_call(mut reply: ChatReply) -> ChatReply {
         let arguments = serde_json::from_str(r#"{"b":1,"a":{}}"#).unwrap();
-        let function = ToolCallFunction { index: 0, name: "f".into(), arguments };
-        reply.message.tool_calls = vec![ToolCall { id: "call_1".into(), function }];
+        let function = ToolCallFunction {
+            index: 0,
+            name: "f".into(),
+            arguments,
+        };
+        reply.message.tool_calls = vec![ToolCall {
+            id: "call_1".into(),
+            function,
+        }];
         reply
     }
 
@@ -215,13 +250,19 @@ mod tests {
 
     #[test]
     fn a_text_stream() {
-        let frames = frames(&[reply("He", ""), reply("y", ""), done(reply("", ""), "stop")], true);
+        let frames = frames(
+            &[reply("He", ""), reply("y", ""), done(reply("", ""), "stop")],
+            true,
+        );
         assert_eq!(frames.len(), 4);
         assert_eq!(delta(&frames[0]), r#"{"role":"assistant","content":"He"}"#);
         assert_eq!(delta(&frames[1]), r#"{"content":"y"}"#);
         assert_eq!(delta(&frames[2]), "{}");
         assert_eq!(frames[2]["choices"][0]["finish_reason"], "stop");
-        assert_eq!((&frames[3]["choices"], &frames[3]["usage"]["total_tokens"]), (&json!([]), &json!(18)));
+        assert_eq!(
+            (&frames[3]["choices"], &frames[3]["usage"]["total_tokens"]),
+            (&json!([]), &json!(18))
+        );
         assert!(frames[2].get("usage").is_none());
         assert!(frames.iter().all(|f| f["created"] == 1767225600));
     }
@@ -236,8 +277,13 @@ mod tests {
 
     #[test]
     fn tools_decide_the_finish() {
-        let frames = frames(&[with_call(reply("", "")), done(reply("", ""), "stop")], false);
-        assert!(delta(&frames[0]).starts_with(r#"{"role":"assistant","content":"","tool_calls":[{"id":"call_1","index":0"#));
+        let frames = frames(
+            &[with_call(reply("", "")), done(reply("", ""), "stop")],
+            false,
+        );
+        assert!(delta(&frames[0]).starts_with(
+            r#"{"role":"assistant","content":"","tool_calls":[{"id":"call_1","index":0"#
+        ));
         assert_eq!(frames[1]["choices"][0]["finish_reason"], "tool_calls");
     }
 

@@ -90,7 +90,11 @@ pub fn translate(bytes: &[u8]) -> Result<Translated, ApiError> {
         model: request.model,
         ..ChatRequest::default()
     };
-    Ok(Translated { chat, stream: request.stream, include_usage: request.stream_options.include_usage })
+    Ok(Translated {
+        chat,
+        stream: request.stream,
+        include_usage: request.stream_options.include_usage,
+    })
 }
 
 /// Temperature and `top_p` are always sent, so they override what the model stores.
@@ -102,11 +106,26 @@ fn options(request: &Completion) -> Object {
         }
     };
     set("stop", stops(&request.stop));
-    set("num_predict", request.max_tokens.or(request.max_completion_tokens).map(Value::from));
-    set("temperature", Some(json!(request.temperature.unwrap_or(1.0))));
+    set(
+        "num_predict",
+        request
+            .max_tokens
+            .or(request.max_completion_tokens)
+            .map(Value::from),
+    );
+    set(
+        "temperature",
+        Some(json!(request.temperature.unwrap_or(1.0))),
+    );
     set("seed", request.seed.map(Value::from));
-    set("frequency_penalty", request.frequency_penalty.map(Value::from));
-    set("presence_penalty", request.presence_penalty.map(Value::from));
+    set(
+        "frequency_penalty",
+        request.frequency_penalty.map(Value::from),
+    );
+    set(
+        "presence_penalty",
+        request.presence_penalty.map(Value::from),
+    );
     set("top_p", Some(json!(request.top_p.unwrap_or(1.0))));
     options
 }
@@ -133,7 +152,10 @@ fn format(format: &Option<ResponseFormat>) -> Option<Value> {
 }
 
 fn effort(request: &Completion) -> Result<Option<Think>, ApiError> {
-    let effort = request.reasoning.as_ref().map_or(&request.reasoning_effort, |r| &r.effort);
+    let effort = request
+        .reasoning
+        .as_ref()
+        .map_or(&request.reasoning_effort, |r| &r.effort);
     let level = match effort.as_str() {
         "" => return Ok(None),
         "none" => return Ok(Some(Think::Switch(false))),
@@ -182,7 +204,10 @@ fn messages(sent: &[Value]) -> Result<Vec<Message>, ApiError> {
         body::lower_message(&mut message);
         match message {
             Value::Object(members) => body::typed::<Sent>(members),
-            other => Err(refused(&format!("json: cannot unmarshal {} into field messages", body::kind(&other)))),
+            other => Err(refused(&format!(
+                "json: cannot unmarshal {} into field messages",
+                body::kind(&other)
+            ))),
         }
     };
     let sent: Vec<Sent> = sent.iter().map(read).collect::<Result<_, _>>()?;
@@ -197,11 +222,17 @@ fn messages(sent: &[Value]) -> Result<Vec<Message>, ApiError> {
 fn translated(message: &Sent, all: &[Sent]) -> Result<Vec<Message>, ApiError> {
     let calls = message.tool_calls.as_deref().unwrap_or_default();
     let mut parts = match &message.content {
-        Value::String(text) => vec![Message { content: text.clone(), ..Message::default() }],
+        Value::String(text) => vec![Message {
+            content: text.clone(),
+            ..Message::default()
+        }],
         Value::Array(parts) => parts.iter().map(content::part).collect::<Result<_, _>>()?,
         Value::Null if message.tool_calls.is_some() => vec![Message::default()],
         other => {
-            return Err(refused(&format!("invalid message content type: {}", content::go_type(other))));
+            return Err(refused(&format!(
+                "invalid message content type: {}",
+                content::go_type(other)
+            )));
         }
     };
     for part in &mut parts {
@@ -209,7 +240,11 @@ fn translated(message: &Sent, all: &[Sent]) -> Result<Vec<Message>, ApiError> {
     }
     if let Some(last) = parts.last_mut() {
         last.thinking.clone_from(&message.reasoning);
-        last.tool_calls = calls.iter().enumerate().map(call).collect::<Result<_, _>>()?;
+        last.tool_calls = calls
+            .iter()
+            .enumerate()
+            .map(call)
+            .collect::<Result<_, _>>()?;
         last.tool_call_id.clone_from(&message.tool_call_id);
         last.tool_name = tool_name(message, all);
     }
@@ -226,7 +261,10 @@ fn call((index, sent): (usize, &SentCall)) -> Result<ToolCall, ApiError> {
         name: sent.function.name.clone(),
         arguments,
     };
-    Ok(ToolCall { id: sent.id.clone(), function })
+    Ok(ToolCall {
+        id: sent.id.clone(),
+        function,
+    })
 }
 
 /// The tool that a `tool` message answers for: as named, else that of the last call with its id.
@@ -237,7 +275,10 @@ fn tool_name(message: &Sent, all: &[Sent]) -> String {
     if !message.name.is_empty() || message.tool_call_id.is_empty() {
         return message.name.clone();
     }
-    let mut calls = all.iter().rev().flat_map(|m| m.tool_calls.iter().flatten().rev());
+    let mut calls = all
+        .iter()
+        .rev()
+        .flat_map(|m| m.tool_calls.iter().flatten().rev());
     let named = calls.find(|c| c.id == message.tool_call_id);
     named.map(|c| c.function.name.clone()).unwrap_or_default()
 }
@@ -261,8 +302,14 @@ mod tests {
     #[test]
     fn the_least_request() {
         let chat = chat(json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}));
-        assert_eq!(Value::Object(chat.options), json!({"temperature": 1.0, "top_p": 1.0}));
-        assert_eq!((chat.stream, chat.think, chat.format), (Some(false), None, None));
+        assert_eq!(
+            Value::Object(chat.options),
+            json!({"temperature": 1.0, "top_p": 1.0})
+        );
+        assert_eq!(
+            (chat.stream, chat.think, chat.format),
+            (Some(false), None, None)
+        );
     }
 
     #[test]
@@ -278,19 +325,28 @@ mod tests {
             json!({"stop": ["a", "b"], "num_predict": 999, "temperature": 3.0, "seed": 123,
                 "frequency_penalty": 4.0, "presence_penalty": 5.0, "top_p": 6.0})
         );
-        assert_eq!((chat.format, chat.logprobs, chat.top_logprobs), (Some(json!("json")), true, 20));
+        assert_eq!(
+            (chat.format, chat.logprobs, chat.top_logprobs),
+            (Some(json!("json")), true, 20)
+        );
     }
 
     #[test]
     fn efforts() {
-        let with = |effort: &str| {
-            json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "reasoning_effort": effort})
-        };
-        for (effort, expected) in [("", None), ("none", Some("")), ("minimal", Some("low")), ("xhigh", Some("max"))] {
+        let with = |effort: &str| json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "reasoning_effort": effort});
+        for (effort, expected) in [
+            ("", None),
+            ("none", Some("")),
+            ("minimal", Some("low")),
+            ("xhigh", Some("max")),
+        ] {
             let think = chat(with(effort)).think;
             assert_eq!(think.as_ref().map(Think::level), expected, "{effort}");
         }
-        assert!(refusal(with("extreme")).starts_with("invalid reasoning value: \"extreme\" (must be \"minimal\", "));
+        assert!(
+            refusal(with("extreme"))
+                .starts_with("invalid reasoning value: \"extreme\" (must be \"minimal\", ")
+        );
         let mut both = with("low");
         both["reasoning"] = json!({"effort": ""});
         assert_eq!(chat(both).think, None);
@@ -301,8 +357,17 @@ mod tests {
         let messages = with_messages(json!([{"role": "user", "content": [
             {"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}},
         ]}]));
-        assert_eq!((messages[0].content.as_str(), messages[0].role.as_str()), ("a", "user"));
-        assert_eq!((messages[1].content.as_str(), messages[1].images[0].0.as_slice()), ("", b"hi".as_slice()));
+        assert_eq!(
+            (messages[0].content.as_str(), messages[0].role.as_str()),
+            ("a", "user")
+        );
+        assert_eq!(
+            (
+                messages[1].content.as_str(),
+                messages[1].images[0].0.as_slice()
+            ),
+            ("", b"hi".as_slice())
+        );
         assert!(with_messages(json!([{"role": "user", "content": []}])).is_empty());
     }
 
@@ -318,18 +383,36 @@ mod tests {
         let function = &messages[0].tool_calls[0].function;
         assert_eq!(function.arguments.keys().collect::<Vec<_>>(), ["b", "a"]);
         assert_eq!(messages[0].thinking, "why");
-        assert_eq!((messages[2].tool_name.as_str(), messages[2].tool_call_id.as_str()), ("new", "c"));
+        assert_eq!(
+            (
+                messages[2].tool_name.as_str(),
+                messages[2].tool_call_id.as_str()
+            ),
+            ("new", "c")
+        );
         assert_eq!(messages[3].tool_name, "given");
     }
 
     #[test]
     fn refusals() {
         let with = |message: Value| refusal(json!({"model": "m", "messages": [message]}));
-        assert_eq!(refusal(json!({"model": "m"})), "[] is too short - 'messages'");
-        assert_eq!(with(json!({"role": "user", "content": 5})), "invalid message content type: float64");
-        assert_eq!(with(json!({"role": "user", "content": null})), "invalid message content type: <nil>");
+        assert_eq!(
+            refusal(json!({"model": "m"})),
+            "[] is too short - 'messages'"
+        );
+        assert_eq!(
+            with(json!({"role": "user", "content": 5})),
+            "invalid message content type: float64"
+        );
+        assert_eq!(
+            with(json!({"role": "user", "content": null})),
+            "invalid message content type: <nil>"
+        );
         let arguments = json!([{"id": "a", "function": {"name": "f", "arguments": "[1]"}}]);
-        assert_eq!(with(json!({"role": "assistant", "tool_calls": arguments})), "invalid tool call arguments");
+        assert_eq!(
+            with(json!({"role": "assistant", "tool_calls": arguments})),
+            "invalid tool call arguments"
+        );
         assert_eq!(translate(b"").unwrap_err().message, "EOF");
         assert!(refusal(json!({"messages": [5]})).contains("number into field messages"));
     }
