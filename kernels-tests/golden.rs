@@ -1,17 +1,23 @@
 //! Reference answers: logits and greedy text of tiny models, log-probabilities of real ones.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ollama_wgpu::backend::KvType;
+use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::model::{Model, Session};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::devices::{self, Device};
-use crate::models::{self, REAL};
+use crate::models;
 
 /// Tokens of a prefill chunk: less than the prompts, so that chunks meet.
 const N_BATCH: usize = 24;
+
+fn open(name: &str) -> Arc<Gguf> {
+    Arc::new(Gguf::open(&models::path(name)).expect("a valid file"))
+}
 
 fn golden(name: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/golden");
@@ -76,7 +82,7 @@ fn tolerance(kv_type: KvType) -> (f32, f32) {
 /// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
 fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
     let reference = golden(&format!("tiny/{name}.json"));
-    let gguf = models::open(&format!("tiny/{name}.gguf"));
+    let gguf = open(&format!("tiny/{name}.gguf"));
     let bytes = std::fs::read(gguf.path()).expect("the model can be read");
     assert_eq!(
         hex::encode(Sha256::digest(bytes)),
@@ -144,11 +150,18 @@ fn tiny_models_on_every_gpu() {
     tiny_on(&devices::gpus());
 }
 
+/// The real models, as file names without their ending.
+const REAL: &[&str] = &[
+    "smollm2-135m-instruct-q4_1",
+    "qwen2.5-coder-0.5b-instruct-q4_k_m",
+    "gemma-3-270m-q4_k_m",
+];
+
 /// Every log-probability above -6, and the best token where the reference's first two are
 /// further apart than the tolerance.
 fn real_problems(name: &str, device: &Device, kv_type: KvType, max_difference: f32) -> Vec<String> {
     let reference = golden(&format!("{name}.json"));
-    let model = Model::load(&models::open(&format!("{name}.gguf"))).expect("a supported model");
+    let model = Model::load(&open(&format!("{name}.gguf"))).expect("a supported model");
     let backend = device.open().expect("the device opens");
     let mut session = Session::new(&model, backend, kv_type, 1024, 128).expect("it loads");
     let mut problems = Vec::new();

@@ -28,12 +28,6 @@ impl Reply {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e} in {}", self.text))
     }
-
-    /// The objects of a stream.
-    pub fn lines(&self) -> Vec<Value> {
-        let parse = |line| serde_json::from_str(line).expect("a JSON object a line");
-        self.text.lines().map(parse).collect()
-    }
 }
 
 /// The binary under test.

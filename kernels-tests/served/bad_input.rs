@@ -26,7 +26,7 @@ async fn refusal(server: &Server, path: &str, body: &Value) -> (u16, String) {
 #[tokio::test]
 async fn a_truncated_file_is_named_as_such() {
     let server = Server::start(&[]);
-    let bytes = std::fs::read(models::folder().join("tiny/tiny-llama.gguf")).expect("a model");
+    let bytes = std::fs::read(models::path("tiny/tiny-llama.gguf")).expect("a model");
     let path = server.home.path().join("short.gguf");
     for n in [10, 1000, bytes.len() / 2, bytes.len() - 1] {
         std::fs::write(&path, &bytes[..n]).expect("write");
@@ -46,7 +46,7 @@ async fn unsupported_files_are_refused_by_name() {
         ("tiny-phi3", "phi3"),
         ("tiny-llama-moe", "experts"),
     ] {
-        let path = models::folder().join(format!("tiny/{file}.gguf"));
+        let path = models::path(&format!("tiny/{file}.gguf"));
         let (created, mut message) = server.try_create(file, &path);
         if created {
             let body = json!({ "model": file, "prompt": "x" });
@@ -62,7 +62,7 @@ async fn unsupported_files_are_refused_by_name() {
 #[tokio::test]
 async fn a_context_beyond_memory_is_refused() {
     let server = Server::start(&[]);
-    server.create("gemma", &models::folder().join("gemma-3-270m-q4_k_m.gguf"));
+    server.create("gemma", &models::path("gemma-3-270m-q4_k_m.gguf"));
     let body = json!({
         "model": "gemma", "prompt": "x", "stream": false,
         "options": { "num_ctx": 1_000_000_000, "num_predict": 1 },
@@ -81,7 +81,7 @@ async fn a_context_beyond_memory_is_refused() {
 #[tokio::test]
 async fn wrong_requests_say_what_is_wrong() {
     let server = Server::start(&[]);
-    server.create("smollm2", &models::folder().join(SMOLLM2));
+    server.create("smollm2", &models::path(SMOLLM2));
     let (status, error) = refusal(&server, "/api/generate", &json!({ "model": "nosuch" })).await;
     assert_eq!((status, error.as_str()), (404, "model 'nosuch' not found"));
     let wrong = json!({ "model": "smollm2", "options": { "temperature": "hot" }, "prompt": "x" });
@@ -99,7 +99,7 @@ async fn wrong_requests_say_what_is_wrong() {
 async fn an_unknown_device_lists_those_there_are() {
     let output = binary()
         .args(["debug", "logits", "--tokens", "1", "--device", "warp drive"])
-        .arg(models::folder().join(SMOLLM2))
+        .arg(models::path(SMOLLM2))
         .output()
         .expect("it runs");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -114,7 +114,7 @@ async fn an_unknown_device_lists_those_there_are() {
 async fn without_a_vulkan_driver_the_cpu_serves() {
     let missing = ("VK_DRIVER_FILES", "/nonexistent/icd.json");
     let server = Server::start(&[missing, ("OLLAMA_WGPU_DEVICE", "")]);
-    server.create("smollm2", &models::folder().join(SMOLLM2));
+    server.create("smollm2", &models::path(SMOLLM2));
     let reply = server
         .generate("smollm2", "Hi", &json!({ "num_predict": 1 }))
         .await;

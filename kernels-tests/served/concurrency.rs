@@ -51,7 +51,7 @@ async fn alone_equals_together(
 ) {
     let mut variables = variables.to_vec();
     variables.push(("OLLAMA_NUM_PARALLEL", "8"));
-    let path = models::folder().join(file);
+    let path = models::path(file);
     for temperature in [0.0, 0.8] {
         let server = Server::start(&variables);
         server.create(model, &path);
@@ -99,10 +99,7 @@ async fn eight_streams_equal_each_alone_on_the_gpu() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_hangs_up_frees_its_place() {
     let server = Server::start(&[("OLLAMA_NUM_PARALLEL", "1")]);
-    server.create(
-        "smollm2",
-        &models::folder().join("smollm2-135m-instruct-q4_1.gguf"),
-    );
+    server.create("smollm2", &models::path("smollm2-135m-instruct-q4_1.gguf"));
     let endless = json!({
         "model": "smollm2", "prompt": "Count:", "raw": true, "options": { "num_predict": -1, "temperature": 0 },
     });

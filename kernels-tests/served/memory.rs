@@ -18,7 +18,7 @@ async fn an_idle_server_is_small() {
 #[tokio::test]
 async fn the_cpu_backend_adds_little_to_the_model() {
     let server = Server::start(&[]);
-    let path = models::folder().join("smollm2-135m-instruct-q4_1.gguf");
+    let path = models::path("smollm2-135m-instruct-q4_1.gguf");
     server.create("smollm2", &path);
     let prompt = "The quick brown fox jumps over the lazy dog. ".repeat(150);
     let options = json!({ "num_ctx": 2048, "num_predict": 200, "temperature": 0 });

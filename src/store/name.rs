@@ -264,7 +264,7 @@ mod tests {
                 (full, short),
                 "{text}"
             );
-            assert_eq!(ModelName::parse(&name.to_string()).unwrap(), name);
+            assert!(ModelName::parse(&name.to_string()).unwrap().same_as(&name));
         }
     }
 
