@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::models;
 
-/// No token ends a generation, as in the references; no token has text.
+/// No token ends a generation, as in the references, and all have the same text.
 struct Endless;
 
 impl Vocabulary for Endless {
