@@ -3,18 +3,33 @@
 //! [`Models`] knows which models are loaded; an [`Engine`] is the handle of one. Its thread
 //! (`worker.rs`) takes requests, schedules steps, samples, and sends [`Event`]s.
 
+mod device;
+#[cfg(test)]
+mod fake;
+mod inbox;
 mod models;
 mod output;
+mod pages;
 mod request;
+mod sampler;
+mod scheduler;
+mod sequence;
+mod worker;
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use thiserror::Error;
 use tokio::sync::mpsc;
 
-use crate::backend::{Backend, BackendError, DeviceInfo, KvType};
+use crate::backend::{Backend, BackendError, DeviceInfo, KvType, MAX_CANDIDATES};
 use crate::gguf::Gguf;
 use crate::model;
+use device::{Device, ModelInfo};
+use inbox::Inbox;
+use sequence::{EVENT_QUEUE, EVENTS_PER_STEP, Submission, Ticket};
+use worker::Worker;
 
 pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,
@@ -34,6 +49,9 @@ pub enum Error {
     /// The server ends.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// The model was taken out of memory while the request ran.
+    #[error("the model was unloaded")]
+    Unloaded,
     /// The file cannot be read, or its tokenizer not be used.
     #[error("{0}")]
     File(String),
@@ -91,18 +109,45 @@ pub struct EngineOptions {
     pub kv_type: KvType,
 }
 
-/// Handle of one loaded model; cheap to clone. The model is unloaded by [`Engine::close`] or when
+impl EngineOptions {
+    /// Fewest places of context.
+    const MIN_CTX: usize = 4;
+
+    /// The options that make sense for a model of this trained context.
+    fn fit(mut self, n_ctx_train: usize) -> EngineOptions {
+        self.n_ctx = self.n_ctx.min(n_ctx_train).max(EngineOptions::MIN_CTX);
+        self.n_parallel = self.n_parallel.max(1);
+        self.n_batch = self.n_batch.clamp(1, self.n_ctx);
+        self
+    }
+}
+
+/// Handle of one loaded model; cheap to clone. The model is unloaded by [`Engine::close`], or when
 /// the last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     options: EngineOptions,
-    device: DeviceInfo,
-    memory_bytes: u64,
+    info: ModelInfo,
+    adds_bos: bool,
+    inbox: Arc<Inbox<Submission>>,
+    n_open: Arc<AtomicUsize>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.inbox.close(Error::Unloaded);
+    }
 }
 
 impl Engine {
     /// Loads the weights, makes the cache and starts the model's thread. Blocks; not for the
-    /// async runtime.
+    /// async runtime. A context longer than the model was trained for is shortened.
     ///
     /// # Errors
     /// What the file asks for and this program lacks, or what the device cannot hold.
@@ -112,8 +157,41 @@ impl Engine {
         backend: Box<dyn Backend>,
         options: EngineOptions,
     ) -> Result<Engine, Error> {
-        let _ = (gguf, vocabulary, backend, options);
-        todo!()
+        Engine::load_unless(gguf, vocabulary, backend, options, &|| false)
+    }
+
+    /// As [`Engine::load`], but gives up between two weights once `cancelled` says so.
+    fn load_unless(
+        gguf: &Arc<Gguf>,
+        vocabulary: Arc<dyn Vocabulary>,
+        backend: Box<dyn Backend>,
+        options: EngineOptions,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Engine, Error> {
+        let (device, options) = Device::load(gguf, backend, options, cancelled)?;
+        Ok(Engine::start(device, vocabulary, options))
+    }
+
+    /// Starts the thread of a model that a device has loaded.
+    fn start(device: Device, vocabulary: Arc<dyn Vocabulary>, options: EngineOptions) -> Engine {
+        let inbox = Arc::new(Inbox::new());
+        let adds_bos = vocabulary.adds_bos();
+        let info = device.info.clone();
+        let worker = Worker::new(device, vocabulary, Arc::clone(&inbox), options);
+        let thread = thread::Builder::new()
+            .name("model".into())
+            .spawn(move || worker.run())
+            .expect("the system has a thread for each model");
+        Engine {
+            shared: Arc::new(Shared {
+                options,
+                info,
+                adds_bos,
+                inbox,
+                n_open: Arc::default(),
+                thread: Mutex::new(Some(thread)),
+            }),
+        }
     }
 
     /// Hands a request to the model's thread. Dropping the events cancels it.
@@ -121,29 +199,83 @@ impl Engine {
     /// # Errors
     /// [`Error::Busy`] where too many wait; an error for a prompt that cannot be run; that of
     /// the model's thread if it has ended.
-    pub fn submit(&self, request: Request) -> Result<Events, Error> {
-        let _ = request;
-        todo!()
+    pub fn submit(&self, mut request: Request) -> Result<Events, Error> {
+        let Shared { options, .. } = &*self.shared;
+        self.check(&request.tokens)?;
+        if self.shared.adds_bos && request.n_keep >= 0 {
+            request.n_keep = request.n_keep.saturating_add(1);
+        }
+        request.logprobs = request.logprobs.map(|n| n.min(MAX_CANDIDATES));
+        let limit = options.n_parallel.saturating_add(options.n_waiting);
+        let ticket = Ticket::take(&self.shared.n_open, limit).ok_or(Error::Busy)?;
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        self.shared.inbox.push(Submission {
+            request,
+            events,
+            ticket,
+        })?;
+        Ok(Events {
+            receiver,
+            inbox: Arc::clone(&self.shared.inbox),
+            is_over: false,
+        })
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<(), Error> {
+        let vocab_size = self.shared.info.vocab_size;
+        let n_ctx = self.n_ctx();
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if tokens.len() >= n_ctx {
+            let n_tokens = tokens.len();
+            return Err(Error::PromptTooLong { n_tokens, n_ctx });
+        }
+        match tokens.iter().find(|&&t| t as usize >= vocab_size) {
+            Some(&token) => Err(Error::UnknownToken { token, vocab_size }),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails what is running, unloads the model and waits until its memory is free. Blocks.
+    pub fn close(&self) {
+        self.shared.inbox.close(Error::Unloaded);
+        let thread = self.shared.thread.lock();
+        let thread = thread.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // The thread catches its own panics.
+            let _ = thread.join();
+        }
+    }
+
+    /// Whether it takes requests.
+    pub fn is_alive(&self) -> bool {
+        self.shared.inbox.closed().is_none()
     }
 
     /// Places of context for each sequence.
     pub fn n_ctx(&self) -> usize {
-        self.options.n_ctx
+        self.shared.options.n_ctx
+    }
+
+    /// Places of context the model was trained for.
+    pub fn n_ctx_train(&self) -> usize {
+        self.shared.info.n_ctx_train
     }
 
     /// How it was loaded.
     pub fn options(&self) -> &EngineOptions {
-        &self.options
+        &self.shared.options
     }
 
     /// The device that runs it.
     pub fn device(&self) -> &DeviceInfo {
-        &self.device
+        &self.shared.info.device
     }
 
     /// Bytes of weights, cache and buffers.
     pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes
+        self.shared.info.memory_bytes
     }
 }
 
@@ -151,12 +283,37 @@ impl Engine {
 #[derive(Debug)]
 pub struct Events {
     receiver: mpsc::Receiver<Event>,
+    inbox: Arc<Inbox<Submission>>,
+    is_over: bool,
 }
 
 impl Events {
     /// The next event; none after `Done` or `Failed`.
     pub async fn recv(&mut self) -> Option<Event> {
-        self.receiver.recv().await
+        if self.is_over {
+            return None;
+        }
+        let was_nearly_full = self.receiver.len() + EVENTS_PER_STEP > EVENT_QUEUE;
+        let event = self.receiver.recv().await;
+        if was_nearly_full {
+            self.inbox.ring();
+        }
+        let event = event.unwrap_or_else(|| Event::Failed(self.reason()));
+        self.is_over = !matches!(event, Event::Piece { .. });
+        Some(event)
+    }
+
+    /// Why the model's thread went away without a word.
+    fn reason(&self) -> Error {
+        let closed = self.inbox.closed();
+        closed.unwrap_or_else(|| Error::Stopped("the request was dropped".into()))
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.receiver.close();
+        self.inbox.ring();
     }
 }
 
@@ -164,7 +321,8 @@ impl Events {
 /// leading BOS besides) and the last ones stay, so that half of what is not kept is free.
 /// Prompts of fewer than `n_ctx` tokens are returned as they are.
 pub fn truncate_prompt(tokens: &[u32], n_ctx: usize, n_keep: i64, adds_bos: bool) -> Vec<u32> {
-    let limit = n_ctx.saturating_sub(1);
+    let n_ctx = n_ctx.max(2);
+    let limit = n_ctx - 1;
     if tokens.len() <= limit {
         return tokens.to_vec();
     }
@@ -191,5 +349,163 @@ mod tests {
         assert_eq!(truncate_prompt(&long, 8, -1, false).len(), 7);
         assert_eq!(truncate_prompt(&long, 8, 100, false).len(), 7);
         assert_eq!(truncate_prompt(&long, 4, 0, false).len(), 2);
+    }
+
+    fn engine(fault: Option<fake::Fault>, n_waiting: usize) -> (Engine, Arc<AtomicUsize>) {
+        let (device, n_steps) = fake::device(fake::FakeOptions {
+            n_parallel: 2,
+            fault,
+            ..Default::default()
+        });
+        let options = EngineOptions {
+            n_ctx: 512,
+            n_parallel: 2,
+            n_batch: 64,
+            n_waiting,
+            kv_type: KvType::F16,
+        };
+        let engine = Engine::start(device, Arc::new(fake::FakeVocabulary), options);
+        (engine, n_steps)
+    }
+
+    async fn last(mut events: Events) -> Event {
+        let mut last = None;
+        while let Some(event) = events.recv().await {
+            last = Some(event);
+        }
+        last.expect("an event")
+    }
+
+    #[tokio::test]
+    async fn a_request_ends_with_its_counts() {
+        let (engine, _) = engine(None, 8);
+        let request = Request {
+            n_predict: Some(5),
+            ..Request::new(vec![10; 40])
+        };
+        let Event::Done { usage, .. } = last(engine.submit(request).expect("a place")).await else {
+            panic!("the request fails");
+        };
+        assert_eq!(usage.prompt_tokens, 40);
+        assert!((1..=5).contains(&usage.eval_tokens));
+        assert!(usage.prompt_duration.as_nanos() > 0);
+        engine.close();
+    }
+
+    #[tokio::test]
+    async fn prompts_that_cannot_run_are_refused_at_once() {
+        let (engine, _) = engine(None, 8);
+        let refused = |tokens| engine.submit(Request::new(tokens)).expect_err("refused");
+        assert_eq!(refused(vec![]), Error::EmptyPrompt);
+        let n_ctx = 512;
+        assert_eq!(
+            refused(vec![9; 512]),
+            Error::PromptTooLong {
+                n_tokens: 512,
+                n_ctx
+            }
+        );
+        let vocab_size = fake::VOCAB_SIZE;
+        assert_eq!(
+            refused(vec![96]),
+            Error::UnknownToken {
+                token: 96,
+                vocab_size
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn more_requests_than_may_wait_are_refused_and_cancelled_ones_make_room() {
+        let (engine, _) = engine(None, 1);
+        // Nobody reads, so nobody ends: two run, one waits.
+        let endless = || Request {
+            params: SamplingParams {
+                presence_penalty: -100.0,
+                temperature: 0.0,
+                repeat_last_n: 1,
+                ..Default::default()
+            },
+            max_repeats: None,
+            ..Request::new(vec![20])
+        };
+        let mut open: Vec<Events> = (0..3)
+            .map(|_| engine.submit(endless()).expect("a place"))
+            .collect();
+        assert_eq!(engine.submit(endless()).expect_err("full"), Error::Busy);
+        open.clear();
+        while engine
+            .shared
+            .n_open
+            .load(std::sync::atomic::Ordering::Relaxed)
+            > 0
+        {
+            tokio::task::yield_now().await;
+        }
+        assert!(engine.submit(endless()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_lost_device_fails_all_requests_and_the_engine() {
+        let (engine, _) = engine(Some(fake::Fault::Lost(3)), 8);
+        let request = || Request {
+            n_predict: Some(400),
+            params: SamplingParams {
+                presence_penalty: -100.0,
+                temperature: 0.0,
+                repeat_last_n: 1,
+                ..Default::default()
+            },
+            max_repeats: None,
+            ..Request::new(vec![20])
+        };
+        let first = engine.submit(request());
+        let second = engine.submit(request());
+        for events in [first, second] {
+            let error = match events {
+                Ok(events) => last(events).await,
+                Err(error) => Event::Failed(error),
+            };
+            let Event::Failed(Error::Backend(BackendError::Lost { .. })) = error else {
+                panic!("{error:?}");
+            };
+        }
+        engine.close();
+        assert!(!engine.is_alive());
+        assert!(matches!(engine.submit(request()), Err(Error::Backend(_))));
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_error() {
+        let (engine, _) = engine(Some(fake::Fault::Panic(1)), 8);
+        let request = Request {
+            n_predict: Some(50),
+            ..Request::new(vec![20, 21])
+        };
+        let end = last(engine.submit(request).expect("a place")).await;
+        let Event::Failed(Error::Stopped(detail)) = end else {
+            panic!("{end:?}");
+        };
+        assert!(detail.contains("injected"), "{detail}");
+    }
+
+    #[tokio::test]
+    async fn closing_fails_what_runs() {
+        let (engine, _) = engine(None, 8);
+        let events = engine.submit(Request {
+            params: SamplingParams {
+                presence_penalty: -100.0,
+                temperature: 0.0,
+                repeat_last_n: 1,
+                ..Default::default()
+            },
+            max_repeats: None,
+            ..Request::new(vec![20])
+        });
+        engine.close();
+        assert_eq!(
+            last(events.expect("a place")).await,
+            Event::Failed(Error::Unloaded)
+        );
     }
 }

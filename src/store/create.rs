@@ -51,9 +51,9 @@ impl Store {
         };
         let _guard = self.change()?;
         let mut draft = if request.from.is_empty() {
-            self.from_files(request, &mut say)?
+            self.take_files(request, &mut say)?
         } else {
-            self.from_model(&request.from)?
+            self.take_model(&request.from)?
         };
         self.add_adapters(request, &mut draft)?;
         check_quantization(request, &draft)?;
@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// Every layer of another model.
-    fn from_model(&self, from: &str) -> Result<Draft, Error> {
+    fn take_model(&self, from: &str) -> Result<Draft, Error> {
         let (from, source) = split_source(from)?;
         if source == Source::Cloud {
             return Err(Error::Unsupported(
@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// Uploaded files: GGUF weights and projectors.
-    fn from_files(
+    fn take_files(
         &self,
         request: &CreateRequest,
         say: &mut dyn FnMut(&str),
@@ -383,24 +383,26 @@ pub fn check_create(request: &CreateRequest) -> Result<ModelName, Error> {
 
 /// Quantizing is refused unless there is nothing to do.
 fn check_quantization(request: &CreateRequest, draft: &Draft) -> Result<(), Error> {
-    let wanted = [&request.quantize, &request.quantization]
-        .into_iter()
-        .find(|q| !q.is_empty());
-    let Some(wanted) = wanted.map(|q| q.to_uppercase()) else {
-        return Ok(());
-    };
-    if !QUANTIZATIONS.contains(&wanted.as_str()) {
+    let wanted = [&request.quantize, &request.quantization];
+    let current = draft
+        .gguf_facts()
+        .next()
+        .map_or("", |facts| &facts.file_type);
+    match wanted.into_iter().find(|wanted| !wanted.is_empty()) {
+        Some(wanted) => check_levels(current, &wanted.to_uppercase()),
+        None => Ok(()),
+    }
+}
+
+fn check_levels(current: &str, wanted: &str) -> Result<(), Error> {
+    if !QUANTIZATIONS.contains(&wanted) {
         return Err(Error::Unsupported(format!(
             "unsupported quantization type {wanted} - supported types are F32, F16, Q4_K_S, Q4_K_M, Q8_0"
         )));
     }
-    match draft
-        .gguf_facts()
-        .next()
-        .map(|facts| facts.file_type.as_str())
-    {
-        Some(current) if current == wanted => Ok(()),
-        Some("F32" | "F16" | "BF16") => Err(unsupported(
+    match current {
+        _ if current == wanted => Ok(()),
+        "F32" | "F16" | "BF16" => Err(unsupported(
             "quantizing on import is not supported: quantize the GGUF first, for example with llama-quantize",
         )),
         _ => Err(unsupported(
@@ -448,4 +450,23 @@ fn apply_info(info: &Map<String, Value>, config: &mut Config) -> Result<(), Erro
 
 fn unsupported(text: &str) -> Error {
     Error::Unsupported(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels() {
+        let refusal = |current, wanted| check_levels(current, wanted).unwrap_err().to_string();
+        check_levels("Q4_K_M", "Q4_K_M").unwrap();
+        for current in ["Q4_1", "unknown", ""] {
+            let text = "quantization is only supported for F16, BF16 and F32 models";
+            assert_eq!(refusal(current, "Q8_0"), text);
+        }
+        for current in ["F32", "F16", "BF16"] {
+            assert!(refusal(current, "Q8_0").starts_with("quantizing on import"));
+        }
+        assert!(refusal("F16", "Q9").starts_with("unsupported quantization type Q9"));
+    }
 }

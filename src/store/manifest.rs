@@ -309,6 +309,42 @@ mod tests {
         );
     }
 
+    /// The IDs that a real Ollama gave a model it imported, and its size.
+    #[test]
+    fn manifest_bytes_are_ollamas() {
+        let config = Config {
+            model_format: "gguf".into(),
+            model_family: "llama".into(),
+            model_families: Some(vec!["llama".into()]),
+            model_type: "134.52M".into(),
+            file_type: "Q4_1".into(),
+            ..Config::default()
+        };
+        let chatml = crate::chat::shipped::chatml();
+        let params = json::encode_sorted(&json!({ "stop": chatml.stop }));
+        let weights = Layer {
+            digest: Digest::parse(
+                "sha256:941f309b54caaad6747569ba43712bcde44a2be3bae16c3282ff499c37c54af5",
+            )
+            .unwrap(),
+            size: 98_362_432,
+            ..layer(media::MODEL, b"")
+        };
+        let manifest = Manifest {
+            config: Some(layer(media::CONFIG, &config.encode())),
+            layers: vec![
+                weights,
+                layer(media::TEMPLATE, chatml.template.as_bytes()),
+                layer(media::PARAMS, &params),
+            ],
+        };
+        assert_eq!(manifest.size(), 98_362_745);
+        assert_eq!(
+            Digest::of(&manifest.encode()).hex(),
+            "fd5f44c0b5aff6453726119fc560d73a8a995a55b4a49804bc24b1969ecf1794"
+        );
+    }
+
     #[test]
     fn a_missing_config_and_null_layers_are_tolerated() {
         for text in [

@@ -22,6 +22,8 @@ mod parameters;
 mod resolve;
 mod show;
 mod template;
+#[cfg(test)]
+mod tests;
 
 pub use blobs::BlobUpload;
 pub use create::check_create;
@@ -31,7 +33,6 @@ pub use facts::{GgufFacts, human_number, n_parameters};
 pub use name::{ModelName, Source, split_source};
 pub use parameters::{Parameter, parse_parameter};
 pub use resolve::ResolvedModel;
-pub use show::go_quote;
 
 use crate::chat::Capability;
 use blobs::Blobs;
@@ -59,7 +60,7 @@ struct Inner {
     manifests: Folder,
     blobs: Blobs,
     changes: Mutex<()>,
-    entries: Mutex<HashMap<PathBuf, (Stamp, Option<Arc<ModelEntry>>)>>,
+    entries: Mutex<HashMap<PathBuf, Known>>,
     facts: Mutex<HashMap<Digest, Arc<GgufFacts>>>,
 }
 
@@ -83,6 +84,9 @@ pub struct ModelEntry {
     /// Without what the GGUF's own chat template adds, as in `/api/tags`.
     pub capabilities: Vec<Capability>,
 }
+
+/// What a manifest in a known state gave; nothing if it is damaged.
+type Known = (Stamp, Option<Arc<ModelEntry>>);
 
 /// Tells one state of a manifest file from the next; a rewritten file is a new inode.
 #[derive(Debug, PartialEq, Eq)]
@@ -122,11 +126,6 @@ impl Store {
         })
     }
 
-    /// The models folder.
-    pub fn root(&self) -> &Path {
-        &self.inner.root
-    }
-
     /// All readable models, newest first by whole seconds, then by name. Damaged ones are left out with one warning.
     pub fn list(&self) -> Result<Vec<Arc<ModelEntry>>, Error> {
         let all = self
@@ -162,8 +161,7 @@ impl Store {
 
     /// Everything needed to run or show a model.
     pub fn resolve(&self, name: &ModelName) -> Result<ResolvedModel, Error> {
-        let loaded = self.load(name)?;
-        resolve::resolve(self, loaded)
+        self.read(name, resolve::resolve)
     }
 
     /// Facts of a model's GGUF file, read once.
@@ -228,28 +226,31 @@ impl Store {
     /// Does nothing while a manifest is unreadable, since its blobs are then unknown. Returns how many files went.
     pub fn prune(&self) -> Result<usize, Error> {
         let _guard = self.change()?;
+        self.rename_old_blobs();
         let Some(used) = self.used_blobs() else {
             tracing::warn!("not sweeping unused blobs: a manifest is unreadable");
             return Ok(0);
         };
-        let mut removed = 0;
-        for folder in [self.inner.blobs.folder(), &self.inner.manifests] {
-            let in_blobs = folder.path() == self.inner.blobs.folder().path();
-            let entries =
-                fs::read_dir(folder.path()).map_err(Error::io("cannot sweep the store"))?;
-            for entry in entries.flatten() {
-                let name = entry.file_name();
-                let name = name.to_string_lossy();
-                let wanted = match Digest::parse(&name) {
-                    Ok(digest) => used.contains(&digest),
-                    Err(_) => !in_blobs && !name.starts_with(files::TEMP_PREFIX),
-                };
-                if !wanted && is_old(&entry) && fs::remove_file(entry.path()).is_ok() {
-                    removed += 1;
-                }
+        let is_unused =
+            |name: &str| Digest::parse(name).map_or(true, |digest| !used.contains(&digest));
+        let is_temp = |name: &str| name.starts_with(files::TEMP_PREFIX);
+        let removed = sweep(self.inner.blobs.folder().path(), is_unused)
+            .and_then(|n| Ok(n + sweep(self.inner.manifests.path(), is_temp)?));
+        removed.map_err(Error::io("cannot sweep the store"))
+    }
+
+    /// Very old versions wrote blobs as `sha256:<hex>`.
+    fn rename_old_blobs(&self) {
+        let entries = fs::read_dir(self.inner.blobs.folder().path());
+        for entry in entries.into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let old = name.to_str().filter(|name| name.starts_with("sha256:"));
+            if let Some(digest) = old.and_then(|name| Digest::parse(name).ok())
+                && let Err(e) = fs::rename(entry.path(), self.blob_path(&digest))
+            {
+                tracing::warn!("blob {digest} keeps its old name: {e}");
             }
         }
-        Ok(removed)
     }
 
     /// Makes a manifest the one of `name` and removes what only the previous one used. Needs the lock.
@@ -299,6 +300,26 @@ impl Store {
         Some(used)
     }
 
+    /// Reads a model's manifest and layers without the lock: again, where the manifest was replaced in between.
+    fn read<T>(
+        &self,
+        name: &ModelName,
+        layers: impl Fn(&Store, &Loaded) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut loaded = self.load(name)?;
+        loop {
+            let result = layers(self, &loaded);
+            if result.is_ok() {
+                return result;
+            }
+            let now = self.load(name)?;
+            if now.bytes == loaded.bytes {
+                return result;
+            }
+            loaded = now;
+        }
+    }
+
     /// Reads a model's manifest, whatever the letter case of its name.
     fn load(&self, name: &ModelName) -> Result<Loaded, Error> {
         let name = self
@@ -332,10 +353,7 @@ impl Store {
         {
             return entry.clone();
         }
-        let entry = self
-            .load(name)
-            .and_then(|loaded| resolve::entry(self, loaded));
-        let entry = match entry {
+        let entry = match self.read(name, resolve::entry) {
             Ok(entry) => Some(Arc::new(entry)),
             Err(e) => {
                 tracing::warn!("left out of the list: {e}");
@@ -441,6 +459,15 @@ fn walk_level(
         parts.pop();
     }
     Ok(())
+}
+
+/// Removes the old files of a folder whose names are unwanted; returns how many.
+fn sweep(folder: &Path, is_unwanted: impl Fn(&str) -> bool) -> io::Result<usize> {
+    let entries = fs::read_dir(folder)?.flatten();
+    let old = entries.filter(|e| is_unwanted(&e.file_name().to_string_lossy()) && is_old(e));
+    Ok(old
+        .filter(|entry| fs::remove_file(entry.path()).is_ok())
+        .count())
 }
 
 fn is_old(entry: &fs::DirEntry) -> bool {

@@ -67,11 +67,8 @@ impl ResolvedModel {
 }
 
 /// Reads all layers of a model.
-pub(super) fn resolve(store: &Store, loaded: Loaded) -> Result<ResolvedModel, Error> {
-    let layers = Layers {
-        store,
-        loaded: &loaded,
-    };
+pub(super) fn resolve(store: &Store, loaded: &Loaded) -> Result<ResolvedModel, Error> {
+    let layers = Layers { store, loaded };
     let manifest = &loaded.manifest;
     if manifest.last(media::TENSOR).is_some() {
         return Err(
@@ -115,11 +112,8 @@ pub(super) fn resolve(store: &Store, loaded: Loaded) -> Result<ResolvedModel, Er
 }
 
 /// Reads what lists show. Weights that cannot be opened leave their fields empty, not the model out.
-pub(super) fn entry(store: &Store, loaded: Loaded) -> Result<ModelEntry, Error> {
-    let layers = Layers {
-        store,
-        loaded: &loaded,
-    };
+pub(super) fn entry(store: &Store, loaded: &Loaded) -> Result<ModelEntry, Error> {
+    let layers = Layers { store, loaded };
     let manifest = &loaded.manifest;
     let config = layers.config()?;
     let model = manifest.last(media::MODEL);
@@ -150,7 +144,7 @@ pub(super) fn entry(store: &Store, loaded: Loaded) -> Result<ModelEntry, Error> 
         embedding_length: non_zero(config.embedding_length, facts.embedding_length),
         capabilities: capabilities::collect(&config, &facts, &projectors, template.as_ref()),
         config,
-        name: loaded.name,
+        name: loaded.name.clone(),
     })
 }
 

@@ -1,0 +1,203 @@
+//! A model on its device: weights, cache, and one plan for each phase.
+
+use std::sync::Arc;
+
+use super::{EngineOptions, Error};
+use crate::backend::{
+    Backend, BackendError, Batch, BatchShape, BufferId, Candidates, DeviceInfo, MAX_CANDIDATES,
+    PAGE_TOKENS, Phase, Plan, PreparedId,
+};
+use crate::gguf::Gguf;
+use crate::model::Model;
+
+/// What is known of a loaded model outside of its thread.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelInfo {
+    pub device: DeviceInfo,
+    pub vocab_size: usize,
+    pub n_ctx_train: usize,
+    /// Bytes of weights, cache and buffers.
+    pub memory_bytes: u64,
+}
+
+/// A loaded model, ready to run steps.
+pub struct Device {
+    pub info: ModelInfo,
+    pub n_pages: usize,
+    backend: Box<dyn Backend>,
+    prefill: Prepared,
+    decode: Prepared,
+}
+
+#[derive(Clone, Copy)]
+struct Prepared {
+    id: PreparedId,
+    logits: BufferId,
+}
+
+impl Device {
+    /// Loads a model. Returns the options as they were fitted to it: no longer context than it
+    /// was trained for, no larger batch than the context.
+    ///
+    /// # Errors
+    /// As [`super::Engine::load`]; [`Error::Canceled`] if `cancelled` says so between two weights.
+    pub fn load(
+        gguf: &Arc<Gguf>,
+        mut backend: Box<dyn Backend>,
+        options: EngineOptions,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(Device, EngineOptions), Error> {
+        let model = Model::load(gguf)?;
+        let n_ctx_train = model.config().n_ctx_train;
+        if options.n_ctx > n_ctx_train {
+            let n_ctx = options.n_ctx;
+            tracing::warn!(n_ctx, n_ctx_train, "num_ctx is above the trained context");
+        }
+        let options = options.fit(n_ctx_train);
+        for weight in model.weights() {
+            if cancelled() {
+                return Err(Error::Canceled);
+            }
+            backend.load(weight)?;
+        }
+        let mut device = Device::prepare(&model, backend, options)
+            .map_err(|e| context_error(e, options, &model))?;
+        device.info.memory_bytes += model.weight_bytes();
+        Ok((device, options))
+    }
+
+    fn prepare(
+        model: &Model,
+        mut backend: Box<dyn Backend>,
+        options: EngineOptions,
+    ) -> Result<Device, BackendError> {
+        let (n_pages, cache_bytes) = alloc_cache(model, &mut *backend, options)?;
+        let shape = |phase, n_tokens| BatchShape {
+            phase,
+            n_tokens,
+            n_outputs: options.n_parallel,
+        };
+        let top_k = Some(MAX_CANDIDATES.min(model.config().vocab_size));
+        let prefill = model.plan(shape(Phase::Prefill, options.n_batch), top_k);
+        let decode = model.plan(shape(Phase::Decode, options.n_parallel), top_k);
+        let buffer_bytes = bytes(&prefill) + bytes(&decode);
+        let mut device = Device::new(backend, n_pages, model.config().vocab_size, prefill, decode)?;
+        device.info.n_ctx_train = model.config().n_ctx_train;
+        device.info.memory_bytes = cache_bytes + buffer_bytes;
+        Ok(device)
+    }
+
+    /// A device whose backend has weights and cache.
+    ///
+    /// # Errors
+    /// The backend's, for a plan that it cannot prepare.
+    pub fn new(
+        mut backend: Box<dyn Backend>,
+        n_pages: usize,
+        vocab_size: usize,
+        prefill: Plan,
+        decode: Plan,
+    ) -> Result<Device, BackendError> {
+        let mut prepare = |plan: Plan| -> Result<Prepared, BackendError> {
+            let logits = *plan.outputs.first().expect("a plan has logits");
+            let id = backend.prepare(plan)?;
+            Ok(Prepared { id, logits })
+        };
+        let (prefill, decode) = (prepare(prefill)?, prepare(decode)?);
+        Ok(Device {
+            info: ModelInfo {
+                device: backend.device(),
+                vocab_size,
+                n_ctx_train: 0,
+                memory_bytes: 0,
+            },
+            n_pages,
+            backend,
+            prefill,
+            decode,
+        })
+    }
+
+    fn plan(&self, phase: Phase) -> Prepared {
+        match phase {
+            Phase::Prefill => self.prefill,
+            Phase::Decode => self.decode,
+        }
+    }
+
+    /// Runs one step: the best candidates of each wanted row.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn run(&mut self, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
+        let candidates = self.backend.run(self.plan(batch.phase).id, batch)?;
+        if candidates.len() != batch.outputs.len() {
+            return Err(BackendError::Invalid(format!(
+                "{} rows of candidates for {} wanted rows",
+                candidates.len(),
+                batch.outputs.len()
+            )));
+        }
+        Ok(candidates)
+    }
+
+    /// All logits of the wanted rows of the last step, `[n_rows, vocab_size]`.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn logits(&mut self, phase: Phase, n_rows: usize) -> Result<Vec<f32>, BackendError> {
+        let plan = self.plan(phase);
+        let logits = self.backend.read(plan.id, plan.logits, n_rows)?;
+        if logits.len() != n_rows * self.info.vocab_size {
+            return Err(BackendError::Invalid("logits of another length".into()));
+        }
+        Ok(logits)
+    }
+
+    /// As the backend says.
+    pub fn decode_equals_prefill(&self) -> bool {
+        self.backend.decode_equals_prefill()
+    }
+}
+
+/// Makes a cache for all sequences at full length; where the device cannot hold that, for fewer,
+/// down to one. Returns its pages and bytes.
+fn alloc_cache(
+    model: &Model,
+    backend: &mut dyn Backend,
+    options: EngineOptions,
+) -> Result<(usize, u64), BackendError> {
+    let least = options.n_ctx.div_ceil(PAGE_TOKENS);
+    let mut n_pages = least.saturating_mul(options.n_parallel);
+    loop {
+        let cache = model.cache_spec(options.kv_type, n_pages);
+        match backend.alloc_cache(&cache) {
+            Ok(()) => return Ok((n_pages, cache.bytes())),
+            Err(BackendError::OutOfMemory { .. }) if n_pages > least => {
+                n_pages = (n_pages / 2).max(least);
+                tracing::warn!(
+                    n_pages,
+                    "not enough memory for all sequences at full length"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn bytes(plan: &Plan) -> u64 {
+    plan.storage_sizes().iter().map(|&n| 4 * n as u64).sum()
+}
+
+/// Names the option that asked for too much.
+fn context_error(error: BackendError, options: EngineOptions, model: &Model) -> Error {
+    let BackendError::OutOfMemory { device, .. } = error else {
+        return error.into();
+    };
+    let n_pages = options.n_ctx.div_ceil(PAGE_TOKENS);
+    Error::ContextMemory {
+        device,
+        n_ctx: options.n_ctx,
+        bytes: model.cache_spec(options.kv_type, n_pages).bytes(),
+    }
+}

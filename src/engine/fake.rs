@@ -1,0 +1,297 @@
+//! A backend without arithmetic: logits are a hash of all that a token's attention would read, so
+//! that a wrong page, position, phase or batch shows as another token.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::device::Device;
+use super::output::Vocabulary;
+use crate::backend::{
+    Backend, BackendError, Batch, BatchShape, BufferId, BufferInfo, CacheSpec, Candidates,
+    DeviceInfo, PAGE_TOKENS, Phase, Plan, PreparedId, Rows, WeightId, WeightSpec,
+};
+
+pub const VOCAB_SIZE: usize = 96;
+
+/// Ends a generation.
+pub const END: u32 = 0;
+
+/// What goes wrong, at the step of that number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    Lost(usize),
+    Panic(usize),
+    NotANumber(usize),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kv {
+    position: u32,
+    hash: u64,
+}
+
+/// What to build a fake model with.
+#[derive(Debug, Clone, Copy)]
+pub struct FakeOptions {
+    pub n_parallel: usize,
+    pub n_batch: usize,
+    pub n_pages: usize,
+    /// Pages that its memory can hold.
+    pub max_pages: usize,
+    /// Candidates of each row; few, so that whole rows are read often.
+    pub n_candidates: usize,
+    pub decode_equals_prefill: bool,
+    pub fault: Option<Fault>,
+}
+
+impl Default for FakeOptions {
+    fn default() -> FakeOptions {
+        FakeOptions {
+            n_parallel: 4,
+            n_batch: 64,
+            n_pages: 64,
+            max_pages: usize::MAX,
+            n_candidates: 8,
+            decode_equals_prefill: false,
+            fault: None,
+        }
+    }
+}
+
+pub struct FakeBackend {
+    options: FakeOptions,
+    cache: Vec<Option<Kv>>,
+    plans: Vec<Plan>,
+    n_weights: usize,
+    last: Option<(PreparedId, Vec<Vec<f32>>)>,
+    n_steps: Arc<AtomicUsize>,
+}
+
+/// A device over a fake backend, and the number of its steps so far.
+pub fn device(options: FakeOptions) -> (Device, Arc<AtomicUsize>) {
+    let n_steps = Arc::new(AtomicUsize::new(0));
+    let mut backend = FakeBackend::new(options);
+    backend.cache = vec![None; options.n_pages * PAGE_TOKENS];
+    backend.n_steps = Arc::clone(&n_steps);
+    let plan = |phase, n_tokens| Plan {
+        shape: BatchShape {
+            phase,
+            n_tokens,
+            n_outputs: options.n_parallel,
+        },
+        ops: Vec::new(),
+        labels: Vec::new(),
+        buffers: vec![BufferInfo {
+            rows: Rows::Outputs,
+            cols: VOCAB_SIZE,
+            storage: 0,
+        }],
+        rope_tables: Vec::new(),
+        outputs: vec![BufferId(0)],
+    };
+    let device = Device::new(
+        Box::new(backend),
+        options.n_pages,
+        VOCAB_SIZE,
+        plan(Phase::Prefill, options.n_batch),
+        plan(Phase::Decode, options.n_parallel),
+    );
+    (device.expect("the fake prepares anything"), n_steps)
+}
+
+fn mix(a: u64, b: u64) -> u64 {
+    let z = (a ^ b.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z ^ (z >> 29)
+}
+
+/// The hash of a token's keys and values, given those of all tokens before it.
+fn kv_hash(before: u64, token: u32, phase: Phase, equal: bool) -> u64 {
+    let phase = u64::from(!equal && phase == Phase::Decode);
+    mix(mix(before, u64::from(token) + 1), phase + 7)
+}
+
+/// Logits after a token with these keys and values.
+fn logits(hash: u64, vocab_size: usize) -> Vec<f32> {
+    let logit = |i: u64| (mix(mix(hash, i + 3), 11) >> 52) as f32 / 512.0;
+    (0..vocab_size as u64).map(logit).collect()
+}
+
+/// Logits after a prompt and generated tokens, each computed in its own phase, alone.
+pub fn reference_logits(prompt: &[u32], generated: &[u32], equal: bool) -> Vec<f32> {
+    let prompt = prompt.iter().map(|&t| (t, Phase::Prefill));
+    let generated = generated.iter().map(|&t| (t, Phase::Decode));
+    let mut kvs: Vec<u64> = Vec::new();
+    for (token, phase) in prompt.chain(generated) {
+        let before = kvs.iter().fold(0, |a, &b| mix(a, b));
+        kvs.push(kv_hash(before, token, phase, equal));
+    }
+    logits(kvs.iter().fold(0, |a, &b| mix(a, b)), VOCAB_SIZE)
+}
+
+/// ln(sum(exp(logit))).
+pub fn log_sum_exp(row: &[f32]) -> f32 {
+    let total: f64 = row.iter().map(|&l| f64::from(l).exp()).sum();
+    total.ln() as f32
+}
+
+/// The best of a row.
+pub fn best(row: &[f32], n: usize) -> Candidates {
+    let mut ids: Vec<u32> = (0..row.len() as u32).collect();
+    ids.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b)));
+    ids.truncate(n);
+    Candidates {
+        logits: ids.iter().map(|&id| row[id as usize]).collect(),
+        ids,
+        log_sum_exp: log_sum_exp(row),
+    }
+}
+
+impl FakeBackend {
+    /// Without weights and cache.
+    pub fn new(options: FakeOptions) -> FakeBackend {
+        FakeBackend {
+            options,
+            cache: Vec::new(),
+            plans: Vec::new(),
+            n_weights: 0,
+            last: None,
+            n_steps: Arc::default(),
+        }
+    }
+
+    /// Hash of all that the row's sequence holds before `end`.
+    fn read_cache(&self, batch: &Batch, row: usize, end: u32) -> u64 {
+        let table = &batch.tables[batch.sequences[row] as usize];
+        (0..end as usize).fold(0, |hash, at| {
+            let slot = table[at / PAGE_TOKENS] as usize * PAGE_TOKENS + at % PAGE_TOKENS;
+            let kv = self.cache[slot].expect("a slot is written before it is read");
+            assert_eq!(kv.position as usize, at, "keys of another position");
+            mix(hash, kv.hash)
+        })
+    }
+}
+
+impl Backend for FakeBackend {
+    fn device(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: "fake".into(),
+            api: "none".into(),
+            is_gpu: false,
+        }
+    }
+
+    fn load(&mut self, _: &WeightSpec) -> Result<WeightId, BackendError> {
+        self.n_weights += 1;
+        Ok(WeightId(self.n_weights - 1))
+    }
+
+    fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
+        if cache.n_pages > self.options.max_pages {
+            return Err(BackendError::OutOfMemory {
+                device: "fake".into(),
+                what: "the cache".into(),
+                bytes: cache.bytes(),
+            });
+        }
+        self.cache = vec![None; cache.n_slots()];
+        Ok(())
+    }
+
+    fn prepare(&mut self, plan: Plan) -> Result<PreparedId, BackendError> {
+        self.plans.push(plan);
+        Ok(PreparedId(self.plans.len() - 1))
+    }
+
+    fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
+        let step = self.n_steps.fetch_add(1, Ordering::SeqCst);
+        if self.options.fault == Some(Fault::Lost(step)) {
+            return Err(BackendError::Lost {
+                device: "fake".into(),
+                what: "unplugged".into(),
+            });
+        }
+        assert_ne!(self.options.fault, Some(Fault::Panic(step)), "injected");
+        let Plan {
+            shape,
+            buffers,
+            outputs,
+            ..
+        } = &self.plans[plan.0];
+        let vocab_size = buffers[outputs[0].0].cols;
+        batch
+            .check(vocab_size, self.cache.len())
+            .map_err(BackendError::Invalid)?;
+        assert_eq!(batch.phase, shape.phase);
+        assert!(batch.n_tokens() <= shape.n_tokens && batch.outputs.len() <= shape.n_outputs);
+        assert!(!batch.tokens.is_empty(), "an empty step");
+        let mut rows = Vec::new();
+        for row in 0..batch.n_tokens() {
+            let position = batch.positions[row];
+            let before = self.read_cache(batch, row, position);
+            let equal = self.options.decode_equals_prefill;
+            let hash = kv_hash(before, batch.tokens[row], batch.phase, equal);
+            self.cache[batch.slots[row] as usize] = Some(Kv { position, hash });
+            if batch.outputs.contains(&(row as u32)) {
+                rows.push(logits(
+                    self.read_cache(batch, row, position + 1),
+                    vocab_size,
+                ));
+            }
+        }
+        if self.options.fault == Some(Fault::NotANumber(step)) {
+            rows.iter_mut().for_each(|row| row.fill(f32::NAN));
+        }
+        let candidates = rows.iter().map(|r| best(r, self.options.n_candidates));
+        let candidates = candidates.collect();
+        self.last = Some((plan, rows));
+        Ok(candidates)
+    }
+
+    fn read(
+        &mut self,
+        plan: PreparedId,
+        buffer: BufferId,
+        n_rows: usize,
+    ) -> Result<Vec<f32>, BackendError> {
+        let (last, rows) = self.last.as_ref().expect("a step ran");
+        assert_eq!((*last, buffer), (plan, self.plans[plan.0].outputs[0]));
+        Ok(rows[..n_rows].concat())
+    }
+
+    fn decode_equals_prefill(&self) -> bool {
+        self.options.decode_equals_prefill
+    }
+}
+
+/// Token 0 ends, 1 is a control token, 2 to 4 are parts of a euro sign, the rest are letters.
+pub struct FakeVocabulary;
+
+const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+impl Vocabulary for FakeVocabulary {
+    fn token_bytes(&self, token: u32) -> &[u8] {
+        match token {
+            0 => b"<end>",
+            1 => b"<mark>",
+            2 => b"\xe2",
+            3 => b"\x82",
+            4 => b"\xac",
+            _ => {
+                let at = token as usize % LETTERS.len();
+                &LETTERS[at..=at]
+            }
+        }
+    }
+
+    fn is_control(&self, token: u32) -> bool {
+        token < 2
+    }
+
+    fn is_end_of_generation(&self, token: u32) -> bool {
+        token == END
+    }
+
+    fn adds_bos(&self) -> bool {
+        false
+    }
+}

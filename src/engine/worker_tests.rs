@@ -1,0 +1,568 @@
+//! Runs on a fake backend: whatever else happens, each request gets the tokens it gets alone.
+
+use tokio::sync::mpsc;
+
+use super::super::fake::{self, FakeOptions, FakeVocabulary, Fault};
+use super::super::sampler::Sampler;
+use super::super::sequence::{EVENT_QUEUE, Ticket};
+use super::super::{Event, FinishReason, Request, SamplingParams, Usage};
+use super::*;
+
+/// Numbers that look random and are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+}
+
+/// A worker driven by hand, and its clients.
+struct Harness {
+    worker: Worker,
+    n_open: Arc<std::sync::atomic::AtomicUsize>,
+    n_ctx: usize,
+    n_pages: usize,
+}
+
+/// What a client has got so far.
+#[derive(Debug, Default, PartialEq)]
+struct Answer {
+    tokens: Vec<u32>,
+    text: String,
+    logprobs: Vec<TokenLogprob>,
+    end: Option<Result<(FinishReason, Usage), Error>>,
+}
+
+struct Client {
+    receiver: mpsc::Receiver<Event>,
+    answer: Answer,
+}
+
+impl Client {
+    /// Reads at most `n` events.
+    fn read(&mut self, n: usize) {
+        for _ in 0..n {
+            match self.receiver.try_recv() {
+                Ok(Event::Piece {
+                    text,
+                    tokens,
+                    logprobs,
+                }) => {
+                    assert!(self.answer.end.is_none(), "nothing comes after the end");
+                    self.answer.tokens.extend(tokens);
+                    self.answer.text.push_str(&text);
+                    self.answer.logprobs.extend(logprobs);
+                }
+                Ok(Event::Done { reason, usage }) => self.answer.end = Some(Ok((reason, usage))),
+                Ok(Event::Failed(error)) => self.answer.end = Some(Err(error)),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.answer.end.is_some()
+    }
+}
+
+impl Harness {
+    fn new(options: FakeOptions, n_ctx: usize) -> Harness {
+        let (device, _) = fake::device(options);
+        let engine_options = EngineOptions {
+            n_ctx,
+            n_parallel: options.n_parallel,
+            n_batch: options.n_batch,
+            n_waiting: 100,
+            kv_type: Default::default(),
+        };
+        let inbox = Arc::new(Inbox::new());
+        Harness {
+            worker: Worker::new(device, Arc::new(FakeVocabulary), inbox, engine_options),
+            n_open: Arc::default(),
+            n_ctx,
+            n_pages: options.n_pages,
+        }
+    }
+
+    fn submit(&mut self, request: Request) -> Client {
+        assert!(request.tokens.len() < self.n_ctx);
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        let ticket = Ticket::take(&self.n_open, 1000).expect("a place");
+        let submission = Submission {
+            request,
+            events,
+            ticket,
+        };
+        self.worker.inbox.push(submission).expect("an open inbox");
+        Client {
+            receiver,
+            answer: Answer::default(),
+        }
+    }
+
+    /// Runs one request to its end.
+    fn answer(&mut self, request: Request) -> Answer {
+        let mut client = self.submit(request);
+        for _ in 0..10_000 {
+            self.worker.turn(false).expect("a healthy device");
+            client.read(100);
+            if client.is_done() {
+                return client.answer;
+            }
+        }
+        panic!("no end");
+    }
+
+    fn n_free_pages(&self) -> usize {
+        self.worker.scheduler.n_free_pages()
+    }
+}
+
+fn ended(answer: &Answer) -> (FinishReason, Usage) {
+    answer.end.clone().expect("an end").expect("no failure")
+}
+
+fn greedy(tokens: Vec<u32>) -> Request {
+    Request {
+        params: SamplingParams {
+            temperature: 0.0,
+            ..SamplingParams::default()
+        },
+        n_predict: Some(20),
+        max_repeats: None,
+        ..Request::new(tokens)
+    }
+}
+
+fn prompt(numbers: &mut Numbers, n: usize) -> Vec<u32> {
+    (0..n).map(|_| 5 + numbers.below(90) as u32).collect()
+}
+
+/// A request of random kind; some share beginnings.
+fn random_request(numbers: &mut Numbers, case: usize) -> Request {
+    let mut shared = prompt(&mut Numbers(case as u64 % 3), 100);
+    shared.truncate(numbers.below(100));
+    let n_own = 1 + numbers.below(60);
+    shared.extend(prompt(numbers, n_own));
+    let mut request = greedy(shared);
+    request.n_predict = Some(numbers.below(60));
+    request.shift = numbers.below(2) == 0;
+    request.logprobs = [None, Some(0), Some(3)][numbers.below(3)];
+    if numbers.below(2) == 0 {
+        request.params = SamplingParams {
+            temperature: 0.8,
+            top_k: [0, 5, 40][numbers.below(3)],
+            repeat_penalty: 1.1,
+            seed: Some(case as u64),
+            ..SamplingParams::default()
+        };
+    }
+    if numbers.below(4) == 0 {
+        request.stop = vec!["x".into(), "ab".into()];
+    }
+    request
+}
+
+/// The tokens of a request that neither stops early nor shifts, straight from the logits.
+fn reference(request: &Request, equal: bool) -> Vec<u32> {
+    let sampler = Sampler::new(&request.params, request.params.seed.unwrap_or(0));
+    let mut generated: Vec<u32> = Vec::new();
+    while generated.len() < request.n_predict.expect("a budget") {
+        let row = fake::reference_logits(&request.tokens, &generated, equal);
+        let history = [&request.tokens[..], &generated[..]].concat();
+        let token = sampler
+            .choose_from_row(&row, fake::log_sum_exp(&row), &history, generated.len())
+            .expect("finite logits");
+        if token == fake::END {
+            break;
+        }
+        generated.push(token);
+    }
+    generated
+}
+
+/// What is compared between runs: all but times and cache hits.
+fn essence(answer: &Answer) -> (Vec<u32>, String, usize, FinishReason, usize, usize) {
+    let (reason, usage) = ended(answer);
+    (
+        answer.tokens.clone(),
+        answer.text.clone(),
+        answer.logprobs.len(),
+        reason,
+        usage.prompt_tokens,
+        usage.eval_tokens,
+    )
+}
+
+#[test]
+fn one_request_gets_the_tokens_of_the_logits() {
+    for equal in [false, true] {
+        let mut numbers = Numbers(1);
+        for seed in 0..20 {
+            let mut request = greedy(prompt(&mut numbers, 1 + seed * 7));
+            request.params.temperature = (seed % 2) as f32;
+            request.params.seed = Some(seed as u64);
+            let options = FakeOptions {
+                decode_equals_prefill: equal,
+                ..FakeOptions::default()
+            };
+            let answer = Harness::new(options, 1000).answer(request.clone());
+            assert_eq!(answer.tokens, reference(&request, equal));
+        }
+    }
+}
+
+/// A greedy request that generates all of its tokens.
+fn long(n_prompt: usize, n_predict: usize, seed: u64) -> Request {
+    let requests = (0..1000).map(|i| Request {
+        n_predict: Some(n_predict),
+        ..greedy(prompt(&mut Numbers(seed * 1000 + i), n_prompt))
+    });
+    let mut whole = requests.filter(|r| {
+        [false, true]
+            .iter()
+            .all(|&equal| reference(r, equal).len() == n_predict)
+    });
+    whole.next().expect("one of a thousand")
+}
+
+/// Random arrivals, cancellations, slow readers and, with few pages, preemptions.
+fn storm(options: FakeOptions, n_ctx: usize, seed: u64) -> usize {
+    let mut numbers = Numbers(seed);
+    let n_requests = 60;
+    let requests: Vec<Request> = (0..n_requests)
+        .map(|case| random_request(&mut numbers, case))
+        .collect();
+    let mut harness = Harness::new(options, n_ctx);
+    let mut clients: Vec<(usize, Client)> = Vec::new();
+    let (mut n_submitted, mut n_whole) = (0, 0);
+    for _ in 0..100_000 {
+        if n_submitted < n_requests && numbers.below(3) == 0 {
+            let client = harness.submit(requests[n_submitted].clone());
+            clients.push((n_submitted, client));
+            n_submitted += 1;
+        }
+        harness.worker.turn(false).expect("a healthy device");
+        if numbers.below(40) == 0 && !clients.is_empty() {
+            let (case, mut client) = clients.swap_remove(numbers.below(clients.len()));
+            client.read(usize::MAX);
+            let alone = Harness::new(
+                FakeOptions {
+                    n_parallel: 1,
+                    ..options
+                },
+                n_ctx,
+            )
+            .answer(requests[case].clone());
+            assert!(alone.tokens.starts_with(&client.answer.tokens));
+        }
+        for (_, client) in &mut clients {
+            client.read(numbers.below(3));
+        }
+        clients.retain(|(case, client)| {
+            if client.is_done() {
+                let big = FakeOptions {
+                    n_parallel: 1,
+                    n_pages: 64,
+                    n_batch: 1000,
+                    ..options
+                };
+                let alone = Harness::new(big, n_ctx).answer(requests[*case].clone());
+                assert_eq!(essence(&client.answer), essence(&alone), "request {case}");
+                n_whole += 1;
+            }
+            !client.is_done()
+        });
+        if n_submitted == n_requests && clients.is_empty() {
+            break;
+        }
+    }
+    assert!(clients.is_empty(), "all requests end");
+    harness.worker.turn(false).expect("a healthy device");
+    assert_eq!(harness.n_free_pages(), harness.n_pages);
+    assert_eq!(harness.n_open.load(std::sync::atomic::Ordering::Relaxed), 0);
+    n_whole
+}
+
+#[test]
+fn tokens_do_not_depend_on_what_else_runs() {
+    let mut n_whole = 0;
+    for (seed, equal) in [(1, false), (2, true)] {
+        for (n_parallel, n_batch, n_pages) in [(4, 64, 64), (8, 7, 64), (3, 300, 10), (8, 33, 8)] {
+            let options = FakeOptions {
+                n_parallel,
+                n_batch,
+                n_pages,
+                decode_equals_prefill: equal,
+                ..FakeOptions::default()
+            };
+            n_whole += storm(options, 256, seed * 100 + n_batch as u64);
+        }
+    }
+    assert!(
+        n_whole > 300,
+        "most requests are read to their end: {n_whole}"
+    );
+}
+
+#[test]
+fn short_of_pages_the_youngest_is_preempted_and_goes_on_later() {
+    let options = FakeOptions {
+        n_parallel: 2,
+        n_pages: 4,
+        ..FakeOptions::default()
+    };
+    let mut harness = Harness::new(options, 128);
+    let requests = [long(40, 60, 1), long(40, 60, 2)];
+    let mut clients: Vec<Client> = requests.iter().map(|r| harness.submit(r.clone())).collect();
+    let mut n_preempted = 0;
+    let mut n_running = 0;
+    for _ in 0..500 {
+        harness.worker.turn(false).expect("a healthy device");
+        clients.iter_mut().for_each(|c| c.read(100));
+        let now = harness.worker.scheduler.running.len();
+        n_preempted += usize::from(now < n_running && !clients.iter().any(Client::is_done));
+        n_running = now;
+    }
+    assert!(
+        n_preempted > 0,
+        "four pages cannot hold two of a hundred tokens"
+    );
+    for (client, request) in clients.iter().zip(&requests) {
+        assert_eq!(client.answer.tokens, reference(request, false));
+    }
+}
+
+#[test]
+fn a_second_turn_finds_its_prefix_in_the_cache() {
+    for (equal, n_cached) in [(false, 96), (true, 128)] {
+        let options = FakeOptions {
+            decode_equals_prefill: equal,
+            ..FakeOptions::default()
+        };
+        let mut harness = Harness::new(options, 1000);
+        let first = long(100, 40, 3);
+        let answer = harness.answer(first.clone());
+        assert_eq!(ended(&answer).1.cached_tokens, 0);
+        let mut tokens = first.tokens;
+        tokens.extend(&answer.tokens);
+        tokens.extend(prompt(&mut Numbers(13), 10));
+        let second = greedy(tokens);
+        let answer = harness.answer(second.clone());
+        assert_eq!(ended(&answer).1.cached_tokens, n_cached);
+        assert_eq!(answer.tokens, reference(&second, equal));
+    }
+}
+
+#[test]
+fn a_prompt_of_whole_cached_pages_still_computes_its_last_token() {
+    let mut harness = Harness::new(FakeOptions::default(), 1000);
+    let request = greedy(prompt(&mut Numbers(5), 64));
+    let first = harness.answer(request.clone());
+    let second = harness.answer(request);
+    assert_eq!(ended(&second).1.cached_tokens, 32);
+    assert_eq!(first.tokens, second.tokens);
+}
+
+#[test]
+fn a_long_prompt_does_not_hold_up_those_who_generate() {
+    let options = FakeOptions {
+        n_batch: 8,
+        ..FakeOptions::default()
+    };
+    let mut harness = Harness::new(options, 1000);
+    let mut short = harness.submit(Request {
+        n_predict: Some(1000),
+        ..greedy(vec![10])
+    });
+    harness.worker.turn(false).expect("a healthy device");
+    let _long = harness.submit(greedy(prompt(&mut Numbers(6), 400)));
+    short.read(10);
+    let before = short.answer.tokens.len();
+    for _ in 0..20 {
+        harness.worker.turn(false).expect("a healthy device");
+    }
+    short.read(100);
+    assert!(short.answer.tokens.len() >= before + 9 || short.is_done());
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_itself_alone() {
+    let mut harness = Harness::new(FakeOptions::default(), 1000);
+    let long = |seed| Request {
+        n_predict: Some(300),
+        params: SamplingParams {
+            temperature: 1.0,
+            seed: Some(seed),
+            ..Default::default()
+        },
+        ..greedy(vec![10])
+    };
+    // Seeds whose text is long.
+    let seeds: Vec<u64> = (0..)
+        .filter(|&s| reference(&long(s), false).len() == 300)
+        .take(2)
+        .collect();
+    let mut slow = harness.submit(long(seeds[0]));
+    let quick = harness.answer(long(seeds[1]));
+    assert_eq!(quick.tokens, reference(&long(seeds[1]), false));
+    assert!(!slow.is_done());
+    assert!(
+        !harness.worker.turn(false).expect("a healthy device"),
+        "nothing to do"
+    );
+    while !slow.is_done() {
+        slow.read(1000);
+        harness.worker.turn(false).expect("a healthy device");
+    }
+    assert_eq!(slow.answer.tokens, reference(&long(seeds[0]), false));
+}
+
+#[test]
+fn a_full_context_is_shifted_or_ends() {
+    let base = Request {
+        n_predict: Some(100),
+        n_keep: 3,
+        params: SamplingParams {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            ..Default::default()
+        },
+        ..greedy(prompt(&mut Numbers(8), 30))
+    };
+    let mut n_shifted = 0;
+    for seed in 0..20 {
+        let mut request = base.clone();
+        request.params.seed = Some(seed);
+        request.shift = false;
+        let answer = Harness::new(FakeOptions::default(), 64).answer(request.clone());
+        let (reason, usage) = ended(&answer);
+        if reason == FinishReason::Stop {
+            continue;
+        }
+        assert_eq!(usage.eval_tokens, 34, "prompt and answer fill 64 places");
+        request.shift = true;
+        let shifted = Harness::new(FakeOptions::default(), 64).answer(request);
+        assert!(shifted.tokens.starts_with(&answer.tokens));
+        assert!(shifted.tokens.len() > 34 || ended(&shifted).0 == FinishReason::Stop);
+        n_shifted += usize::from(ended(&shifted).1.eval_tokens == 100);
+    }
+    assert!(n_shifted > 0);
+}
+
+#[test]
+fn budgets_stops_and_repeats_end_a_generation() {
+    let mut harness = Harness::new(FakeOptions::default(), 300);
+    let mut numbers = Numbers(9);
+    let request = greedy(prompt(&mut numbers, 20));
+    let whole = harness.answer(request.clone());
+    assert!(whole.text.len() > 5, "this prompt does not end early");
+
+    let none = harness.answer(Request {
+        n_predict: Some(0),
+        ..request.clone()
+    });
+    assert_eq!(
+        (none.tokens.len(), ended(&none).0),
+        (0, FinishReason::Length)
+    );
+
+    let three = harness.answer(Request {
+        n_predict: Some(3),
+        ..request.clone()
+    });
+    assert_eq!(three.tokens, whole.tokens[..3]);
+    assert_eq!(ended(&three).0, FinishReason::Length);
+
+    let stop = whole.text.chars().skip(2).take(2).collect::<String>();
+    let stopped = harness.answer(Request {
+        stop: vec![stop.clone()],
+        ..request.clone()
+    });
+    assert_eq!(
+        stopped.text,
+        whole.text.split(&stop).next().expect("a part")
+    );
+    assert_eq!(ended(&stopped).0, FinishReason::Stop);
+
+    // A sampler that can only repeat: the penalty below 1 lifts what was seen.
+    let again = harness.answer(Request {
+        n_predict: Some(200),
+        max_repeats: Some(5),
+        params: SamplingParams {
+            temperature: 0.0,
+            presence_penalty: -100.0,
+            repeat_last_n: 1,
+            ..Default::default()
+        },
+        ..greedy(vec![20])
+    });
+    assert_eq!((again.text.len(), ended(&again).0), (7, FinishReason::Stop));
+}
+
+#[test]
+fn logprobs_are_those_before_sampling_and_one_for_each_token() {
+    let mut harness = Harness::new(FakeOptions::default(), 300);
+    let request = Request {
+        logprobs: Some(2),
+        n_predict: Some(10),
+        params: SamplingParams {
+            temperature: 1.5,
+            top_k: 0,
+            top_p: 1.0,
+            seed: Some(4),
+            ..Default::default()
+        },
+        ..greedy(prompt(&mut Numbers(10), 9))
+    };
+    let answer = harness.answer(request.clone());
+    assert_eq!(answer.logprobs.len(), answer.tokens.len());
+    for (i, logprob) in answer.logprobs.iter().enumerate() {
+        let row = fake::reference_logits(&request.tokens, &answer.tokens[..i], false);
+        let total = fake::log_sum_exp(&row);
+        assert_eq!(logprob.chosen.token, answer.tokens[i]);
+        let expected = row[answer.tokens[i] as usize] - total;
+        assert!((logprob.chosen.logprob - expected).abs() < 1e-5);
+        assert_eq!(logprob.top.len(), 2);
+        assert!(logprob.top[0].logprob >= logprob.top[1].logprob);
+        assert!(logprob.top[0].logprob >= logprob.chosen.logprob);
+    }
+}
+
+#[test]
+fn control_tokens_are_shown_only_where_asked_for() {
+    let lift = |visible_tokens| Request {
+        n_predict: Some(2),
+        visible_tokens,
+        params: SamplingParams {
+            temperature: 0.0,
+            presence_penalty: -100.0,
+            repeat_last_n: 1,
+            ..Default::default()
+        },
+        ..greedy(vec![1])
+    };
+    let mut harness = Harness::new(FakeOptions::default(), 300);
+    let hidden = harness.answer(lift(vec![]));
+    assert_eq!((hidden.text.as_str(), hidden.tokens.len()), ("", 2));
+    assert_eq!(harness.answer(lift(vec![1])).text, "<mark><mark>");
+}
+
+#[test]
+fn logits_that_are_no_numbers_fail_their_request_alone() {
+    let options = FakeOptions {
+        fault: Some(Fault::NotANumber(0)),
+        ..FakeOptions::default()
+    };
+    let mut harness = Harness::new(options, 300);
+    let bad = harness.answer(greedy(vec![10, 11]));
+    assert_eq!(bad.end, Some(Err(Error::InvalidLogits)));
+    let good = harness.answer(greedy(vec![10, 11]));
+    assert_eq!(good.tokens, reference(&greedy(vec![10, 11]), false));
+}

@@ -1,0 +1,203 @@
+//! Finding special tokens in text, the longest first, before anything else is tokenized.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::vocab::{Kind, Vocab};
+use crate::gguf::Gguf;
+
+/// A stretch of the text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fragment<'a> {
+    Text(&'a str),
+    Token(u32),
+}
+
+/// Longer entries are not looked for: the search may compare that many bytes at every position.
+const LONGEST: usize = 1024;
+
+/// A set of tokens to find in text.
+pub(super) struct Specials {
+    /// Ordered by text, so that the tokens which share a prefix are neighbours.
+    tokens: Vec<Token>,
+    /// The tokens that start with a byte.
+    starts: Vec<std::ops::Range<usize>>,
+    trims_after: bool,
+}
+
+struct Token {
+    id: u32,
+    len: usize,
+    /// The longest other token that this one starts with.
+    shorter: Option<usize>,
+    trims: bool,
+}
+
+/// A token that could be at `start`, by its index.
+#[derive(Clone, Copy)]
+struct Candidate {
+    start: usize,
+    token: usize,
+}
+
+impl Specials {
+    /// The entries of the kinds that `wanted` accepts. With `trims_after`, white space behind most
+    /// of them belongs to them.
+    pub(super) fn new(vocab: &Vocab, trims_after: bool, wanted: impl Fn(Kind) -> bool) -> Specials {
+        let mut ids: Vec<u32> = (0..vocab.len() as u32)
+            .filter(|&id| wanted(vocab.kind(id)))
+            .filter(|&id| {
+                let text = vocab.text(id);
+                text.len() <= LONGEST && std::str::from_utf8(text).is_ok()
+            })
+            // Of entries with the same text only the one that a look-up finds.
+            .filter(|&id| vocab.find(vocab.text(id)) == Some(id))
+            .collect();
+        ids.sort_unstable_by_key(|&id| vocab.text(id));
+        let mut specials = Specials {
+            tokens: Vec::with_capacity(ids.len()),
+            starts: vec![0..0; 256],
+            trims_after,
+        };
+        for id in ids {
+            specials.add(vocab, id);
+        }
+        specials
+    }
+
+    fn add(&mut self, vocab: &Vocab, id: u32) {
+        let text = vocab.text(id);
+        let index = self.tokens.len();
+        let mut shorter = index.checked_sub(1);
+        while let Some(before) = shorter
+            && !text.starts_with(vocab.text(self.tokens[before].id))
+        {
+            shorter = self.tokens[before].shorter;
+        }
+        let starts = &mut self.starts[text[0] as usize];
+        if starts.start == starts.end {
+            starts.start = index;
+        }
+        starts.end = index + 1;
+        self.tokens.push(Token {
+            id,
+            len: text.len(),
+            shorter,
+            trims: self.trims_after && !matches!(text, b"<unk>" | b"<s>" | b"<|endoftext|>"),
+        });
+    }
+
+    /// Cuts the text at the tokens found in it. Where tokens overlap, the longer one is found;
+    /// among equally long ones, the first.
+    pub(super) fn partition<'a>(&self, vocab: &Vocab, text: &'a str) -> Vec<Fragment<'a>> {
+        let mut fragments = Vec::new();
+        let mut rest = 0;
+        for Candidate { start, token } in self.find(vocab, text.as_bytes()) {
+            if start > rest {
+                fragments.push(Fragment::Text(&text[rest..start]));
+            }
+            let token = &self.tokens[token];
+            fragments.push(Fragment::Token(token.id));
+            rest = (start + token.len).max(rest);
+            if token.trims {
+                let blank = |b: u8| b.is_ascii_whitespace() || b == 0x0B;
+                rest += text.as_bytes()[rest..]
+                    .iter()
+                    .take_while(|&&b| blank(b))
+                    .count();
+            }
+        }
+        if rest < text.len() {
+            fragments.push(Fragment::Text(&text[rest..]));
+        }
+        fragments
+    }
+
+    fn find(&self, vocab: &Vocab, text: &[u8]) -> Vec<Candidate> {
+        let mut found = Vec::new();
+        let mut cluster = Vec::new();
+        let mut reach = 0;
+        for start in 0..text.len() {
+            let Some(token) = self.longest_at(vocab, &text[start..]) else {
+                continue;
+            };
+            if start >= reach {
+                self.settle(&mut cluster, &mut found);
+            }
+            reach = reach.max(start + self.tokens[token].len);
+            cluster.push(Candidate { start, token });
+        }
+        self.settle(&mut cluster, &mut found);
+        found
+    }
+
+    /// The longest token that `text` starts with: the tokens with the prefix read so far are a
+    /// range of the ordered list, which every byte narrows.
+    fn longest_at(&self, vocab: &Vocab, text: &[u8]) -> Option<usize> {
+        let mut range = self.starts[text[0] as usize].clone();
+        let mut longest = None;
+        for (depth, &byte) in text.iter().enumerate() {
+            let at = |i: usize| vocab.text(self.tokens[i].id).get(depth).copied();
+            let within = |range: &std::ops::Range<usize>, stop: &dyn Fn(Option<u8>) -> bool| {
+                let (mut low, mut high) = (range.start, range.end);
+                while low < high {
+                    let middle = low + (high - low) / 2;
+                    if stop(at(middle)) {
+                        high = middle;
+                    } else {
+                        low = middle + 1;
+                    }
+                }
+                low
+            };
+            let start = within(&range, &|b| b >= Some(byte));
+            let end = within(&(start..range.end), &|b| b > Some(byte));
+            range = start..end;
+            if range.start == range.end {
+                break;
+            }
+            if self.tokens[range.start].len == depth + 1 {
+                longest = Some(range.start);
+            }
+        }
+        longest
+    }
+
+    /// Decides a run of overlapping candidates and leaves `cluster` empty.
+    fn settle(&self, cluster: &mut Vec<Candidate>, found: &mut Vec<Candidate>) {
+        if cluster.len() < 2 {
+            found.append(cluster);
+            return;
+        }
+        let base = cluster[0].start;
+        let end = |c: &Candidate| c.start + self.tokens[c.token].len;
+        let mut taken = vec![false; cluster.iter().map(end).max().unwrap_or(base) - base];
+        let mut queue: BinaryHeap<_> = cluster
+            .drain(..)
+            .map(|c| (self.tokens[c.token].len, Reverse(c.start), c.token))
+            .collect();
+        let first = found.len();
+        while let Some((len, Reverse(start), token)) = queue.pop() {
+            // What is taken is at least as long, so an overlap covers one of the two ends.
+            let at = start - base;
+            if taken[at] {
+                continue;
+            }
+            if taken[at + len - 1] {
+                let shorter = self.tokens[token].shorter;
+                queue.extend(shorter.map(|t| (self.tokens[t].len, Reverse(start), t)));
+                continue;
+            }
+            taken[at..at + len].fill(true);
+            found.push(Candidate { start, token });
+        }
+        found[first..].sort_unstable_by_key(|c| c.start);
+    }
+}
+
+/// Whether white space behind special tokens belongs to them, which no key of the file says: true
+/// of Phi-3, known by the model's name.
+pub(super) fn trims_after(gguf: &Gguf) -> bool {
+    let name = gguf.str("general.name").unwrap_or_default().to_lowercase();
+    name.contains("phi-3") || name.contains("phi3")
+}

@@ -1,0 +1,243 @@
+//! SentencePiece-style tokenization: of all neighbours that make an entry, the best score merges first.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BinaryHeap, HashSet};
+
+use super::Error;
+use super::vocab::Vocab;
+use crate::gguf::Gguf;
+
+/// Stands for a space in vocabulary entries.
+const SPACE: &str = "\u{2581}";
+
+pub(super) struct Spm {
+    scores: Vec<f32>,
+    /// The token of each byte, for characters without an entry.
+    bytes: Vec<Option<u32>>,
+    /// Characters that come right before a space inside some entry. Behind any other character a
+    /// space starts a new word: no entry, so no merge, reaches across.
+    before_space: HashSet<char>,
+    space_prefix: bool,
+}
+
+impl Spm {
+    /// `unknown` stands for bytes without an entry.
+    pub(super) fn from_gguf(
+        gguf: &Gguf,
+        vocab: &Vocab,
+        unknown: Option<u32>,
+    ) -> Result<Spm, Error> {
+        const SCORES: &str = "tokenizer.ggml.scores";
+        let integers = || Some(gguf.i32s(SCORES)?.into_iter().map(|s| s as f32).collect());
+        let scores: Vec<f32> = gguf
+            .f32s(SCORES)
+            .or_else(integers)
+            .ok_or(Error::Missing(SCORES))?;
+        if scores.len() != vocab.len() {
+            return Err(Error::Length {
+                key: SCORES,
+                len: scores.len(),
+                tokens: vocab.len(),
+            });
+        }
+        let byte_token = |byte: u8| {
+            let named = vocab.find(format!("<0x{byte:02X}>").as_bytes());
+            named.or_else(|| vocab.find(&[byte])).or(unknown)
+        };
+        Ok(Spm {
+            // Both zeros rank the same.
+            scores: scores.into_iter().map(|s| s + 0.0).collect(),
+            bytes: (0..=255).map(byte_token).collect(),
+            before_space: before_space(vocab),
+            space_prefix: gguf.bool("tokenizer.ggml.add_space_prefix").unwrap_or(true),
+        })
+    }
+
+    /// Appends the ids of a text without special tokens; `first` says that it stands at the start
+    /// or behind a special token, where a vocabulary may want a space in front.
+    pub(super) fn encode(&self, vocab: &Vocab, text: &str, first: bool, ids: &mut Vec<u32>) {
+        let mut escaped = String::with_capacity(text.len() + text.len() / 2);
+        if self.space_prefix && first {
+            escaped.push_str(SPACE);
+        }
+        for (i, part) in text.split(' ').enumerate() {
+            if i > 0 {
+                escaped.push_str(SPACE);
+            }
+            escaped.push_str(part);
+        }
+        let mut merger = Merger {
+            spm: self,
+            vocab,
+            symbols: Vec::new(),
+            queue: BinaryHeap::new(),
+        };
+        let mut start = 0;
+        for (at, _) in escaped.match_indices(SPACE) {
+            let before = escaped[start..at].chars().next_back();
+            if before.is_some_and(|c| !self.before_space.contains(&c)) {
+                merger.encode(&escaped[start..at], ids);
+                start = at;
+            }
+        }
+        merger.encode(&escaped[start..], ids);
+    }
+}
+
+fn before_space(vocab: &Vocab) -> HashSet<char> {
+    let mut before = HashSet::new();
+    for id in 0..vocab.len() as u32 {
+        let Ok(text) = std::str::from_utf8(vocab.text(id)) else {
+            continue;
+        };
+        let inner = text.match_indices(SPACE).map(|(at, _)| &text[..at]);
+        before.extend(inner.filter_map(|head| head.chars().next_back()));
+    }
+    before
+}
+
+/// Appends an entry's bytes with spaces for what stands for them.
+pub(super) fn unescape(text: &[u8], piece: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = match rest.strip_prefix(SPACE.as_bytes()) {
+            Some(behind) => {
+                piece.push(b' ');
+                behind
+            }
+            None => {
+                piece.push(byte);
+                tail
+            }
+        };
+    }
+}
+
+const NONE: usize = usize::MAX;
+
+/// A stretch of the word, linked to its neighbours; `len` is 0 once it is part of the one before.
+struct Symbol {
+    start: usize,
+    len: usize,
+    before: usize,
+    next: usize,
+    token: Option<u32>,
+}
+
+/// Two neighbours that together are `token`.
+struct Pair {
+    score: f32,
+    left: usize,
+    len: usize,
+    token: u32,
+}
+
+impl Ord for Pair {
+    fn cmp(&self, other: &Pair) -> Ordering {
+        let key = |pair: &Pair| Reverse(pair.left);
+        self.score
+            .total_cmp(&other.score)
+            .then_with(|| key(self).cmp(&key(other)))
+    }
+}
+
+impl PartialOrd for Pair {
+    fn partial_cmp(&self, other: &Pair) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Pair {
+    fn eq(&self, other: &Pair) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Pair {}
+
+/// Merges word after word, keeping its allocations.
+struct Merger<'a> {
+    spm: &'a Spm,
+    vocab: &'a Vocab,
+    symbols: Vec<Symbol>,
+    queue: BinaryHeap<Pair>,
+}
+
+impl Merger<'_> {
+    fn encode(&mut self, word: &str, ids: &mut Vec<u32>) {
+        self.start(word);
+        while let Some(pair) = self.queue.pop() {
+            self.merge(word, &pair);
+        }
+        let word = word.as_bytes();
+        for symbol in self.symbols.iter().filter(|s| s.len > 0) {
+            match symbol.token {
+                Some(id) => ids.push(id),
+                None => {
+                    let bytes = &word[symbol.start..symbol.start + symbol.len];
+                    ids.extend(bytes.iter().filter_map(|&b| self.spm.bytes[b as usize]));
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, word: &str) {
+        self.symbols.clear();
+        for (i, (start, c)) in word.char_indices().enumerate() {
+            let len = c.len_utf8();
+            self.symbols.push(Symbol {
+                start,
+                len,
+                before: i.wrapping_sub(1),
+                next: i + 1,
+                token: self.vocab.find(&word.as_bytes()[start..start + len]),
+            });
+        }
+        if let Some(last) = self.symbols.last_mut() {
+            last.next = NONE;
+        }
+        for left in 1..self.symbols.len() {
+            self.consider(word, left - 1, left);
+        }
+    }
+
+    fn consider(&mut self, word: &str, left: usize, right: usize) {
+        if left == NONE || right == NONE {
+            return;
+        }
+        let start = self.symbols[left].start;
+        let len = self.symbols[left].len + self.symbols[right].len;
+        if len > self.vocab.longest() {
+            return;
+        }
+        if let Some(token) = self.vocab.find(&word.as_bytes()[start..start + len]) {
+            self.queue.push(Pair {
+                score: self.spm.scores[token as usize],
+                left,
+                len,
+                token,
+            });
+        }
+    }
+
+    fn merge(&mut self, word: &str, pair: &Pair) {
+        let Symbol {
+            len, before, next, ..
+        } = self.symbols[pair.left];
+        // A pair is out of date once either side has grown or is gone.
+        if len == 0 || next == NONE || len + self.symbols[next].len != pair.len {
+            return;
+        }
+        let behind = self.symbols[next].next;
+        self.symbols[next].len = 0;
+        let left = &mut self.symbols[pair.left];
+        left.len = pair.len;
+        left.next = behind;
+        left.token = Some(pair.token);
+        if behind != NONE {
+            self.symbols[behind].before = pair.left;
+        }
+        self.consider(word, before, pair.left);
+        self.consider(word, pair.left, behind);
+    }
+}
