@@ -121,6 +121,14 @@ fn formatted(verb: char, precision: Option<usize>, value: &Value) -> String {
         out
     };
     match (verb, value) {
+        (verb, Value::Missing | Value::Nil) if verb != 'v' => return format!("%!{verb}(<nil>)"),
+        ('x' | 'X', Value::Str(text)) => {
+            let hex = text
+                .bytes()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>();
+            return if verb == 'X' { hex.to_uppercase() } else { hex };
+        }
         ('s' | 'q', Value::Bool(_) | Value::Int(_) | Value::Float(_)) => {}
         ('q', _) => return format!("{:?}", plain()),
         ('s', _) => {
@@ -173,6 +181,7 @@ mod tests {
                 &[Value::Int(3), "".into(), Value::Int(3), Value::Int(1)],
                 "a   |1  |",
             ),
+            ("%s%x", &[Value::Nil, "é".into()], "%!s(<nil>)c3a9"),
             ("%v", &[Value::Int(1), Value::Nil], "1%!(EXTRA <nil>)"),
         ];
         for (format, args, expected) in cases {
