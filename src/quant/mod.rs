@@ -11,6 +11,8 @@ mod legacy;
 #[cfg(test)]
 mod tests;
 
+pub use k::scale_min;
+
 /// Weights in a span.
 pub const SPAN: usize = 32;
 
