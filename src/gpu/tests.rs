@@ -279,7 +279,9 @@ fn problem(source: &str, launch: &Launch) -> Option<String> {
         Ok(module) => module,
         Err(e) => return Some(e.emit_to_string(source)),
     };
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP);
+    // Half floats are unpacked by a function of the core language.
+    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     validator
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all());
