@@ -92,9 +92,7 @@ impl Kernel for RmsNorm<'_> {
             }
             let scale = 1.0 / (isa.sum(squares) / n as f32 + self.eps).sqrt();
             let scale = isa.splat(scale);
-            zip(isa, x, self.weight, out, |x, w| {
-                isa.mul(isa.mul(x, scale), w)
-            });
+            zip(isa, x, self.weight, out, |x, w| isa.mul(isa.mul(x, scale), w));
         }
     }
 }
@@ -159,9 +157,7 @@ impl Kernel for Glu<'_> {
                 zip(isa, gate, up, out, |g, u| isa.mul(math::silu(isa, g), u));
             }
             Activation::GeluTanh => {
-                zip(isa, gate, up, out, |g, u| {
-                    isa.mul(math::gelu_tanh(isa, g), u)
-                });
+                zip(isa, gate, up, out, |g, u| isa.mul(math::gelu_tanh(isa, g), u));
             }
         }
     }
@@ -179,9 +175,7 @@ impl Kernel for SoftCap<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        zip(isa, self.x, self.x, self.out, |x, _| {
-            math::soft_cap(isa, x, self.cap)
-        });
+        zip(isa, self.x, self.x, self.out, |x, _| math::soft_cap(isa, x, self.cap));
     }
 }
 
@@ -206,11 +200,6 @@ pub fn rms_norm(
 ) -> Result<(), PoolError> {
     each_row(pool, input.cols, out, |i, out| {
         let x = input.row(i);
-        isa.run(RmsNorm {
-            x,
-            weight,
-            eps,
-            out,
-        });
+        isa.run(RmsNorm { x, weight, eps, out });
     })
 }
