@@ -156,7 +156,12 @@ impl CpuBackend {
             Op::Embed { weight, .. } => Some(self.weights[weight.0].rows),
             _ => None,
         });
-        let checked = batch.check(embedding.unwrap_or(usize::MAX), self.n_slots);
+        // A plan for tests may use no cache, and then no pages.
+        let cache = match self.layers.is_empty() {
+            true => usize::MAX,
+            false => self.n_slots,
+        };
+        let checked = batch.check(embedding.unwrap_or(usize::MAX), cache);
         checked.map_err(BackendError::Invalid)?;
         let shape = prepared.plan.shape;
         if batch.n_tokens() > shape.n_tokens || batch.outputs.len() > shape.n_outputs {
