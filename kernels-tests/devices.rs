@@ -1,6 +1,7 @@
 //! The devices that every case runs on.
 
 use ollama_wgpu::backend::{Backend, BackendError};
+use ollama_wgpu::cpu::{CpuBackend, InstructionSet};
 
 type Open = Box<dyn Fn() -> Result<Box<dyn Backend>, BackendError>>;
 
@@ -28,7 +29,12 @@ impl Device {
 
 /// The CPU with every instruction set that this machine has.
 pub fn cpus() -> Vec<Device> {
-    Vec::new()
+    let device = |isa: InstructionSet| {
+        Device::new(format!("cpu {}", isa.name()), move || {
+            Ok(Box::new(CpuBackend::with_isa(isa, Some(2))))
+        })
+    };
+    InstructionSet::present().into_iter().map(device).collect()
 }
 
 /// Every GPU adapter that answers, software ones included, with every variant of the shaders.

@@ -29,7 +29,8 @@ struct Part {
 }
 
 impl WeightSpec {
-    /// Joins tensors of one file by rows; all must have one type and one row length. A bare name
+    /// Joins tensors of one file by rows; all must have one type and one row length. Several
+    /// vectors become one column, since biases of different lengths are joined too. A bare name
     /// is a join of one.
     ///
     /// # Errors
@@ -44,12 +45,13 @@ impl WeightSpec {
             let quant = tensor
                 .quant()
                 .ok_or_else(|| format!("tensor {name} has an unknown type"))?;
-            let cols = tensor.shape[0] as usize;
+            let is_column = names.len() > 1 && tensor.shape.len() == 1 && quant.is_float();
+            let cols = if is_column { 1 } else { tensor.shape[0] as usize };
             if *first.get_or_insert((quant, cols)) != (quant, cols) {
                 return Err(format!("tensor {name} cannot be joined to {}", names[0]));
             }
             parts.push(Part {
-                rows: tensor.shape[1..].iter().product::<u64>() as usize,
+                rows: (tensor.n_elements() / cols as u64) as usize,
                 tensor: tensor.clone(),
             });
         }

@@ -1,1 +1,162 @@
-//! See `lib.rs` for this layer's place.
+//! The command line: a client of the server over HTTP, as any other, and `serve`, which is the server.
+//!
+//! Commands, flags, texts and exit codes are Ollama's; `docs/differences-from-ollama.md` names what differs.
+
+mod answer;
+mod client;
+mod create;
+mod editor;
+mod format;
+mod list;
+mod models;
+mod print;
+mod progress;
+mod repl;
+mod run;
+mod session;
+mod show;
+mod slash;
+mod table;
+mod usage;
+
+use crate::settings::Settings;
+use anyhow::{Context, Result};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use client::Client;
+use std::future::Future;
+use std::io::{self, Write, stdout};
+use std::process::ExitCode;
+
+/// Serve and run language models on any GPU, behind Ollama's API
+#[derive(Debug, Parser)]
+#[command(
+    name = "ollama-wgpu",
+    override_usage = "ollama-wgpu [flags]\n       ollama-wgpu [command]",
+    disable_help_subcommand = false,
+    after_help = "Use \"ollama-wgpu [command] --help\" for more information about a command."
+)]
+struct Program {
+    /// Show the version of the server and of this program
+    #[arg(short = 'v', long)]
+    version: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const HOST_HELP: &str =
+    "Environment Variables:\n  OLLAMA_HOST    Address of the server (default 127.0.0.1:11434)";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a model from a Modelfile
+    #[command(override_usage = "ollama-wgpu create MODEL [flags]", after_help = HOST_HELP)]
+    Create(create::Arguments),
+    /// Show what a model is
+    #[command(override_usage = "ollama-wgpu show MODEL [flags]", after_help = HOST_HELP)]
+    Show(models::Show),
+    /// Ask a model, once or in a conversation
+    #[command(
+        override_usage = "ollama-wgpu run MODEL [PROMPT] [flags]",
+        after_help = "Environment Variables:\n  OLLAMA_HOST         Address of the server (default 127.0.0.1:11434)\n  OLLAMA_NOHISTORY    Do not keep the history of the interactive prompt"
+    )]
+    Run(run::Arguments),
+    /// Unload a model
+    #[command(override_usage = "ollama-wgpu stop MODEL [flags]", after_help = HOST_HELP)]
+    Stop(Names),
+    /// List the models of the store
+    #[command(visible_alias = "ls", override_usage = "ollama-wgpu list [PREFIX] [flags]", after_help = HOST_HELP)]
+    List(Names),
+    /// List the models in memory
+    #[command(override_usage = "ollama-wgpu ps [PREFIX] [flags]", after_help = HOST_HELP)]
+    Ps(Names),
+    /// Copy a model
+    #[command(override_usage = "ollama-wgpu cp SOURCE DESTINATION [flags]", after_help = HOST_HELP)]
+    Cp(Names),
+    /// Remove models
+    #[command(override_usage = "ollama-wgpu rm MODEL [MODEL...] [flags]", after_help = HOST_HELP)]
+    Rm(Names),
+}
+
+#[derive(Debug, clap::Args)]
+struct Names {
+    #[arg(value_name = "MODEL")]
+    names: Vec<String>,
+}
+
+/// Runs the program on the process's arguments; errors go to stderr as `Error: <message>`.
+pub fn main() -> ExitCode {
+    let mut program = Program::command();
+    program.build();
+    let parsed = program
+        .try_get_matches_from_mut(std::env::args_os())
+        .and_then(|matches| Program::from_arg_matches(&matches));
+    let done = match parsed {
+        Ok(parsed) => parsed.run(&mut program),
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => print(&error.to_string()),
+        Err(error) => Err(anyhow::anyhow!(usage::refusal(&error, &program))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be told if stderr is gone too.
+            writeln!(io::stderr(), "Error: {error:#}").ok();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Did the reader of our output go away, as `head` does?
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    cause.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+impl Program {
+    fn run(self, program: &mut clap::Command) -> Result<()> {
+        match self.command {
+            None if self.version => block_on(models::version(&client()?)),
+            None => print(&program.render_help().to_string()),
+            Some(command) => command.run(),
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> Result<()> {
+        let client = client()?;
+        block_on(async {
+            match self {
+                Command::Create(arguments) => create::create(&client, arguments).await,
+                Command::Show(arguments) => models::show(&client, arguments).await,
+                Command::Run(arguments) => run::run(&client, arguments).await,
+                Command::Stop(Names { names }) => models::stop(&client, names).await,
+                Command::List(Names { names }) => models::list(&client, names).await,
+                Command::Ps(Names { names }) => models::ps(&client, names).await,
+                Command::Cp(Names { names }) => models::cp(&client, names).await,
+                Command::Rm(Names { names }) => models::rm(&client, names).await,
+            }
+        })
+    }
+}
+
+fn client() -> Result<Client> {
+    Client::new(&Settings::from_env().host.url())
+}
+
+/// A client needs one thread; the interactive prompt waits for keys on another.
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?
+        .block_on(work)
+}
+
+/// Writes `text` to stdout.
+fn print(text: &str) -> Result<()> {
+    stdout().write_all(text.as_bytes())?;
+    stdout().flush()?;
+    Ok(())
+}

@@ -1,1 +1,144 @@
-//! See `lib.rs` for this layer's place.
+//! The CPU backend: the plan on SIMD, with weights read in place from the mapped file.
+//!
+//! All arithmetic is fixed per element, whatever the batch, the threads and the instruction set:
+//! see [`matmul`] and [`attention`].
+
+mod attention;
+mod buffer;
+mod cache;
+mod format;
+mod matmul;
+mod memory;
+mod plan;
+mod pool;
+mod rowwise;
+mod simd;
+mod top_k;
+mod weight;
+
+use crate::backend::{
+    Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, Plan, PreparedId,
+    WeightId, WeightSpec,
+};
+use buffer::Buffer;
+use cache::LayerCache;
+use plan::Prepared;
+use pool::{Pool, PoolError};
+pub use simd::InstructionSet;
+
+/// A model on the processor. It holds the cache and the activations; weights stay in the file.
+pub struct CpuBackend {
+    isa: InstructionSet,
+    pool: Pool,
+    weights: Vec<WeightSpec>,
+    /// Numbers of the weights that norms and biases use, decoded when a plan first does.
+    vectors: Vec<Option<Vec<f32>>>,
+    layers: Vec<LayerCache>,
+    n_slots: usize,
+    plans: Vec<Prepared>,
+    /// Storages of the buffers that nobody reads after a step, for all plans.
+    scratch: Vec<Buffer>,
+    /// Inputs of products whose rows are not whole spans.
+    padded: Buffer,
+}
+
+impl CpuBackend {
+    /// A backend with `n_threads`, or as many as the process may use.
+    pub fn new(n_threads: Option<usize>) -> CpuBackend {
+        CpuBackend::with_isa(InstructionSet::best(), n_threads)
+    }
+
+    /// As [`CpuBackend::new`], with an instruction set other than the fastest.
+    pub fn with_isa(isa: InstructionSet, n_threads: Option<usize>) -> CpuBackend {
+        let available = || std::thread::available_parallelism().map_or(1, usize::from);
+        CpuBackend {
+            isa,
+            pool: Pool::new(n_threads.unwrap_or_else(available)),
+            weights: Vec::new(),
+            vectors: Vec::new(),
+            layers: Vec::new(),
+            n_slots: 0,
+            plans: Vec::new(),
+            scratch: Vec::new(),
+            padded: Buffer::default(),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("CPU ({})", self.isa.name())
+    }
+
+    fn out_of_memory(&self, what: &str, bytes: u64) -> BackendError {
+        BackendError::OutOfMemory {
+            device: self.name(),
+            what: what.into(),
+            bytes,
+        }
+    }
+
+    fn pool_error(&self, what: &str, error: PoolError) -> BackendError {
+        match error {
+            PoolError::OutOfMemory(bytes) => self.out_of_memory(what, bytes),
+            PoolError::Panicked(_) => BackendError::Lost {
+                device: self.name(),
+                what: format!("{what}: {error}"),
+            },
+        }
+    }
+}
+
+impl Backend for CpuBackend {
+    fn device(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: self.name(),
+            api: "CPU".into(),
+            is_gpu: false,
+        }
+    }
+
+    fn load(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
+        self.weights.push(weight.clone());
+        self.vectors.push(None);
+        Ok(WeightId(self.weights.len() - 1))
+    }
+
+    fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
+        let bytes = cache.bytes();
+        let error = || self.out_of_memory("the key-value cache", bytes);
+        if memory::available_bytes().is_some_and(|available| bytes > available) {
+            return Err(error());
+        }
+        let layer = |&kv_dim: &usize| LayerCache::new(cache.kv_type, cache.n_pages, kv_dim);
+        let layers: Result<_, _> = cache.kv_dims.iter().map(layer).collect();
+        self.layers = layers.map_err(|buffer::OutOfMemory| error())?;
+        self.n_slots = cache.n_slots();
+        Ok(())
+    }
+
+    fn prepare(&mut self, plan: Plan) -> Result<PreparedId, BackendError> {
+        self.check_plan(&plan)?;
+        self.decode_vectors(&plan);
+        self.plans.push(Prepared::new(plan));
+        Ok(PreparedId(self.plans.len() - 1))
+    }
+
+    fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
+        self.run_plan(plan, batch)
+    }
+
+    fn read(
+        &mut self,
+        plan: PreparedId,
+        buffer: BufferId,
+        n_rows: usize,
+    ) -> Result<Vec<f32>, BackendError> {
+        let prepared = self.plans.get(plan.0);
+        let floats = prepared.and_then(|plan| plan.read(buffer, n_rows));
+        let invalid = || format!("{n_rows} rows of buffer {} cannot be read", buffer.0);
+        Ok(floats.ok_or_else(|| BackendError::Invalid(invalid()))?.to_vec())
+    }
+
+    fn decode_equals_prefill(&self) -> bool {
+        true
+    }
+}

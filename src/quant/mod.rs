@@ -4,11 +4,14 @@
 //! Layouts: `ggml-common.h` of llama.cpp. Every type here decodes as
 //! `scale * code + bias` with one scale and bias per 16 or 32 weights.
 
+pub mod device;
 mod float;
 mod k;
 mod legacy;
 #[cfg(test)]
 mod tests;
+
+pub use k::scale_min;
 
 /// Weights in a span.
 pub const SPAN: usize = 32;

@@ -1,0 +1,426 @@
+//! Recorded runs of Ollama's command line, repeated with this one: exit code, stdout and stderr.
+//!
+//! The cases of `golden/ollama/cli.jsonl` run in their order against one server. Texts are equal but for what a case
+//! calls variable, the program's own name, digests, and the amendments below, each of which
+//! `docs/differences-from-ollama.md` names.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::models;
+use crate::server::{Server, binary};
+
+const CASES: &str = include_str!("../golden/ollama/cli.jsonl");
+const DIFFERENCES: &str = include_str!("../../docs/differences-from-ollama.md");
+
+/// Cases of what this program does not do yet; the section's list of missing commands and flags covers them.
+const LEFT_OUT: [&str; 10] = [
+    "help-pull",
+    "help-push",
+    "pull-unreachable",
+    "pull-invalid",
+    "push-unknown",
+    "run-unknown-model-unreachable-registry",
+    "create-unknown-quantize",
+    "run-embedding-model",
+    "run-embedding-model-dimensions",
+    "run-embedding-model-no-text",
+];
+
+/// Where this command line says something else on purpose: in the recorded text, the first becomes the second.
+const AMENDMENTS: [(&str, &str, &str); 7] = [
+    ("show-verbose", "1.34515008e+08    ", "134515008         "),
+    (
+        "create-missing-modelfile",
+        "gathering model components\nError: no Modelfile or safetensors files found",
+        "Error: cannot read the Modelfile nope: No such file or directory (os error 2)",
+    ),
+    (
+        "create-missingfile",
+        "400 Bad Request: invalid model name",
+        "FROM ./nope.gguf: there is no file $PWD/nope.gguf; \
+         give the path of a GGUF file, relative to the Modelfile, or a model's name",
+    ),
+    (
+        "no-server-list",
+        "ollama server,",
+        "ollama server at http://127.0.0.1:1,",
+    ),
+    ("no-server-version", "Ollama instance", "ollama instance"),
+    (
+        "serve-port-in-use",
+        "already in use",
+        "already in use; stop the server that runs there, or set OLLAMA_HOST to another address",
+    ),
+    (
+        "serve-bad-origins",
+        "panic: bad origin: origins must contain '*' or include http://,https://,chrome-extension://,\
+         safari-extension://,moz-extension://,ms-browser-extension://",
+        "Error: OLLAMA_ORIGINS entry \"example.com\" is not an origin: \
+         give a scheme (such as https://) or one *",
+    ),
+];
+
+/// What the recorded help offers and this program does not.
+const NOT_OFFERED: [&str; 22] = [
+    "pull",
+    "push",
+    "signin",
+    "signout",
+    "--draft-quantize",
+    "--experimental",
+    "--quantize",
+    "--dimensions",
+    "--insecure",
+    "--truncate",
+    "help --nowordwrap",
+    "help --verbose",
+    "OLLAMA_EDITOR",
+    "OLLAMA_MAX_TRANSFER_STREAMS",
+    "OLLAMA_SCHED_SPREAD",
+    "OLLAMA_FLASH_ATTENTION",
+    "OLLAMA_LLM_LIBRARY",
+    "OLLAMA_GPU_OVERHEAD",
+    "OLLAMA_IGPU_ENABLE",
+    "OLLAMA_LOAD_TIMEOUT",
+    "LLAMA_ARG_FIT",
+    "LLAMA_ARG_FIT_TARGET",
+];
+
+/// The Modelfiles of the recording; each of the bad ones holds the mistake of its name.
+const MODELFILES: [(&str, &str); 12] = [
+    (
+        "ok",
+        "FROM smollm2\nSYSTEM You are brief.\nPARAMETER temperature 0\nPARAMETER num_predict 3\n",
+    ),
+    ("badcmd", "FROM smollm2\nBOGUS x\n"),
+    ("nofrom", "SYSTEM x\n"),
+    ("badparam", "FROM smollm2\nPARAMETER bogus 1\n"),
+    ("badint", "FROM smollm2\nPARAMETER num_ctx abc\n"),
+    ("badfloat", "FROM smollm2\nPARAMETER temperature hot\n"),
+    ("badrole", "FROM smollm2\nMESSAGE robot hi\n"),
+    ("openquote", "FROM smollm2\nSYSTEM \"never closed\n"),
+    ("missingfile", "FROM ./nope.gguf\n"),
+    ("adapter", "FROM smollm2\nADAPTER ./nope.gguf\n"),
+    ("requires", "FROM smollm2\nREQUIRES soon\n"),
+    ("deprecated", "FROM smollm2\nPARAMETER mirostat 1\n"),
+];
+
+/// What one run gave.
+#[derive(Debug)]
+struct Run {
+    exit: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// The server under test, and the folder that the runs start in.
+struct Setting {
+    server: Server,
+    folder: tempfile::TempDir,
+}
+
+impl Setting {
+    async fn new() -> Setting {
+        let server = Server::start(&[]);
+        let smollm2 = models::path("smollm2-135m-instruct-q4_1.gguf");
+        server.create("smollm2", &smollm2);
+        for name in ["minilm", "gemma", "qwen-coder"] {
+            let copy = json!({ "source": "smollm2", "destination": name });
+            let copied = server.post("/api/copy", &copy).await;
+            assert_eq!(copied.status, 200, "{}", copied.text);
+        }
+        let setting = Setting {
+            server,
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        };
+        for (name, text) in MODELFILES {
+            setting.write(name, text);
+        }
+        // The value is missing, so the next line is where the reader stands.
+        setting.write("emptyvalue", "FROM smollm2\nSYSTEM\nPARAMETER seed 1\n");
+        let tiny = models::path("tiny/tiny-llama.gguf");
+        setting.write("gguf", &format!("FROM {}\n", tiny.display()));
+        setting
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(format!("Modelfile.{name}"));
+        std::fs::write(path, text).expect("a Modelfile");
+    }
+
+    fn run(&self, case: &Value) -> Run {
+        let strings = |value: &Value| -> Vec<String> {
+            let items = value.as_array().into_iter().flatten();
+            items.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let mut command = binary();
+        command
+            .args(&strings(&case["argv"])[1..])
+            .current_dir(self.folder.path())
+            .env("HOME", self.server.home.path())
+            .env("OLLAMA_HOST", &self.server.address)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for (name, value) in case["env"].as_object().into_iter().flatten() {
+            command.env(name, self.filled_in(value.as_str().unwrap_or_default()));
+        }
+        let mut child = command.spawn().expect("the program starts");
+        let stdin = case["stdin"].as_str().unwrap_or_default().as_bytes();
+        let mut pipe = child.stdin.take().expect("a pipe");
+        // Commands that read nothing may have ended already.
+        pipe.write_all(stdin).ok();
+        drop(pipe);
+        let output = child.wait_with_output().expect("the program ends");
+        Run {
+            exit: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// A recorded text with this server's own port and folders.
+    fn filled_in(&self, text: &str) -> String {
+        let (_, port) = self.server.address.rsplit_once(':').expect("a port");
+        let models = self.server.home.path().join("models");
+        // The program sees its folder without links on the way.
+        let folder = std::fs::canonicalize(self.folder.path()).expect("the folder");
+        text.replace("$PORT", port)
+            .replace("$OLLAMA_MODELS", &models.display().to_string())
+            .replace("$PWD", &folder.display().to_string())
+    }
+
+    /// What the recording did before some of its cases.
+    fn prepare(&self, name: &str) {
+        let run = |words: &[&str]| {
+            let run = self.run(&json!({ "argv": words, "stdin": "" }));
+            assert_eq!(run.exit, Some(0), "before {name}: {run:?}");
+        };
+        match name {
+            "ps-loaded" => run(&["ollama", "run", "smollm2", ""]),
+            "ps-loaded-forever" => run(&["ollama", "run", "smollm2", "--keepalive", "-1s", ""]),
+            "rm-two-second-unknown" => run(&["ollama", "cp", "cli1", "cli2"]),
+            _ => {}
+        }
+    }
+}
+
+/// Replaces what differs from run to run and from program to program.
+fn masked(text: &str) -> String {
+    let text = text.replace("ollama-wgpu", "ollama");
+    let mut masked = String::new();
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find("sha256") {
+        let end = at + "sha256:".len();
+        masked += &rest[..at];
+        masked += "sha256:HEX";
+        rest = rest[end.min(rest.len())..].trim_start_matches(|c: char| c.is_ascii_hexdigit());
+    }
+    masked + rest
+}
+
+/// Words of a table or of timings, without the cells that vary.
+fn cells(text: &str, keep: fn(&str) -> bool) -> Vec<Vec<String>> {
+    let line = |line: &str| {
+        let cells = line.split("  ").map(str::trim);
+        let cells = cells.filter(|cell| !cell.is_empty() && keep(cell));
+        cells.map(str::to_owned).collect()
+    };
+    let mut lines: Vec<Vec<String>> = text.lines().map(line).collect();
+    // The header stays first; models of one second come in any order.
+    if let Some(rows) = lines.get_mut(1..) {
+        rows.sort();
+    }
+    lines
+}
+
+/// A list's names, headers and what is the same for every model.
+fn is_steady(cell: &str) -> bool {
+    let is_id = cell.len() == 12 && cell.bytes().all(|b| b.is_ascii_hexdigit());
+    !is_id && !cell.ends_with(" ago") && !cell.ends_with("MB") && !cell.ends_with(" from now")
+}
+
+fn is_label(cell: &str) -> bool {
+    cell.ends_with(':')
+}
+
+/// What is wrong with a run, one line each.
+fn faults(case: &Value, expected: &Run, found: &Run) -> Vec<String> {
+    let name = case["name"].as_str().unwrap_or_default();
+    let variable = case["variable"].as_str().unwrap_or_default();
+    let mut faults = Vec::new();
+    let mut check = |what: &str, expected: String, found: String| {
+        if expected != found {
+            faults.push(format!("{what}: expected {expected:?}, found {found:?}"));
+        }
+    };
+    check(
+        "exit",
+        format!("{:?}", expected.exit),
+        format!("{:?}", found.exit),
+    );
+    let table = |text: &str| format!("{:#?}", cells(text, is_steady));
+    let labels = |text: &str| {
+        let lines = text.lines().map(|line| line.split_inclusive(':').next());
+        format!("{:?}", lines.collect::<Vec<_>>())
+    };
+    let ends = |text: &str| {
+        let lines: Vec<_> = text.lines().collect();
+        format!(
+            "{:?} ... {:?}",
+            lines.first(),
+            lines.iter().rev().take(2).collect::<Vec<_>>()
+        )
+    };
+    let prose = |text: &str| {
+        format!(
+            "{} text and two line feeds",
+            text.trim().is_empty() || !text.ends_with("\n\n")
+        )
+    };
+    let (out, err) = (
+        (masked(&expected.stdout), masked(&found.stdout)),
+        (masked(&expected.stderr), masked(&found.stderr)),
+    );
+    if variable.contains("generated text") {
+        check("stdout", prose(&out.0), prose(&out.1));
+    } else if variable.contains("MODIFIED")
+        || variable.contains("as list")
+        || variable.contains("ID, SIZE")
+    {
+        check("stdout", table(&out.0), table(&out.1));
+    } else if variable == "version number" {
+        let version = env!("CARGO_PKG_VERSION");
+        check("stdout", out.0.replace("0.0.0", version), out.1);
+    } else if let Some((head, _)) = out.0.split_once("\n... ") {
+        let n_lines = head.lines().count();
+        let found: Vec<_> = out.1.lines().take(n_lines).collect();
+        check("stdout", head.to_owned(), found.join("\n"));
+    } else {
+        check("stdout", out.0, out.1);
+    }
+    if variable.contains("all numbers") {
+        check("stderr", labels(&err.0), labels(&err.1));
+    } else if variable.contains("progress lines") {
+        check("stderr", ends(&err.0), ends(&err.1));
+    } else if name.starts_with("serve-") {
+        let last = err.1.lines().last().unwrap_or_default();
+        check("stderr", err.0.trim_end().to_owned(), last.to_owned());
+    } else {
+        check("stderr", err.0, err.1);
+    }
+    faults
+}
+
+/// Help is compared by its facts: usage, commands, flags, variables.
+fn missing_facts(case: &Value, found: &Run) -> Vec<String> {
+    let name = case["name"].as_str().unwrap_or_default();
+    let command = name.strip_prefix("help-").unwrap_or(name);
+    let notes = &case["notes"];
+    let text = masked(&found.stdout);
+    let mut facts: Vec<String> = Vec::new();
+    for list in ["usage", "commands", "environment"] {
+        let items = notes[list].as_array().into_iter().flatten();
+        facts.extend(items.filter_map(Value::as_str).map(str::to_owned));
+    }
+    for flag in notes["flags"].as_array().into_iter().flatten() {
+        let (long, short) = (flag["flag"].as_str(), flag["short"].as_str());
+        let short = short.map(|short| format!("{short}, "));
+        facts.push(format!(
+            "{}{}",
+            short.unwrap_or_default(),
+            long.unwrap_or_default()
+        ));
+    }
+    let is_offered = |fact: &String| {
+        let flag = fact.rsplit(' ').next().unwrap_or_default();
+        let here = format!("{command} {flag}");
+        !NOT_OFFERED.contains(&flag) && !NOT_OFFERED.contains(&here.as_str())
+    };
+    let missing = facts
+        .into_iter()
+        .filter(is_offered)
+        .filter(|fact| !text.contains(fact.as_str()));
+    missing.map(|fact| format!("help lacks {fact:?}")).collect()
+}
+
+#[tokio::test]
+async fn recorded_runs_of_the_command_line() {
+    let setting = Setting::new().await;
+    let cases = CASES
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("a case"));
+    let mut failures = Vec::new();
+    let mut n_run = 0;
+    for mut case in cases {
+        let name = case["name"].as_str().expect("a name").to_owned();
+        if LEFT_OUT.contains(&name.as_str()) {
+            continue;
+        }
+        let mut expected = Run {
+            exit: case["exit"].as_i64().map(|exit| exit as i32),
+            stdout: case["stdout"].as_str().unwrap_or_default().to_owned(),
+            stderr: case["stderr"].as_str().unwrap_or_default().to_owned(),
+        };
+        for (_, from, to) in AMENDMENTS.iter().filter(|(amended, ..)| *amended == name) {
+            expected.stdout = expected.stdout.replace(from, to);
+            expected.stderr = expected.stderr.replace(from, to);
+        }
+        if name == "serve-bad-origins" {
+            // Two is the exit code of a Go panic.
+            expected.exit = Some(1);
+            case["env"]["OLLAMA_HOST"] = "127.0.0.1:0".into();
+        }
+        expected.stdout = setting.filled_in(&expected.stdout);
+        expected.stderr = setting.filled_in(&expected.stderr);
+        setting.prepare(&name);
+        let found = setting.run(&case);
+        let faults = if case["stream"].is_string() {
+            missing_facts(&case, &found)
+        } else {
+            faults(&case, &expected, &found)
+        };
+        n_run += 1;
+        if !faults.is_empty() {
+            failures.push(format!("{name}:\n    {}", faults.join("\n    ")));
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of {n_run} runs differ:\n{}\n{}",
+        failures.len(),
+        failures.join("\n"),
+        setting.server.log()
+    );
+    assert!(n_run > 70, "only {n_run} cases were run");
+}
+
+#[test]
+fn differences_are_documented() {
+    let names = LEFT_OUT
+        .iter()
+        .chain(AMENDMENTS.iter().map(|(name, ..)| name));
+    let missing: Vec<_> = names
+        .chain(&NOT_OFFERED)
+        .filter(|name| !DIFFERENCES.contains(&format!("`{name}`")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "not in docs/differences-from-ollama.md: {missing:?}"
+    );
+    for (name, from, _) in AMENDMENTS {
+        let case = CASES
+            .lines()
+            .find(|line| line.contains(&format!("\"name\": {name:?}")));
+        let case: Value = serde_json::from_str(case.expect(name)).expect("a case");
+        let recorded = [&case["stdout"], &case["stderr"]];
+        let applies = recorded
+            .iter()
+            .any(|text| text.as_str().unwrap_or_default().contains(from));
+        assert!(applies, "the amendment of {name} changes nothing");
+    }
+}

@@ -1,0 +1,284 @@
+//! The HTTP client: requests, streams of JSON lines, and errors as the user reads them.
+
+use crate::api;
+use anyhow::{Context, Result, bail};
+use reqwest::{Method, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+/// Longest line of a stream and longest text of an error: far above anything the server writes.
+const MAX_LINE_BYTES: usize = 16 << 20;
+/// Longest plain reply: `show --verbose` of a model with 262,144 tokens takes some 10 MB.
+const MAX_REPLY_BYTES: usize = 256 << 20;
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "could not connect to ollama-wgpu server at {url}, run 'ollama-wgpu serve' to start it"
+    )]
+    NoServer { url: String },
+    #[error("https servers are not supported by this command line: {url}")]
+    Https { url: String },
+    /// The server said no; `text` is what the user reads.
+    #[error("{text}")]
+    Refused { status: StatusCode, text: String },
+    /// A stream's last line.
+    #[error("{0}")]
+    Broken(String),
+    #[error("{url}: {cause}")]
+    Transport { url: String, cause: String },
+    #[error("{url}: the server's answer is longer than {limit} bytes")]
+    TooLong { url: String, limit: usize },
+    #[error("{url}: not an answer of an ollama server: {cause}")]
+    NotOurs { url: String, cause: String },
+}
+
+impl Error {
+    /// Did the server answer that there is no such thing?
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Error::Refused { status, .. } if *status == StatusCode::NOT_FOUND)
+    }
+}
+
+/// A server at one address.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    /// Scheme, host, port and path prefix, without a slash at its end.
+    base: String,
+}
+
+impl Client {
+    /// A client of the server at `base`; nothing is sent yet. The server is never behind the proxies of the
+    /// environment: those are for registry traffic.
+    pub fn new(base: &str) -> Result<Client> {
+        if base.starts_with("https://") {
+            bail!(Error::Https {
+                url: base.to_owned()
+            });
+        }
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("ollama-wgpu/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(10))
+            .no_proxy()
+            .build()
+            .context("cannot make an HTTP client")?;
+        Ok(Client {
+            http,
+            base: base.trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// Fails when no server answers.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.send(self.request(Method::HEAD, "/")).await?;
+        Ok(())
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let response = self.send(self.request(Method::GET, path)).await?;
+        self.read(accepted(response).await?).await
+    }
+
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let request = self.request(Method::POST, path).json(body);
+        let response = accepted(self.send(request).await?).await?;
+        self.read(response).await
+    }
+
+    /// A request whose answer has no body.
+    pub async fn command(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<(), Error> {
+        let response = self.send(self.request(method, path).json(body)).await?;
+        accepted(response).await.map(drop)
+    }
+
+    /// A request answered by JSON lines. A refusal's text begins with the status, as Ollama prints it.
+    pub async fn stream<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Lines<T>, Error> {
+        let request = self.request(Method::POST, path).json(body);
+        let response = accepted(self.send(request).await?).await;
+        match response {
+            Ok(response) => Ok(Lines::new(response)),
+            Err(Error::Refused { status, text }) => Err(Error::Refused {
+                status,
+                text: format!("{status}: {text}"),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Does the server have the blob `digest` (`sha256:<hex>`)?
+    pub async fn has_blob(&self, digest: &str) -> Result<bool, Error> {
+        let path = format!("/api/blobs/{digest}");
+        match accepted(self.send(self.request(Method::HEAD, &path)).await?).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Uploads a blob of `bytes` bytes.
+    pub async fn put_blob(
+        &self,
+        digest: &str,
+        bytes: u64,
+        body: reqwest::Body,
+    ) -> Result<(), Error> {
+        let request = self
+            .request(Method::POST, &format!("/api/blobs/{digest}"))
+            .header(reqwest::header::CONTENT_LENGTH, bytes)
+            .body(body);
+        accepted(self.send(request).await?).await.map(drop)
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Error> {
+        request.send().await.map_err(|error| {
+            if error.is_connect() {
+                Error::NoServer {
+                    url: self.base.clone(),
+                }
+            } else {
+                transport(&error, &self.base)
+            }
+        })
+    }
+
+    async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, Error> {
+        let url = response.url().to_string();
+        let body = body(response, MAX_REPLY_BYTES).await?;
+        serde_json::from_slice(&body).map_err(|error| Error::NotOurs {
+            url,
+            cause: error.to_string(),
+        })
+    }
+}
+
+/// The response if its status is a success, else the error in its body.
+async fn accepted(response: Response) -> Result<Response, Error> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = body(response, MAX_LINE_BYTES).await?;
+    let text = match serde_json::from_slice::<api::ErrorReply>(&body) {
+        Ok(reply) if !reply.error.is_empty() => reply.error,
+        _ => status.to_string(),
+    };
+    Err(Error::Refused { status, text })
+}
+
+async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>, Error> {
+    let url = response.url().to_string();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| transport(&e, &url))? {
+        if body.len() + chunk.len() > limit {
+            return Err(Error::TooLong { url, limit });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// A failure on the way, with its innermost cause: the outer ones only say that sending failed.
+fn transport(error: &reqwest::Error, url: &str) -> Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Error::Transport {
+        url: url.to_owned(),
+        cause: cause.to_string(),
+    }
+}
+
+/// The JSON lines of one streamed answer.
+pub struct Lines<T> {
+    response: Response,
+    /// Bytes of the line that is not whole yet; the first `searched` of them hold no line feed.
+    pending: Vec<u8>,
+    searched: usize,
+    kind: PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Lines<T> {
+    fn new(response: Response) -> Lines<T> {
+        Lines {
+            response,
+            pending: Vec::new(),
+            searched: 0,
+            kind: PhantomData,
+        }
+    }
+
+    /// The next object, or `None` at the end; an error line is an [`Error::Broken`].
+    pub async fn next(&mut self) -> Result<Option<T>, Error> {
+        while let Some(line) = self.line().await? {
+            if !line.trim_ascii().is_empty() {
+                return self.parse(&line).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn line(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        loop {
+            let found = self.pending[self.searched..]
+                .iter()
+                .position(|&b| b == b'\n');
+            if let Some(at) = found {
+                let rest = self.pending.split_off(self.searched + at + 1);
+                self.searched = 0;
+                return Ok(Some(std::mem::replace(&mut self.pending, rest)));
+            }
+            self.searched = self.pending.len();
+            let url = self.response.url().as_str();
+            if self.searched > MAX_LINE_BYTES {
+                return Err(Error::TooLong {
+                    url: url.to_owned(),
+                    limit: MAX_LINE_BYTES,
+                });
+            }
+            let chunk = self.response.chunk().await;
+            match chunk.map_err(|e| transport(&e, self.response.url().as_str()))? {
+                Some(chunk) => self.pending.extend_from_slice(&chunk),
+                None if self.pending.is_empty() => return Ok(None),
+                None => {
+                    self.searched = 0;
+                    return Ok(Some(std::mem::take(&mut self.pending)));
+                }
+            }
+        }
+    }
+
+    fn parse(&self, line: &[u8]) -> Result<T, Error> {
+        let not_ours = |error: serde_json::Error| Error::NotOurs {
+            url: self.response.url().to_string(),
+            cause: error.to_string(),
+        };
+        let value: Value = serde_json::from_slice(line).map_err(not_ours)?;
+        match value.get("error") {
+            Some(Value::String(text)) => Err(Error::Broken(text.clone())),
+            _ => serde_json::from_value(value).map_err(not_ours),
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! `create`: a Modelfile becomes a request; the files it names are uploaded as blobs.
+
+use super::client::Client;
+use super::progress::Steps;
+use super::usage;
+use crate::api::{CreateRequest, Progress};
+use crate::store::ModelName;
+use crate::store::modelfile::{self, Command, Plan};
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio_stream::StreamExt;
+use tokio_util::io::ReaderStream;
+
+/// Longer ones are not Modelfiles but, most likely, weights.
+const MAX_MODELFILE_BYTES: u64 = 16 << 20;
+const UPLOAD_CHUNK_BYTES: usize = 256 << 10;
+
+/// The arguments of `create`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[arg(value_name = "MODEL")]
+    names: Vec<String>,
+    /// The Modelfile (default ./Modelfile; without one, the GGUF files of this folder)
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub async fn create(client: &Client, arguments: Arguments) -> Result<()> {
+    let [name] = usage::exactly(arguments.names)?;
+    if ModelName::parse(&name).is_err() {
+        bail!("invalid model name: {name}");
+    }
+    let (commands, folder) = read(arguments.file.as_deref())?;
+    client.check().await?;
+    let mut steps = Steps::new();
+    steps.step("gathering model components");
+    let plan = modelfile::plan(commands)?;
+    for parameter in &plan.deprecated {
+        writeln!(io::stdout(), "warning: parameter {parameter} is deprecated")?;
+    }
+    let mut request = gather(client, plan, &folder, &mut steps).await?;
+    request.model = name;
+    follow(client, &request, &mut steps).await
+}
+
+/// Sends a create request and shows its progress.
+pub async fn send(client: &Client, request: &CreateRequest) -> Result<()> {
+    follow(client, request, &mut Steps::new()).await
+}
+
+async fn follow(client: &Client, request: &CreateRequest, steps: &mut Steps) -> Result<()> {
+    let mut replies = client.stream::<Progress>("/api/create", request).await?;
+    while let Some(progress) = replies.next().await? {
+        if progress.total > 0 {
+            steps.bytes(&progress.status, progress.completed, progress.total);
+        } else {
+            steps.step(&progress.status);
+        }
+    }
+    Ok(())
+}
+
+/// The Modelfile's commands, and the folder that its paths start from. Without a Modelfile, the folder itself is
+/// the model.
+fn read(file: Option<&Path>) -> Result<(Vec<Command>, PathBuf)> {
+    let path = file.unwrap_or(Path::new("Modelfile"));
+    if file.is_none() && !path.exists() {
+        return Ok((vec![Command::From(".".to_owned())], PathBuf::from(".")));
+    }
+    let cannot_read = || format!("cannot read the Modelfile {}", path.display());
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_MODELFILE_BYTES + 1).read_to_end(&mut text))
+        .with_context(cannot_read)?;
+    if text.len() as u64 > MAX_MODELFILE_BYTES || text.starts_with(b"GGUF") {
+        bail!(
+            "{} is not a Modelfile; to use weights, write a Modelfile with the line FROM {0}",
+            path.display()
+        );
+    }
+    let folder = fs::canonicalize(path).with_context(cannot_read)?;
+    let folder = folder.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok((modelfile::parse(&text)?, folder))
+}
+
+/// Uploads what the plan names and fills the request's sources.
+async fn gather(
+    client: &Client,
+    plan: Plan,
+    folder: &Path,
+    steps: &mut Steps,
+) -> Result<CreateRequest> {
+    let mut request = plan.request;
+    let mut files = Vec::new();
+    for text in &plan.from {
+        match source(text, folder)? {
+            Source::Model(name) => request.from = name,
+            Source::Files(paths) => files.extend(paths),
+        }
+    }
+    let adapters = existing(plan.adapter.iter(), folder)?;
+    let draft = existing(plan.draft.iter(), folder)?;
+    if !files.is_empty() {
+        request.files = Some(upload_all(client, &files, steps).await?);
+    }
+    request.adapters = upload_all(client, &adapters, steps).await?;
+    request.draft_files = upload_all(client, &draft, steps).await?;
+    Ok(request)
+}
+
+/// What follows FROM.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    Model(String),
+    Files(Vec<PathBuf>),
+}
+
+/// An existing file or folder, else a model's name. Text that can only be a path is an error that says so.
+fn source(text: &str, folder: &Path) -> Result<Source> {
+    let path = resolve(text, folder);
+    if path.is_dir() {
+        return weights(&path).map(Source::Files);
+    }
+    if path.exists() {
+        return Ok(Source::Files(vec![path]));
+    }
+    let is_path = text.starts_with(['/', '.', '~', '\\']) || text.ends_with(".gguf");
+    if is_path {
+        bail!(
+            "FROM {text}: there is no file {}; give the path of a GGUF file, relative to the Modelfile, or a model's name",
+            path.display()
+        );
+    }
+    Ok(Source::Model(text.to_owned()))
+}
+
+/// `path` from the Modelfile's folder, with `~` as the home folder.
+fn resolve(text: &str, folder: &Path) -> PathBuf {
+    let home = text
+        .strip_prefix("~")
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    match (home, std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
+        // Without the `.` parts, which would only clutter messages.
+        _ => folder.join(text).components().collect(),
+    }
+}
+
+/// The GGUF files of a folder, by name.
+fn weights(folder: &Path) -> Result<Vec<PathBuf>> {
+    let cannot_read = || format!("cannot read the folder {}", folder.display());
+    let entries = fs::read_dir(folder).with_context(cannot_read)?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let paths: Vec<PathBuf> = paths.collect::<io::Result<_>>().with_context(cannot_read)?;
+    let ending = |ending: &'static str| {
+        let matches = move |path: &&PathBuf| path.extension().is_some_and(|e| e == ending);
+        let mut found: Vec<_> = paths.iter().filter(matches).cloned().collect();
+        found.sort();
+        found
+    };
+    let found = ending("gguf");
+    if found.is_empty() && !ending("safetensors").is_empty() {
+        bail!(
+            "{} holds safetensors files, which cannot be imported; convert the model to GGUF first",
+            folder.display()
+        );
+    }
+    if found.is_empty() {
+        bail!(
+            "no Modelfile or GGUF files found in {}; give a Modelfile with -f",
+            folder.display()
+        );
+    }
+    Ok(found)
+}
+
+fn existing<'a>(paths: impl Iterator<Item = &'a String>, folder: &Path) -> Result<Vec<PathBuf>> {
+    paths
+        .map(|text| {
+            let path = resolve(text, folder);
+            if !path.exists() {
+                bail!("stat {}: no such file or directory", path.display());
+            }
+            Ok(path)
+        })
+        .collect()
+}
+
+/// Uploads files the server lacks. Returns name to digest, the names relative to the files' common folder.
+async fn upload_all(
+    client: &Client,
+    paths: &[PathBuf],
+    steps: &mut Steps,
+) -> Result<BTreeMap<String, String>> {
+    let mut files = BTreeMap::new();
+    for (path, name) in paths.iter().zip(names(paths)) {
+        let hashed = path.clone();
+        let digest = tokio::task::spawn_blocking(move || digest(&hashed))
+            .await
+            .context("hashing stopped")?
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        upload(client, path, &digest, steps).await?;
+        files.insert(name, digest);
+    }
+    Ok(files)
+}
+
+/// What the paths are called: the base name, or the path below the folder that all share.
+fn names(paths: &[PathBuf]) -> Vec<String> {
+    let mut common = paths.first().and_then(|path| path.parent());
+    while let Some(folder) = common {
+        if paths.iter().all(|path| path.starts_with(folder)) {
+            break;
+        }
+        common = folder.parent();
+    }
+    let common = common.unwrap_or(Path::new(""));
+    let name = |path: &PathBuf| {
+        let name = path.strip_prefix(common).unwrap_or(path);
+        name.to_string_lossy().replace('\\', "/")
+    };
+    paths.iter().map(name).collect()
+}
+
+fn digest(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(format!("sha256:{}", hex::encode(hasher.finalize()))),
+            n => hasher.update(&chunk[..n]),
+        }
+    }
+}
+
+async fn upload(client: &Client, path: &Path, digest: &str, steps: &mut Steps) -> Result<()> {
+    if client.has_blob(digest).await? {
+        return Ok(());
+    }
+    let cannot_read = || format!("cannot read {}", path.display());
+    let file = tokio::fs::File::open(path)
+        .await
+        .with_context(cannot_read)?;
+    let total = file.metadata().await.with_context(cannot_read)?.len();
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&sent);
+    let chunks = ReaderStream::with_capacity(file, UPLOAD_CHUNK_BYTES).map(move |chunk| {
+        let bytes = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        counter.fetch_add(bytes, Ordering::Relaxed);
+        chunk
+    });
+    let upload = client.put_blob(digest, total, reqwest::Body::wrap_stream(chunks));
+    let mut upload = std::pin::pin!(upload);
+    let mut redraw = tokio::time::interval(Duration::from_millis(100));
+    let status = format!("copying file {digest}");
+    loop {
+        tokio::select! {
+            done = &mut upload => {
+                done?;
+                steps.bytes(&status, total, total);
+                return Ok(());
+            }
+            _ = redraw.tick() => {
+                // The last bytes are shown as done when the server says so.
+                let sent = sent.load(Ordering::Relaxed).min(total.saturating_sub(1));
+                steps.bytes(&status, sent, total);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_is_a_path_if_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a.gguf"), "x").unwrap();
+        fs::write(at("llama3"), "x").unwrap();
+        let source = |text| source(text, folder.path());
+        assert_eq!(
+            source("./a.gguf").unwrap(),
+            Source::Files(vec![at("a.gguf")])
+        );
+        assert_eq!(source("llama3").unwrap(), Source::Files(vec![at("llama3")]));
+        assert_eq!(source("qwen3").unwrap(), Source::Model("qwen3".into()));
+        assert_eq!(source(".").unwrap(), Source::Files(vec![at("a.gguf")]));
+        for missing in ["./nope.gguf", "nope.gguf", "/nope", "~/nope-nope"] {
+            let error = source(missing).unwrap_err().to_string();
+            assert!(error.contains(missing) && error.contains("GGUF"), "{error}");
+        }
+    }
+
+    #[test]
+    fn folders_without_gguf_say_what_they_lack() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = || weights(folder.path()).unwrap_err().to_string();
+        assert!(
+            error().contains("no Modelfile or GGUF files"),
+            "{}",
+            error()
+        );
+        fs::write(folder.path().join("model.safetensors"), "x").unwrap();
+        assert!(error().contains("convert"), "{}", error());
+    }
+
+    #[test]
+    fn weights_are_no_modelfile() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.gguf");
+        fs::write(&path, b"GGUF\x03\0\0\0").unwrap();
+        let error = read(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("FROM"), "{error}");
+        let error = format!("{:#}", read(Some(Path::new("/nope"))).unwrap_err());
+        assert!(error.contains("cannot read the Modelfile /nope"), "{error}");
+    }
+
+    #[test]
+    fn files_are_named_below_their_common_folder() {
+        let names = |paths: &[&str]| names(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(names(&["/m/a.gguf"]), ["a.gguf"]);
+        assert_eq!(names(&["/m/a.gguf", "/m/x/b.gguf"]), ["a.gguf", "x/b.gguf"]);
+        assert_eq!(names(&["/m/a.gguf", "/n/b.gguf"]), ["m/a.gguf", "n/b.gguf"]);
+    }
+
+    #[test]
+    fn digests_are_sha256() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        fs::write(&path, "abc").unwrap();
+        assert_eq!(
+            digest(&path).unwrap(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+}

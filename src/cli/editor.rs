@@ -1,0 +1,150 @@
+//! The line editor of the interactive prompt, with the history of earlier sessions.
+
+use anyhow::{Context as _, Result};
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::{Hint, Hinter};
+use rustyline::history::{History as _, MemHistory, SearchDirection};
+use rustyline::validate::Validator;
+use rustyline::{Cmd, Config, Context, Editor, Helper, KeyEvent};
+use std::borrow::Cow;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Lines kept from session to session.
+const MAX_HISTORY: usize = 100;
+
+/// What the user did at a prompt.
+pub enum Input {
+    Line(String),
+    /// Ctrl-C.
+    Interrupted,
+    /// Ctrl-D on an empty line, or the end of the input.
+    End,
+}
+
+/// Reads lines with editing keys; the up and down keys recall earlier ones.
+pub struct LineEditor {
+    editor: Editor<Placeholder, MemHistory>,
+    /// Where the history is kept; `None` when it is not.
+    file: Option<PathBuf>,
+}
+
+impl LineEditor {
+    /// An editor whose history lies in `file`, if any. A history that cannot be read is an empty one.
+    pub fn new(file: Option<PathBuf>) -> Result<LineEditor> {
+        let config = Config::builder()
+            .max_history_size(MAX_HISTORY)?
+            .auto_add_history(false)
+            .build();
+        let history = MemHistory::with_config(&config);
+        let mut editor =
+            Editor::with_history(config, history).context("cannot use the terminal")?;
+        editor.set_helper(Some(Placeholder));
+        editor.bind_sequence(KeyEvent::ctrl('J'), Cmd::Newline);
+        let text = file.as_deref().map(fs::read_to_string);
+        for line in text.and_then(Result::ok).unwrap_or_default().lines() {
+            editor.add_history_entry(line)?;
+        }
+        Ok(LineEditor { editor, file })
+    }
+
+    /// Waits for a line. Blocks the thread.
+    pub fn read(&mut self, prompt: &str) -> Result<Input> {
+        match self.editor.readline(prompt) {
+            Ok(line) => Ok(Input::Line(line)),
+            Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
+            Err(ReadlineError::Eof) => Ok(Input::End),
+            Err(error) => Err(error).context("cannot read from the terminal"),
+        }
+    }
+
+    /// Adds what was typed to the history, and to its file where one is kept.
+    pub fn remember(&mut self, line: &str) -> Result<()> {
+        for line in line.lines().filter(|line| !line.trim().is_empty()) {
+            self.editor.add_history_entry(line)?;
+        }
+        match &self.file {
+            Some(file) => save(self.editor.history(), file)
+                .with_context(|| format!("cannot save the prompt history to {}", file.display())),
+            None => Ok(()),
+        }
+    }
+
+    /// From now on, keeps the history in `file`, or only in memory.
+    pub fn keep_history(&mut self, file: Option<PathBuf>) {
+        self.file = file;
+    }
+}
+
+/// Prompts can be private: the file is the user's alone.
+fn save(history: &MemHistory, file: &Path) -> Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+    for index in 0..history.len() {
+        if let Some(line) = history.get(index, SearchDirection::Forward)? {
+            writeln!(new, "{}", line.entry)?;
+        }
+    }
+    new.persist(file)?;
+    Ok(())
+}
+
+/// The grey text on an empty line.
+struct Placeholder;
+
+struct Grey;
+
+impl Hint for Grey {
+    fn display(&self) -> &str {
+        "Send a message (/? for help)"
+    }
+
+    fn completion(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Helper for Placeholder {}
+impl Validator for Placeholder {}
+
+impl Completer for Placeholder {
+    type Candidate = String;
+}
+
+impl Hinter for Placeholder {
+    type Hint = Grey;
+
+    fn hint(&self, line: &str, _pos: usize, _context: &Context<'_>) -> Option<Grey> {
+        line.is_empty().then_some(Grey)
+    }
+}
+
+impl Highlighter for Placeholder {
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        Cow::Owned(format!("\x1b[90m{hint}\x1b[0m"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_survives_and_stays_short() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("deep/history");
+        let mut editor = LineEditor::new(Some(file.clone())).unwrap();
+        for n in 0..120 {
+            editor.remember(&format!("first {n}\nsecond {n}")).unwrap();
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(text.lines().count(), MAX_HISTORY);
+        assert_eq!(text.lines().last(), Some("second 119"));
+        let editor = LineEditor::new(Some(file)).unwrap();
+        assert_eq!(editor.editor.history().len(), MAX_HISTORY);
+    }
+}

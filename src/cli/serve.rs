@@ -1,0 +1,139 @@
+//! `serve`: settings, store, models and HTTP server put together, until the process is told to stop.
+
+use super::device;
+use crate::backend::KvType;
+use crate::engine::{KeepAlive, Models, ModelsSettings};
+use crate::server::{self, App, Origins, ServerSettings};
+use crate::settings::{LogLevel, Settings};
+use crate::store::Store;
+use anyhow::{Context, Result, anyhow};
+use std::io::{self, IsTerminal, stderr};
+use std::sync::Arc;
+
+/// Runs the server; returns when it was told to stop.
+pub fn serve() -> Result<()> {
+    let settings = Settings::from_env();
+    log_to_stderr(settings.log_level);
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?
+        .block_on(listen(settings))
+}
+
+fn log_to_stderr(level: LogLevel) {
+    let level = match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    };
+    // Libraries speak up when something is wrong; wgpu and hyper would drown our own lines otherwise.
+    let filter = format!("warn,wgpu_hal=error,ollama_wgpu={level}");
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+async fn listen(settings: Settings) -> Result<()> {
+    let origins = Origins::parse(settings.origins.iter().map(String::as_str));
+    let origins = origins.map_err(anyhow::Error::msg)?;
+    let address = settings.host.bind_address();
+    let listener = server::bind(&address).await.map_err(with_remedy)?;
+    let bound = listener.local_addr().context("no local address")?;
+    if let Some(name) = &settings.device {
+        device::open(Some(name)).context("OLLAMA_WGPU_DEVICE")?;
+    }
+    let store = Store::open(&settings.models)?;
+    if !settings.no_prune {
+        prune(store.clone());
+    }
+    let app = App {
+        store,
+        models: Models::new(device::opener(settings.device.clone()), loading(&settings)),
+        settings: ServerSettings {
+            origins,
+            loopback_only: bound.ip().is_loopback(),
+            no_cloud: settings.no_cloud,
+            go_template: settings.go_template,
+        },
+    };
+    tracing::info!(
+        models = %settings.models.display(),
+        "listening on {bound} (version {})",
+        env!("CARGO_PKG_VERSION")
+    );
+    server::serve(listener, Arc::new(app), stop()?).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The address in use is the one start-up error that users meet daily: say what to do.
+fn with_remedy(error: io::Error) -> anyhow::Error {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        anyhow!("{error}; stop the server that runs there, or set OLLAMA_HOST to another address")
+    } else {
+        error.into()
+    }
+}
+
+/// Removes what a crash or a deleted model left behind. A failure is no reason not to serve.
+fn prune(store: Store) {
+    tokio::task::spawn_blocking(move || match store.prune() {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!("removed {removed} unused files from the models folder"),
+        Err(error) => tracing::warn!("cannot clean up the models folder: {error}"),
+    });
+}
+
+fn loading(settings: &Settings) -> ModelsSettings {
+    let defaults = ModelsSettings::default();
+    ModelsSettings {
+        max_queue: settings.max_queue,
+        max_loaded: settings.max_loaded_models.unwrap_or(defaults.max_loaded),
+        n_parallel: settings.num_parallel,
+        keep_alive: settings
+            .keep_alive
+            .map_or(KeepAlive::Forever, KeepAlive::For),
+        n_ctx: settings.context_length,
+        kv_type: kv_type(&settings.kv_cache_type),
+    }
+}
+
+fn kv_type(name: &str) -> KvType {
+    match name {
+        "f16" => KvType::F16,
+        "f32" => KvType::F32,
+        other => {
+            tracing::warn!("OLLAMA_KV_CACHE_TYPE={other:?} is not supported (f16 and f32 are), f16 is used");
+            KvType::F16
+        }
+    }
+}
+
+/// Resolves at the first Ctrl-C or request to terminate.
+fn stop() -> Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let mut terminate = {
+        use tokio::signal::unix::{SignalKind, signal};
+        signal(SignalKind::terminate()).context("cannot listen for signals")?
+    };
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        #[cfg(not(unix))]
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}

@@ -1,0 +1,440 @@
+//! Causal attention over the paged cache.
+//!
+//! A *query* is one head of one token. Up to six queries of one key head share the loads of keys
+//! and values, but each is computed as if it were alone: scores by multiply-adds over rising
+//! columns, weights by two passes over its own positions, sums over rising positions. So chunks,
+//! batches and threads change nothing.
+
+use super::buffer::{Matrix, Shared};
+use super::cache::{Element, LayerCache, Pages};
+use super::pool::{Pool, PoolError};
+use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes, math};
+use crate::backend::{Batch, NO_SLOT, PAGE_TOKENS};
+
+/// Queries that share loads.
+const QUERIES: usize = 6;
+/// Vectors of scores in a page.
+const PAGE_VECTORS: usize = PAGE_TOKENS / LANES;
+/// Multiply-adds that are worth another thread.
+const CHUNK_WORK: usize = 1 << 17;
+
+/// Sizes and factors of the operation.
+pub struct Attention<'a> {
+    pub q: Matrix<'a>,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub head_dim: usize,
+    pub scale: f32,
+    pub window: Option<usize>,
+    pub soft_cap: Option<f32>,
+}
+
+/// Stores keys and values of all tokens.
+pub fn kv_write(
+    isa: InstructionSet,
+    cache: &mut LayerCache,
+    batch: &Batch,
+    k: Matrix<'_>,
+    v: Matrix<'_>,
+) {
+    struct Write<'a, E>(&'a mut Pages<E>, &'a Batch, Matrix<'a>, Matrix<'a>);
+    impl<E: Element> Kernel for Write<'_, E> {
+        type Output = ();
+        #[inline(always)]
+        fn run<I: Isa>(self, isa: I) {
+            let Write(pages, batch, k, v) = self;
+            let slots = batch.slots.iter().enumerate();
+            for (i, &slot) in slots.filter(|(_, slot)| **slot != NO_SLOT) {
+                pages.write(isa, slot as usize, k.row(i), v.row(i));
+            }
+        }
+    }
+    match cache {
+        LayerCache::F32(pages) => isa.run(Write(pages, batch, k, v)),
+        LayerCache::F16(pages) => isa.run(Write(pages, batch, k, v)),
+    }
+}
+
+/// Consecutive rows of one sequence, and the first of the tasks that compute them.
+struct Run {
+    first_row: usize,
+    n_rows: usize,
+    first_task: usize,
+}
+
+/// Computes attention of every token into `out`, `[n_tokens, n_heads * head_dim]`.
+///
+/// # Errors
+/// Those of the pool.
+pub fn attention(
+    isa: InstructionSet,
+    pool: &mut Pool,
+    cache: &LayerCache,
+    batch: &Batch,
+    op: &Attention<'_>,
+    out: &mut [f32],
+) -> Result<(), PoolError> {
+    match cache {
+        LayerCache::F32(pages) => attention_over(isa, pool, pages, batch, op, out),
+        LayerCache::F16(pages) => attention_over(isa, pool, pages, batch, op, out),
+    }
+}
+
+fn attention_over<E: Element>(
+    isa: InstructionSet,
+    pool: &mut Pool,
+    pages: &Pages<E>,
+    batch: &Batch,
+    op: &Attention<'_>,
+    out: &mut [f32],
+) -> Result<(), PoolError> {
+    let n_threads = pool.n_threads();
+    let group = op.n_heads / op.n_kv_heads;
+    let tiles_of = |n_rows: usize, size: usize| op.n_kv_heads * (n_rows * group).div_ceil(size);
+    // Where there are few tiles, smaller ones spread over the threads.
+    let mut size = QUERIES;
+    while size > 1 && tiles_of(batch.n_tokens(), size) < 4 * n_threads {
+        size = size.div_ceil(2);
+    }
+    let mut runs: Vec<Run> = Vec::new();
+    let mut n_tasks = 0;
+    for rows in batch.sequences.chunk_by(|a, b| a == b) {
+        let first_row = runs.last().map_or(0, |run| run.first_row + run.n_rows);
+        runs.push(Run { first_row, n_rows: rows.len(), first_task: n_tasks });
+        n_tasks += tiles_of(rows.len(), size);
+    }
+    let work = |&p: &u32| (p as usize + 1).min(op.window.unwrap_or(usize::MAX));
+    let work = batch.positions.iter().map(work).sum::<usize>() * op.n_heads * op.head_dim;
+    let n_chunks = (work / CHUNK_WORK).clamp(1, n_tasks);
+    let chunk_tasks = n_tasks.div_ceil(n_chunks);
+    let longest = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
+    let n_scratch = QUERIES * (longest.div_ceil(PAGE_TOKENS) * PAGE_VECTORS)
+        + QUERIES * op.head_dim.div_ceil(LANES);
+    let out = &Shared::new(out);
+    let task = |chunk: usize, scratch: &mut [Lanes]| {
+        for task in chunk * chunk_tasks..n_tasks.min((chunk + 1) * chunk_tasks) {
+            let run = &runs[runs.partition_point(|run| run.first_task <= task) - 1];
+            let tiles = (run.n_rows * group).div_ceil(size);
+            let tile = task - run.first_task;
+            let first = tile % tiles * size;
+            let query = |i: usize| {
+                let row = run.first_row + i / group;
+                let position = batch.positions[row] as usize;
+                let first = op.window.map_or(0, |w| (position + 1).saturating_sub(w));
+                Query { row, head: tile / tiles * group + i % group, first, end: position + 1 }
+            };
+            let last = (first + size).min(run.n_rows * group) - 1;
+            let queries = std::array::from_fn(|i| query((first + i).min(last)));
+            let table = &batch.tables[batch.sequences[run.first_row] as usize];
+            let kv_column = tile / tiles * op.head_dim;
+            let tile = Tile { op, pages, table, kv_column, queries, n: last + 1 - first };
+            isa.run(TileKernel { tile, scratch: &mut *scratch, out });
+        }
+    };
+    pool.run(n_tasks.div_ceil(chunk_tasks), n_scratch, &task)
+}
+
+/// One head of one token, and the positions it sees.
+#[derive(Clone, Copy)]
+struct Query {
+    row: usize,
+    head: usize,
+    first: usize,
+    end: usize,
+}
+
+/// Queries that read the same key head of one sequence, by rising position.
+struct Tile<'a, E> {
+    op: &'a Attention<'a>,
+    pages: &'a Pages<E>,
+    table: &'a [u32],
+    /// First column of the key head.
+    kv_column: usize,
+    /// The last is repeated where there are fewer.
+    queries: [Query; QUERIES],
+    n: usize,
+}
+
+struct TileKernel<'a, E> {
+    tile: Tile<'a, E>,
+    scratch: &'a mut [Lanes],
+    out: &'a Shared<'a>,
+}
+
+impl<E: Element> Kernel for TileKernel<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let tile = &self.tile;
+        let queries = &tile.queries[..tile.n];
+        // Windows and causality both move forward with the position.
+        let first_page = queries[0].first / PAGE_TOKENS;
+        let n_pages = queries[tile.n - 1].end.div_ceil(PAGE_TOKENS) - first_page;
+        let stride = n_pages * PAGE_VECTORS;
+        let (scores, acc) = self.scratch.split_at_mut(QUERIES * stride);
+        let step = if I::WIDE { QUERIES } else { 2 };
+        for q in (0..tile.n).step_by(step) {
+            let scores = &mut scores[q * stride..];
+            match step.min(tile.n - q) {
+                1 => score_pages::<I, E, 1, 4>(isa, tile, q, first_page, stride, scores),
+                2 => score_pages::<I, E, 2, 2>(isa, tile, q, first_page, stride, scores),
+                3 => score_pages::<I, E, 3, 2>(isa, tile, q, first_page, stride, scores),
+                4 => score_pages::<I, E, 4, 1>(isa, tile, q, first_page, stride, scores),
+                5 => score_pages::<I, E, 5, 1>(isa, tile, q, first_page, stride, scores),
+                _ => score_pages::<I, E, 6, 1>(isa, tile, q, first_page, stride, scores),
+            }
+        }
+        let base = first_page * PAGE_TOKENS;
+        let mut sums = [0.0; QUERIES];
+        for (q, query) in queries.iter().enumerate() {
+            let scores = &mut scores[q * stride..(q + 1) * stride];
+            sums[q] = softmax(isa, tile.op, scores, query.first - base, query.end - base);
+        }
+        let width = tile.op.head_dim.div_ceil(LANES);
+        let acc = &mut acc[..QUERIES * width];
+        weigh(isa, tile, first_page, stride, scores, acc);
+        for (q, query) in queries.iter().enumerate() {
+            let (cols, head_dim) = (tile.op.n_heads * tile.op.head_dim, tile.op.head_dim);
+            // SAFETY: each query belongs to one tile, and each tile to one task.
+            let out = unsafe { self.out.part(query.row * cols + query.head * head_dim, head_dim) };
+            let inverse = 1.0 / sums[q];
+            let acc = acc[q * width..(q + 1) * width].as_flattened();
+            out.iter_mut().zip(acc).for_each(|(out, acc)| *out = acc * inverse);
+        }
+    }
+}
+
+/// Unscaled scores of `Q` queries from `q` on at every position of the tile's pages; `P` pages
+/// at once, so that enough sums are in flight.
+#[inline(always)]
+fn score_pages<I: Isa, E: Element, const Q: usize, const P: usize>(
+    isa: I,
+    tile: &Tile<'_, E>,
+    q: usize,
+    first_page: usize,
+    stride: usize,
+    scores: &mut [Lanes],
+) {
+    let n_pages = stride / PAGE_VECTORS;
+    let mut page = 0;
+    while page + P <= n_pages {
+        score::<I, E, Q, P>(isa, tile, q, first_page, page, stride, scores);
+        page += P;
+    }
+    for page in page..n_pages {
+        score::<I, E, Q, 1>(isa, tile, q, first_page, page, stride, scores);
+    }
+}
+
+#[inline(always)]
+fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
+    isa: I,
+    tile: &Tile<'_, E>,
+    q: usize,
+    first_page: usize,
+    page: usize,
+    stride: usize,
+    scores: &mut [Lanes],
+) {
+    let head_dim = tile.op.head_dim;
+    let x: [&[f32]; Q] = std::array::from_fn(|i| {
+        let query = &tile.queries[q + i];
+        &tile.op.q.row(query.row)[query.head * head_dim..][..head_dim]
+    });
+    let keys: [&[[E; PAGE_TOKENS]]; P] = std::array::from_fn(|p| {
+        let page = tile.table[first_page + page + p];
+        let keys = tile.pages.keys(page, tile.kv_column);
+        &keys.as_chunks().0[..head_dim]
+    });
+    let mut sums = [[[isa.splat(0.0); PAGE_VECTORS]; P]; Q];
+    for d in 0..head_dim {
+        for p in 0..P {
+            let k = keys[p][d].as_chunks::<LANES>().0;
+            let k: [I::F; PAGE_VECTORS] = std::array::from_fn(|v| E::load(isa, &k[v]));
+            for i in 0..Q {
+                let x = isa.splat(x[i][d]);
+                for v in 0..PAGE_VECTORS {
+                    sums[i][p][v] = isa.fma(k[v], x, sums[i][p][v]);
+                }
+            }
+        }
+    }
+    for i in 0..Q {
+        for p in 0..P {
+            for v in 0..PAGE_VECTORS {
+                let at = i * stride + (page + p) * PAGE_VECTORS + v;
+                isa.store(sums[i][p][v], &mut scores[at]);
+            }
+        }
+    }
+}
+
+/// Turns the scores `first .. end` of one query into `exp(score - largest)` and returns their
+/// sum. Vectors outside are left as they are.
+#[inline(always)]
+fn softmax<I: Isa>(
+    isa: I,
+    op: &Attention<'_>,
+    scores: &mut [Lanes],
+    first: usize,
+    end: usize,
+) -> f32 {
+    let scores = &mut scores[first / LANES..end.div_ceil(LANES)];
+    let n = scores.len();
+    for s in scores.iter_mut() {
+        let mut score = isa.mul(isa.load(s), isa.splat(op.scale));
+        if let Some(cap) = op.soft_cap {
+            score = math::soft_cap(isa, score, cap);
+        }
+        isa.store(score, s);
+    }
+    scores[0][..first % LANES].fill(f32::NEG_INFINITY);
+    scores[n - 1][(end - 1) % LANES + 1..].fill(f32::NEG_INFINITY);
+    let mut largest = isa.splat(f32::NEG_INFINITY);
+    for s in scores.iter() {
+        largest = isa.max(isa.load(s), largest);
+    }
+    let mut lanes = [0.0; LANES];
+    isa.store(largest, &mut lanes);
+    let largest = lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if a > b { a } else { b });
+    let (largest, mut sum) = (isa.splat(largest), isa.splat(0.0));
+    for s in scores.iter_mut() {
+        let weight = math::exp(isa, isa.sub(isa.load(s), largest));
+        sum = isa.add(sum, weight);
+        isa.store(weight, s);
+    }
+    isa.sum(sum)
+}
+
+/// Adds up the values of each query's positions by their weights: `acc` is `[QUERIES, width]`.
+/// Positions that all queries see go together, the others query by query: a cache slot that a
+/// query may not see can hold anything.
+#[inline(always)]
+fn weigh<I: Isa, E: Element>(
+    isa: I,
+    tile: &Tile<'_, E>,
+    first_page: usize,
+    stride: usize,
+    weights: &[Lanes],
+    acc: &mut [Lanes],
+) {
+    acc.fill([0.0; LANES]);
+    let queries = &tile.queries[..tile.n];
+    let (shared_first, shared_end) = (queries[tile.n - 1].first, queries[0].end);
+    let values = Values { tile, first_page, stride, weights };
+    let shared = shared_first..shared_end.max(shared_first);
+    for (q, query) in queries.iter().enumerate() {
+        let before = query.first..shared.start.min(query.end);
+        values.add_queries(isa, q, 1, before, acc);
+    }
+    values.add_queries(isa, 0, tile.n, shared.clone(), acc);
+    for (q, query) in queries.iter().enumerate() {
+        values.add_queries(isa, q, 1, shared.end.max(query.first)..query.end, acc);
+    }
+}
+
+/// The weighted values of a tile.
+struct Values<'a, E> {
+    tile: &'a Tile<'a, E>,
+    first_page: usize,
+    stride: usize,
+    weights: &'a [Lanes],
+}
+
+impl<E: Element> Values<'_, E> {
+    /// Adds `positions` to the sums of `n` queries from `q` on.
+    #[inline(always)]
+    fn add_queries<I: Isa>(
+        &self,
+        isa: I,
+        q: usize,
+        n: usize,
+        positions: std::ops::Range<usize>,
+        acc: &mut [Lanes],
+    ) {
+        if positions.is_empty() {
+            return;
+        }
+        let step = if I::WIDE { QUERIES } else { 2 };
+        for i in (0..n).step_by(step) {
+            let q = q + i;
+            match step.min(n - i) {
+                1 => self.add_columns::<I, 1>(isa, q, &positions, acc),
+                2 => self.add_columns::<I, 2>(isa, q, &positions, acc),
+                3 => self.add_columns::<I, 3>(isa, q, &positions, acc),
+                4 => self.add_columns::<I, 4>(isa, q, &positions, acc),
+                5 => self.add_columns::<I, 5>(isa, q, &positions, acc),
+                _ => self.add_columns::<I, 6>(isa, q, &positions, acc),
+            }
+        }
+    }
+
+    /// As many columns at once as the registers hold sums for.
+    #[inline(always)]
+    fn add_columns<I: Isa, const Q: usize>(
+        &self,
+        isa: I,
+        q: usize,
+        positions: &std::ops::Range<usize>,
+        acc: &mut [Lanes],
+    ) {
+        let width = self.tile.op.head_dim.div_ceil(LANES);
+        let acc = &mut acc[q * width..(q + Q) * width];
+        let mut column = 0;
+        while I::WIDE && column + 4 <= width {
+            self.add::<I, Q, 4>(isa, q, positions, column, acc);
+            column += 4;
+        }
+        while column + 2 <= width {
+            self.add::<I, Q, 2>(isa, q, positions, column, acc);
+            column += 2;
+        }
+        if column < width {
+            self.add::<I, Q, 1>(isa, q, positions, column, acc);
+        }
+    }
+
+    /// `Q` queries, `D` vectors of columns.
+    #[inline(always)]
+    fn add<I: Isa, const Q: usize, const D: usize>(
+        &self,
+        isa: I,
+        q: usize,
+        positions: &std::ops::Range<usize>,
+        column: usize,
+        acc: &mut [Lanes],
+    ) {
+        let (tile, width) = (self.tile, acc.len() / Q);
+        let base = self.first_page * PAGE_TOKENS;
+        let weights: [&[f32]; Q] = std::array::from_fn(|i| {
+            self.weights[(q + i) * self.stride..][..self.stride].as_flattened()
+        });
+        let mut sums: [[I::F; D]; Q] = std::array::from_fn(|i| {
+            std::array::from_fn(|d| isa.load(&acc[i * width + column + d]))
+        });
+        let mut position = positions.start;
+        while position < positions.end {
+            let page_end = (position / PAGE_TOKENS + 1) * PAGE_TOKENS;
+            let page = tile.table[position / PAGE_TOKENS];
+            let values = tile.pages.values(page, tile.kv_column + column * LANES);
+            for p in position..page_end.min(positions.end) {
+                let values = &values[p % PAGE_TOKENS * tile.pages.kv_dim..];
+                let values = &values.as_chunks::<LANES>().0[..D];
+                let values: [I::F; D] = std::array::from_fn(|d| E::load(isa, &values[d]));
+                for i in 0..Q {
+                    let weight = isa.splat(weights[i][p - base]);
+                    for d in 0..D {
+                        sums[i][d] = isa.fma(values[d], weight, sums[i][d]);
+                    }
+                }
+            }
+            position = page_end;
+        }
+        for i in 0..Q {
+            for d in 0..D {
+                isa.store(sums[i][d], &mut acc[i * width + column + d]);
+            }
+        }
+    }
+}

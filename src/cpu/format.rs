@@ -1,0 +1,347 @@
+//! Weights decoded into vectors: one [`Format`] per quant type, over any instruction set.
+//!
+//! Every weight is the `f32` that `QuantType::decode` gives, rounding for rounding (zeros may
+//! differ in sign). Layouts are described in `quant`.
+
+use super::simd::Isa;
+use crate::quant::{QuantType, scale_min};
+
+/// How blocks of one quant type become vectors.
+pub trait Format {
+    /// Spans of 32 weights in a block. Types without blocks take 32 weights as one.
+    const SPANS: usize;
+    /// Bytes of a block.
+    const BYTES: usize;
+    /// What is decoded once per block.
+    type Head<I: Isa>: Copy;
+
+    /// Decodes a block's scales, and codes where that is cheaper for all at once.
+    fn head<I: Isa>(isa: I, block: &[u8]) -> Self::Head<I>;
+
+    /// Decodes span `j` of a block.
+    fn span<I: Isa>(isa: I, block: &[u8], head: &Self::Head<I>, j: usize) -> [I::F; 2];
+}
+
+/// A computation that is compiled for each format.
+pub trait FormatKernel {
+    type Output;
+    fn run<F: Format>(self) -> Self::Output;
+}
+
+/// Runs a computation with the format of a type.
+#[inline(always)]
+pub fn with_format<K: FormatKernel>(quant: QuantType, kernel: K) -> K::Output {
+    match quant {
+        QuantType::F32 => kernel.run::<F32>(),
+        QuantType::F16 => kernel.run::<F16>(),
+        QuantType::BF16 => kernel.run::<Bf16>(),
+        QuantType::Q4_0 => kernel.run::<Q4_0>(),
+        QuantType::Q4_1 => kernel.run::<Q4_1>(),
+        QuantType::Q5_0 => kernel.run::<Q5_0>(),
+        QuantType::Q5_1 => kernel.run::<Q5_1>(),
+        QuantType::Q8_0 => kernel.run::<Q8_0>(),
+        QuantType::Q4_K => kernel.run::<Q4K>(),
+        QuantType::Q5_K => kernel.run::<Q5K>(),
+        QuantType::Q6_K => kernel.run::<Q6K>(),
+    }
+}
+
+/// The `N` bytes at `at`. Blocks are as long as their format says, so this cannot fail; the
+/// optimiser sees it too.
+#[inline(always)]
+fn array<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
+    block[at..]
+        .first_chunk()
+        .expect("blocks have their format's length")
+}
+
+#[inline(always)]
+fn half_at<I: Isa>(isa: I, block: &[u8], at: usize) -> f32 {
+    isa.half(u16::from_le_bytes(*array(block, at)))
+}
+
+/// The two nibbles of 16 bytes: low ones, then high ones.
+#[inline(always)]
+fn nibbles<I: Isa>(isa: I, bytes: &[u8; 16]) -> [I::I; 2] {
+    let low = isa.bytes(bytes);
+    [low, isa.int_shr(low, 4)]
+}
+
+/// As [`nibbles`], with a fifth bit from `high`.
+#[inline(always)]
+fn nibbles_and_bits<I: Isa>(isa: I, bytes: &[u8; 16], high: &[u8; 4]) -> [I::I; 2] {
+    let [low, up] = nibbles(isa, bytes);
+    let low = isa.int_and(low, isa.splat_int(15));
+    [
+        isa.set_bit_4(low, u16::from_le_bytes([high[0], high[1]])),
+        isa.set_bit_4(up, u16::from_le_bytes([high[2], high[3]])),
+    ]
+}
+
+/// 32-bit floats.
+pub struct F32;
+
+impl Format for F32 {
+    const SPANS: usize = 1;
+    const BYTES: usize = 128;
+    type Head<I: Isa> = ();
+
+    #[inline(always)]
+    fn head<I: Isa>(_: I, _: &[u8]) {}
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], (): &(), _: usize) -> [I::F; 2] {
+        let floats = |at| isa.load(&bytemuck::pod_read_unaligned(array::<64>(block, at)));
+        [floats(0), floats(64)]
+    }
+}
+
+/// IEEE half floats.
+pub struct F16;
+
+impl Format for F16 {
+    const SPANS: usize = 1;
+    const BYTES: usize = 64;
+    type Head<I: Isa> = ();
+
+    #[inline(always)]
+    fn head<I: Isa>(_: I, _: &[u8]) {}
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], (): &(), _: usize) -> [I::F; 2] {
+        [isa.halves(array(block, 0)), isa.halves(array(block, 32))]
+    }
+}
+
+/// The upper half of a 32-bit float.
+pub struct Bf16;
+
+impl Format for Bf16 {
+    const SPANS: usize = 1;
+    const BYTES: usize = 64;
+    type Head<I: Isa> = ();
+
+    #[inline(always)]
+    fn head<I: Isa>(_: I, _: &[u8]) {}
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], (): &(), _: usize) -> [I::F; 2] {
+        let floats = |at| isa.from_bits(isa.int_shl(isa.words(array(block, at)), 16));
+        [floats(0), floats(32)]
+    }
+}
+
+/// `d * (code - 8)`
+pub struct Q4_0;
+
+impl Format for Q4_0 {
+    const SPANS: usize = 1;
+    const BYTES: usize = 18;
+    type Head<I: Isa> = I::F;
+
+    #[inline(always)]
+    fn head<I: Isa>(isa: I, block: &[u8]) -> I::F {
+        isa.splat(half_at(isa, block, 0))
+    }
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], &d: &I::F, _: usize) -> [I::F; 2] {
+        let value = |code| isa.mul(d, isa.sub(code, isa.splat(8.0)));
+        let [low, high] = nibbles(isa, array(block, 2));
+        [isa.decode_4(low, value), isa.decode_4(high, value)]
+    }
+}
+
+/// `d * code + m`
+pub struct Q4_1;
+
+impl Format for Q4_1 {
+    const SPANS: usize = 1;
+    const BYTES: usize = 20;
+    type Head<I: Isa> = (I::F, I::F);
+
+    #[inline(always)]
+    fn head<I: Isa>(isa: I, block: &[u8]) -> (I::F, I::F) {
+        let at = |at| isa.splat(half_at(isa, block, at));
+        (at(0), at(2))
+    }
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], &(d, m): &(I::F, I::F), _: usize) -> [I::F; 2] {
+        let value = |code| isa.add(isa.mul(d, code), m);
+        let [low, high] = nibbles(isa, array(block, 4));
+        [isa.decode_4(low, value), isa.decode_4(high, value)]
+    }
+}
+
+/// `d * (code - 16)`
+pub struct Q5_0;
+
+impl Format for Q5_0 {
+    const SPANS: usize = 1;
+    const BYTES: usize = 22;
+    type Head<I: Isa> = I::F;
+
+    #[inline(always)]
+    fn head<I: Isa>(isa: I, block: &[u8]) -> I::F {
+        isa.splat(half_at(isa, block, 0))
+    }
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], &d: &I::F, _: usize) -> [I::F; 2] {
+        let value = |code| isa.mul(d, isa.sub(code, isa.splat(16.0)));
+        let [low, high] = nibbles_and_bits(isa, array(block, 6), array(block, 2));
+        [isa.decode_5(low, value), isa.decode_5(high, value)]
+    }
+}
+
+/// `d * code + m`
+pub struct Q5_1;
+
+impl Format for Q5_1 {
+    const SPANS: usize = 1;
+    const BYTES: usize = 24;
+    type Head<I: Isa> = (I::F, I::F);
+
+    #[inline(always)]
+    fn head<I: Isa>(isa: I, block: &[u8]) -> (I::F, I::F) {
+        let at = |at| isa.splat(half_at(isa, block, at));
+        (at(0), at(2))
+    }
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], &(d, m): &(I::F, I::F), _: usize) -> [I::F; 2] {
+        let value = |code| isa.add(isa.mul(d, code), m);
+        let [low, high] = nibbles_and_bits(isa, array(block, 8), array(block, 4));
+        [isa.decode_5(low, value), isa.decode_5(high, value)]
+    }
+}
+
+/// `d * code`
+pub struct Q8_0;
+
+impl Format for Q8_0 {
+    const SPANS: usize = 1;
+    const BYTES: usize = 34;
+    type Head<I: Isa> = I::F;
+
+    #[inline(always)]
+    fn head<I: Isa>(isa: I, block: &[u8]) -> I::F {
+        isa.splat(half_at(isa, block, 0))
+    }
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], &d: &I::F, _: usize) -> [I::F; 2] {
+        let value = |at| isa.mul(d, isa.to_float(isa.signed_bytes(array(block, at))));
+        [value(2), value(18)]
+    }
+}
+
+/// Scales and biases of the eight sub-blocks of Q4_K and Q5_K.
+#[inline(always)]
+fn k_scales<I: Isa>(isa: I, block: &[u8]) -> [(f32, f32); 8] {
+    let (d, d_min) = (half_at(isa, block, 0), half_at(isa, block, 2));
+    let packed: &[u8; 12] = array(block, 4);
+    std::array::from_fn(
+        #[inline(always)]
+        |j| {
+            let (scale, min) = scale_min(packed, j);
+            (d * f32::from(scale), d_min * f32::from(min))
+        },
+    )
+}
+
+/// `d * scale * code - dmin * min`
+pub struct Q4K;
+
+impl Format for Q4K {
+    const SPANS: usize = 8;
+    const BYTES: usize = 144;
+    type Head<I: Isa> = [(f32, f32); 8];
+
+    #[inline(always)]
+    fn head<I: Isa>(isa: I, block: &[u8]) -> [(f32, f32); 8] {
+        k_scales(isa, block)
+    }
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], head: &[(f32, f32); 8], j: usize) -> [I::F; 2] {
+        let (scale, bias) = (isa.splat(head[j].0), isa.splat(head[j].1));
+        let value = |code| isa.sub(isa.mul(scale, code), bias);
+        let codes = |at| {
+            let bytes = isa.bytes(array(block, 16 + j / 2 * 32 + at));
+            isa.int_shr(bytes, 4 * (j as u32 % 2))
+        };
+        [
+            isa.decode_4(codes(0), value),
+            isa.decode_4(codes(16), value),
+        ]
+    }
+}
+
+/// As [`Q4K`] with a fifth bit.
+pub struct Q5K;
+
+impl Format for Q5K {
+    const SPANS: usize = 8;
+    const BYTES: usize = 176;
+    type Head<I: Isa> = ([(f32, f32); 8], I::B);
+
+    #[inline(always)]
+    fn head<I: Isa>(isa: I, block: &[u8]) -> Self::Head<I> {
+        (k_scales(isa, block), isa.load_32(array(block, 16)))
+    }
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], head: &Self::Head<I>, j: usize) -> [I::F; 2] {
+        let (scale, bias) = (isa.splat(head.0[j].0), isa.splat(head.0[j].1));
+        let value = |code| isa.sub(isa.mul(scale, code), bias);
+        let low = isa.load_32(array(block, 48 + j / 2 * 32));
+        let low = isa.shr_and(low, 4 * (j as u32 % 2), 15);
+        let bit = match j as u32 {
+            j @ 0..4 => isa.shl_and(head.1, 4 - j, 16),
+            j => isa.shr_and(head.1, j - 4, 16),
+        };
+        let mut codes = [0; 32];
+        isa.store_32(isa.or_32(low, bit), &mut codes);
+        let codes = |at| isa.bytes(array(&codes, at));
+        [
+            isa.decode_5(codes(0), value),
+            isa.decode_5(codes(16), value),
+        ]
+    }
+}
+
+/// `d * scale * (code - 32)`
+pub struct Q6K;
+
+impl Format for Q6K {
+    const SPANS: usize = 8;
+    const BYTES: usize = 210;
+    type Head<I: Isa> = f32;
+
+    #[inline(always)]
+    fn head<I: Isa>(isa: I, block: &[u8]) -> f32 {
+        half_at(isa, block, 208)
+    }
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], &d: &f32, j: usize) -> [I::F; 2] {
+        let (half, plane) = (j / 4, j as u32 % 4);
+        let low = isa.load_32(array(block, half * 64 + plane as usize % 2 * 32));
+        let low = isa.shr_and(low, 4 * (plane / 2), 15);
+        let high = isa.load_32(array(block, 128 + half * 32));
+        let high = match plane {
+            0 | 1 => isa.shl_and(high, 4 - 2 * plane, 0x30),
+            plane => isa.shr_and(high, 2 * plane - 4, 0x30),
+        };
+        let mut codes = [0; 32];
+        isa.store_32(isa.or_32(low, high), &mut codes);
+        let value = |i: usize| {
+            let scale = d * f32::from(block[192 + 2 * j + i] as i8);
+            let codes = isa.to_float(isa.bytes(array(&codes, 16 * i)));
+            isa.mul(isa.splat(scale), isa.sub(codes, isa.splat(32.0)))
+        };
+        [value(0), value(1)]
+    }
+}

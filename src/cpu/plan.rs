@@ -1,0 +1,333 @@
+//! A prepared plan: where its buffers live, and one arm per operation.
+
+use super::attention::{self, Attention};
+use super::buffer::{Buffer, Matrix, OutOfMemory};
+use super::matmul::{Product, matmul};
+use super::pool::PoolError;
+use super::rowwise::{self, Glu, Rope, SoftCap, each_row};
+use super::top_k::top_k;
+use super::weight::{WeightRows, decode_all};
+use super::CpuBackend;
+use crate::backend::{
+    Batch, BackendError, BufferId, Candidates, Op, Plan, PreparedId, Rows, View, WeightId,
+};
+
+/// A plan and the memory of the buffers that are read after a step. The other storages are
+/// numbered within [`CpuBackend`]'s scratch, which all plans share.
+pub struct Prepared {
+    plan: Plan,
+    kept: Vec<Option<Buffer>>,
+    n_tokens: usize,
+    n_outputs: usize,
+}
+
+impl Prepared {
+    pub fn new(plan: Plan) -> Prepared {
+        let n_storages = plan.storage_sizes().len();
+        let mut kept: Vec<Option<Buffer>> = (0..n_storages).map(|_| None).collect();
+        for output in &plan.outputs {
+            kept[plan.buffers[output.0].storage] = Some(Buffer::default());
+        }
+        Prepared {
+            plan,
+            kept,
+            n_tokens: 0,
+            n_outputs: 0,
+        }
+    }
+
+    fn n_rows(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Tokens => self.n_tokens,
+            Rows::Outputs => self.n_outputs,
+        }
+    }
+
+    /// Rows `0 .. n_rows` of an output of the last step.
+    pub fn read(&self, buffer: BufferId, n_rows: usize) -> Option<&[f32]> {
+        let info = self.plan.buffers.get(buffer.0)?;
+        if !self.plan.outputs.contains(&buffer) || n_rows > self.n_rows(info.rows) {
+            return None;
+        }
+        let floats = self.kept[info.storage].as_ref()?.floats();
+        floats.get(..n_rows * info.cols)
+    }
+}
+
+/// The memory of a step: every storage, of the plan or shared.
+struct Storages<'a> {
+    kept: &'a mut [Option<Buffer>],
+    scratch: &'a mut [Buffer],
+}
+
+impl Storages<'_> {
+    fn get(&mut self, i: usize) -> &mut Buffer {
+        self.kept[i].as_mut().unwrap_or(&mut self.scratch[i])
+    }
+
+    fn floats(&self, i: usize) -> &[f32] {
+        self.kept[i].as_ref().unwrap_or(&self.scratch[i]).floats()
+    }
+}
+
+fn vector(vectors: &[Option<Vec<f32>>], id: WeightId) -> &[f32] {
+    vectors[id.0].as_deref().expect("prepare decoded it")
+}
+
+impl CpuBackend {
+    /// Checks what the plan refers to.
+    pub(super) fn check_plan(&self, plan: &Plan) -> Result<(), BackendError> {
+        let weight = |id: WeightId| match self.weights.get(id.0) {
+            Some(_) => Ok(()),
+            None => Err(BackendError::Invalid(format!("weight {} is not loaded", id.0))),
+        };
+        let cache = |layer: usize, cols: usize| match self.layers.get(layer) {
+            Some(cache) if cache.kv_dim() == cols => Ok(()),
+            Some(cache) => Err(BackendError::Invalid(format!(
+                "layer {layer} caches {} numbers, not {cols}",
+                cache.kv_dim()
+            ))),
+            None => Err(BackendError::Invalid(format!("layer {layer} has no cache"))),
+        };
+        for op in &plan.ops {
+            match *op {
+                Op::Embed { weight: id, .. } | Op::RmsNorm { weight: id, .. } => weight(id)?,
+                Op::Matmul { weight: id, bias, .. } => {
+                    weight(id)?;
+                    bias.map_or(Ok(()), weight)?;
+                }
+                Op::KvWrite { layer, k, .. } => cache(layer, k.cols)?,
+                Op::Attention { layer, n_kv_heads, head_dim, .. } => {
+                    cache(layer, n_kv_heads * head_dim)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes the weights of norms and biases: some kilobytes a layer.
+    pub(super) fn decode_vectors(&mut self, plan: &Plan) {
+        for op in &plan.ops {
+            let id = match *op {
+                Op::RmsNorm { weight, .. } => Some(weight),
+                Op::Matmul { bias, .. } => bias,
+                _ => None,
+            };
+            if let Some(WeightId(id)) = id {
+                self.vectors[id].get_or_insert_with(|| decode_all(&self.weights[id]));
+            }
+        }
+    }
+
+    /// Runs one step.
+    pub(super) fn run_plan(
+        &mut self,
+        id: PreparedId,
+        batch: &Batch,
+    ) -> Result<Vec<Candidates>, BackendError> {
+        self.check_batch(id, batch)?;
+        let mut prepared = std::mem::replace(&mut self.plans[id.0], Prepared::new(EMPTY));
+        prepared.n_tokens = batch.n_tokens();
+        prepared.n_outputs = batch.outputs.len();
+        let result = self.run_ops(&mut prepared, batch);
+        self.plans[id.0] = prepared;
+        result
+    }
+
+    fn check_batch(&self, id: PreparedId, batch: &Batch) -> Result<(), BackendError> {
+        let Some(prepared) = self.plans.get(id.0) else {
+            return Err(BackendError::Invalid(format!("plan {} was not prepared", id.0)));
+        };
+        let embedding = prepared.plan.ops.iter().find_map(|op| match op {
+            Op::Embed { weight, .. } => Some(self.weights[weight.0].rows),
+            _ => None,
+        });
+        // A plan for tests may use no cache, and then no pages.
+        let cache = match self.layers.is_empty() {
+            true => usize::MAX,
+            false => self.n_slots,
+        };
+        let checked = batch.check(embedding.unwrap_or(usize::MAX), cache);
+        checked.map_err(BackendError::Invalid)?;
+        let shape = prepared.plan.shape;
+        if batch.n_tokens() > shape.n_tokens || batch.outputs.len() > shape.n_outputs {
+            return Err(BackendError::Invalid(format!(
+                "a batch of {} tokens and {} outputs is beyond {shape:?}",
+                batch.n_tokens(),
+                batch.outputs.len()
+            )));
+        }
+        Ok(())
+    }
+
+    fn run_ops(
+        &mut self,
+        prepared: &mut Prepared,
+        batch: &Batch,
+    ) -> Result<Vec<Candidates>, BackendError> {
+        self.grow_storages(prepared)?;
+        let angles = angles(&prepared.plan, batch);
+        let mut candidates = Vec::new();
+        for i in 0..prepared.plan.ops.len() {
+            let result = self.run_op(prepared, i, batch, &angles, &mut candidates);
+            result.map_err(|e| self.pool_error(&prepared.plan.labels[i], e))?;
+        }
+        Ok(candidates)
+    }
+
+    /// Makes room for the rows of this batch.
+    fn grow_storages(&mut self, prepared: &mut Prepared) -> Result<(), BackendError> {
+        if self.scratch.len() < prepared.kept.len() {
+            self.scratch.resize_with(prepared.kept.len(), Buffer::default);
+        }
+        for buffer in &prepared.plan.buffers {
+            let n_floats = prepared.n_rows(buffer.rows) * buffer.cols;
+            let storage = match &mut prepared.kept[buffer.storage] {
+                Some(kept) => kept,
+                None => &mut self.scratch[buffer.storage],
+            };
+            let grown = storage.grow_floats(n_floats);
+            grown.map_err(|OutOfMemory| {
+                self.out_of_memory("activations", 4 * n_floats as u64)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// One arm per operation. `angles` are those of each table, `[n_tokens, half_dim, 2]`.
+    fn run_op(
+        &mut self,
+        prepared: &mut Prepared,
+        i: usize,
+        batch: &Batch,
+        angles: &[Vec<f32>],
+        candidates: &mut Vec<Candidates>,
+    ) -> Result<(), PoolError> {
+        let plan = &prepared.plan;
+        let op = &plan.ops[i];
+        let (isa, pool) = (self.isa, &mut self.pool);
+        let mut storages = Storages { kept: &mut prepared.kept, scratch: &mut self.scratch };
+        let rows_of = |rows| match rows {
+            Rows::Tokens => batch.n_tokens(),
+            Rows::Outputs => batch.outputs.len(),
+        };
+        let view_rows = |view: View| rows_of(plan.buffers[view.buffer.0].rows);
+        // The output is no operand's storage, so it can be taken out while the op runs.
+        let out_info = op.out().map(|out| plan.buffers[out.0]);
+        let mut taken = out_info.map_or_else(Buffer::default, |info| {
+            std::mem::take(storages.get(info.storage))
+        });
+        let n_rows = out_info.map_or_else(|| op.inputs().next().map_or(0, view_rows), |info| {
+            rows_of(info.rows)
+        });
+        let cols = out_info.map_or(0, |info| info.cols);
+        let out = &mut taken.floats_mut()[..n_rows * cols];
+        let view = |view: View| {
+            let info = plan.buffers[view.buffer.0];
+            Matrix::new(storages.floats(info.storage), info.cols, view.offset, view.cols)
+        };
+        let result = match *op {
+            _ if n_rows == 0 => Ok(()),
+            Op::Embed { weight, scale, .. } => {
+                let weight = WeightRows::new(&self.weights[weight.0]);
+                each_row(pool, cols, out, |i, out| {
+                    rowwise::embed(&weight, batch.tokens[i], scale, out);
+                })
+            }
+            Op::SelectRows { input, .. } => {
+                let input = view(input);
+                each_row(pool, cols, out, |i, out| {
+                    out.copy_from_slice(input.row(batch.outputs[i] as usize));
+                })
+            }
+            Op::RmsNorm { input, weight, eps, .. } => {
+                let weight = vector(&self.vectors, weight);
+                rowwise::rms_norm(isa, pool, view(input), weight, eps, out)
+            }
+            Op::Matmul { input, weight, bias, residual, .. } => {
+                let product = Product {
+                    weight: WeightRows::new(&self.weights[weight.0]),
+                    input: view(input),
+                    n_tokens: n_rows,
+                    bias: bias.map(|id| vector(&self.vectors, id)),
+                    residual: residual.map(view),
+                };
+                matmul(isa, pool, &mut self.padded, product, out)
+            }
+            Op::Rope { input, head_dim, table, order, .. } => {
+                let input = view(input);
+                let half = plan.rope_tables[table].half_dim();
+                each_row(pool, cols, out, |i, out| {
+                    let angles = &angles[table][2 * half * i..][..2 * half];
+                    isa.run(Rope { x: input.row(i), angles, head_dim, order, out });
+                })
+            }
+            Op::KvWrite { layer, k, v } => {
+                attention::kv_write(isa, &mut self.layers[layer], batch, view(k), view(v));
+                Ok(())
+            }
+            Op::Attention {
+                layer, q, n_heads, n_kv_heads, head_dim, scale, window, soft_cap, ..
+            } => {
+                let op = Attention {
+                    q: view(q),
+                    n_heads,
+                    n_kv_heads,
+                    head_dim,
+                    scale,
+                    window,
+                    soft_cap,
+                };
+                attention::attention(isa, pool, &self.layers[layer], batch, &op, out)
+            }
+            Op::Glu { gate, up, activation, .. } => {
+                let (gate, up) = (view(gate), view(up));
+                each_row(pool, cols, out, |i, out| {
+                    isa.run(Glu { gate: gate.row(i), up: up.row(i), activation, out });
+                })
+            }
+            Op::Add { a, b, .. } => {
+                let (a, b) = (view(a), view(b));
+                each_row(pool, cols, out, |i, out| rowwise::add(a.row(i), b.row(i), out))
+            }
+            Op::SoftCap { input, cap, .. } => {
+                let input = view(input);
+                each_row(pool, cols, out, |i, out| {
+                    isa.run(SoftCap { x: input.row(i), cap, out });
+                })
+            }
+            Op::TopK { input, k } => top_k(isa, pool, view(input), n_rows, k).map(|found| {
+                *candidates = found;
+            }),
+        };
+        if let Some(info) = out_info {
+            *storages.get(info.storage) = taken;
+        }
+        result
+    }
+}
+
+/// Angles of every token for each table of the plan, `[n_tokens, half_dim, 2]`.
+fn angles(plan: &Plan, batch: &Batch) -> Vec<Vec<f32>> {
+    let table = |table: &crate::backend::RopeTable| {
+        let mut angles = Vec::with_capacity(batch.n_tokens() * 2 * table.half_dim());
+        batch.positions.iter().for_each(|&p| table.append(p, &mut angles));
+        angles
+    };
+    plan.rope_tables.iter().map(table).collect()
+}
+
+/// Stands in for a plan while it runs.
+const EMPTY: Plan = Plan {
+    shape: crate::backend::BatchShape {
+        phase: crate::backend::Phase::Decode,
+        n_tokens: 0,
+        n_outputs: 0,
+    },
+    ops: Vec::new(),
+    labels: Vec::new(),
+    buffers: Vec::new(),
+    rope_tables: Vec::new(),
+    outputs: Vec::new(),
+};

@@ -1,0 +1,205 @@
+//! Operations that compute each row alone: embedding, norms, rotary embedding, activations, sums.
+
+use super::buffer::{Matrix, Shared};
+use super::pool::{Pool, PoolError};
+use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes, math};
+use super::weight::WeightRows;
+use crate::backend::{Activation, RopeOrder};
+
+/// Fewest floats that are worth another thread.
+const CHUNK_FLOATS: usize = 16 * 1024;
+
+/// Calls `f` for each row of `out`, rows of `cols`, on all threads.
+///
+/// # Errors
+/// Those of the pool.
+pub fn each_row(
+    pool: &mut Pool,
+    cols: usize,
+    out: &mut [f32],
+    f: impl Fn(usize, &mut [f32]) + Sync,
+) -> Result<(), PoolError> {
+    let n_rows = out.len() / cols;
+    let chunk_rows = CHUNK_FLOATS.div_ceil(cols);
+    let out = &Shared::new(out);
+    let task = |chunk: usize, _: &mut [Lanes]| {
+        for row in chunk * chunk_rows..n_rows.min((chunk + 1) * chunk_rows) {
+            // SAFETY: each row belongs to one chunk, and each chunk to one call.
+            f(row, unsafe { out.part(row * cols, cols) });
+        }
+    };
+    pool.run(n_rows.div_ceil(chunk_rows), 0, &task)
+}
+
+/// A row of the embedding matrix, scaled.
+pub fn embed(weight: &WeightRows<'_>, token: u32, scale: f32, out: &mut [f32]) {
+    weight.quant.decode(weight.row(token as usize), out);
+    if scale != 1.0 {
+        out.iter_mut().for_each(|x| *x *= scale);
+    }
+}
+
+/// Sixteen floats, or fewer and zeros.
+#[inline(always)]
+fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
+    if let Ok(x) = x.try_into() {
+        return isa.load(x);
+    }
+    let mut lanes = [0.0; LANES];
+    lanes[..x.len()].copy_from_slice(x);
+    isa.load(&lanes)
+}
+
+/// The first lanes, as many as `out` takes.
+#[inline(always)]
+fn store<I: Isa>(isa: I, x: I::F, out: &mut [f32]) {
+    if let Ok(out) = out.try_into() {
+        return isa.store(x, out);
+    }
+    let mut lanes = [0.0; LANES];
+    isa.store(x, &mut lanes);
+    out.copy_from_slice(&lanes[..out.len()]);
+}
+
+/// `out = f(a, b)`, element by element.
+#[inline(always)]
+fn zip<I: Isa>(isa: I, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(I::F, I::F) -> I::F) {
+    let inputs = a.chunks(LANES).zip(b.chunks(LANES));
+    for (out, (a, b)) in out.chunks_mut(LANES).zip(inputs) {
+        store(isa, f(load(isa, a), load(isa, b)), out);
+    }
+}
+
+/// `x / sqrt(mean(x^2) + eps) * weight` over each run of `weight.len()` columns.
+pub struct RmsNorm<'a> {
+    pub x: &'a [f32],
+    pub weight: &'a [f32],
+    pub eps: f32,
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for RmsNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let n = self.weight.len();
+        for (x, out) in self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n)) {
+            let mut squares = isa.splat(0.0);
+            for x in x.chunks(LANES) {
+                let x = load(isa, x);
+                squares = isa.fma(x, x, squares);
+            }
+            let scale = 1.0 / (isa.sum(squares) / n as f32 + self.eps).sqrt();
+            let scale = isa.splat(scale);
+            zip(isa, x, self.weight, out, |x, w| isa.mul(isa.mul(x, scale), w));
+        }
+    }
+}
+
+/// Turns the heads of one token; `angles` is `[half_dim, 2]`, cosine and sine.
+pub struct Rope<'a> {
+    pub x: &'a [f32],
+    pub angles: &'a [f32],
+    pub head_dim: usize,
+    pub order: RopeOrder,
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for Rope<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, _: I) {
+        let angles = self.angles.as_chunks::<2>().0;
+        let half = angles.len();
+        let heads = self.x.chunks_exact(self.head_dim);
+        for (x, out) in heads.zip(self.out.chunks_exact_mut(self.head_dim)) {
+            let (x, x_rest) = x.split_at(2 * half);
+            let (out, out_rest) = out.split_at_mut(2 * half);
+            out_rest.copy_from_slice(x_rest);
+            match self.order {
+                RopeOrder::Norm => {
+                    let pairs = x.as_chunks::<2>().0.iter().zip(out.as_chunks_mut::<2>().0);
+                    for ((x, out), &[cos, sin]) in pairs.zip(angles) {
+                        *out = [x[0] * cos - x[1] * sin, x[0] * sin + x[1] * cos];
+                    }
+                }
+                RopeOrder::Neox => {
+                    let (a, b) = x.split_at(half);
+                    let (out_a, out_b) = out.split_at_mut(half);
+                    for (i, &[cos, sin]) in angles.iter().enumerate() {
+                        out_a[i] = a[i] * cos - b[i] * sin;
+                        out_b[i] = a[i] * sin + b[i] * cos;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `activation(gate) * up`
+pub struct Glu<'a> {
+    pub gate: &'a [f32],
+    pub up: &'a [f32],
+    pub activation: Activation,
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for Glu<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Glu { gate, up, out, .. } = self;
+        match self.activation {
+            Activation::Silu => {
+                zip(isa, gate, up, out, |g, u| isa.mul(math::silu(isa, g), u));
+            }
+            Activation::GeluTanh => {
+                zip(isa, gate, up, out, |g, u| isa.mul(math::gelu_tanh(isa, g), u));
+            }
+        }
+    }
+}
+
+/// `cap tanh(x / cap)`
+pub struct SoftCap<'a> {
+    pub x: &'a [f32],
+    pub cap: f32,
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for SoftCap<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        zip(isa, self.x, self.x, self.out, |x, _| math::soft_cap(isa, x, self.cap));
+    }
+}
+
+/// Sum of two matrices.
+pub fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        *out = a + b;
+    }
+}
+
+/// Root-mean-square norm of every row.
+///
+/// # Errors
+/// Those of the pool.
+pub fn rms_norm(
+    isa: InstructionSet,
+    pool: &mut Pool,
+    input: Matrix<'_>,
+    weight: &[f32],
+    eps: f32,
+    out: &mut [f32],
+) -> Result<(), PoolError> {
+    each_row(pool, input.cols, out, |i, out| {
+        let x = input.row(i);
+        isa.run(RmsNorm { x, weight, eps, out });
+    })
+}

@@ -1,0 +1,223 @@
+//! AVX2 with FMA and F16C: the sixteen lanes are two registers.
+
+use std::arch::x86_64::*;
+
+use super::{Isa, Kernel, Lanes};
+
+/// Proof of AVX2, FMA and F16C: only `detect` makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct Avx2(());
+
+/// Applies an intrinsic to both halves.
+macro_rules! both {
+    ($f:expr, $a:expr $(, $rest:expr)*) => {
+        unsafe { [$f($a[0] $(, $rest[0])*), $f($a[1] $(, $rest[1])*)] }
+    };
+}
+
+// SAFETY of every block below: the intrinsics need the features that a value of `Avx2` proves;
+// pointers stay inside the arrays that are read or written.
+impl Isa for Avx2 {
+    type F = [__m256; 2];
+    type I = [__m256i; 2];
+    type B = __m256i;
+    const WIDE: bool = false;
+
+    fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        found.then_some(Avx2(()))
+    }
+
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn enter<K: Kernel>(isa: Avx2, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enter(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+    #[inline(always)]
+    fn load(self, x: &Lanes) -> Self::F {
+        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
+    }
+    #[inline(always)]
+    fn store(self, x: Self::F, out: &mut Lanes) {
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), x[1]);
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_add_ps, a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_sub_ps, a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_mul_ps, a, b)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_div_ps, a, b)
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        both!(_mm256_fmadd_ps, a, b, c)
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_max_ps, a, b)
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        both!(_mm256_min_ps, a, b)
+    }
+    #[inline(always)]
+    fn select_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+        let less = both!(_mm256_cmp_ps::<_CMP_LT_OQ>, a, b);
+        both!(_mm256_blendv_ps, y, x, less)
+    }
+    #[inline(always)]
+    fn greater(self, a: Self::F, b: Self::F) -> u32 {
+        let greater = both!(_mm256_cmp_ps::<_CMP_GT_OQ>, a, b);
+        let [low, high] = both!(_mm256_movemask_ps, greater);
+        (low | high << 8) as u32
+    }
+    #[inline(always)]
+    fn sum(self, x: Self::F) -> f32 {
+        unsafe {
+            let x8 = _mm256_add_ps(x[0], x[1]);
+            let x4 = _mm_add_ps(_mm256_castps256_ps128(x8), _mm256_extractf128_ps::<1>(x8));
+            let x2 = _mm_add_ps(x4, _mm_movehl_ps(x4, x4));
+            _mm_cvtss_f32(_mm_add_ss(x2, _mm_shuffle_ps::<1>(x2, x2)))
+        }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> Self::I {
+        unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+    #[inline(always)]
+    fn bytes(self, x: &[u8; 16]) -> Self::I {
+        let halves = unsafe { [_mm_loadu_si64(x.as_ptr()), _mm_loadu_si64(x.as_ptr().add(8))] };
+        both!(_mm256_cvtepu8_epi32, halves)
+    }
+    #[inline(always)]
+    fn signed_bytes(self, x: &[u8; 16]) -> Self::I {
+        let halves = unsafe { [_mm_loadu_si64(x.as_ptr()), _mm_loadu_si64(x.as_ptr().add(8))] };
+        both!(_mm256_cvtepi8_epi32, halves)
+    }
+    #[inline(always)]
+    fn words(self, x: &[u8; 32]) -> Self::I {
+        both!(_mm256_cvtepu16_epi32, load_halves(x.as_ptr()))
+    }
+    #[inline(always)]
+    fn int_add(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_add_epi32, a, b)
+    }
+    #[inline(always)]
+    fn int_and(self, a: Self::I, b: Self::I) -> Self::I {
+        both!(_mm256_and_si256, a, b)
+    }
+    #[inline(always)]
+    fn int_shl(self, a: Self::I, n: u32) -> Self::I {
+        let n = unsafe { [_mm_cvtsi32_si128(n as i32); 2] };
+        both!(_mm256_sll_epi32, a, n)
+    }
+    #[inline(always)]
+    fn int_shr(self, a: Self::I, n: u32) -> Self::I {
+        let n = unsafe { [_mm_cvtsi32_si128(n as i32); 2] };
+        both!(_mm256_srl_epi32, a, n)
+    }
+    #[inline(always)]
+    fn to_float(self, x: Self::I) -> Self::F {
+        both!(_mm256_cvtepi32_ps, x)
+    }
+    #[inline(always)]
+    fn from_bits(self, x: Self::I) -> Self::F {
+        both!(_mm256_castsi256_ps, x)
+    }
+    #[inline(always)]
+    fn to_bits(self, x: Self::F) -> Self::I {
+        both!(_mm256_castps_si256, x)
+    }
+    #[inline(always)]
+    fn set_bit_4(self, x: Self::I, mask: u16) -> Self::I {
+        let lanes = unsafe {
+            [
+                _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128),
+                _mm256_setr_epi32(256, 512, 1024, 2048, 4096, 8192, 16384, 32768),
+            ]
+        };
+        let set = self.int_and(lanes, self.splat_int(i32::from(mask)));
+        let set = both!(_mm256_cmpeq_epi32, set, lanes);
+        let bits = self.int_and(set, self.splat_int(16));
+        both!(_mm256_or_si256, x, bits)
+    }
+
+    #[inline(always)]
+    fn halves(self, x: &[u8; 32]) -> Self::F {
+        both!(_mm256_cvtph_ps, load_halves(x.as_ptr()))
+    }
+    #[inline(always)]
+    fn load_halves(self, x: &[u16; 16]) -> Self::F {
+        both!(_mm256_cvtph_ps, load_halves(x.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn store_halves(self, x: Self::F, out: &mut [u16; 16]) {
+        let [low, high] = both!(_mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>, x);
+        unsafe {
+            _mm_storeu_si128(out.as_mut_ptr().cast(), low);
+            _mm_storeu_si128(out.as_mut_ptr().add(8).cast(), high);
+        }
+    }
+    #[inline(always)]
+    fn half(self, bits: u16) -> f32 {
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
+    }
+
+    #[inline(always)]
+    fn load_32(self, x: &[u8; 32]) -> Self::B {
+        unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store_32(self, x: Self::B, out: &mut [u8; 32]) {
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), x) }
+    }
+    // Bytes are shifted in pairs; the mask drops what came from the neighbour.
+    #[inline(always)]
+    fn shr_and(self, x: Self::B, n: u32, mask: u8) -> Self::B {
+        unsafe {
+            let shifted = _mm256_srl_epi16(x, _mm_cvtsi32_si128(n as i32));
+            _mm256_and_si256(shifted, _mm256_set1_epi8(mask as i8))
+        }
+    }
+    #[inline(always)]
+    fn shl_and(self, x: Self::B, n: u32, mask: u8) -> Self::B {
+        unsafe {
+            let shifted = _mm256_sll_epi16(x, _mm_cvtsi32_si128(n as i32));
+            _mm256_and_si256(shifted, _mm256_set1_epi8(mask as i8))
+        }
+    }
+    #[inline(always)]
+    fn or_32(self, a: Self::B, b: Self::B) -> Self::B {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+}
+
+/// The two halves of 32 bytes; `from` points to as many.
+#[inline(always)]
+fn load_halves(from: *const u8) -> [__m128i; 2] {
+    // SAFETY: every caller passes the address of an array of 32 bytes.
+    unsafe { [_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(16).cast())] }
+}

@@ -1,0 +1,182 @@
+//! Sixteen lanes of `f32` on whatever the processor has.
+//!
+//! Kernels are written once over [`Isa`]. Every operation is defined lane by lane (and sums by one
+//! fixed tree), so all instruction sets give the same bits: AVX-512 holds the lanes in one
+//! register, AVX2 in two, NEON in four.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+/// Lanes of a vector.
+pub const LANES: usize = 16;
+
+/// One vector in memory.
+pub type Lanes = [f32; LANES];
+
+/// A computation that runs under the target features of an instruction set. `run` and all it
+/// calls over `Isa` must be `#[inline(always)]`: code that is not inlined into
+/// [`Isa::vectorize`] is compiled without those features.
+pub trait Kernel {
+    type Output;
+    fn run<I: Isa>(self, isa: I) -> Self::Output;
+}
+
+/// An instruction set. A value is proof that the processor has it.
+pub trait Isa: Copy + Send + Sync + 'static {
+    /// 16 floats.
+    type F: Copy;
+    /// 16 integers of 32 bits.
+    type I: Copy;
+    /// 32 bytes.
+    type B: Copy;
+
+    /// Whether 24 accumulators and their operands fit the registers.
+    const WIDE: bool;
+
+    /// The instruction set, where the processor has it.
+    fn detect() -> Option<Self>;
+    /// Runs a kernel compiled for this instruction set.
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, x: &Lanes) -> Self::F;
+    fn store(self, x: Self::F, out: &mut Lanes);
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b`: the second where one is not a number.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? a : b`: the second where one is not a number.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? x : y`, lane by lane.
+    fn select_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// Bit i is set where `a > b` in lane i.
+    fn greater(self, a: Self::F, b: Self::F) -> u32;
+    /// The sum of all lanes: lanes 8 apart first, then 4, 2, 1.
+    fn sum(self, x: Self::F) -> f32;
+    /// [`Isa::sum`] of each.
+    #[inline(always)]
+    fn sum4(self, x: [Self::F; 4]) -> [f32; 4] {
+        x.map(
+            #[inline(always)]
+            |x| self.sum(x),
+        )
+    }
+
+    fn splat_int(self, x: i32) -> Self::I;
+    /// Unsigned bytes.
+    fn bytes(self, x: &[u8; 16]) -> Self::I;
+    /// Signed bytes.
+    fn signed_bytes(self, x: &[u8; 16]) -> Self::I;
+    /// Unsigned little-endian pairs of bytes.
+    fn words(self, x: &[u8; 32]) -> Self::I;
+    fn int_add(self, a: Self::I, b: Self::I) -> Self::I;
+    fn int_and(self, a: Self::I, b: Self::I) -> Self::I;
+    fn int_shl(self, a: Self::I, n: u32) -> Self::I;
+    fn int_shr(self, a: Self::I, n: u32) -> Self::I;
+    /// The numbers, as floats.
+    fn to_float(self, x: Self::I) -> Self::F;
+    /// The bits, as floats.
+    fn from_bits(self, x: Self::I) -> Self::F;
+    fn to_bits(self, x: Self::F) -> Self::I;
+    /// Sets bit 4 of the lanes whose bit is set in `mask`.
+    fn set_bit_4(self, x: Self::I, mask: u16) -> Self::I;
+
+    /// Half floats, widened.
+    fn halves(self, x: &[u8; 32]) -> Self::F;
+    /// Half floats as they are kept in memory, widened.
+    fn load_halves(self, x: &[u16; 16]) -> Self::F;
+    /// Rounds to half floats, ties to even.
+    fn store_halves(self, x: Self::F, out: &mut [u16; 16]);
+    /// One half float, widened.
+    fn half(self, bits: u16) -> f32;
+
+    fn load_32(self, x: &[u8; 32]) -> Self::B;
+    fn store_32(self, x: Self::B, out: &mut [u8; 32]);
+    /// `(x >> n) & mask` byte by byte, for masks without the upper n bits.
+    fn shr_and(self, x: Self::B, n: u32, mask: u8) -> Self::B;
+    /// `(x << n) & mask` byte by byte, for masks without the lower n bits.
+    fn shl_and(self, x: Self::B, n: u32, mask: u8) -> Self::B;
+    fn or_32(self, a: Self::B, b: Self::B) -> Self::B;
+
+    /// `value` of the low four bits of each lane, as floats. Where table look-ups are cheap it is
+    /// computed once for the sixteen codes: the results are the same.
+    #[inline(always)]
+    fn decode_4(self, codes: Self::I, value: impl Fn(Self::F) -> Self::F) -> Self::F {
+        value(self.to_float(self.int_and(codes, self.splat_int(15))))
+    }
+
+    /// As [`Isa::decode_4`] for codes of five bits; the lanes have no other bits.
+    #[inline(always)]
+    fn decode_5(self, codes: Self::I, value: impl Fn(Self::F) -> Self::F) -> Self::F {
+        value(self.to_float(codes))
+    }
+}
+
+/// An instruction set chosen at run time.
+#[derive(Debug, Clone, Copy)]
+pub enum InstructionSet {
+    Scalar(scalar::Scalar),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
+}
+
+impl InstructionSet {
+    /// All that this processor has, the fastest last.
+    pub fn present() -> Vec<InstructionSet> {
+        let mut sets = Vec::new();
+        sets.extend(scalar::Scalar::detect().map(InstructionSet::Scalar));
+        #[cfg(target_arch = "x86_64")]
+        sets.extend(avx2::Avx2::detect().map(InstructionSet::Avx2));
+        #[cfg(target_arch = "x86_64")]
+        sets.extend(avx512::Avx512::detect().map(InstructionSet::Avx512));
+        #[cfg(target_arch = "aarch64")]
+        sets.extend(neon::Neon::detect().map(InstructionSet::Neon));
+        sets
+    }
+
+    /// The fastest that this processor has.
+    pub fn best() -> InstructionSet {
+        let scalar = InstructionSet::Scalar(scalar::Scalar);
+        InstructionSet::present().pop().unwrap_or(scalar)
+    }
+
+    /// Such as `avx512`.
+    pub fn name(self) -> &'static str {
+        match self {
+            InstructionSet::Scalar(_) => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon(_) => "neon",
+        }
+    }
+
+    /// Runs a kernel.
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            InstructionSet::Scalar(isa) => isa.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2(isa) => isa.vectorize(kernel),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512(isa) => isa.vectorize(kernel),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon(isa) => isa.vectorize(kernel),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Plain Rust: the reference for the other instruction sets, and all that other processors need.
+
+use super::{Isa, Kernel, LANES, Lanes};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Scalar;
+
+/// Applies a function to each lane.
+#[inline(always)]
+fn each<T: Copy, U: Copy, const N: usize>(x: [T; N], f: impl Fn(T) -> U) -> [U; N] {
+    std::array::from_fn(|i| f(x[i]))
+}
+
+/// Applies a function to each pair of lanes.
+#[inline(always)]
+fn both<T: Copy, const N: usize>(a: [T; N], b: [T; N], f: impl Fn(T, T) -> T) -> [T; N] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+impl Isa for Scalar {
+    type F = Lanes;
+    type I = [i32; LANES];
+    type B = [u8; 32];
+    const WIDE: bool = false;
+
+    fn detect() -> Option<Self> {
+        Some(Scalar)
+    }
+
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(self, x: &Lanes) -> Self::F {
+        *x
+    }
+    #[inline(always)]
+    fn store(self, x: Self::F, out: &mut Lanes) {
+        *out = x;
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        both(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        both(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        both(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        both(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        both(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        both(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn select_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+        std::array::from_fn(|i| if a[i] < b[i] { x[i] } else { y[i] })
+    }
+    #[inline(always)]
+    fn greater(self, a: Self::F, b: Self::F) -> u32 {
+        (0..LANES).fold(0, |mask, i| mask | u32::from(a[i] > b[i]) << i)
+    }
+    #[inline(always)]
+    fn sum(self, x: Self::F) -> f32 {
+        let x8: [f32; 8] = std::array::from_fn(|i| x[i] + x[i + 8]);
+        let x4: [f32; 4] = std::array::from_fn(|i| x8[i] + x8[i + 4]);
+        (x4[0] + x4[2]) + (x4[1] + x4[3])
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn bytes(self, x: &[u8; 16]) -> Self::I {
+        each(*x, i32::from)
+    }
+    #[inline(always)]
+    fn signed_bytes(self, x: &[u8; 16]) -> Self::I {
+        each(*x, |x| i32::from(x as i8))
+    }
+    #[inline(always)]
+    fn words(self, x: &[u8; 32]) -> Self::I {
+        std::array::from_fn(|i| i32::from(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
+    }
+    #[inline(always)]
+    fn int_add(self, a: Self::I, b: Self::I) -> Self::I {
+        both(a, b, i32::wrapping_add)
+    }
+    #[inline(always)]
+    fn int_and(self, a: Self::I, b: Self::I) -> Self::I {
+        both(a, b, |a, b| a & b)
+    }
+    #[inline(always)]
+    fn int_shl(self, a: Self::I, n: u32) -> Self::I {
+        each(a, |a| a << n)
+    }
+    #[inline(always)]
+    fn int_shr(self, a: Self::I, n: u32) -> Self::I {
+        each(a, |a| (a as u32 >> n) as i32)
+    }
+    #[inline(always)]
+    fn to_float(self, x: Self::I) -> Self::F {
+        each(x, |x| x as f32)
+    }
+    #[inline(always)]
+    fn from_bits(self, x: Self::I) -> Self::F {
+        each(x, |x| f32::from_bits(x as u32))
+    }
+    #[inline(always)]
+    fn to_bits(self, x: Self::F) -> Self::I {
+        each(x, |x| x.to_bits() as i32)
+    }
+    #[inline(always)]
+    fn set_bit_4(self, x: Self::I, mask: u16) -> Self::I {
+        std::array::from_fn(|i| x[i] | i32::from(mask >> i & 1) << 4)
+    }
+
+    #[inline(always)]
+    fn halves(self, x: &[u8; 32]) -> Self::F {
+        each(self.words(x), |x| half::f16::from_bits(x as u16).to_f32())
+    }
+    #[inline(always)]
+    fn load_halves(self, x: &[u16; 16]) -> Self::F {
+        each(*x, |x| half::f16::from_bits(x).to_f32())
+    }
+    #[inline(always)]
+    fn store_halves(self, x: Self::F, out: &mut [u16; 16]) {
+        *out = each(x, |x| half::f16::from_f32(x).to_bits());
+    }
+    #[inline(always)]
+    fn half(self, bits: u16) -> f32 {
+        half::f16::from_bits(bits).to_f32()
+    }
+
+    #[inline(always)]
+    fn load_32(self, x: &[u8; 32]) -> Self::B {
+        *x
+    }
+    #[inline(always)]
+    fn store_32(self, x: Self::B, out: &mut [u8; 32]) {
+        *out = x;
+    }
+    #[inline(always)]
+    fn shr_and(self, x: Self::B, n: u32, mask: u8) -> Self::B {
+        each(x, |x| x >> n & mask)
+    }
+    #[inline(always)]
+    fn shl_and(self, x: Self::B, n: u32, mask: u8) -> Self::B {
+        each(x, |x| x << n & mask)
+    }
+    #[inline(always)]
+    fn or_32(self, a: Self::B, b: Self::B) -> Self::B {
+        both(a, b, |a, b| a | b)
+    }
+}

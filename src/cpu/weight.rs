@@ -1,0 +1,56 @@
+//! A weight that stays in the mapped file.
+
+use crate::backend::WeightSpec;
+use crate::quant::QuantType;
+
+/// The rows of a weight, wherever its tensors lie in the file.
+pub struct WeightRows<'a> {
+    /// First row of each tensor, and its bytes.
+    parts: Vec<(usize, &'a [u8])>,
+    row_bytes: usize,
+    pub quant: QuantType,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+impl<'a> WeightRows<'a> {
+    pub fn new(spec: &'a WeightSpec) -> WeightRows<'a> {
+        let mut first = 0;
+        let with_first_row = |(rows, bytes)| {
+            let part = (first, bytes);
+            first += rows;
+            part
+        };
+        WeightRows {
+            parts: spec.parts().map(with_first_row).collect(),
+            row_bytes: spec.row_bytes(),
+            quant: spec.quant,
+            rows: spec.rows,
+            cols: spec.cols,
+        }
+    }
+
+    /// The bytes of row `i`.
+    #[inline(always)]
+    pub fn row(&self, i: usize) -> &'a [u8] {
+        let mut part = &self.parts[0];
+        for next in &self.parts[1..] {
+            if next.0 <= i {
+                part = next;
+            }
+        }
+        &part.1[(i - part.0) * self.row_bytes..][..self.row_bytes]
+    }
+}
+
+/// All numbers of a weight, such as a norm's or a bias.
+pub fn decode_all(spec: &WeightSpec) -> Vec<f32> {
+    let mut out = vec![0.0; spec.rows * spec.cols];
+    let mut rest = out.as_mut_slice();
+    for (rows, bytes) in spec.parts() {
+        let (part, after) = rest.split_at_mut(rows * spec.cols);
+        spec.quant.decode(bytes, part);
+        rest = after;
+    }
+    out
+}
