@@ -321,7 +321,10 @@ async fn others_leave_when_memory_is_short() {
     });
     let models = Models::new(open, ModelsSettings::default());
     drop(models.acquire(&request("tiny-llama")).await.expect("loads"));
-    let lease = models.acquire(&request("tiny-llama-f16")).await.expect("loads");
+    let lease = models
+        .acquire(&request("tiny-llama-f16"))
+        .await
+        .expect("loads");
     assert_eq!(n_opened.load(Ordering::SeqCst), 3);
     assert_eq!(models.running().len(), 1);
     drop(lease);
