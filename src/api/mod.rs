@@ -69,25 +69,3 @@ pub struct ToolCallFunction {
     /// Arguments by name, in the order the model wrote them.
     pub arguments: Object,
 }
-
-/// A function the model may call.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Tool {
-    #[serde(rename = "type")]
-    pub kind: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub items: Option<Value>,
-    pub function: ToolFunction,
-}
-
-/// Name, purpose and parameters of a [`Tool`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ToolFunction {
-    pub name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// A JSON Schema of type `object`.
-    pub parameters: Object,
-}

@@ -1,6 +1,6 @@
 //! What clients send.
 
-use super::{ImageData, Message, Object, Think, Tool};
+use super::{ImageData, Message, Object, Think};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -70,8 +70,9 @@ pub struct ChatRequest {
     /// As in [`GenerateRequest::keep_alive`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<Value>,
+    /// Functions the model may call: `{type, function: {name, description, parameters}}`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tools: Vec<Tool>,
+    pub tools: Vec<Value>,
     #[serde(skip_serializing_if = "Object::is_empty")]
     pub options: Object,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! What a model can do, read from its template and its files.
 
-use super::{Template, gotemplate::GoTemplate, parser};
+use super::{Template, gotemplate::GoTemplate};
 
 /// Something a model can do, as the API lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +75,7 @@ pub(super) fn of_go(template: &GoTemplate) -> Vec<Capability> {
     if has("suffix") {
         found.push(Capability::Insert);
     }
-    if parser::thinking_tags(template).is_some() {
+    if template.thinking_tags().is_some() {
         found.push(Capability::Thinking);
     }
     found
@@ -117,4 +117,71 @@ fn has_jinja_round_trip(template: &Template) -> bool {
     template.capabilities().contains(&Capability::Tools)
         && (has("tool_calls") || has("assistant_tool_call"))
         && (has("tool_response") || has("tool_results") || has("ipython") || role_is_tool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GO_PLAIN: &str = "{{ range .Messages }}{{ .Content }}{{ end }}";
+    const GO_TOOLS: &str = "{{ range .Messages }}{{ .Content }}{{ .Tools }}{{ end }}";
+    const GO_ROUND_TRIP: &str = "{{ range .Messages }}{{ if eq .Role \"tool\" }}{{ .ToolCalls }}{{ .Tools }}{{ end }}{{ end }}";
+    const JINJA_TOOLS: &str = "{{ tools }}";
+    const JINJA_ROUND_TRIP: &str = "{{ tools }}{{ m.tool_calls }}<tool_response>";
+    const JINJA_BOTH: &str = "{{ tools }}<think></think>";
+
+    fn go(source: &str) -> Template {
+        Template::parse_go(source).unwrap()
+    }
+
+    fn jinja(source: &str) -> Template {
+        Template::parse_jinja(source, "", "").unwrap()
+    }
+
+    #[test]
+    fn lists_have_ollamas_order() {
+        use Capability::*;
+        assert_eq!(
+            capabilities_of_model(Some(&jinja(JINJA_TOOLS)), false),
+            [Tools, Completion]
+        );
+        assert_eq!(
+            capabilities_of_model(Some(&go(GO_TOOLS)), false),
+            [Completion, Tools]
+        );
+        assert_eq!(capabilities_of_model(None, false), [Completion]);
+        assert_eq!(capabilities_of_model(None, true), [Embedding]);
+    }
+
+    #[test]
+    fn jinja_texts_show_thinking() {
+        let thinks = |text: &str| of_jinja(text).contains(&Capability::Thinking);
+        assert!(thinks("<think>x</think>"));
+        assert!(thinks("{{ content.split('</think>')[-1] }}"));
+        assert!(!thinks(
+            "{{ content.split('</think>') }}{{ reasoning_content }}"
+        ));
+        assert!(!thinks("{{ content }}"));
+    }
+
+    #[test]
+    fn the_abler_template_renders() {
+        let cases = [
+            (GO_PLAIN, JINJA_TOOLS, None, true),
+            (GO_TOOLS, JINJA_TOOLS, None, false),
+            (GO_TOOLS, JINJA_ROUND_TRIP, None, true),
+            (GO_ROUND_TRIP, JINJA_ROUND_TRIP, None, false),
+            (GO_ROUND_TRIP, JINJA_BOTH, None, false),
+            (GO_PLAIN, "plain", None, false),
+            (GO_PLAIN, JINJA_TOOLS, Some(true), false),
+            (GO_ROUND_TRIP, "plain", Some(false), true),
+        ];
+        for (source, text, forced, expected) in cases {
+            assert_eq!(
+                prefers_jinja(&go(source), &jinja(text), forced),
+                expected,
+                "{source} {text}"
+            );
+        }
+    }
 }

@@ -138,3 +138,6 @@ impl Think {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,7 +118,7 @@ impl Template {
     pub fn visible_tokens(&self, tools: &[Tool]) -> Vec<String> {
         match &self.0 {
             Language::Go(template) => parser::visible_for_go(template, tools),
-            Language::Jinja(template) => parser::visible_for_jinja(template.text()),
+            Language::Jinja(template) => parser::visible_for_jinja(template.text(), tools),
         }
     }
 

@@ -23,9 +23,8 @@ pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
         for (j, out) in out.chunks_exact_mut(32).enumerate() {
             let (scale, min) = scale_min(&block[4..16], j);
             let (scale, bias) = (d * f32::from(scale), dmin * f32::from(min));
-            let nibbles = &block[16 + j / 2 * 32..];
-            for (w, &byte) in out.iter_mut().zip(nibbles) {
-                *w = scale * f32::from(byte >> (4 * (j % 2)) & 15) - bias;
+            for (i, w) in out.iter_mut().enumerate() {
+                *w = scale * f32::from(q4_k_code(block, j, i)) - bias;
             }
         }
     }
@@ -35,17 +34,31 @@ pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.chunks_exact(176).zip(out.chunks_exact_mut(256)) {
         let (d, dmin) = (f16_at(block, 0), f16_at(block, 2));
-        let high = &block[16..48];
         for (j, out) in out.chunks_exact_mut(32).enumerate() {
             let (scale, min) = scale_min(&block[4..16], j);
             let (scale, bias) = (d * f32::from(scale), dmin * f32::from(min));
-            let nibbles = &block[48 + j / 2 * 32..];
-            for (l, w) in out.iter_mut().enumerate() {
-                let code = nibbles[l] >> (4 * (j % 2)) & 15 | (high[l] >> j & 1) << 4;
-                *w = scale * f32::from(code) - bias;
+            for (i, w) in out.iter_mut().enumerate() {
+                *w = scale * f32::from(q5_k_code(block, j, i)) - bias;
             }
         }
     }
+}
+
+/// Code `i` of sub-block `j` of a Q4_K block.
+pub(super) fn q4_k_code(block: &[u8], j: usize, i: usize) -> u8 {
+    block[16 + j / 2 * 32 + i] >> (4 * (j % 2)) & 15
+}
+
+/// Code `i` of sub-block `j` of a Q5_K block.
+pub(super) fn q5_k_code(block: &[u8], j: usize, i: usize) -> u8 {
+    block[48 + j / 2 * 32 + i] >> (4 * (j % 2)) & 15 | (block[16 + i] >> j & 1) << 4
+}
+
+/// Code `i` (0..256) of a Q6_K block.
+pub(super) fn q6_k_code(block: &[u8], i: usize) -> u8 {
+    let (half, plane, l) = (i / 128, i / 32 % 4, i % 32);
+    let low = block[half * 64 + plane % 2 * 32 + l] >> (4 * (plane / 2)) & 15;
+    low | (block[128 + half * 32 + l] >> (2 * plane) & 3) << 4
 }
 
 /// `d * scale * (code - 32)`, 16 weights a scale: 128 bytes of low nibbles, 64 bytes of upper bit
@@ -54,11 +67,8 @@ pub(super) fn q6_k(bytes: &[u8], out: &mut [f32]) {
     for (block, out) in bytes.chunks_exact(210).zip(out.chunks_exact_mut(256)) {
         let d = f16_at(block, 208);
         for (i, w) in out.iter_mut().enumerate() {
-            let (half, plane, l) = (i / 128, i / 32 % 4, i % 32);
-            let low = block[half * 64 + plane % 2 * 32 + l] >> (4 * (plane / 2)) & 15;
-            let high = block[128 + half * 32 + l] >> (2 * plane) & 3;
             let scale = block[192 + i / 16] as i8;
-            *w = d * f32::from(scale) * (f32::from(low | high << 4) - 32.0);
+            *w = d * f32::from(scale) * (f32::from(q6_k_code(block, i)) - 32.0);
         }
     }
 }

@@ -3,14 +3,15 @@
 use super::f16_at;
 
 /// Splits 16 nibble bytes into 32 codes, `high[i]` being bit 4 of code i.
-fn codes(nibbles: &[u8], high: u32) -> [u8; 32] {
+pub(super) fn codes(nibbles: &[u8], high: u32) -> [u8; 32] {
     std::array::from_fn(|i| {
         let nibble = nibbles[i % 16] >> (4 * (i / 16)) & 15;
         nibble | ((high >> i & 1) as u8) << 4
     })
 }
 
-fn high_bits(block: &[u8], at: usize) -> u32 {
+/// The little-endian word of fifth bits at byte `at`.
+pub(super) fn high_bits(block: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
 }
 

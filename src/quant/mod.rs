@@ -4,6 +4,7 @@
 //! Layouts: `ggml-common.h` of llama.cpp. Every type here decodes as
 //! `scale * code + bias` with one scale and bias per 16 or 32 weights.
 
+pub mod device;
 mod float;
 mod k;
 mod legacy;

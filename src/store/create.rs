@@ -51,9 +51,9 @@ impl Store {
         };
         let _guard = self.change()?;
         let mut draft = if request.from.is_empty() {
-            self.from_files(request, &mut say)?
+            self.take_files(request, &mut say)?
         } else {
-            self.from_model(&request.from)?
+            self.take_model(&request.from)?
         };
         self.add_adapters(request, &mut draft)?;
         check_quantization(request, &draft)?;
@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// Every layer of another model.
-    fn from_model(&self, from: &str) -> Result<Draft, Error> {
+    fn take_model(&self, from: &str) -> Result<Draft, Error> {
         let (from, source) = split_source(from)?;
         if source == Source::Cloud {
             return Err(Error::Unsupported(
@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// Uploaded files: GGUF weights and projectors.
-    fn from_files(
+    fn take_files(
         &self,
         request: &CreateRequest,
         say: &mut dyn FnMut(&str),

@@ -33,7 +33,6 @@ pub use facts::{GgufFacts, human_number, n_parameters};
 pub use name::{ModelName, Source, split_source};
 pub use parameters::{Parameter, parse_parameter};
 pub use resolve::ResolvedModel;
-pub use show::go_quote;
 
 use crate::chat::Capability;
 use blobs::Blobs;
@@ -61,7 +60,7 @@ struct Inner {
     manifests: Folder,
     blobs: Blobs,
     changes: Mutex<()>,
-    entries: Mutex<HashMap<PathBuf, (Stamp, Option<Arc<ModelEntry>>)>>,
+    entries: Mutex<HashMap<PathBuf, Known>>,
     facts: Mutex<HashMap<Digest, Arc<GgufFacts>>>,
 }
 
@@ -85,6 +84,9 @@ pub struct ModelEntry {
     /// Without what the GGUF's own chat template adds, as in `/api/tags`.
     pub capabilities: Vec<Capability>,
 }
+
+/// What a manifest in a known state gave; nothing if it is damaged.
+type Known = (Stamp, Option<Arc<ModelEntry>>);
 
 /// Tells one state of a manifest file from the next; a rewritten file is a new inode.
 #[derive(Debug, PartialEq, Eq)]
@@ -122,11 +124,6 @@ impl Store {
         Ok(Store {
             inner: Arc::new(inner),
         })
-    }
-
-    /// The models folder.
-    pub fn root(&self) -> &Path {
-        &self.inner.root
     }
 
     /// All readable models, newest first by whole seconds, then by name. Damaged ones are left out with one warning.

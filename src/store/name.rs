@@ -101,11 +101,6 @@ impl ModelName {
         )
     }
 
-    /// Equal but for letter case.
-    pub fn same_as(&self, other: &ModelName) -> bool {
-        self.full().eq_ignore_ascii_case(&other.full())
-    }
-
     /// Path of the manifest below `manifests/`.
     pub(super) fn path(&self) -> PathBuf {
         [
@@ -264,7 +259,8 @@ mod tests {
                 (full, short),
                 "{text}"
             );
-            assert!(ModelName::parse(&name.to_string()).unwrap().same_as(&name));
+            let again = ModelName::parse(&name.to_string()).unwrap();
+            assert!(again.full().eq_ignore_ascii_case(full));
         }
     }
 

@@ -84,7 +84,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// A string in double quotes with Go's escapes (`%q`).
-pub fn go_quote(text: &str) -> String {
+fn go_quote(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

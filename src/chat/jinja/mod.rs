@@ -14,9 +14,18 @@ use std::fmt::Write;
 
 /// Steps for the template's own work. A step also pays for 64 bytes of values or output, so this
 /// bounds memory too.
-const BASE_FUEL: u64 = 1_000_000;
-/// More steps for each message, so that long conversations are never refused.
-const FUEL_PER_MESSAGE: u64 = 5_000;
+const BASE_FUEL: usize = 250_000;
+/// More steps for each message and each four bytes given, so that no conversation is refused for
+/// its length.
+const FUEL_PER_MESSAGE: usize = 2_000;
+const BYTES_PER_FUEL: usize = 4;
+/// No more steps than this: about a second.
+const MAX_FUEL: usize = 4_000_000;
+/// Stack for each step: a step can nest a value once, and dropping one level of a nested map takes
+/// 117 bytes (measured with minijinja 3.1).
+const STACK_PER_FUEL: usize = 160;
+/// Stack for everything but nested values.
+const BASE_STACK: usize = 2 << 20;
 const NAME: &str = "chat_template";
 
 /// A parsed template with its environment.
@@ -31,7 +40,7 @@ pub struct JinjaTemplate {
 impl JinjaTemplate {
     /// Parses `source`; `bos` and `eos` become `bos_token` and `eos_token`.
     pub fn parse(source: &str, bos: &str, eos: &str) -> Result<JinjaTemplate, Error> {
-        let mut env = environment().map_err(to_error)?;
+        let mut env = environment().map_err(|e| Error::Parse(message_of(&e)))?;
         env.add_template_owned(NAME, without_generation_tags(source))
             .map_err(|e| Error::Parse(format!("chat template: {}", message_of(&e))))?;
         Ok(JinjaTemplate {
@@ -58,8 +67,17 @@ impl JinjaTemplate {
             .iter()
             .map(|tool| tool.to_json())
             .collect::<Vec<_>>();
+        self.render_with(&tools, input)
+    }
+
+    /// The same, with tools as they are to be written.
+    pub fn render_with(
+        &self,
+        tools: &[serde_json::Value],
+        input: &RenderInput,
+    ) -> Result<String, Error> {
         let (messages, prefill) = split_prefill(input.messages);
-        let render = |as_text| self.run(messages, &tools, as_text, input);
+        let render = |as_text| self.run(messages, tools, as_text, input);
         let mut prompt = match render(false) {
             Err(Error::Render(_)) if messages.iter().any(|m| !m.tool_calls.is_empty()) => {
                 render(true)
@@ -77,14 +95,21 @@ impl JinjaTemplate {
         arguments_as_text: bool,
         input: &RenderInput,
     ) -> Result<String, Error> {
-        let context = self.context(messages, tools, arguments_as_text, input);
-        let given = messages.iter().map(size).sum::<usize>();
+        let given = messages.iter().map(size).sum::<usize>()
+            + tools
+                .iter()
+                .map(|tool| tool.to_string().len())
+                .sum::<usize>();
+        let fuel = BASE_FUEL + given / BYTES_PER_FUEL + messages.len() * FUEL_PER_MESSAGE;
+        let fuel = fuel.min(MAX_FUEL);
         let mut env = self.env.clone();
-        env.set_fuel(Some(
-            BASE_FUEL + given as u64 + messages.len() as u64 * FUEL_PER_MESSAGE,
-        ));
-        let template = env.get_template(NAME).map_err(to_error)?;
-        template.render(context).map_err(to_error)
+        env.set_fuel(Some(fuel as u64));
+        let render = || {
+            let context = self.context(messages, tools, arguments_as_text, input);
+            let template = env.get_template(NAME).map_err(|e| to_error(e, fuel))?;
+            template.render(context).map_err(|e| to_error(e, fuel))
+        };
+        with_stack(BASE_STACK + fuel * STACK_PER_FUEL, render)
     }
 
     fn context(
@@ -329,11 +354,28 @@ fn format_as_python(
     }
 }
 
-fn to_error(error: minijinja::Error) -> Error {
+/// Runs `render` on a stack of its own: a template can nest values as deep as its steps reach, and
+/// a stack that overflows ends the process. Pages that are not touched cost nothing.
+fn with_stack(
+    n_bytes: usize,
+    render: impl FnOnce() -> Result<String, Error> + Send,
+) -> Result<String, Error> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("template".into())
+            .stack_size(n_bytes)
+            .spawn_scoped(scope, render)
+            .map_err(|e| Error::Render(format!("no thread for the chat template: {e}")))?;
+        let panicked = |_| Err(Error::Render("chat template: the renderer panicked".into()));
+        thread.join().unwrap_or_else(panicked)
+    })
+}
+
+fn to_error(error: minijinja::Error, fuel: usize) -> Error {
     match error.kind() {
         ErrorKind::OutOfFuel => Error::Limit {
             what: "template steps",
-            limit: BASE_FUEL as usize,
+            limit: fuel,
         },
         _ => Error::Render(format!("chat template: {}", message_of(&error))),
     }

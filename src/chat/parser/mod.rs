@@ -1,10 +1,13 @@
 //! Generated text, piece by piece, to thinking, content and tool calls.
 
+mod bodies;
 mod generic;
+mod tagged;
 mod thinking;
 
 use super::{Think, Tool, ToolCall, gotemplate::GoTemplate};
 use generic::GenericParser;
+use tagged::{FORMATS, Format, TaggedParser};
 use thinking::ThinkingParser;
 
 /// What one piece of text added to the answer.
@@ -23,11 +26,37 @@ impl Delta {
     }
 }
 
+/// How tool calls are told from content.
+#[derive(Debug)]
+enum ToolParser {
+    None,
+    Generic(GenericParser),
+    Tagged(TaggedParser),
+}
+
+impl ToolParser {
+    fn push(&mut self, text: String) -> (Vec<ToolCall>, String) {
+        match self {
+            ToolParser::None => (Vec::new(), text),
+            ToolParser::Generic(parser) => parser.push(&text),
+            ToolParser::Tagged(parser) => parser.push(&text),
+        }
+    }
+
+    fn finish(&mut self) -> (Vec<ToolCall>, String) {
+        match self {
+            ToolParser::None => Default::default(),
+            ToolParser::Generic(parser) => parser.finish(),
+            ToolParser::Tagged(parser) => parser.finish(),
+        }
+    }
+}
+
 /// Splits the text of one answer. Text that may become a tag is held back until that is decided.
 #[derive(Debug)]
 pub struct OutputParser {
     thinking: Option<ThinkingParser>,
-    tools: Option<GenericParser>,
+    tools: ToolParser,
 }
 
 impl OutputParser {
@@ -35,7 +64,7 @@ impl OutputParser {
     pub fn plain() -> OutputParser {
         OutputParser {
             thinking: None,
-            tools: None,
+            tools: ToolParser::None,
         }
     }
 
@@ -45,10 +74,7 @@ impl OutputParser {
             Some(parser) => parser.push(piece),
             None => (String::new(), piece.to_string()),
         };
-        let (tool_calls, content) = match &mut self.tools {
-            Some(parser) => parser.push(&text),
-            None => (Vec::new(), text),
-        };
+        let (tool_calls, content) = self.tools.push(text);
         Delta {
             thinking,
             content,
@@ -63,16 +89,10 @@ impl OutputParser {
             .as_mut()
             .map(ThinkingParser::finish)
             .unwrap_or_default();
-        let (tool_calls, content) = match &mut self.tools {
-            Some(parser) => {
-                let (mut calls, mut content) = parser.push(&text);
-                let (more_calls, more_content) = parser.finish();
-                calls.extend(more_calls);
-                content.push_str(&more_content);
-                (calls, content)
-            }
-            None => (Vec::new(), text),
-        };
+        let (mut tool_calls, mut content) = self.tools.push(text);
+        let (more_calls, more_content) = self.tools.finish();
+        tool_calls.extend(more_calls);
+        content.push_str(&more_content);
         Delta {
             thinking,
             content,
@@ -88,51 +108,111 @@ impl OutputParser {
     }
 }
 
-/// The parser for a model whose prompt a Go template renders.
+/// Tags around reasoning that Jinja templates write.
+const THINKING_TAGS: [(&str, &str); 3] = [
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+];
+
+/// The parser for a model whose prompt a Go template renders: reasoning is looked for only if the
+/// request asks for it.
 pub(super) fn for_go(
     template: &GoTemplate,
     prompt: &str,
     tools: &[Tool],
     think: Option<Think>,
 ) -> OutputParser {
-    let tags = thinking_tags(template).filter(|_| think.is_some_and(Think::is_on));
+    let tags = template
+        .thinking_tags()
+        .filter(|_| think.is_some_and(Think::is_on));
+    let tools = match tools {
+        [] => ToolParser::None,
+        tools => ToolParser::Generic(GenericParser::new(template.tool_tag(), tools)),
+    };
     OutputParser {
-        thinking: tags.map(|(open, close)| ThinkingParser::new(&open, &close, prompt, true)),
-        tools: (!tools.is_empty()).then(|| GenericParser::new(template.tool_tag(), tools)),
+        thinking: tags.map(|(open, close)| ThinkingParser::new(&open, &close, prompt)),
+        tools,
     }
 }
 
-/// The parser for a model whose prompt the GGUF's Jinja template renders.
+/// The parser for a model whose prompt the GGUF's Jinja template renders: reasoning is always
+/// looked for, and dropped if the request does not want it.
 pub(super) fn for_jinja(
     text: &str,
     prompt: &str,
     tools: &[Tool],
     think: Option<Think>,
 ) -> OutputParser {
-    let keep = think.is_some_and(Think::is_on);
-    let thinks = text.contains("<think>") && text.contains("</think>");
-    OutputParser {
-        thinking: thinks.then(|| ThinkingParser::new("<think>", "</think>", prompt, keep)),
-        tools: (!tools.is_empty()).then(|| GenericParser::new("{".into(), tools)),
-    }
+    let format = format_of(text);
+    let thinking = tags_of(text).map(|(open, close)| {
+        let mut parser = ThinkingParser::new(open, close, prompt);
+        if think == Some(Think::Off) {
+            parser = parser.dropping();
+        }
+        match format {
+            Some(format) if !tools.is_empty() => parser.ended_by(format.open),
+            _ => parser,
+        }
+    });
+    let tools = match (tools, format) {
+        ([], _) => ToolParser::None,
+        (tools, Some(format)) => ToolParser::Tagged(TaggedParser::new(format, tools)),
+        (tools, None) => ToolParser::Generic(GenericParser::new("{".into(), tools)),
+    };
+    OutputParser { thinking, tools }
 }
 
-/// The opening and closing tag of reasoning, if a Go template shows them.
-pub(super) fn thinking_tags(template: &GoTemplate) -> Option<(String, String)> {
-    template.thinking_tags()
+fn format_of(text: &str) -> Option<Format> {
+    FORMATS
+        .into_iter()
+        .find(|format| text.contains(format.mark))
 }
 
+fn tags_of(text: &str) -> Option<(&'static str, &'static str)> {
+    THINKING_TAGS
+        .into_iter()
+        .find(|(open, close)| text.contains(open) && text.contains(close))
+}
+
+/// Texts that the parser of [`for_go`] looks for and that may be special tokens.
 pub(super) fn visible_for_go(template: &GoTemplate, tools: &[Tool]) -> Vec<String> {
-    let mut out = Vec::new();
-    if let Some((open, close)) = thinking_tags(template) {
-        out.extend([open, close]);
-    }
-    if !tools.is_empty() {
-        out.push(template.tool_tag());
-    }
-    out
+    let tags = template
+        .thinking_tags()
+        .into_iter()
+        .flat_map(|(open, close)| [open, close]);
+    let tool_tag = (!tools.is_empty())
+        .then(|| first_token(&template.tool_tag()))
+        .flatten();
+    tags.chain(tool_tag).collect()
 }
 
-pub(super) fn visible_for_jinja(_text: &str) -> Vec<String> {
-    vec!["<think>".into(), "</think>".into()]
+/// The `[...]` or `<...>` that a tag begins with.
+fn first_token(tag: &str) -> Option<String> {
+    let close = match tag.chars().next()? {
+        '<' => '>',
+        '[' => ']',
+        _ => return None,
+    };
+    tag.find(close).map(|end| tag[..=end].to_string())
 }
+
+/// Texts that the parser of [`for_jinja`] looks for and that may be special tokens.
+pub(super) fn visible_for_jinja(text: &str, tools: &[Tool]) -> Vec<String> {
+    let tags = tags_of(text)
+        .into_iter()
+        .flat_map(|(open, close)| [open, close]);
+    let format = format_of(text).filter(|_| !tools.is_empty());
+    let of_format = format.into_iter().flat_map(|format| {
+        [format.open, format.close]
+            .into_iter()
+            .chain(format.inner.iter().copied())
+    });
+    tags.chain(of_format)
+        .filter(|tag| !tag.is_empty())
+        .map(str::to_string)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

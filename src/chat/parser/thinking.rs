@@ -18,13 +18,15 @@ pub struct ThinkingParser {
     close: String,
     state: State,
     held: String,
+    /// Whether reasoning is given out at all.
     keep: bool,
+    /// Another tag that ends the reasoning and stays in the text; empty for none.
+    interrupt: String,
 }
 
 impl ThinkingParser {
     /// For an answer to `prompt`: one that ends with the opening tag began the reasoning itself.
-    /// Reasoning is dropped unless `keep`.
-    pub fn new(open: &str, close: &str, prompt: &str, keep: bool) -> ThinkingParser {
+    pub fn new(open: &str, close: &str, prompt: &str) -> ThinkingParser {
         let state = match prompt.trim_end().ends_with(open) {
             true => State::AfterOpening,
             false => State::BeforeTag,
@@ -34,7 +36,24 @@ impl ThinkingParser {
             close: close.into(),
             state,
             held: String::new(),
-            keep,
+            keep: true,
+            interrupt: String::new(),
+        }
+    }
+
+    /// The same, with the reasoning dropped.
+    pub fn dropping(self) -> ThinkingParser {
+        ThinkingParser {
+            keep: false,
+            ..self
+        }
+    }
+
+    /// The same, with a tag that ends reasoning which was never closed: that of a tool call.
+    pub fn ended_by(self, tag: &str) -> ThinkingParser {
+        ThinkingParser {
+            interrupt: tag.into(),
+            ..self
         }
     }
 
@@ -102,13 +121,26 @@ impl ThinkingParser {
     }
 
     fn take_thinking(&mut self, thinking: &mut String) -> bool {
-        if let Some(at) = self.held.find(&self.close) {
-            thinking.push_str(&self.held[..at]);
-            self.held.drain(..at + self.close.len());
-            self.state = State::AfterClosing;
+        let interrupt = match self.interrupt.as_str() {
+            "" => None,
+            tag => self.held.find(tag),
+        };
+        match self.held.find(&self.close) {
+            Some(at) if interrupt.is_none_or(|other| at < other) => {
+                thinking.push_str(&self.held[..at]);
+                self.held.drain(..at + self.close.len());
+                self.state = State::AfterClosing;
+                return true;
+            }
+            _ => {}
+        }
+        if let Some(at) = interrupt {
+            thinking.extend(self.held.drain(..at));
+            self.state = State::Content;
             return true;
         }
-        let keep = partial_tag(&self.held, &self.close);
+        let keep =
+            partial_tag(&self.held, &self.close).max(partial_tag(&self.held, &self.interrupt));
         let rest = self.held.split_off(self.held.len() - keep);
         thinking.push_str(&std::mem::replace(&mut self.held, rest));
         false
@@ -131,7 +163,7 @@ mod tests {
     /// Whole, and in pieces of one character.
     fn both_ways(prompt: &str, text: &str) -> (String, String) {
         let run = |pieces: Vec<String>| {
-            let mut parser = ThinkingParser::new("<think>", "</think>", prompt, true);
+            let mut parser = ThinkingParser::new("<think>", "</think>", prompt).ended_by("<call>");
             let mut out = (String::new(), String::new());
             for (thinking, content) in pieces
                 .iter()
@@ -169,6 +201,8 @@ mod tests {
             ("<thi", "", "<thi"),
             ("<think></think>\n\nx", "", "x"),
             ("x <think>y</think>", "", "x <think>y</think>"),
+            ("<think>hm <call>f</call>", "hm ", "<call>f</call>"),
+            ("<think>a</think><call>", "a", "<call>"),
         ];
         for (text, thinking, content) in cases {
             assert_eq!(
@@ -187,7 +221,7 @@ mod tests {
 
     #[test]
     fn unwanted_reasoning_is_dropped() {
-        let mut parser = ThinkingParser::new("<think>", "</think>", "", false);
+        let mut parser = ThinkingParser::new("<think>", "</think>", "").dropping();
         assert_eq!(
             parser.push("<think>a</think>b"),
             (String::new(), "b".into())

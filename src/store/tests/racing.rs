@@ -1,6 +1,8 @@
 //! Many hands at once, from one process and from several.
 
 use super::*;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const ROUNDS: usize = 60;
@@ -86,4 +88,77 @@ fn readers_see_a_whole_model_while_it_is_replaced() {
         }
     });
     assert_eq!(f.resolve("m").unwrap().system.unwrap(), ROUNDS.to_string());
+}
+
+/// Where the process that is to be killed works.
+const VICTIM: &str = "OLLAMA_WGPU_STORE_VICTIM";
+
+/// Not a test of its own: [`a_kill_at_any_moment_leaves_whole_models`] starts it in a process and kills that.
+#[test]
+#[ignore = "run by a_kill_at_any_moment_leaves_whole_models"]
+fn victim() {
+    let Some(root) = std::env::var_os(VICTIM) else {
+        return;
+    };
+    let store = Store::open(Path::new(&root)).unwrap();
+    let name = |text: &str| ModelName::parse(text).unwrap();
+    for round in 0.. {
+        let request = CreateRequest {
+            model: "m".into(),
+            from: "base".into(),
+            system: format!("prompt {round}"),
+            ..CreateRequest::default()
+        };
+        store
+            .create(&request, &mut |step| println!("{}", step.status))
+            .unwrap();
+        store
+            .copy(&name("m"), &name(&format!("copy{}", round % 3)))
+            .unwrap();
+        println!("copied");
+        store.delete(&name(&format!("copy{}", round % 3))).unwrap();
+        println!("deleted");
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_whole_models() {
+    let f = Fixture::new();
+    f.model("base", 8);
+    for n_steps in 1..=25 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "store::tests::racing::victim",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env(VICTIM, f.dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let is_step = |line: &String| {
+            let starts = [
+                "creating", "using", "writing", "success", "copied", "deleted",
+            ];
+            starts.iter().any(|start| line.starts_with(start))
+        };
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut steps = lines.map_while(Result::ok).filter(is_step);
+        // The pipe stays open until the child is dead: it is to die by the kill, not by its own output.
+        let n_seen = steps.by_ref().take(3 * n_steps).count();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(n_seen, 3 * n_steps, "the child worked until it was killed");
+
+        let store = Store::open(f.dir.path()).unwrap();
+        check(&store);
+        let n_manifests = store.walk(&|_, _| true).unwrap().len();
+        assert_eq!(
+            store.list().unwrap().len(),
+            n_manifests,
+            "no damaged manifest"
+        );
+    }
+    f.create(json!({"model": "after", "from": "base"})).unwrap();
 }

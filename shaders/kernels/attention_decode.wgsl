@@ -1,0 +1,85 @@
+// Attention of single tokens: out[t] = softmax(SCALE q k^T) v over the token's sequence. q and out
+// are [tokens, n_heads * HEAD_DIM].
+// A workgroup takes Q_ROWS query heads that share a key head, over one split of the sequence. Where
+// there is more than one split it leaves, per head and split, HEAD_DIM sums, the maximum and the
+// sum of weights in `splits`, for attention_merge.
+// Needs: GROUP_HEADS (query heads per key head), N_HEADS, SCALE, WINDOW (0: none), Q_STRIDE,
+// Q_OFFSET, OUT_STRIDE, parts/attention, parts/splits, parts/batch. Twin: cpu attention.
+@group(0) @binding(0) var<storage, read> q: array<f32>;
+@group(0) @binding(1) var<storage, read> keys: array<Cached>;
+@group(0) @binding(2) var<storage, read> values: array<Cached>;
+@group(0) @binding(3) var<storage, read> batch: array<u32>;
+@group(0) @binding(4) var<storage, read_write> splits: array<f32>;
+@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+
+fn query(row: u32, head: u32, quad: u32) -> vec4<f32> {
+    let at = row * Q_STRIDE + Q_OFFSET + head * HEAD_DIM + 4u * quad;
+    return SCALE * vec4<f32>(q[at], q[at + 1u], q[at + 2u], q[at + 3u]);
+}
+
+fn store_split(index: u32, row: u32, first_head: u32, split: u32) {
+    let column = index % HEAD_QUADS;
+    let slice = index / HEAD_QUADS;
+    for (var k = 0u; k < SLICE_ROWS; k++) {
+        let r = slice + k * SLICES;
+        if (slice < SLICES && r < Q_ROWS) {
+            let at = ((row * N_HEADS + first_head + r) * MAX_SPLITS + split) * (HEAD_DIM + 2u);
+            for (var i = 0u; i < 4u; i++) {
+                splits[at + 4u * column + i] = weighted[k][i];
+            }
+            if (column == 0u) {
+                splits[at + HEAD_DIM] = maxima[r];
+                splits[at + HEAD_DIM + 1u] = sums[r];
+            }
+        }
+    }
+}
+
+fn store(index: u32, row: u32, first_head: u32) {
+    let column = index % HEAD_QUADS;
+    let slice = index / HEAD_QUADS;
+    for (var k = 0u; k < SLICE_ROWS; k++) {
+        let r = slice + k * SLICES;
+        if (slice < SLICES && r < Q_ROWS) {
+            let at = row * OUT_STRIDE + (first_head + r) * HEAD_DIM + 4u * column;
+            for (var i = 0u; i < 4u; i++) {
+                out[at + i] = weighted[k][i] / sums[r];
+            }
+        }
+    }
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
+    let first_head = group.x * Q_ROWS;
+    let kv_head = first_head / GROUP_HEADS;
+    let split = group.y;
+    let row = group.z;
+    if (row >= n_rows()) {
+        return;
+    }
+    let position = batch_position(row);
+    let splits_of_row = n_splits(position);
+    if (split >= splits_of_row) {
+        return;
+    }
+    let begin = first_tile(position);
+    let tokens = split_tokens(position + 1u - begin);
+    let from = begin + split * tokens;
+    for (var i = index; i < Q_ROWS * HEAD_QUADS; i += WG) {
+        queries[i] = query(row, first_head + i / HEAD_QUADS, i % HEAD_QUADS);
+    }
+    if (index < Q_ROWS) {
+        first_visible[index] = window_start(position);
+        end_visible[index] = position + 1u;
+    }
+    attend(index, batch_sequence(row), kv_head, from, min(from + tokens, position + 1u));
+    if (splits_of_row == 1u) {
+        store(index, row, first_head);
+    } else {
+        store_split(index, row, first_head, split);
+    }
+}

@@ -1,0 +1,84 @@
+// out = x * weights^T (+ bias) (+ residual) for a few rows of x: x [rows, COLS],
+// weights [N_ROWS, COLS], out [rows, OUT_STRIDE].
+// A workgroup makes WG / LANES * ROWS_PER_LANE columns of out for N rows of x. LANES invocations
+// share a weight row: lane l takes spans l, l + LANES, ... in order, and the lanes' sums are added
+// in order, so that a result depends on neither N nor its neighbours.
+// Needs: WG, LANES, ROWS_PER_LANE, N, SPANS, N_ROWS, GRID_X, OUT_STRIDE, OUT_OFFSET, HAS_BIAS,
+// HAS_RESIDUAL, RESIDUAL_STRIDE, RESIDUAL_OFFSET, x_quad (parts/x_*), span_values (quant/*),
+// parts/fma4, parts/batch. Twin: cpu matmul.
+@group(0) @binding(1) var<storage, read> bias: array<f32>;
+@group(0) @binding(2) var<storage, read> residual: array<f32>;
+@group(0) @binding(3) var<storage, read> weights: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> batch: array<u32>;
+@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+
+const GROUP_ROWS: u32 = WG / LANES * ROWS_PER_LANE;
+
+// [N, GROUP_ROWS, LANES]
+var<workgroup> lane_sums: array<f32, N * GROUP_ROWS * LANES>;
+
+fn add_span(w: Span, row: u32, span: u32, sum: f32) -> f32 {
+    let quad = 8u * span;
+    var s = fma4(w.v0, x_quad(row, quad), sum);
+    s = fma4(w.v1, x_quad(row, quad + 1u), s);
+    s = fma4(w.v2, x_quad(row, quad + 2u), s);
+    s = fma4(w.v3, x_quad(row, quad + 3u), s);
+    s = fma4(w.v4, x_quad(row, quad + 4u), s);
+    s = fma4(w.v5, x_quad(row, quad + 5u), s);
+    s = fma4(w.v6, x_quad(row, quad + 6u), s);
+    return fma4(w.v7, x_quad(row, quad + 7u), s);
+}
+
+fn store(weight_row: u32, row: u32, sum: f32) {
+    let column = OUT_OFFSET + weight_row;
+    var value = sum;
+    if (HAS_BIAS) {
+        value += bias[column];
+    }
+    if (HAS_RESIDUAL) {
+        value += residual[row * RESIDUAL_STRIDE + RESIDUAL_OFFSET + column];
+    }
+    out[row * OUT_STRIDE + column] = value;
+}
+
+@compute @workgroup_size(WG)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
+    let lane = index % LANES;
+    let own_row = index / LANES * ROWS_PER_LANE;
+    let first_row = (group.y * GRID_X + group.x) * GROUP_ROWS;
+    let first = group.z * N;
+    let rows = n_rows();
+    if (first >= rows || first_row >= N_ROWS) {
+        return;
+    }
+    var sums: array<f32, N * ROWS_PER_LANE>;
+    for (var span = lane; span < SPANS; span += LANES) {
+        for (var r = 0u; r < ROWS_PER_LANE; r++) {
+            let w = span_values(min(first_row + own_row + r, N_ROWS - 1u), span);
+            for (var n = 0u; n < N; n++) {
+                let at = n * ROWS_PER_LANE + r;
+                sums[at] = add_span(w, min(first + n, rows - 1u), span, sums[at]);
+            }
+        }
+    }
+    for (var n = 0u; n < N; n++) {
+        for (var r = 0u; r < ROWS_PER_LANE; r++) {
+            lane_sums[(n * GROUP_ROWS + own_row + r) * LANES + lane] = sums[n * ROWS_PER_LANE + r];
+        }
+    }
+    workgroupBarrier();
+    for (var i = index; i < N * GROUP_ROWS; i += WG) {
+        let row = first + i / GROUP_ROWS;
+        let weight_row = first_row + i % GROUP_ROWS;
+        if (row < rows && weight_row < N_ROWS) {
+            var sum = lane_sums[i * LANES];
+            for (var l = 1u; l < LANES; l++) {
+                sum += lane_sums[i * LANES + l];
+            }
+            store(weight_row, row, sum);
+        }
+    }
+}

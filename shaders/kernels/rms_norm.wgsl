@@ -1,0 +1,29 @@
+// out = x / sqrt(mean(x^2) + EPS) * scales over each run of GROUP columns. out [rows, COLS].
+// A workgroup takes one run of one row.
+// Needs: WG, GROUP, X_STRIDE, X_OFFSET, OUT_STRIDE, EPS, workgroup_sum (parts/reduce_*),
+// parts/batch. Twin: cpu rms_norm.
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> scales: array<f32>;
+@group(0) @binding(2) var<storage, read> batch: array<u32>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+
+@compute @workgroup_size(WG)
+fn main(invocation: Invocation) {
+    let row = invocation.group.y;
+    let column = invocation.group.x * GROUP;
+    let x_at = row * X_STRIDE + X_OFFSET + column;
+    let out_at = row * OUT_STRIDE + column;
+    if (row >= n_rows()) {
+        return;
+    }
+    var squares = 0.0;
+    for (var i = invocation.index; i < GROUP; i += WG) {
+        let value = x[x_at + i];
+        squares = fma(value, value, squares);
+    }
+    let mean = workgroup_sum(invocation, squares) / f32(GROUP);
+    let scale = 1.0 / sqrt(mean + EPS);
+    for (var i = invocation.index; i < GROUP; i += WG) {
+        out[out_at + i] = x[x_at + i] * scale * scales[i];
+    }
+}

@@ -1,0 +1,322 @@
+//! Tool calls between two tags, in the formats that models are trained on.
+
+use super::{
+    Tool, ToolCall,
+    bodies::{self, Call},
+    thinking::partial_tag,
+};
+
+/// One way to write tool calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Format {
+    /// What a Jinja template of this format contains.
+    pub mark: &'static str,
+    /// The text before the calls.
+    pub open: &'static str,
+    /// The text after them; empty where calls last to the end of the answer.
+    pub close: &'static str,
+    /// Special tokens inside the calls.
+    pub inner: &'static [&'static str],
+    /// The calls of a complete body.
+    read: fn(&str, &[Tool]) -> Option<Vec<Call>>,
+}
+
+/// The formats, most telling mark first.
+pub const FORMATS: [Format; 6] = [
+    // Qwen3-Coder, Qwen3.5, Nemotron 3: <function=f><parameter=city>Paris</parameter></function>
+    Format {
+        mark: "<function=",
+        open: "<tool_call>",
+        close: "</tool_call>",
+        inner: &[],
+        read: bodies::xml_functions,
+    },
+    // GLM 4.5 and later: f<arg_key>city</arg_key><arg_value>Paris</arg_value>
+    Format {
+        mark: "<arg_key>",
+        open: "<tool_call>",
+        close: "</tool_call>",
+        inner: &["<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"],
+        read: bodies::key_value_pairs,
+    },
+    // Qwen 2.5 and 3, Hermes, SmolLM3: {"name": "f", "arguments": {"city": "Paris"}}
+    Format {
+        mark: "<tool_call>",
+        open: "<tool_call>",
+        close: "</tool_call>",
+        inner: &[],
+        read: bodies::json_calls,
+    },
+    // Mistral: [{"name": "f", "arguments": {}}], or f[ARGS]{"city": "Paris"}
+    Format {
+        mark: "[TOOL_CALLS]",
+        open: "[TOOL_CALLS]",
+        close: "",
+        inner: &["[ARGS]", "[CALL_ID]"],
+        read: bodies::mistral_calls,
+    },
+    // DeepSeek: <｜tool▁call▁begin｜>f<｜tool▁sep｜>{"city": "Paris"}<｜tool▁call▁end｜>
+    Format {
+        mark: "<｜tool▁calls▁begin｜>",
+        open: "<｜tool▁calls▁begin｜>",
+        close: "<｜tool▁calls▁end｜>",
+        inner: &[
+            "<｜tool▁call▁begin｜>",
+            "<｜tool▁sep｜>",
+            "<｜tool▁call▁end｜>",
+        ],
+        read: bodies::deepseek_calls,
+    },
+    // LFM2: [f(city="Paris", days=2)]
+    Format {
+        mark: "<|tool_call_start|>",
+        open: "<|tool_call_start|>",
+        close: "<|tool_call_end|>",
+        inner: &[],
+        read: bodies::python_calls,
+    },
+];
+
+/// Splits content from calls between the tags of a format.
+#[derive(Debug)]
+pub struct TaggedParser {
+    format: Format,
+    tools: Vec<Tool>,
+    is_inside: bool,
+    /// Whether blanks are to be dropped: a call has just ended.
+    is_after_call: bool,
+    held: String,
+    n_calls: usize,
+}
+
+impl TaggedParser {
+    pub fn new(format: Format, tools: &[Tool]) -> TaggedParser {
+        TaggedParser {
+            format,
+            tools: tools.to_vec(),
+            is_inside: false,
+            is_after_call: false,
+            held: String::new(),
+            n_calls: 0,
+        }
+    }
+
+    /// Takes a piece; returns complete calls and content.
+    pub fn push(&mut self, piece: &str) -> (Vec<ToolCall>, String) {
+        self.held.push_str(piece);
+        let (mut calls, mut content) = (Vec::new(), String::new());
+        loop {
+            let goes_on = match self.is_inside {
+                true => self.take_body(&mut calls, &mut content),
+                false => self.take_content(&mut content),
+            };
+            if !goes_on {
+                return (calls, content);
+            }
+        }
+    }
+
+    /// What was held back at the end. A body whose closing tag never came counts if it is complete.
+    pub fn finish(&mut self) -> (Vec<ToolCall>, String) {
+        let held = std::mem::take(&mut self.held);
+        let (mut calls, mut content) = (Vec::new(), String::new());
+        match self.is_inside {
+            true => self.read(&held, &mut calls, &mut content),
+            false => content = held,
+        }
+        (calls, content)
+    }
+
+    /// Content up to the opening tag, with the blanks before it held back.
+    fn take_content(&mut self, content: &mut String) -> bool {
+        if self.is_after_call {
+            self.held = self.held.trim_start().to_string();
+            self.is_after_call = self.held.is_empty();
+        }
+        if let Some(at) = self.held.find(self.format.open) {
+            content.push_str(self.held[..at].trim_end());
+            self.held.drain(..at + self.format.open.len());
+            self.is_inside = true;
+            return true;
+        }
+        let decided = &self.held[..self.held.len() - partial_tag(&self.held, self.format.open)];
+        let n_decided = decided.trim_end().len();
+        content.extend(self.held.drain(..n_decided));
+        false
+    }
+
+    fn take_body(&mut self, calls: &mut Vec<ToolCall>, content: &mut String) -> bool {
+        let close = self.format.close;
+        let Some(at) = self.held.find(close).filter(|_| !close.is_empty()) else {
+            return false;
+        };
+        let body = self.held[..at].to_string();
+        self.held.drain(..at + close.len());
+        self.read(&body, calls, content);
+        self.is_inside = false;
+        self.is_after_call = true;
+        true
+    }
+
+    /// The calls of a body; one that is no call is given back as text, without its tags.
+    fn read(&mut self, body: &str, calls: &mut Vec<ToolCall>, content: &mut String) {
+        let Some(found) = (self.format.read)(body.trim(), &self.tools) else {
+            content.push_str(body);
+            return;
+        };
+        for (name, arguments) in found {
+            calls.push(ToolCall {
+                id: String::new(),
+                index: self.n_calls,
+                name,
+                arguments,
+            });
+            self.n_calls += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn tool() -> Tool {
+        Tool::from_json(
+            &json!({"type": "function", "function": {"name": "f", "parameters": {
+            "type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "integer"},
+            "deep": {"type": ["boolean", "null"]}, "list": {"type": "array"}}}}}),
+        )
+        .unwrap()
+    }
+
+    /// The calls and the content of a text, whole and character by character.
+    fn parsed(mark: &str, text: &str) -> (Value, String) {
+        let format = *FORMATS.iter().find(|format| format.mark == mark).unwrap();
+        let run = |pieces: Vec<String>| {
+            let mut parser = TaggedParser::new(format, &[tool()]);
+            let mut out = pieces
+                .iter()
+                .map(|piece| parser.push(piece))
+                .collect::<Vec<_>>();
+            out.push(parser.finish());
+            let calls = out.iter().flat_map(|(calls, _)| calls);
+            let calls = calls
+                .map(|c| json!([c.index, c.name, c.arguments]))
+                .collect::<Value>();
+            (
+                calls,
+                out.iter()
+                    .map(|(_, content)| &content[..])
+                    .collect::<String>(),
+            )
+        };
+        let whole = run(vec![text.into()]);
+        assert_eq!(
+            whole,
+            run(text.chars().map(String::from).collect()),
+            "{text:?} in pieces"
+        );
+        whole
+    }
+
+    #[test]
+    fn calls_are_read_in_each_format() {
+        let paris = json!([[0, "f", {"city": "Paris"}]]);
+        let cases = [
+            (
+                "<tool_call>",
+                "a \n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\"}}\n</tool_call>\n b ",
+                "ab ",
+            ),
+            (
+                "<tool_call>",
+                "<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"city\\\": \\\"Paris\\\"}\"}",
+                "",
+            ),
+            (
+                "<function=",
+                "<tool_call>\n<function=f>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>",
+                "",
+            ),
+            (
+                "<arg_key>",
+                "<tool_call>f\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n</tool_call>",
+                "",
+            ),
+            (
+                "[TOOL_CALLS]",
+                "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\"}}]",
+                "",
+            ),
+            (
+                "[TOOL_CALLS]",
+                "ok[TOOL_CALLS]f[ARGS]{\"city\": \"Paris\"}",
+                "ok",
+            ),
+            (
+                "<｜tool▁calls▁begin｜>",
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"city\": \"Paris\"}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+                "",
+            ),
+            (
+                "<｜tool▁calls▁begin｜>",
+                "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"city\": \"Paris\"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+                "",
+            ),
+            (
+                "<|tool_call_start|>",
+                "<|tool_call_start|>[f(city=\"Paris\")]<|tool_call_end|>",
+                "",
+            ),
+        ];
+        for (mark, text, content) in cases {
+            assert_eq!(
+                parsed(mark, text),
+                (paris.clone(), content.to_string()),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn several_calls_are_counted() {
+        let two = json!([[0, "f", {}], [1, "g", {"x": [1, {"y": null}]}]]);
+        let json_calls = "<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call> <tool_call>{\"name\":\"g\",\"arguments\":{\"x\":[1,{\"y\":null}]}}</tool_call>";
+        assert_eq!(
+            parsed("<tool_call>", json_calls),
+            (two.clone(), String::new())
+        );
+        let mistral = "[TOOL_CALLS]f[ARGS]{}[TOOL_CALLS]g[ARGS]{\"x\": [1, {\"y\": null}]}";
+        assert_eq!(
+            parsed("[TOOL_CALLS]", mistral),
+            (two.clone(), String::new())
+        );
+        let python = "<|tool_call_start|>[f(), g(x=[1, {'y': None}])]<|tool_call_end|>";
+        assert_eq!(parsed("<|tool_call_start|>", python), (two, String::new()));
+    }
+
+    #[test]
+    fn values_without_quotes_get_their_declared_types() {
+        let text = "<tool_call><function=f><parameter=city>7</parameter><parameter=n>7</parameter><parameter=deep>True</parameter><parameter=list>[1]</parameter><parameter=other>7</parameter></function></tool_call>";
+        let expected =
+            json!([[0, "f", {"city": "7", "n": 7, "deep": true, "list": [1], "other": "7"}]]);
+        assert_eq!(parsed("<function=", text).0, expected);
+    }
+
+    #[test]
+    fn what_is_no_call_is_text() {
+        let cases = [
+            ("<tool_call>not json</tool_call>", "not json"),
+            ("a < b, <tool_c", "a < b, <tool_c"),
+            ("plain \n", "plain \n"),
+        ];
+        for (text, content) in cases {
+            assert_eq!(
+                parsed("<tool_call>", text),
+                (json!([]), content.to_string()),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The generic parser on the cases that Ollama's own tests describe, and whole answers.
+
+use super::*;
+use crate::chat::Template;
+use serde_json::{Value, json};
+
+fn tool(name: &str) -> Tool {
+    Tool::from_json(&json!({"type": "function", "function": {"name": name}})).unwrap()
+}
+
+/// Calls as `[index, name, arguments]`, and content, of a text pushed in pieces of `size`.
+fn generic(tag: &str, names: &[&str], text: &str, size: usize) -> (Value, String) {
+    let tools = names.iter().map(|name| tool(name)).collect::<Vec<_>>();
+    let mut parser = GenericParser::new(tag.into(), &tools);
+    let chars = text.chars().collect::<Vec<_>>();
+    let pieces = chars
+        .chunks(size)
+        .map(|piece| piece.iter().collect::<String>());
+    let mut out = pieces.map(|piece| parser.push(&piece)).collect::<Vec<_>>();
+    out.push(parser.finish());
+    let calls = out.iter().flat_map(|(calls, _)| calls);
+    let calls = calls
+        .map(|call| json!([call.index, call.name, call.arguments]))
+        .collect();
+    (calls, out.iter().map(|(_, content)| &content[..]).collect())
+}
+
+#[test]
+fn generic_calls_are_found_in_pieces_of_any_size() {
+    let names = ["get", "get_weather", "say"];
+    let paris = json!([[0, "get_weather", {"city": "Paris"}]]);
+    let none = json!([]);
+    let cases = [
+        (
+            "{",
+            r#"{"name": "get_weather", "arguments": {"city": "Paris"}}"#,
+            &paris,
+            "",
+        ),
+        (
+            "{",
+            r#"{"name": "get_weather", "parameters": {"city": "Paris"}}"#,
+            &paris,
+            "",
+        ),
+        (
+            "{",
+            r#"{"name": "get_weather", "arguments": "{\"city\": \"Paris\"}"}"#,
+            &paris,
+            "",
+        ),
+        (
+            "{",
+            r#"{"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}"#,
+            &paris,
+            "",
+        ),
+        ("{", r#"{"get_weather": {"city": "Paris"}}"#, &paris, ""),
+        (
+            "{",
+            "Use this: {\"name\": \"get_weather\", \"arguments\": {}}",
+            &none,
+            "Use this: {\"name\": \"get_weather\", \"arguments\": {}}",
+        ),
+        (
+            "{",
+            r#"{"name": "search", "arguments": {}}"#,
+            &none,
+            r#"{"name": "search", "arguments": {}}"#,
+        ),
+        (
+            "{",
+            r#"{"name": "get_weather", "argum"#,
+            &none,
+            r#"{"name": "get_weather", "argum"#,
+        ),
+        (
+            "{",
+            r#"{"name":"jeff"}{"name":"get_weather","arguments":{"city":"Paris"}}"#,
+            &none,
+            r#"{"name":"jeff"}{"name":"get_weather","arguments":{"city":"Paris"}}"#,
+        ),
+        ("[", "[special delivery]", &none, "[special delivery]"),
+        (
+            "[",
+            r#"[{"name": "get_weather", "arguments": {"city": "Paris"}}]]"#,
+            &paris,
+            "",
+        ),
+        (
+            "<call>",
+            "Sure. <call>{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}</call>",
+            &paris,
+            "Sure. ",
+        ),
+        (
+            "<call>",
+            "<call>get_weather {\"city\": \"Paris\"}",
+            &paris,
+            "",
+        ),
+        (
+            "<call>",
+            "<call>{get_weather} {\"city\": \"Paris\"}",
+            &paris,
+            "",
+        ),
+        ("<call>", "<cal is no tag", &none, "<cal is no tag"),
+        ("<call>", "it ends in <cal", &none, "it ends in <cal"),
+    ];
+    for (tag, text, calls, content) in cases {
+        // Ollama gives up a bare object as soon as its brackets balance, so in small pieces the
+        // object that names no tool is out before the call arrives: the same text either way.
+        for size in [1, 3, 1000] {
+            let found = generic(tag, &names, text, size);
+            assert_eq!(
+                found,
+                (calls.clone(), content.to_string()),
+                "{tag} {text} by {size}"
+            );
+        }
+    }
+}
+
+#[test]
+fn several_generic_calls_are_counted() {
+    let text = r#"[{"name":"say","arguments":{"x":1}},{"name":"get","arguments":{}}]"#;
+    let expected = json!([[0, "say", {"x": 1}], [1, "get", {}]]);
+    for size in [1, 1000] {
+        assert_eq!(
+            generic("[", &["get", "say"], text, size),
+            (expected.clone(), String::new())
+        );
+    }
+}
+
+fn answer(template: &Template, prompt: &str, tools: &[Tool], think: Think, text: &str) -> Delta {
+    let mut parser = template.output_parser(prompt, tools, Some(think));
+    let mut whole = Delta::default();
+    let mut deltas = text
+        .chars()
+        .map(|c| parser.push(&c.to_string()))
+        .collect::<Vec<_>>();
+    deltas.push(parser.finish());
+    for delta in deltas {
+        whole.thinking += &delta.thinking;
+        whole.content += &delta.content;
+        whole.tool_calls.extend(delta.tool_calls);
+    }
+    whole
+}
+
+#[test]
+fn go_templates_choose_tags_and_formats() {
+    let source = "{{ range .Messages }}{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}{{ if .ToolCalls }}<call>{{ range .ToolCalls }}{{ . }}{{ end }}{{ end }}{{ end }}";
+    let template = Template::parse_go(source).unwrap();
+    let text = "<think>hm</think>\nok <call>say{\"a\":1}";
+    let on = answer(&template, "", &[tool("say")], Think::On, text);
+    assert_eq!(
+        (&on.thinking[..], &on.content[..], on.tool_calls.len()),
+        ("hm", "ok ", 1)
+    );
+    let off = answer(&template, "", &[], Think::Off, text);
+    assert_eq!(off.content, text);
+    assert_eq!(
+        template.visible_tokens(&[tool("say")]),
+        ["<think>", "</think>", "<call>"]
+    );
+}
+
+#[test]
+fn jinja_templates_choose_tags_and_formats() {
+    let source = "{% if tools %}<tool_call></tool_call>{% endif %}<think></think>";
+    let template = Template::parse_jinja(source, "", "").unwrap();
+    let text = "<think>hm<tool_call>{\"name\":\"say\",\"arguments\":{\"a\":1}}</tool_call>";
+    let on = answer(&template, "", &[tool("say")], Think::On, text);
+    assert_eq!(
+        (&on.thinking[..], &on.content[..], on.tool_calls.len()),
+        ("hm", "", 1)
+    );
+    let off = answer(&template, "", &[tool("say")], Think::Off, text);
+    assert_eq!((&off.thinking[..], off.tool_calls.len()), ("", 1));
+    let opened = answer(&template, "<think>\n", &[], Think::On, "so</think>\n\nyes");
+    assert_eq!((&opened.thinking[..], &opened.content[..]), ("so", "yes"));
+}

@@ -1,0 +1,190 @@
+//! The step's input as the shaders read it: `shaders/parts/batch.wgsl` is its other half.
+
+use crate::backend::{Batch, BatchShape, PAGE_TOKENS, Phase, Plan, Rows};
+
+/// Words of counts and offsets before the columns.
+const HEADER_WORDS: usize = 16;
+/// Header word with the offset of the first rope table.
+const ROPE_WORD: usize = 10;
+/// Rope tables that the header has room for.
+pub(super) const MAX_ROPE_TABLES: usize = HEADER_WORDS - ROPE_WORD;
+
+/// Tokens of an attention split, unless the sequence has more than [`MAX_SPLITS`] times as many.
+pub(super) const SPLIT_TOKENS: usize = 256;
+pub(super) const MAX_SPLITS: usize = 32;
+/// Tokens of a tile of cached keys in decode attention; splits are whole tiles.
+pub(super) const DECODE_TILE: usize = 64;
+
+/// The batch's sizes that decide how many workgroups a launch has.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counts {
+    pub n_tokens: usize,
+    pub n_outputs: usize,
+    pub n_tiles: usize,
+    positions: Vec<u32>,
+}
+
+impl Counts {
+    pub fn rows(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Tokens => self.n_tokens,
+            Rows::Outputs => self.n_outputs,
+        }
+    }
+
+    /// The most splits that a row has, as `n_splits` of `shaders/parts/splits.wgsl` counts them.
+    pub fn max_splits(&self, window: usize) -> usize {
+        let splits = self.positions.iter().map(|&p| n_splits(p, window));
+        splits.max().unwrap_or(0)
+    }
+}
+
+fn n_splits(position: u32, window: usize) -> usize {
+    let end = position as usize + 1;
+    let start = match window {
+        0 => 0,
+        window => end.saturating_sub(window),
+    };
+    let n = end - start / DECODE_TILE * DECODE_TILE;
+    let needed = n.div_ceil(MAX_SPLITS).next_multiple_of(DECODE_TILE);
+    n.div_ceil(needed.max(SPLIT_TOKENS))
+}
+
+/// Bytes that a batch of this shape takes at most, with `n_pages` pages in the pool.
+pub(super) fn max_bytes(plan: &Plan, n_pages: usize) -> u64 {
+    let BatchShape {
+        n_tokens,
+        n_outputs,
+        ..
+    } = plan.shape;
+    let rope: usize = plan.rope_tables.iter().map(|t| 2 * t.half_dim()).sum();
+    let per_token = 4 + 1 + n_pages + 2 + rope;
+    4 * (HEADER_WORDS + n_tokens * per_token + n_outputs) as u64
+}
+
+/// Writes the words of a batch to `words`, queries in tiles of `tile_rows`.
+pub(super) fn write(plan: &Plan, batch: &Batch, tile_rows: usize, words: &mut Vec<u32>) -> Counts {
+    words.clear();
+    words.resize(HEADER_WORDS, 0);
+    let columns = [
+        (3, &batch.tokens),
+        (4, &batch.positions),
+        (5, &batch.slots),
+        (6, &batch.sequences),
+        (7, &batch.outputs),
+    ];
+    for (header, column) in columns {
+        words[header] = words.len() as u32;
+        words.extend_from_slice(column);
+    }
+    write_tables(batch, words);
+    let n_tiles = match plan.shape.phase {
+        Phase::Prefill => write_tiles(batch, tile_rows, words),
+        Phase::Decode => 0,
+    };
+    write_rope(plan, batch, words);
+    words[0] = batch.n_tokens() as u32;
+    words[1] = batch.outputs.len() as u32;
+    words[2] = n_tiles as u32;
+    Counts {
+        n_tokens: batch.n_tokens(),
+        n_outputs: batch.outputs.len(),
+        n_tiles,
+        positions: match plan.shape.phase {
+            Phase::Prefill => Vec::new(),
+            Phase::Decode => batch.positions.clone(),
+        },
+    }
+}
+
+/// Per sequence that has a row the offset of its table; then the tables, as far as they are read.
+fn write_tables(batch: &Batch, words: &mut Vec<u32>) {
+    let n_sequences = batch.sequences.iter().max().map_or(0, |&s| s as usize + 1);
+    let mut pages = vec![0; n_sequences];
+    for (&sequence, &position) in batch.sequences.iter().zip(&batch.positions) {
+        let n = position as usize / PAGE_TOKENS + 1;
+        pages[sequence as usize] = n.max(pages[sequence as usize]);
+    }
+    let at = words.len();
+    words[8] = at as u32;
+    words.resize(at + n_sequences, 0);
+    for (sequence, &n) in pages.iter().enumerate() {
+        words[at + sequence] = words.len() as u32;
+        words.extend_from_slice(&batch.tables[sequence][..n]);
+    }
+}
+
+/// First row and length of runs of at most `tile_rows` rows of one sequence.
+fn write_tiles(batch: &Batch, tile_rows: usize, words: &mut Vec<u32>) -> usize {
+    words[9] = words.len() as u32;
+    let mut n_tiles = 0;
+    let mut first = 0;
+    while first < batch.n_tokens() {
+        let rest = batch.sequences[first..].iter();
+        let same = rest.take_while(|&&s| s == batch.sequences[first]);
+        let n = same.take(tile_rows).count();
+        words.extend([first as u32, n as u32]);
+        first += n;
+        n_tiles += 1;
+    }
+    n_tiles
+}
+
+fn write_rope(plan: &Plan, batch: &Batch, words: &mut Vec<u32>) {
+    let mut angles = Vec::new();
+    for (i, table) in plan.rope_tables.iter().enumerate() {
+        words[ROPE_WORD + i] = words.len() as u32;
+        angles.clear();
+        for &position in &batch.positions {
+            table.append(position, &mut angles);
+        }
+        words.extend(angles.iter().map(|a| a.to_bits()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::PlanBuilder;
+
+    fn plan(phase: Phase) -> Plan {
+        let shape = BatchShape {
+            phase,
+            n_tokens: 8,
+            n_outputs: 8,
+        };
+        PlanBuilder::new(shape, &[], vec![]).finish()
+    }
+
+    #[test]
+    fn tiles_end_with_their_sequence() {
+        let batch = Batch {
+            phase: Phase::Prefill,
+            tokens: vec![0; 6],
+            positions: vec![0, 1, 2, 0, 1, 2],
+            slots: vec![0, 1, 2, 32, 33, 34],
+            sequences: vec![0, 0, 0, 1, 1, 1],
+            tables: vec![vec![0], vec![1]],
+            outputs: vec![5],
+        };
+        let mut words = Vec::new();
+        let counts = write(&plan(Phase::Prefill), &batch, 2, &mut words);
+        assert_eq!((counts.n_tiles, counts.n_outputs), (4, 1));
+        let tiles = &words[words[9] as usize..][..8];
+        assert_eq!(tiles, [0, 2, 2, 1, 3, 2, 5, 1]);
+        let second_table = words[words[8] as usize + 1] as usize;
+        assert_eq!(words[second_table], 1);
+        assert!(4 * words.len() as u64 <= max_bytes(&plan(Phase::Prefill), 2));
+    }
+
+    #[test]
+    fn splits_depend_on_the_visible_length() {
+        assert_eq!(n_splits(0, 0), 1);
+        assert_eq!(n_splits(255, 0), 1);
+        assert_eq!(n_splits(256, 0), 2);
+        assert_eq!(n_splits(100_000, 0), 32);
+        // The window begins inside a tile, whose first tokens are masked.
+        assert_eq!(n_splits(1000, 256), 2);
+        assert_eq!(n_splits(100, 256), 1);
+    }
+}

@@ -1,0 +1,187 @@
+//! Buffers on the device: weights streamed from the mapped file, and reading results back.
+
+use super::device::Device;
+use crate::backend::{BackendError, WeightSpec};
+use crate::quant::QuantType;
+use crate::quant::device::DeviceLayout;
+
+/// Bytes of re-laid rows that are handed to the driver at a time.
+const STAGING_BYTES: usize = 8 << 20;
+/// The largest part of a weight, so that 32-bit offsets and 2 GiB limits are far away.
+const MAX_SHARD_BYTES: u64 = 1 << 30;
+
+/// Rows of a weight that one binding holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shard {
+    pub first_row: usize,
+    pub rows: usize,
+}
+
+/// How a weight lies on the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WeightShape {
+    pub name: String,
+    pub rows: usize,
+    pub layout: DeviceLayout,
+    pub shards: Vec<Shard>,
+}
+
+impl WeightShape {
+    /// Vectors (one row: norms, biases) are kept as 32-bit floats, matrices as their type. A weight
+    /// larger than `binding_bytes` is split by rows.
+    pub fn new(weight: &WeightSpec, binding_bytes: u64) -> WeightShape {
+        let quant = match weight.rows {
+            1 => QuantType::F32,
+            _ => weight.quant,
+        };
+        let layout = DeviceLayout::new(quant, weight.cols);
+        let row_bytes = 4 * layout.row_words as u64;
+        let fitting = binding_bytes.min(MAX_SHARD_BYTES) / row_bytes.max(1);
+        let step = (fitting as usize).max(1);
+        let shards = (0..weight.rows).step_by(step).map(|first_row| Shard {
+            first_row,
+            rows: step.min(weight.rows - first_row),
+        });
+        WeightShape {
+            name: weight.name.clone(),
+            rows: weight.rows,
+            layout,
+            shards: shards.collect(),
+        }
+    }
+}
+
+impl Device {
+    /// A storage buffer. `what` is for messages.
+    pub fn storage(&self, what: &str, bytes: u64) -> Result<wgpu::Buffer, BackendError> {
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_DST
+            | wgpu::BufferUsages::COPY_SRC;
+        self.buffer(what, bytes, usage)
+    }
+
+    fn buffer(
+        &self,
+        what: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer, BackendError> {
+        // Shaders read whole vectors, and a binding cannot be empty.
+        let size = bytes.next_multiple_of(16).max(16);
+        let bound = usage.contains(wgpu::BufferUsages::STORAGE);
+        let binding = self.limits.max_storage_buffer_binding_size;
+        if size > self.limits.max_buffer_size || (bound && size > binding) {
+            return Err(self.out_of_memory(what, size));
+        }
+        self.create(what, size, || {
+            self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(what),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        })
+    }
+
+    /// A buffer that results are copied to for reading.
+    pub fn readback(&self, bytes: u64) -> Result<wgpu::Buffer, BackendError> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.buffer("results", bytes, usage)
+    }
+
+    /// Waits for all work and reads the first words of a readback buffer.
+    pub fn read_words(&self, buffer: &wgpu::Buffer, n: usize) -> Result<Vec<u32>, BackendError> {
+        let slice = buffer.slice(..4 * n as u64);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        slice.map_async(wgpu::MapMode::Read, move |result| {
+            // The receiver lives until the wait below is over.
+            let _ = sender.send(result);
+        });
+        self.wait()?;
+        let mapped = receiver.try_recv().map_err(|e| self.lost(e))?;
+        mapped.map_err(|e| self.lost(e))?;
+        let view = slice.get_mapped_range().map_err(|e| self.lost(e))?;
+        let words = bytemuck::pod_collect_to_vec(&view[..]);
+        drop(view);
+        buffer.unmap();
+        Ok(words)
+    }
+
+    /// Uploads a weight, a bounded number of rows at a time.
+    pub fn upload(
+        &self,
+        weight: &WeightSpec,
+        shape: &WeightShape,
+    ) -> Result<Vec<wgpu::Buffer>, BackendError> {
+        let row_bytes = 4 * shape.layout.row_words;
+        let buffers = shape
+            .shards
+            .iter()
+            .map(|shard| self.storage(&weight.name, (shard.rows * row_bytes) as u64))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut stream = Stream {
+            device: self,
+            shape,
+            buffers: &buffers,
+            row: 0,
+            staged: Vec::new(),
+        };
+        for (rows, bytes) in weight.parts() {
+            for row in bytes.chunks_exact(weight.row_bytes()).take(rows) {
+                stream.push(weight.quant, row)?;
+            }
+        }
+        stream.flush()?;
+        Ok(buffers)
+    }
+}
+
+/// Rows on their way to the device.
+struct Stream<'a> {
+    device: &'a Device,
+    shape: &'a WeightShape,
+    buffers: &'a [wgpu::Buffer],
+    /// First row that is not staged yet.
+    row: usize,
+    staged: Vec<u32>,
+}
+
+impl Stream<'_> {
+    fn push(&mut self, quant: QuantType, row: &[u8]) -> Result<(), BackendError> {
+        let layout = &self.shape.layout;
+        let at = self.staged.len();
+        self.staged.resize(at + layout.row_words, 0);
+        if quant == layout.quant {
+            layout.lay_out(row, &mut self.staged[at..]);
+        } else {
+            let mut floats = vec![0.0; layout.cols];
+            quant.decode(row, &mut floats);
+            layout.lay_out(bytemuck::cast_slice(&floats), &mut self.staged[at..]);
+        }
+        self.row += 1;
+        let shard_ends = self.shape.shards.iter().any(|s| s.first_row == self.row);
+        if shard_ends || 4 * self.staged.len() >= STAGING_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Hands the staged rows, all of one shard, to the driver and waits for it: so that the host
+    /// never holds more than one stage of them.
+    fn flush(&mut self) -> Result<(), BackendError> {
+        let row_words = self.shape.layout.row_words;
+        let first = self.row - self.staged.len() / row_words;
+        let shards = self.shape.shards.iter().zip(self.buffers);
+        let mut holding =
+            shards.filter(|(s, _)| (s.first_row..s.first_row + s.rows).contains(&first));
+        if let Some((shard, buffer)) = holding.next() {
+            let offset = 4 * ((first - shard.first_row) * row_words) as u64;
+            let bytes = bytemuck::cast_slice(&self.staged);
+            self.device.queue.write_buffer(buffer, offset, bytes);
+            self.device.queue.submit([]);
+            self.device.wait()?;
+        }
+        self.staged.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,447 @@
+//! Adapters: which there are, which one is meant, and opening it with the limits that kernels need.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::backend::{BackendError, DeviceInfo};
+
+/// What an adapter is, in the order in which it is preferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdapterKind {
+    Discrete,
+    Integrated,
+    Virtual,
+    Other,
+    /// A CPU in disguise (llvmpipe, SwiftShader, WARP), slower than the SIMD backend.
+    Software,
+}
+
+/// What a user sees of an adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterSummary {
+    /// Its place in [`adapters`].
+    pub index: usize,
+    pub name: String,
+    /// `Vulkan`, `Metal` or `Dx12`.
+    pub api: String,
+    pub kind: AdapterKind,
+    pub driver: String,
+}
+
+impl std::fmt::Display for AdapterSummary {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let api = self.api.to_lowercase();
+        write!(f, "{}: {api}:{} ({:?})", self.index, self.name, self.kind)
+    }
+}
+
+/// Which adapter to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The best GPU; never a software adapter.
+    Automatic,
+    /// An index, a part of the name in any case, or either after the API: `vulkan:llvmpipe`.
+    Named(String),
+}
+
+impl DeviceChoice {
+    /// Reads a setting; the empty string and `auto` are automatic.
+    pub fn parse(text: &str) -> DeviceChoice {
+        match text.trim() {
+            "" | "auto" => DeviceChoice::Automatic,
+            name => DeviceChoice::Named(name.to_lowercase()),
+        }
+    }
+
+    fn accepts(&self, adapter: &AdapterSummary) -> bool {
+        let DeviceChoice::Named(wanted) = self else {
+            return adapter.kind != AdapterKind::Software;
+        };
+        let wanted = wanted.to_lowercase();
+        let api = adapter.api.to_lowercase();
+        let name = match wanted.split_once(':') {
+            Some((wanted_api, name)) if wanted_api == api => name,
+            _ => &wanted,
+        };
+        match name.parse::<usize>() {
+            Ok(index) => index == adapter.index,
+            Err(_) => name == api || adapter.name.to_lowercase().contains(name),
+        }
+    }
+}
+
+/// Which optional features may be used, and whether shaders keep their runtime checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Reduce by subgroups where the adapter has them.
+    pub subgroups: bool,
+    /// Keep bounds checks in shaders and zero their workgroup memory: slower, for tests.
+    pub checked: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            subgroups: true,
+            checked: false,
+        }
+    }
+}
+
+/// Properties that choose kernel variants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tuning {
+    /// Smallest and largest subgroup, where subgroup operations may be used.
+    pub subgroups: Option<(usize, usize)>,
+    /// An adapter that runs on CPU cores.
+    pub software: bool,
+}
+
+/// All adapters, best first. Without a driver or a Vulkan loader there are none.
+pub fn adapters() -> Vec<AdapterSummary> {
+    ranked_adapters().into_iter().map(|(_, s)| s).collect()
+}
+
+fn ranked_adapters() -> Vec<(wgpu::Adapter, AdapterSummary)> {
+    let mut description = wgpu::InstanceDescriptor::new_without_display_handle();
+    description.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    // The flags that a release build sets by default serve indirect dispatch, which is not used.
+    description.flags = wgpu::InstanceFlags::empty();
+    let instance = wgpu::Instance::new(description);
+    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let mut ranked: Vec<_> = found
+        .into_iter()
+        .map(|adapter| {
+            let summary = summarise(&adapter.get_info());
+            (adapter, summary)
+        })
+        .collect();
+    ranked.sort_by_key(|(_, summary)| summary.kind);
+    for (index, (_, summary)) in ranked.iter_mut().enumerate() {
+        summary.index = index;
+    }
+    ranked
+}
+
+fn summarise(info: &wgpu::AdapterInfo) -> AdapterSummary {
+    AdapterSummary {
+        index: 0,
+        name: info.name.clone(),
+        api: format!("{:?}", info.backend),
+        kind: kind(info.device_type, &info.name),
+        driver: format!("{} {}", info.driver, info.driver_info),
+    }
+}
+
+fn kind(device_type: wgpu::DeviceType, name: &str) -> AdapterKind {
+    const SOFTWARE: [&str; 4] = ["llvmpipe", "lavapipe", "SwiftShader", "Basic Render Driver"];
+    if SOFTWARE.iter().any(|s| name.contains(s)) {
+        return AdapterKind::Software;
+    }
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+        wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+        wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+        wgpu::DeviceType::Other => AdapterKind::Other,
+        wgpu::DeviceType::Cpu => AdapterKind::Software,
+    }
+}
+
+/// What went wrong on a device outside of any call.
+#[derive(Debug, Clone)]
+enum Failure {
+    OutOfMemory(String),
+    Lost(String),
+}
+
+/// An open device with its queue.
+pub(super) struct Device {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub limits: wgpu::Limits,
+    pub tuning: Tuning,
+    pub checked: bool,
+    summary: AdapterSummary,
+    failure: Arc<Mutex<Option<Failure>>>,
+}
+
+impl Device {
+    /// Opens the first adapter that the choice accepts.
+    ///
+    /// # Errors
+    /// [`BackendError::NoDevice`] where there is none, [`BackendError::Unsuitable`] where it
+    /// lacks a limit or its driver refuses to open it.
+    pub fn open(choice: &DeviceChoice, options: Options) -> Result<Device, BackendError> {
+        let ranked = ranked_adapters();
+        let Some((adapter, summary)) = ranked.iter().find(|(_, s)| choice.accepts(s)) else {
+            return Err(no_device(choice, ranked.iter().map(|(_, s)| s)));
+        };
+        let unsuitable = |what: String| BackendError::Unsuitable {
+            device: summary.name.clone(),
+            what,
+        };
+        let offered = adapter.limits();
+        if let Some(what) = missing_limit(&offered) {
+            return Err(unsuitable(what));
+        }
+        let info = adapter.get_info();
+        let subgroups = options.subgroups && usable_subgroups(adapter, &info);
+        let mut features = wgpu::Features::empty();
+        features.set(wgpu::Features::SUBGROUP, subgroups);
+        let request = adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("ollama-wgpu"),
+            required_features: features,
+            required_limits: requested_limits(offered),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        });
+        let (device, queue) =
+            pollster::block_on(request).map_err(|e| unsuitable(e.to_string().to_lowercase()))?;
+        Ok(Device {
+            failure: watch(&device),
+            limits: device.limits(),
+            tuning: Tuning {
+                subgroups: subgroups.then_some((
+                    info.subgroup_min_size as usize,
+                    info.subgroup_max_size as usize,
+                )),
+                software: summary.kind == AdapterKind::Software,
+            },
+            checked: options.checked,
+            summary: summary.clone(),
+            device,
+            queue,
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.summary.name
+    }
+
+    pub fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: self.summary.name.clone(),
+            api: self.summary.api.clone(),
+            is_gpu: true,
+        }
+    }
+
+    /// An error where the device failed since it was opened.
+    pub fn check(&self) -> Result<(), BackendError> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure.clone() {
+            None => Ok(()),
+            Some(Failure::Lost(what)) => Err(self.lost(what)),
+            Some(Failure::OutOfMemory(what)) => Err(self.out_of_memory(&what, 0)),
+        }
+    }
+
+    pub fn lost(&self, what: impl ToString) -> BackendError {
+        BackendError::Lost {
+            device: self.summary.name.clone(),
+            what: what.to_string(),
+        }
+    }
+
+    pub fn out_of_memory(&self, what: &str, bytes: u64) -> BackendError {
+        BackendError::OutOfMemory {
+            device: self.summary.name.clone(),
+            what: what.to_owned(),
+            bytes,
+        }
+    }
+
+    /// Creates something of `bytes` bytes; the driver's refusal is an error, not a panic.
+    pub fn create<T>(
+        &self,
+        what: &str,
+        bytes: u64,
+        make: impl FnOnce() -> T,
+    ) -> Result<T, BackendError> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let made = make();
+        let internal = pollster::block_on(internal.pop());
+        let validation = pollster::block_on(validation.pop());
+        if pollster::block_on(memory.pop()).is_some() {
+            return Err(self.out_of_memory(what, bytes));
+        }
+        self.check()?;
+        match validation.or(internal) {
+            None => Ok(made),
+            Some(error) => Err(BackendError::Invalid(format!("{what}: {error}"))),
+        }
+    }
+
+    /// Waits until the device has done all that was submitted.
+    pub fn wait(&self) -> Result<(), BackendError> {
+        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
+        waited.map_err(|e| self.lost(e))?;
+        self.check()
+    }
+}
+
+/// Subgroup reductions need the feature and sizes that can be trusted.
+fn usable_subgroups(adapter: &wgpu::Adapter, info: &wgpu::AdapterInfo) -> bool {
+    let sizes_known = info.subgroup_min_size >= 4 && info.subgroup_max_size <= 128;
+    adapter.features().contains(wgpu::Features::SUBGROUP) && sizes_known
+}
+
+fn no_device<'a>(
+    choice: &DeviceChoice,
+    found: impl Iterator<Item = &'a AdapterSummary>,
+) -> BackendError {
+    let names: Vec<String> = found.map(ToString::to_string).collect();
+    BackendError::NoDevice {
+        wanted: match choice {
+            DeviceChoice::Automatic => "a GPU".into(),
+            DeviceChoice::Named(name) => name.clone(),
+        },
+        available: match names.is_empty() {
+            true => "none, is a graphics driver installed?".into(),
+            false => names.join(", "),
+        },
+    }
+}
+
+/// Limits that kernels rely on, by their names in WebGPU; most are WebGPU's defaults.
+fn needed_limits(l: &wgpu::Limits) -> [(&'static str, u64, u64); 6] {
+    [
+        (
+            "maxStorageBufferBindingSize",
+            l.max_storage_buffer_binding_size,
+            64 << 20,
+        ),
+        (
+            "maxStorageBuffersPerShaderStage",
+            l.max_storage_buffers_per_shader_stage.into(),
+            8,
+        ),
+        (
+            "maxComputeWorkgroupStorageSize",
+            l.max_compute_workgroup_storage_size.into(),
+            16 << 10,
+        ),
+        (
+            "maxComputeInvocationsPerWorkgroup",
+            l.max_compute_invocations_per_workgroup.into(),
+            256,
+        ),
+        (
+            "maxComputeWorkgroupSizeX",
+            l.max_compute_workgroup_size_x.into(),
+            256,
+        ),
+        (
+            "maxComputeWorkgroupsPerDimension",
+            l.max_compute_workgroups_per_dimension.into(),
+            65535,
+        ),
+    ]
+}
+
+fn missing_limit(offered: &wgpu::Limits) -> Option<String> {
+    let missing = needed_limits(offered);
+    let missing = missing.iter().find(|(_, has, needed)| has < needed)?;
+    let (name, has, needed) = missing;
+    Some(format!("its {name} is {has}, {needed} are needed"))
+}
+
+/// The compute limits that are used, so that a kernel past them fails on every adapter, and the
+/// adapter's own for the rest.
+fn requested_limits(offered: wgpu::Limits) -> wgpu::Limits {
+    wgpu::Limits {
+        max_storage_buffers_per_shader_stage: 8,
+        max_compute_workgroup_storage_size: 16 << 10,
+        max_compute_invocations_per_workgroup: 256,
+        max_compute_workgroup_size_x: 256,
+        max_compute_workgroups_per_dimension: 65535,
+        ..offered
+    }
+}
+
+/// Collects errors that no scope catches; without a handler wgpu would panic.
+fn watch(device: &wgpu::Device) -> Arc<Mutex<Option<Failure>>> {
+    let failure = Arc::new(Mutex::new(None));
+    let record = |failure: &Mutex<Option<Failure>>, new: Failure| {
+        let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(new);
+    };
+    let shared = Arc::clone(&failure);
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        let new = match error {
+            wgpu::Error::OutOfMemory { .. } => Failure::OutOfMemory("a step".into()),
+            error => Failure::Lost(error.to_string()),
+        };
+        record(&shared, new);
+    }));
+    let shared = Arc::clone(&failure);
+    device.set_device_lost_callback(move |reason, message| {
+        if reason != wgpu::DeviceLostReason::Destroyed {
+            record(&shared, Failure::Lost(message));
+        }
+    });
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapter(index: usize, name: &str, kind: AdapterKind) -> AdapterSummary {
+        AdapterSummary {
+            index,
+            name: name.into(),
+            api: "Vulkan".into(),
+            kind,
+            driver: String::new(),
+        }
+    }
+
+    #[test]
+    fn software_is_used_only_when_named() {
+        let llvmpipe = adapter(1, "llvmpipe (LLVM 15)", AdapterKind::Software);
+        for name in ["1", "llvmpipe", "vulkan:LLVMpipe", "vulkan:1", "vulkan"] {
+            assert!(DeviceChoice::parse(name).accepts(&llvmpipe), "{name}");
+        }
+        for name in ["", "auto", "0", "metal:llvmpipe", "nvidia"] {
+            assert!(!DeviceChoice::parse(name).accepts(&llvmpipe), "{name}");
+        }
+        let gpu = adapter(0, "NVIDIA H100", AdapterKind::Discrete);
+        assert!(DeviceChoice::Automatic.accepts(&gpu));
+    }
+
+    #[test]
+    fn a_missing_device_is_named_with_those_there_are() {
+        let found = [adapter(0, "llvmpipe", AdapterKind::Software)];
+        let error = no_device(&DeviceChoice::parse("radeon"), found.iter());
+        assert_eq!(
+            error.to_string(),
+            "device \"radeon\" not found; available: 0: vulkan:llvmpipe (Software)"
+        );
+    }
+
+    #[test]
+    fn a_missing_limit_is_named() {
+        let mut limits = wgpu::Limits::default();
+        assert_eq!(missing_limit(&limits), None);
+        limits.max_compute_workgroup_storage_size = 8192;
+        let missing = missing_limit(&limits).expect("too small");
+        assert_eq!(
+            missing,
+            "its maxComputeWorkgroupStorageSize is 8192, 16384 are needed"
+        );
+    }
+
+    #[test]
+    fn kinds_follow_type_and_name() {
+        assert_eq!(
+            kind(wgpu::DeviceType::Other, "SwiftShader Device"),
+            AdapterKind::Software
+        );
+        assert_eq!(
+            kind(wgpu::DeviceType::IntegratedGpu, "Intel"),
+            AdapterKind::Integrated
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! Attention: split by the sequence's length for single tokens, by tiles of queries for prompts.
+
+use super::{Dispatch, Program, WORKGROUP, cached, with_pages};
+use crate::backend::{Op, PAGE_TOKENS, Phase, Plan, Rows};
+use crate::gpu::batch::{DECODE_TILE, MAX_SPLITS, SPLIT_TOKENS};
+use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
+use crate::gpu::shader::Shader;
+
+/// Floats of queries that a workgroup keeps: half of the memory that every adapter has.
+const QUERY_FLOATS: usize = 2048;
+/// Invocations of a prompt's workgroup.
+const PREFILL_WORKGROUP: usize = 128;
+/// Queries whose scores one invocation computes at a time.
+const PREFILL_SCORE_ROWS: usize = 4;
+/// Widest head: its quads must not outnumber a workgroup's invocations.
+const MAX_HEAD_DIM: usize = 4 * WORKGROUP;
+
+/// Queries of a tile in this plan's batches.
+pub(in crate::gpu) fn tile_rows(plan: &Plan) -> usize {
+    let widest = plan.ops.iter().map(|op| match op {
+        Op::Attention { head_dim, .. } => *head_dim,
+        _ => 0,
+    });
+    match widest.max().unwrap_or(0) {
+        0..=128 => 16,
+        _ => 8,
+    }
+}
+
+impl Dispatch<'_> {
+    pub(super) fn attention(&self, op: &Op, program: &mut Program) -> Result<(), String> {
+        let &Op::Attention {
+            layer,
+            q,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            scale,
+            window,
+            soft_cap,
+            out,
+        } = op
+        else {
+            return Ok(());
+        };
+        if head_dim % 4 != 0 || head_dim > MAX_HEAD_DIM {
+            return Err(format!(
+                "heads of {head_dim} numbers are not supported; at most {MAX_HEAD_DIM} and a multiple of 4"
+            ));
+        }
+        let cache = self.layer(layer, n_kv_heads * head_dim)?;
+        let window = window.unwrap_or(0);
+        let shared = |shader: Shader| {
+            shader
+                .number("HEAD_DIM", head_dim)
+                .number("WINDOW", window)
+                .number("OUT_STRIDE", self.stride(out))
+                .number("SPLIT_TOKENS", SPLIT_TOKENS)
+                .number("MAX_SPLITS", MAX_SPLITS)
+                .parts(&["parts/splits"])
+        };
+        let attend = |shader: Shader| {
+            let shader = self.view(with_pages(shared(shader)), "Q", q);
+            shader
+                .number("GROUP_HEADS", n_heads / n_kv_heads)
+                .number("KV_DIM", n_kv_heads * head_dim)
+                .float("SCALE", scale)
+                .float("SOFT_CAP", soft_cap.unwrap_or(0.0))
+                .parts(&[
+                    "parts/attention",
+                    "parts/fma4",
+                    "parts/soft_cap",
+                    cached(cache.kv_type),
+                ])
+        };
+        let operands = [
+            reads(self.slot(q.buffer)),
+            reads(Slot::Keys(layer)),
+            reads(Slot::Values(layer)),
+            reads(Slot::Batch),
+        ];
+        if self.plan.shape.phase == Phase::Prefill {
+            let rows = tile_rows(self.plan);
+            let shader = Shader::new("kernels/attention_prefill")
+                .number("WG", PREFILL_WORKGROUP)
+                .number("TILE", PAGE_TOKENS)
+                .number("Q_ROWS", rows)
+                .number("SCORE_ROWS", PREFILL_SCORE_ROWS);
+            program.launches.push(Launch {
+                shader: self.rows_word(attend(shader), Rows::Tokens),
+                bindings: [&operands[..], &[writes(self.slot(out))]].concat(),
+                grid: [Extent::Fixed(n_heads), Extent::Tiles, Extent::Fixed(1)],
+            });
+            return Ok(());
+        }
+        let splits = self.split_memory(n_heads * (head_dim + 2), program);
+        let group = group_rows(n_heads / n_kv_heads, head_dim);
+        let shader = Shader::new("kernels/attention_decode")
+            .number("WG", WORKGROUP)
+            .number("TILE", DECODE_TILE)
+            .number("N_HEADS", n_heads)
+            .number("Q_ROWS", group)
+            .number("SCORE_ROWS", group);
+        program.launches.push(Launch {
+            shader: self.rows_word(attend(shader), Rows::Tokens),
+            bindings: [&operands[..], &[writes(splits), writes(self.slot(out))]].concat(),
+            grid: [
+                Extent::Fixed(n_heads / group),
+                Extent::Splits(window),
+                Extent::Rows(Rows::Tokens, 1),
+            ],
+        });
+        let shader = shared(Shader::new("kernels/attention_merge"))
+            .number("WG", WORKGROUP)
+            .number("TILE", DECODE_TILE)
+            .number("N_HEADS", n_heads);
+        program.launches.push(Launch {
+            shader: self.rows_word(shader, Rows::Tokens),
+            bindings: vec![reads(splits), reads(Slot::Batch), writes(self.slot(out))],
+            grid: [
+                Extent::Fixed(n_heads),
+                Extent::MergedRows(window),
+                Extent::Fixed(1),
+            ],
+        });
+        Ok(())
+    }
+
+    /// The scratch for `floats` per token and split, shared by all layers of the plan.
+    fn split_memory(&self, floats: usize, program: &mut Program) -> Slot {
+        let bytes = (4 * self.plan.shape.n_tokens * MAX_SPLITS * floats) as u64;
+        let index = match program.splits {
+            Some(index) => index,
+            None => program.scratch(0),
+        };
+        program.splits = Some(index);
+        program.scratch[index] = program.scratch[index].max(bytes);
+        Slot::Scratch(index)
+    }
+}
+
+/// Heads of a group that one workgroup takes: all of them as long as memory and registers do.
+fn group_rows(group: usize, head_dim: usize) -> usize {
+    let most = (QUERY_FLOATS / head_dim).clamp(1, 8);
+    let fits = (1..=most).rev().find(|rows| group % rows == 0);
+    fits.unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_of_a_group_share_a_workgroup() {
+        assert_eq!(group_rows(3, 64), 3);
+        assert_eq!(group_rows(7, 64), 7);
+        assert_eq!(group_rows(32, 128), 8);
+        assert_eq!(group_rows(4, 256), 4);
+        assert_eq!(group_rows(11, 64), 1);
+    }
+}

@@ -1,0 +1,198 @@
+//! Products: which of the two kernels, and how its work is shared out.
+
+use super::{Dispatch, with_weights};
+use crate::backend::{BufferId, Phase, Rows, View, WeightId};
+use crate::gpu::buffer::WeightShape;
+use crate::gpu::device::Tuning;
+use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
+use crate::gpu::shader::Shader;
+
+/// Rows of x that `matmul_vec` takes at a time, at most.
+const MAX_VEC_ROWS: usize = 8;
+/// Workgroups along the first axis of a grid; more go to the second.
+const MAX_GRID: usize = 32768;
+
+/// The fields of `Op::Matmul`.
+pub(super) struct Operands {
+    pub input: View,
+    pub weight: WeightId,
+    pub bias: Option<WeightId>,
+    pub residual: Option<View>,
+    pub out: BufferId,
+}
+
+/// How `matmul_vec` shares out a weight. `lanes` decides the order of a row's sum, so it follows
+/// from the weight and the device alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct VecShape {
+    workgroup: usize,
+    lanes: usize,
+    rows_per_lane: usize,
+}
+
+impl VecShape {
+    fn new(tuning: Tuning, rows: usize, spans: usize, n: usize) -> VecShape {
+        if tuning.software {
+            // One subgroup a workgroup: barriers are dear and threads are not. Loads are dear too,
+            // so every vector of x serves several weight rows.
+            let workgroup = tuning.subgroups.map_or(8, |(smallest, _)| smallest);
+            return VecShape {
+                workgroup,
+                lanes: workgroup,
+                rows_per_lane: 4,
+            };
+        }
+        // Enough workgroups to fill a large GPU come first, reuse of x second.
+        let reuse = match rows {
+            32768.. => 4,
+            8192.. => 2,
+            _ => 1,
+        };
+        VecShape {
+            workgroup: 64,
+            lanes: lanes(spans),
+            rows_per_lane: reuse.min(16 / n),
+        }
+    }
+}
+
+/// Lanes that share a row of `spans` spans: as many as leave few of them idle in the last round.
+fn lanes(spans: usize) -> usize {
+    let idle = |lanes: &usize| spans.next_multiple_of(*lanes) - spans;
+    let choices = [32, 16, 8, 4];
+    let busy = choices.iter().find(|lanes| 8 * idle(lanes) <= spans);
+    *busy.unwrap_or(&4)
+}
+
+impl Dispatch<'_> {
+    /// Prompts go through `matmul_tile` whatever their length, so that a result does not depend on
+    /// how a prompt is cut; single tokens and wanted rows go through `matmul_vec`.
+    pub(super) fn matmul(&self, operands: &Operands, weight: &WeightShape) -> Vec<Launch> {
+        let tiled =
+            self.plan.shape.phase == Phase::Prefill && self.rows(operands.out) == Rows::Tokens;
+        let shards = 0..weight.shards.len();
+        shards
+            .map(|shard| match tiled {
+                true => self.matmul_tile(operands, weight, shard),
+                false => self.matmul_vec(operands, weight, shard),
+            })
+            .collect()
+    }
+
+    fn matmul_vec(&self, operands: &Operands, weight: &WeightShape, shard: usize) -> Launch {
+        let rows = self.rows(operands.out);
+        let n = self.plan.shape.n_rows(rows).clamp(1, MAX_VEC_ROWS);
+        let n = n.next_power_of_two();
+        let spans = weight.layout.spans();
+        let shape = VecShape::new(self.tuning, weight.rows, spans, n);
+        let group_rows = shape.workgroup / shape.lanes * shape.rows_per_lane;
+        let groups = weight.shards[shard].rows.div_ceil(group_rows);
+        let shader = Shader::new("kernels/matmul_vec")
+            .number("WG", shape.workgroup)
+            .number("LANES", shape.lanes)
+            .number("ROWS_PER_LANE", shape.rows_per_lane)
+            .number("N", n)
+            .number("GRID_X", groups.min(MAX_GRID));
+        let grid = [
+            Extent::Fixed(groups.min(MAX_GRID)),
+            Extent::Fixed(groups.div_ceil(MAX_GRID)),
+            Extent::Rows(rows, n),
+        ];
+        self.product(shader, operands, weight, shard, grid)
+    }
+
+    fn matmul_tile(&self, operands: &Operands, weight: &WeightShape, shard: usize) -> Launch {
+        let (tile_rows, block) = (64, 4);
+        let block_columns = if self.plan.shape.n_tokens <= 16 { 2 } else { 4 };
+        let workgroup = 128;
+        let tile_columns = workgroup / (tile_rows / block) * block_columns;
+        let shader = Shader::new("kernels/matmul_tile")
+            .number("WG", workgroup)
+            .number("TILE_ROWS", tile_rows)
+            .number("TILE_COLUMNS", tile_columns)
+            .number("BLOCK", block)
+            .number("BLOCK_COLUMNS", block_columns);
+        let grid = [
+            Extent::Fixed(weight.shards[shard].rows.div_ceil(tile_rows)),
+            Extent::Rows(self.rows(operands.out), tile_columns),
+            Extent::Fixed(1),
+        ];
+        self.product(shader, operands, weight, shard, grid)
+    }
+
+    /// What both kernels share: operands and their numbers.
+    fn product(
+        &self,
+        shader: Shader,
+        operands: &Operands,
+        weight: &WeightShape,
+        shard: usize,
+        grid: [Extent; 3],
+    ) -> Launch {
+        let Operands { input, out, .. } = *operands;
+        let residual = operands.residual;
+        let rows = self.rows(out);
+        let shader = self
+            .view(shader, "X", input)
+            .number("OUT_STRIDE", self.stride(out))
+            .number("OUT_OFFSET", weight.shards[shard].first_row)
+            .flag("HAS_BIAS", operands.bias.is_some())
+            .flag("HAS_RESIDUAL", residual.is_some())
+            .number(
+                "RESIDUAL_STRIDE",
+                residual.map_or(0, |r| self.stride(r.buffer)),
+            )
+            .number("RESIDUAL_OFFSET", residual.map_or(0, |r| r.offset))
+            .parts(&["parts/fma4", self.x_part(input)]);
+        let shader = with_weights(shader, weight, weight.shards[shard]);
+        let bias = operands.bias.map_or(Slot::Nothing, |b| Slot::Weight(b, 0));
+        Launch {
+            shader: self.rows_word(shader, rows),
+            bindings: vec![
+                reads(self.slot(input.buffer)),
+                reads(bias),
+                reads(residual.map_or(Slot::Nothing, |r| self.slot(r.buffer))),
+                reads(Slot::Weight(operands.weight, shard)),
+                reads(Slot::Batch),
+                writes(self.slot(out)),
+            ],
+            grid,
+        }
+    }
+
+    /// Vectors where all offsets allow it, single columns elsewhere.
+    fn x_part(&self, input: View) -> &'static str {
+        let stride = self.stride(input.buffer);
+        let vectors = stride % 4 == 0 && input.offset % 4 == 0 && input.cols % 32 == 0;
+        match vectors {
+            true => "parts/x_quads",
+            false => "parts/x_columns",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_seldom_idle() {
+        assert_eq!(lanes(128), 32);
+        assert_eq!(lanes(18), 4);
+        assert_eq!(lanes(28), 4);
+        assert_eq!(lanes(48), 16);
+        assert_eq!(lanes(1), 4);
+    }
+
+    #[test]
+    fn the_order_of_a_sum_does_not_depend_on_the_number_of_rows() {
+        for software in [false, true] {
+            let tuning = Tuning {
+                subgroups: None,
+                software,
+            };
+            let lanes = |n| VecShape::new(tuning, 4096, 18, n).lanes;
+            assert!([2, 4, 8].iter().all(|&n| lanes(n) == lanes(1)));
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! From operations to launches: which files make the shader, its numbers, bindings and workgroups.
+//! Pure data: nothing here touches a device.
+
+mod attention;
+mod matmul;
+mod top_k;
+
+pub(super) use attention::tile_rows;
+pub(super) use top_k::TopKResult;
+
+use super::buffer::{Shard, WeightShape};
+use super::device::Tuning;
+use super::launch::{Binding, Extent, Launch, Slot, reads, writes};
+use super::shader::Shader;
+use crate::backend::{
+    Activation, BufferId, CacheSpec, KvType, NO_SLOT, Op, PAGE_TOKENS, Plan, RopeOrder, Rows, View,
+    WeightId,
+};
+use crate::quant::QuantType;
+
+/// Invocations of a workgroup in kernels without reductions.
+const WORKGROUP: usize = 64;
+
+/// What a plan becomes.
+#[derive(Debug, Default)]
+pub(super) struct Program {
+    pub launches: Vec<Launch>,
+    /// Bytes of each [`Slot::Scratch`].
+    pub scratch: Vec<u64>,
+    /// Where the candidates lie afterwards.
+    pub top_k: Option<TopKResult>,
+    /// The scratch for splits of attention.
+    splits: Option<usize>,
+}
+
+impl Program {
+    /// New memory between launches.
+    fn scratch(&mut self, bytes: usize) -> usize {
+        self.scratch.push(bytes as u64);
+        self.scratch.len() - 1
+    }
+}
+
+/// What launches are made from.
+pub(super) struct Dispatch<'a> {
+    pub plan: &'a Plan,
+    pub weights: &'a [WeightShape],
+    pub cache: Option<&'a CacheSpec>,
+    pub tuning: Tuning,
+}
+
+/// Writes the launches of a plan.
+///
+/// # Errors
+/// Names what the plan refers to and the backend does not have.
+pub(super) fn program(dispatch: &Dispatch) -> Result<Program, String> {
+    let mut program = Program::default();
+    for op in &dispatch.plan.ops {
+        dispatch.launch(op, &mut program)?;
+    }
+    Ok(program)
+}
+
+impl Dispatch<'_> {
+    fn launch(&self, op: &Op, program: &mut Program) -> Result<(), String> {
+        let mut push = |launch| program.launches.push(launch);
+        match *op {
+            Op::Embed { weight, scale, out } => {
+                let shape = self.weight(weight)?;
+                for (i, shard) in shape.shards.iter().enumerate() {
+                    push(self.embed(weight, shape, (i, *shard), scale, out));
+                }
+            }
+            Op::SelectRows { input, out } => push(self.select_rows(input, out)),
+            Op::RmsNorm {
+                input,
+                weight,
+                group,
+                eps,
+                out,
+            } => {
+                self.weight(weight)?;
+                push(self.rms_norm(input, weight, group, eps, out));
+            }
+            Op::Matmul {
+                input,
+                weight,
+                bias,
+                residual,
+                out,
+            } => {
+                self.weight(bias.unwrap_or(weight))?;
+                let operands = matmul::Operands {
+                    input,
+                    weight,
+                    bias,
+                    residual,
+                    out,
+                };
+                program
+                    .launches
+                    .extend(self.matmul(&operands, self.weight(weight)?));
+            }
+            Op::Rope {
+                input,
+                head_dim,
+                table,
+                order,
+                out,
+            } => push(self.rope(input, head_dim, table, order, out)),
+            Op::KvWrite { layer, k, v } => push(self.kv_write(layer, k, v)?),
+            Op::Attention { .. } => self.attention(op, program)?,
+            Op::Glu {
+                gate,
+                up,
+                activation,
+                out,
+            } => push(self.glu(gate, up, activation, out)),
+            Op::Add { a, b, out } => push(self.add(a, b, out)),
+            Op::SoftCap { input, cap, out } => push(self.soft_cap(input, cap, out)),
+            Op::TopK { input, k } => self.top_k(input, k, program)?,
+        }
+        Ok(())
+    }
+
+    fn embed(
+        &self,
+        weight: WeightId,
+        shape: &WeightShape,
+        (index, shard): (usize, Shard),
+        scale: f32,
+        out: BufferId,
+    ) -> Launch {
+        let shader = Shader::new("kernels/embed")
+            .number("WG", WORKGROUP)
+            .number("FIRST_ROW", shard.first_row)
+            .number("OUT_STRIDE", self.stride(out))
+            .float("SCALE", scale);
+        Launch {
+            shader: self.rows_word(with_weights(shader, shape, shard), Rows::Tokens),
+            bindings: vec![
+                reads(Slot::Weight(weight, index)),
+                reads(Slot::Batch),
+                writes(self.slot(out)),
+            ],
+            grid: per_number(shape.layout.spans(), Rows::Tokens),
+        }
+    }
+
+    fn select_rows(&self, input: View, out: BufferId) -> Launch {
+        let shader = self
+            .elementwise("kernels/select_rows", input.cols, out)
+            .number("X_STRIDE", self.stride(input.buffer))
+            .number("X_OFFSET", input.offset);
+        self.simple(shader, &[input], input.cols, out)
+    }
+
+    fn rms_norm(
+        &self,
+        input: View,
+        weight: WeightId,
+        group: usize,
+        eps: f32,
+        out: BufferId,
+    ) -> Launch {
+        // Heads are short, rows are long.
+        let workgroup = if group <= 256 { 64 } else { 256 };
+        let shader = self
+            .view(Shader::new("kernels/rms_norm"), "X", input)
+            .number("GROUP", group)
+            .number("OUT_STRIDE", self.stride(out))
+            .float("EPS", eps);
+        let rows = self.rows(out);
+        Launch {
+            shader: self.rows_word(self.reduce(shader, workgroup), rows),
+            bindings: vec![
+                reads(self.slot(input.buffer)),
+                reads(Slot::Weight(weight, 0)),
+                reads(Slot::Batch),
+                writes(self.slot(out)),
+            ],
+            grid: [
+                Extent::Fixed(input.cols / group),
+                Extent::Rows(rows, 1),
+                Extent::Fixed(1),
+            ],
+        }
+    }
+
+    fn rope(
+        &self,
+        input: View,
+        head_dim: usize,
+        table: usize,
+        order: RopeOrder,
+        out: BufferId,
+    ) -> Launch {
+        let half = self.plan.rope_tables[table].half_dim();
+        let shader = self
+            .elementwise("kernels/rope", input.cols, out)
+            .number("X_STRIDE", self.stride(input.buffer))
+            .number("X_OFFSET", input.offset)
+            .number("HEAD_DIM", head_dim)
+            .number("HALF", half)
+            .number("TABLE", table)
+            .flag("NEOX", order == RopeOrder::Neox);
+        let items = input.cols / head_dim * (head_dim - half);
+        self.simple(shader, &[input], items, out)
+    }
+
+    fn kv_write(&self, layer: usize, k: View, v: View) -> Result<Launch, String> {
+        let cache = self.layer(layer, k.cols)?;
+        let rows = self.plan.buffers[k.buffer.0].rows;
+        let shader = Shader::new("kernels/kv_write")
+            .number("WG", WORKGROUP)
+            .number("COLS", k.cols)
+            .number("NO_SLOT", NO_SLOT as usize)
+            .parts(&[cached(cache.kv_type)]);
+        let shader = self.view(self.view(shader, "K", k), "V", v);
+        Ok(Launch {
+            shader: self.rows_word(shader, rows),
+            bindings: vec![
+                reads(self.slot(k.buffer)),
+                reads(self.slot(v.buffer)),
+                reads(Slot::Batch),
+                writes(Slot::Keys(layer)),
+                writes(Slot::Values(layer)),
+            ],
+            grid: per_number(k.cols / 4, rows),
+        })
+    }
+
+    fn glu(&self, gate: View, up: View, activation: Activation, out: BufferId) -> Launch {
+        let shader = self
+            .elementwise("kernels/glu", gate.cols, out)
+            .flag("GELU", activation == Activation::GeluTanh);
+        let shader = self.view(self.view(shader, "GATE", gate), "UP", up);
+        self.simple(shader, &[gate, up], gate.cols, out)
+    }
+
+    fn add(&self, a: View, b: View, out: BufferId) -> Launch {
+        let shader = self.elementwise("kernels/add", a.cols, out);
+        let shader = self.view(self.view(shader, "A", a), "B", b);
+        self.simple(shader, &[a, b], a.cols, out)
+    }
+
+    fn soft_cap(&self, input: View, cap: f32, out: BufferId) -> Launch {
+        let shader = self
+            .elementwise("kernels/soft_cap", input.cols, out)
+            .parts(&["parts/soft_cap"])
+            .float("CAP", cap);
+        let shader = self.view(shader, "X", input);
+        self.simple(shader, &[input], input.cols, out)
+    }
+
+    /// A kernel with one invocation per number of `out`.
+    fn elementwise(&self, kernel: &'static str, cols: usize, out: BufferId) -> Shader {
+        Shader::new(kernel)
+            .number("WG", WORKGROUP)
+            .number("COLS", cols)
+            .number("OUT_STRIDE", self.stride(out))
+    }
+
+    /// A launch over views, the batch and `out`.
+    fn simple(&self, shader: Shader, inputs: &[View], items: usize, out: BufferId) -> Launch {
+        let rows = self.rows(out);
+        let mut bindings: Vec<Binding> = inputs
+            .iter()
+            .map(|view| reads(self.slot(view.buffer)))
+            .collect();
+        bindings.extend([reads(Slot::Batch), writes(self.slot(out))]);
+        Launch {
+            shader: self.rows_word(shader, rows),
+            bindings,
+            grid: per_number(items, rows),
+        }
+    }
+
+    fn slot(&self, buffer: BufferId) -> Slot {
+        Slot::Storage(self.plan.buffers[buffer.0].storage)
+    }
+
+    fn stride(&self, buffer: BufferId) -> usize {
+        self.plan.buffers[buffer.0].cols
+    }
+
+    fn rows(&self, buffer: BufferId) -> Rows {
+        self.plan.buffers[buffer.0].rows
+    }
+
+    fn weight(&self, id: WeightId) -> Result<&WeightShape, String> {
+        let weight = self.weights.get(id.0);
+        weight.ok_or_else(|| format!("weight {} was not loaded", id.0))
+    }
+
+    /// The cache, if it has the layer with tokens of `kv_dim` numbers.
+    fn layer(&self, layer: usize, kv_dim: usize) -> Result<&CacheSpec, String> {
+        let cache = self.cache.ok_or("the cache was not allocated")?;
+        match cache.kv_dims.get(layer) {
+            Some(&dim) if dim == kv_dim && dim % 4 == 0 => Ok(cache),
+            Some(&dim) => Err(format!(
+                "layer {layer} of the cache keeps {dim} numbers per token, the plan has {kv_dim}; \
+                 both must be the same multiple of 4"
+            )),
+            None => Err(format!("the cache has no layer {layer}")),
+        }
+    }
+
+    /// Numbers `NAME_STRIDE` and `NAME_OFFSET` of a view.
+    fn view(&self, shader: Shader, name: &str, view: View) -> Shader {
+        shader
+            .number(&format!("{name}_STRIDE"), self.stride(view.buffer))
+            .number(&format!("{name}_OFFSET"), view.offset)
+    }
+
+    /// Reads the batch, with rows of this kind.
+    fn rows_word(&self, shader: Shader, rows: Rows) -> Shader {
+        let word = match rows {
+            Rows::Tokens => 0,
+            Rows::Outputs => 1,
+        };
+        shader.number("ROWS_WORD", word).parts(&["parts/batch"])
+    }
+
+    /// Workgroups of `size` invocations with reductions.
+    fn reduce(&self, shader: Shader, size: usize) -> Shader {
+        let shader = shader.number("WG", size);
+        match self.tuning.subgroups {
+            Some((smallest, _)) => shader
+                .number("MAX_SUBGROUPS", size.div_ceil(smallest))
+                .parts(&["parts/reduce_subgroup"]),
+            None => shader.parts(&["parts/reduce_workgroup"]),
+        }
+    }
+}
+
+/// One invocation per number, rows along the second axis.
+fn per_number(numbers: usize, rows: Rows) -> [Extent; 3] {
+    [
+        Extent::Fixed(numbers.div_ceil(WORKGROUP)),
+        Extent::Rows(rows, 1),
+        Extent::Fixed(1),
+    ]
+}
+
+/// The part that reads and writes cached numbers.
+fn cached(kv_type: KvType) -> &'static str {
+    match kv_type {
+        KvType::F32 => "kv/f32",
+        KvType::F16 => "kv/f16",
+    }
+}
+
+/// What `span_values` needs for a part of a weight.
+fn with_weights(shader: Shader, weight: &WeightShape, shard: Shard) -> Shader {
+    let layout = &weight.layout;
+    shader
+        .number("COLS", layout.cols)
+        .number("SPANS", layout.spans())
+        .number("N_ROWS", shard.rows)
+        .number("ROW_VEC4S", layout.row_words / 4)
+        .number("HIGH_AT", layout.high_at)
+        .number("SCALES_AT", layout.scales_at)
+        .number("STEPS_AT", layout.steps_at)
+        .parts(weight_parts(layout.quant))
+}
+
+fn weight_parts(quant: QuantType) -> &'static [&'static str] {
+    macro_rules! quantised {
+        ($codes:literal, $quant:literal) => {
+            &[
+                "parts/span",
+                "parts/span_values",
+                "parts/row_word",
+                $codes,
+                $quant,
+            ]
+        };
+    }
+    match quant {
+        QuantType::F32 => &["parts/span", "quant/f32"],
+        QuantType::F16 => &["parts/span", "quant/f16"],
+        QuantType::BF16 => &["parts/span", "quant/bf16"],
+        QuantType::Q4_0 => quantised!("parts/codes_4", "quant/q4_0"),
+        QuantType::Q4_1 => quantised!("parts/codes_4", "quant/q4_1"),
+        QuantType::Q4_K => quantised!("parts/codes_4", "quant/q4_k"),
+        QuantType::Q5_0 => quantised!("parts/codes_5", "quant/q5_0"),
+        QuantType::Q5_1 => quantised!("parts/codes_5", "quant/q5_1"),
+        QuantType::Q5_K => quantised!("parts/codes_5", "quant/q5_k"),
+        QuantType::Q6_K => quantised!("parts/codes_6", "quant/q6_k"),
+        QuantType::Q8_0 => quantised!("parts/codes_8", "quant/q8_0"),
+    }
+}
+
+/// Tokens of a page, as shaders know it.
+fn with_pages(shader: Shader) -> Shader {
+    shader.number("PAGE", PAGE_TOKENS).parts(&["parts/pages"])
+}

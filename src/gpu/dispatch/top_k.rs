@@ -1,0 +1,95 @@
+//! The best candidates of a row: slices are sorted, then their lists are joined until one is left.
+
+use super::{Dispatch, Program};
+use crate::backend::{Rows, View};
+use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
+use crate::gpu::shader::Shader;
+
+/// Candidates that a workgroup sorts: 8 KiB of ids and logits.
+const CANDIDATES: usize = 1024;
+const SORT_WORKGROUP: usize = 256;
+
+/// Where a plan's candidates lie after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::gpu) struct TopKResult {
+    pub rows: Rows,
+    /// Candidates of a row.
+    pub k: usize,
+    /// Parts of a row's sum of exponentials.
+    pub slices: usize,
+    /// Scratch with `[rows, k, 2]` words: logit, id.
+    pub lists: usize,
+    /// Scratch with `[rows, slices, 2]` floats: maximum, sum of exp(logit - maximum).
+    pub sums: usize,
+}
+
+impl Dispatch<'_> {
+    pub(super) fn top_k(&self, input: View, k: usize, program: &mut Program) -> Result<(), String> {
+        if program.top_k.is_some() {
+            return Err("a plan can have one top_k".into());
+        }
+        let rows = self.rows(input.buffer);
+        let n_rows = self.plan.shape.n_rows(rows);
+        let k = k.min(input.cols).max(1);
+        let slices = input.cols.div_ceil(CANDIDATES);
+        let sums = program.scratch(8 * n_rows * slices);
+        let mut lists = program.scratch(8 * n_rows * slices * k);
+        let shader = self
+            .view(Shader::new("kernels/top_k"), "X", input)
+            .number("CANDIDATES", CANDIDATES)
+            .number("K", k)
+            .number("COLS", input.cols)
+            .number("SLICES", slices)
+            .parts(&["parts/candidates"]);
+        program.launches.push(Launch {
+            shader: self.rows_word(self.reduce(shader, SORT_WORKGROUP), rows),
+            bindings: vec![
+                reads(self.slot(input.buffer)),
+                reads(Slot::Batch),
+                writes(Slot::Scratch(lists)),
+                writes(Slot::Scratch(sums)),
+            ],
+            grid: grid(slices, rows),
+        });
+        let mut n_lists = slices;
+        while n_lists > 1 {
+            let fan = CANDIDATES / k;
+            let joined = n_lists.div_ceil(fan);
+            let to = program.scratch(8 * n_rows * joined * k);
+            let shader = Shader::new("kernels/top_k_merge")
+                .number("WG", SORT_WORKGROUP)
+                .number("CANDIDATES", CANDIDATES)
+                .number("K", k)
+                .number("FAN", fan)
+                .number("N_IN", n_lists)
+                .number("N_OUT", joined)
+                .parts(&["parts/candidates"]);
+            program.launches.push(Launch {
+                shader: self.rows_word(shader, rows),
+                bindings: vec![
+                    reads(Slot::Scratch(lists)),
+                    reads(Slot::Batch),
+                    writes(Slot::Scratch(to)),
+                ],
+                grid: grid(joined, rows),
+            });
+            (lists, n_lists) = (to, joined);
+        }
+        program.top_k = Some(TopKResult {
+            rows,
+            k,
+            slices,
+            lists,
+            sums,
+        });
+        Ok(())
+    }
+}
+
+fn grid(groups: usize, rows: Rows) -> [Extent; 3] {
+    [
+        Extent::Fixed(groups),
+        Extent::Rows(rows, 1),
+        Extent::Fixed(1),
+    ]
+}

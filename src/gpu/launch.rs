@@ -1,0 +1,79 @@
+//! One kernel launch as plain data: what it runs, on which buffers, how many workgroups.
+
+use super::batch::Counts;
+use super::shader::Shader;
+use crate::backend::{Rows, WeightId};
+
+/// A buffer of the backend, by its role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Slot {
+    /// A storage of the plan.
+    Storage(usize),
+    /// A weight, or the part of one that fits a binding.
+    Weight(WeightId, usize),
+    /// A layer's cached keys.
+    Keys(usize),
+    /// A layer's cached values.
+    Values(usize),
+    /// The step's input.
+    Batch,
+    /// Memory between two launches of one op.
+    Scratch(usize),
+    /// A few zero bytes, for an operand that is not there.
+    Nothing,
+}
+
+/// A buffer bound to a launch. Bindings are numbered in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Binding {
+    pub slot: Slot,
+    pub writes: bool,
+}
+
+pub(super) fn reads(slot: Slot) -> Binding {
+    Binding {
+        slot,
+        writes: false,
+    }
+}
+
+pub(super) fn writes(slot: Slot) -> Binding {
+    Binding { slot, writes: true }
+}
+
+/// Number of workgroups along one axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    Fixed(usize),
+    /// Rows of the batch, this many to a workgroup.
+    Rows(Rows, usize),
+    /// Tiles of queries.
+    Tiles,
+    /// The most splits of a row's attention, with this window (0: none).
+    Splits(usize),
+    /// Rows whose splits must be merged: none where every row has one split.
+    MergedRows(usize),
+}
+
+impl Extent {
+    /// Workgroups for a batch.
+    pub fn of(self, counts: &Counts) -> u32 {
+        let n = match self {
+            Extent::Fixed(n) => n,
+            Extent::Rows(rows, per) => counts.rows(rows).div_ceil(per),
+            Extent::Tiles => counts.n_tiles,
+            Extent::Splits(window) => counts.max_splits(window),
+            Extent::MergedRows(window) if counts.max_splits(window) > 1 => counts.n_tokens,
+            Extent::MergedRows(_) => 0,
+        };
+        n as u32
+    }
+}
+
+/// A launch.
+#[derive(Debug, Clone)]
+pub(super) struct Launch {
+    pub shader: Shader,
+    pub bindings: Vec<Binding>,
+    pub grid: [Extent; 3],
+}

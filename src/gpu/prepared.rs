@@ -1,0 +1,335 @@
+//! A plan made ready: its buffers, its launches with pipelines and bind groups, and running them.
+
+use super::batch::{self, Counts, MAX_ROPE_TABLES};
+use super::device::Device;
+use super::dispatch::{self, Dispatch, Program, TopKResult};
+use super::launch::{Extent, Launch, Slot};
+use super::{GpuBackend, Pipelines, shader};
+use crate::backend::{BackendError, Batch, BufferId, Candidates, Op, PAGE_TOKENS, Plan, Rows};
+
+/// Rows along an axis of a grid, at most.
+const MAX_ROWS: usize = 65535;
+
+/// A plan with everything that a step needs.
+pub(super) struct Prepared {
+    plan: Plan,
+    n_vocab: usize,
+    tile_rows: usize,
+    launches: Vec<Ready>,
+    storages: Vec<wgpu::Buffer>,
+    batch: wgpu::Buffer,
+    words: Vec<u32>,
+    result: Option<TopK>,
+}
+
+/// A launch that only has to be encoded.
+struct Ready {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    grid: [Extent; 3],
+}
+
+/// The candidates' way back.
+struct TopK {
+    shape: TopKResult,
+    lists: wgpu::Buffer,
+    sums: wgpu::Buffer,
+    readback: wgpu::Buffer,
+}
+
+impl Prepared {
+    /// Makes buffers, pipelines and bind groups.
+    pub fn new(backend: &mut GpuBackend, plan: Plan) -> Result<Prepared, BackendError> {
+        let invalid = |what: String| BackendError::Invalid(what);
+        if plan.rope_tables.len() > MAX_ROPE_TABLES || plan.shape.n_tokens > MAX_ROWS {
+            return Err(invalid(
+                "more rope tables or tokens than a step takes".into(),
+            ));
+        }
+        let program = dispatch::program(&Dispatch {
+            plan: &plan,
+            weights: &backend.weights,
+            cache: backend.cache.as_ref().map(|c| &c.spec),
+            tuning: backend.device.tuning,
+        })
+        .map_err(invalid)?;
+        let device = &backend.device;
+        let n_pages = backend.cache.as_ref().map_or(1, |c| c.spec.n_pages);
+        let memory = Memory {
+            storages: device.all(
+                "a plan's buffers",
+                plan.storage_sizes().iter().map(|n| 4 * *n as u64),
+            )?,
+            scratch: device.all("a plan's scratch", program.scratch.iter().copied())?,
+            batch: device.storage("a batch", batch::max_bytes(&plan, n_pages))?,
+        };
+        let mut pipelines = std::mem::take(&mut backend.pipelines);
+        let launches = ready(backend, &mut pipelines, &memory, &program);
+        backend.pipelines = pipelines;
+        Ok(Prepared {
+            n_vocab: n_vocab(&plan, backend),
+            tile_rows: dispatch::tile_rows(&plan),
+            launches: launches?,
+            result: result(&backend.device, &plan, &program, &memory)?,
+            storages: memory.storages,
+            batch: memory.batch,
+            words: Vec::new(),
+            plan,
+        })
+    }
+
+    pub fn n_launches(&self) -> usize {
+        self.launches.len()
+    }
+
+    /// One step: writes the batch, submits one pass, waits, and reads the candidates.
+    pub fn run(
+        &mut self,
+        device: &Device,
+        batch: &Batch,
+        n_slots: usize,
+    ) -> Result<Vec<Candidates>, BackendError> {
+        self.check(batch, n_slots)?;
+        let counts = batch::write(&self.plan, batch, self.tile_rows, &mut self.words);
+        let words = bytemuck::cast_slice(&self.words);
+        device.queue.write_buffer(&self.batch, 0, words);
+        let mut encoder = device
+            .device
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        self.encode(&mut encoder, &counts);
+        let n_results = self
+            .result
+            .as_ref()
+            .map_or(0, |r| counts.rows(r.shape.rows));
+        if let Some(result) = self.result.as_ref().filter(|_| n_results > 0) {
+            result.copy(&mut encoder, n_results);
+        }
+        device.queue.submit([encoder.finish()]);
+        match &self.result {
+            Some(result) if n_results > 0 => result.read(device, n_results),
+            _ => device.wait().map(|()| Vec::new()),
+        }
+    }
+
+    fn check(&self, batch: &Batch, n_slots: usize) -> Result<(), BackendError> {
+        let shape = self.plan.shape;
+        let invalid = |what: String| Err(BackendError::Invalid(what));
+        if batch.phase != shape.phase
+            || batch.n_tokens() > shape.n_tokens
+            || batch.outputs.len() > shape.n_outputs
+        {
+            return invalid(format!(
+                "the batch of {} tokens and {} outputs does not fit {shape:?}",
+                batch.n_tokens(),
+                batch.outputs.len()
+            ));
+        }
+        // A plan without a cache has no slots; its batches name none.
+        let n_slots = match n_slots {
+            0 => {
+                PAGE_TOKENS
+                    * batch
+                        .tables
+                        .iter()
+                        .flatten()
+                        .max()
+                        .map_or(0, |&p| p as usize + 1)
+            }
+            n => n,
+        };
+        batch.check(self.n_vocab, n_slots).or_else(invalid)
+    }
+
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, counts: &Counts) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: None,
+            timestamp_writes: None,
+        });
+        for launch in &self.launches {
+            let [x, y, z] = launch.grid.map(|extent| extent.of(counts));
+            if x * y * z > 0 {
+                pass.set_pipeline(&launch.pipeline);
+                pass.set_bind_group(0, &launch.group, &[]);
+                pass.dispatch_workgroups(x, y, z);
+            }
+        }
+    }
+
+    /// Rows `0..n_rows` of a buffer that is still whole.
+    pub fn read(
+        &self,
+        device: &Device,
+        buffer: BufferId,
+        n_rows: usize,
+    ) -> Result<Vec<f32>, BackendError> {
+        let info = self.plan.buffers.get(buffer.0);
+        let info = info.filter(|info| n_rows <= self.plan.shape.n_rows(info.rows));
+        let Some(info) = info.filter(|_| self.plan.outputs.contains(&buffer)) else {
+            let what = format!("{n_rows} rows of buffer {} are not kept", buffer.0);
+            return Err(BackendError::Invalid(what));
+        };
+        let n = n_rows * info.cols;
+        if n == 0 {
+            return Ok(Vec::new());
+        }
+        let bytes = 4 * n as u64;
+        let readback = device.readback(bytes)?;
+        let mut encoder = device
+            .device
+            .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
+        encoder.copy_buffer_to_buffer(&self.storages[info.storage], 0, &readback, 0, bytes);
+        device.queue.submit([encoder.finish()]);
+        let words = device.read_words(&readback, n)?;
+        Ok(words.into_iter().map(f32::from_bits).collect())
+    }
+}
+
+/// The buffers that a plan owns.
+struct Memory {
+    storages: Vec<wgpu::Buffer>,
+    scratch: Vec<wgpu::Buffer>,
+    batch: wgpu::Buffer,
+}
+
+impl Device {
+    fn all(
+        &self,
+        what: &str,
+        bytes: impl Iterator<Item = u64>,
+    ) -> Result<Vec<wgpu::Buffer>, BackendError> {
+        bytes.map(|bytes| self.storage(what, bytes)).collect()
+    }
+}
+
+/// Tokens that the plan's embedding has rows for; a plan without one takes any.
+fn n_vocab(plan: &Plan, backend: &GpuBackend) -> usize {
+    let rows = plan.ops.iter().filter_map(|op| match op {
+        Op::Embed { weight, .. } => Some(backend.weights[weight.0].rows),
+        _ => None,
+    });
+    rows.min().unwrap_or(usize::MAX)
+}
+
+fn ready(
+    backend: &GpuBackend,
+    pipelines: &mut Pipelines,
+    memory: &Memory,
+    program: &Program,
+) -> Result<Vec<Ready>, BackendError> {
+    let launches = program.launches.iter();
+    launches
+        .map(|launch| {
+            let device = &backend.device;
+            let what = format!("kernel {}", launch.shader.name());
+            device.create(&what, 0, || {
+                ready_launch(backend, pipelines, memory, launch)
+            })
+        })
+        .collect()
+}
+
+fn ready_launch(
+    backend: &GpuBackend,
+    pipelines: &mut Pipelines,
+    memory: &Memory,
+    launch: &Launch,
+) -> Ready {
+    let device = &backend.device.device;
+    let (group_layout, layout) = pipelines.layout(device, &launch.bindings).clone();
+    let source = launch.shader.source();
+    let checked = backend.device.checked;
+    let pipeline = pipelines
+        .pipelines
+        .entry(source)
+        .or_insert_with(|| shader::pipeline(device, &layout, &launch.shader, checked))
+        .clone();
+    let entries: Vec<_> = launch
+        .bindings
+        .iter()
+        .enumerate()
+        .map(|(i, binding)| wgpu::BindGroupEntry {
+            binding: i as u32,
+            resource: buffer(backend, memory, binding.slot).as_entire_binding(),
+        })
+        .collect();
+    let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &group_layout,
+        entries: &entries,
+    });
+    Ready {
+        pipeline,
+        group,
+        grid: launch.grid,
+    }
+}
+
+fn buffer<'a>(backend: &'a GpuBackend, memory: &'a Memory, slot: Slot) -> &'a wgpu::Buffer {
+    let layer = |layers: fn(&super::Cache) -> &Vec<wgpu::Buffer>, i: usize| {
+        let cache = backend.cache.as_ref();
+        // `dispatch` refuses plans over layers that the cache does not have.
+        cache.map_or(&backend.nothing, |cache| &layers(cache)[i])
+    };
+    match slot {
+        Slot::Storage(i) => &memory.storages[i],
+        Slot::Weight(id, shard) => &backend.weight_buffers[id.0][shard],
+        Slot::Keys(i) => layer(|cache| &cache.keys, i),
+        Slot::Values(i) => layer(|cache| &cache.values, i),
+        Slot::Batch => &memory.batch,
+        Slot::Scratch(i) => &memory.scratch[i],
+        Slot::Nothing => &backend.nothing,
+    }
+}
+
+fn result(
+    device: &Device,
+    plan: &Plan,
+    program: &Program,
+    memory: &Memory,
+) -> Result<Option<TopK>, BackendError> {
+    let Some(shape) = program.top_k else {
+        return Ok(None);
+    };
+    let n = plan.shape.n_rows(shape.rows);
+    Ok(Some(TopK {
+        shape,
+        lists: memory.scratch[shape.lists].clone(),
+        sums: memory.scratch[shape.sums].clone(),
+        readback: device.readback((8 * n * (shape.k + shape.slices)) as u64)?,
+    }))
+}
+
+impl TopK {
+    fn copy(&self, encoder: &mut wgpu::CommandEncoder, n_rows: usize) {
+        let lists = (8 * n_rows * self.shape.k) as u64;
+        let sums = (8 * n_rows * self.shape.slices) as u64;
+        encoder.copy_buffer_to_buffer(&self.lists, 0, &self.readback, 0, lists);
+        encoder.copy_buffer_to_buffer(&self.sums, 0, &self.readback, lists, sums);
+    }
+
+    fn read(&self, device: &Device, n_rows: usize) -> Result<Vec<Candidates>, BackendError> {
+        let TopKResult { k, slices, .. } = self.shape;
+        let words = device.read_words(&self.readback, 2 * n_rows * (k + slices))?;
+        let (lists, sums) = words.split_at(2 * n_rows * k);
+        let rows = lists.chunks_exact(2 * k).zip(sums.chunks_exact(2 * slices));
+        Ok(rows.map(|(list, sums)| candidates(list, sums)).collect())
+    }
+}
+
+/// A row's candidates from its list of (logit, id) and its parts of the sum of exponentials.
+fn candidates(list: &[u32], sums: &[u32]) -> Candidates {
+    let float = |word: &u32| f64::from(f32::from_bits(*word));
+    let largest = sums.iter().step_by(2).map(float).fold(f64::MIN, f64::max);
+    let parts = sums.chunks_exact(2);
+    let sum: f64 = parts
+        .map(|part| float(&part[1]) * (float(&part[0]) - largest).exp())
+        .sum();
+    Candidates {
+        ids: list.chunks_exact(2).map(|pair| pair[1]).collect(),
+        logits: list
+            .chunks_exact(2)
+            .map(|pair| f32::from_bits(pair[0]))
+            .collect(),
+        log_sum_exp: (largest + sum.ln()) as f32,
+    }
+}

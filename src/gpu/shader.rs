@@ -1,0 +1,169 @@
+//! Puts shaders together: one `const` line per number, then the files of a kernel and its parts,
+//! one after another. WGSL resolves names in any order, so a kernel calls a function and the list
+//! of parts decides which file defines it. Also the one place that decides about runtime checks.
+
+use std::fmt::Write;
+
+/// Declares the embedded files by their path under `shaders/`, without the ending.
+macro_rules! files {
+    ($($name:literal),* $(,)?) => {
+        const FILES: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../shaders/", $name, ".wgsl")))),*];
+    };
+}
+
+files! {
+    "kernels/add",
+    "kernels/attention_decode",
+    "kernels/attention_merge",
+    "kernels/attention_prefill",
+    "kernels/embed",
+    "kernels/glu",
+    "kernels/kv_write",
+    "kernels/matmul_tile",
+    "kernels/matmul_vec",
+    "kernels/rms_norm",
+    "kernels/rope",
+    "kernels/select_rows",
+    "kernels/soft_cap",
+    "kernels/top_k",
+    "kernels/top_k_merge",
+    "kv/f16",
+    "kv/f32",
+    "parts/attention",
+    "parts/batch",
+    "parts/candidates",
+    "parts/codes_4",
+    "parts/codes_5",
+    "parts/codes_6",
+    "parts/codes_8",
+    "parts/fma4",
+    "parts/pages",
+    "parts/reduce_subgroup",
+    "parts/reduce_workgroup",
+    "parts/row_word",
+    "parts/soft_cap",
+    "parts/span",
+    "parts/span_values",
+    "parts/splits",
+    "parts/x_columns",
+    "parts/x_quads",
+    "quant/bf16",
+    "quant/f16",
+    "quant/f32",
+    "quant/q4_0",
+    "quant/q4_1",
+    "quant/q4_k",
+    "quant/q5_0",
+    "quant/q5_1",
+    "quant/q5_k",
+    "quant/q6_k",
+    "quant/q8_0",
+}
+
+/// A shader to be: the kernel, its parts and its numbers.
+#[derive(Debug, Clone)]
+pub(super) struct Shader {
+    kernel: &'static str,
+    parts: Vec<&'static str>,
+    constants: String,
+}
+
+impl Shader {
+    /// A kernel of `shaders/kernels`, without parts.
+    pub fn new(kernel: &'static str) -> Shader {
+        Shader {
+            kernel,
+            parts: vec![kernel],
+            constants: String::new(),
+        }
+    }
+
+    /// The kernel's name without its folder.
+    pub fn name(&self) -> &'static str {
+        self.kernel.trim_start_matches("kernels/")
+    }
+
+    pub fn parts(mut self, parts: &[&'static str]) -> Shader {
+        self.parts.extend(parts);
+        self
+    }
+
+    pub fn number(mut self, name: &str, value: usize) -> Shader {
+        line(&mut self.constants, format_args!("{name}: u32 = {value}u"));
+        self
+    }
+
+    pub fn float(mut self, name: &str, value: f32) -> Shader {
+        line(
+            &mut self.constants,
+            format_args!("{name}: f32 = {value:?}f"),
+        );
+        self
+    }
+
+    pub fn flag(mut self, name: &str, value: bool) -> Shader {
+        line(&mut self.constants, format_args!("{name}: bool = {value}"));
+        self
+    }
+
+    /// The WGSL text. Equal texts are equal pipelines.
+    pub fn source(&self) -> String {
+        let mut source = self.constants.clone();
+        for part in &self.parts {
+            source.push('\n');
+            source.push_str(file(part));
+        }
+        source
+    }
+}
+
+fn line(constants: &mut String, declaration: std::fmt::Arguments) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(constants, "const {declaration};");
+}
+
+/// The text of an embedded file.
+///
+/// # Panics
+/// If `dispatch` names a file that does not exist, which the test of all shaders would have shown.
+fn file(name: &str) -> &'static str {
+    let found = FILES.iter().find(|(path, _)| *path == name);
+    found.unwrap_or_else(|| panic!("no shader file {name}")).1
+}
+
+/// Compiles a compute pipeline with the entry point `main`. Errors go to the device's error scope.
+///
+/// `checked` keeps the driver-independent bounds checks and the zeroing of workgroup memory: for
+/// tests. They cost up to a quarter of the time, and every index of these shaders follows from
+/// shapes that were checked before.
+pub(super) fn pipeline(
+    device: &wgpu::Device,
+    layout: &wgpu::PipelineLayout,
+    shader: &Shader,
+    checked: bool,
+) -> wgpu::ComputePipeline {
+    let description = wgpu::ShaderModuleDescriptor {
+        label: Some(shader.name()),
+        source: wgpu::ShaderSource::Wgsl(shader.source().into()),
+    };
+    let module = if checked {
+        device.create_shader_module(description)
+    } else {
+        // SAFETY: indices stay inside their buffers for every batch that `Batch::check` accepts
+        // (rows, slots, pages and token ids are bounded there, columns by the constants), and all
+        // loops end: their bounds are constants or counts of the batch.
+        unsafe { device.create_shader_module_unchecked(description) }
+    };
+    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(shader.name()),
+        layout: Some(layout),
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants: &[],
+            zero_initialize_workgroup_memory: checked,
+        },
+        cache: None,
+    })
+}

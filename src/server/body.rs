@@ -1,0 +1,236 @@
+//! From a request's body to a typed request, by the rules of Go's decoder that clients rely on: member names in any
+//! letter case, `null` is absent, nothing after the first value is read, the content type does not matter.
+
+use super::error::ApiError;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::pin::Pin;
+use std::time::Duration;
+use warp::http::StatusCode;
+
+/// A body as it arrives.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
+
+/// Largest body of chat and generate: they may carry images.
+pub const LARGE_BODY_BYTES: usize = 256 << 20;
+/// Largest body of every other JSON endpoint.
+pub const SMALL_BODY_BYTES: usize = 32 << 20;
+/// A body that makes no progress for this long is given up.
+pub const BODY_IDLE: Duration = Duration::from_secs(60);
+
+/// Boxes what warp hands out.
+pub fn boxed<B: Buf>(
+    body: impl Stream<Item = Result<B, warp::Error>> + Send + Sync + 'static,
+) -> BodyStream {
+    Box::pin(body.map(|chunk| chunk.map(|mut b| b.copy_to_bytes(b.remaining()))))
+}
+
+/// The next piece of a body, or `None` at its end; an error when the client stalls or goes away.
+pub async fn next_chunk(body: &mut BodyStream) -> Result<Option<Bytes>, ApiError> {
+    match tokio::time::timeout(BODY_IDLE, body.next()).await {
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+        Ok(Some(Err(_))) => Err(ApiError::bad_request("unexpected EOF")),
+        Err(_) => Err(ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("no data of the request body for {} s", BODY_IDLE.as_secs()),
+        )),
+    }
+}
+
+/// The whole body, at most `limit` bytes.
+pub async fn read(mut body: BodyStream, limit: usize) -> Result<Bytes, ApiError> {
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = next_chunk(&mut body).await? {
+        if whole.len() + chunk.len() > limit {
+            return Err(ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("request body is larger than {} MiB", limit >> 20),
+            ));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}
+
+/// The first JSON object of a body, with member names in lower case and without nulls. `null` is an empty object.
+///
+/// `empty` is the error of a body with nothing in it, which differs between the APIs.
+pub fn parse_object(bytes: &[u8], empty: &str) -> Result<Map<String, Value>, ApiError> {
+    if bytes.trim_ascii().is_empty() {
+        return Err(ApiError::bad_request(empty));
+    }
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
+    match values.next() {
+        Some(Ok(Value::Object(object))) => Ok(lower_members(object)),
+        Some(Ok(Value::Null)) => Ok(Map::new()),
+        Some(Ok(other)) => Err(ApiError::bad_request(format!(
+            "json: cannot unmarshal {} into a request object",
+            kind(&other)
+        ))),
+        Some(Err(e)) if e.is_eof() => Err(ApiError::bad_request("unexpected EOF")),
+        Some(Err(e)) => Err(ApiError::bad_request(format!("invalid JSON: {e}"))),
+        None => Err(ApiError::bad_request(empty)),
+    }
+}
+
+/// A native request: [`parse_object`], the message objects inside it treated alike, then [`typed`].
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut object = parse_object(bytes, "missing request body")?;
+    if let Some(Value::Array(messages)) = object.get_mut("messages") {
+        for message in messages {
+            lower_message(message);
+        }
+    }
+    typed(object)
+}
+
+/// Reads a request from its members; a member of the wrong type is named.
+pub fn typed<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T, ApiError> {
+    serde_json::from_value(Value::Object(object.clone())).map_err(|e| mismatch::<T>(object, &e))
+}
+
+/// Every member has a default, so the member at fault is the one that fails alone.
+fn mismatch<T: DeserializeOwned>(
+    object: Map<String, Value>,
+    error: &serde_json::Error,
+) -> ApiError {
+    let text = error.to_string();
+    if !text.starts_with("invalid ") || text.starts_with("invalid think") {
+        return ApiError::bad_request(text);
+    }
+    let culprit = object.into_iter().find(|(name, value)| {
+        let alone = Map::from_iter([(name.clone(), value.clone())]);
+        serde_json::from_value::<T>(Value::Object(alone)).is_err()
+    });
+    match culprit {
+        Some((name, value)) => ApiError::bad_request(format!(
+            "json: cannot unmarshal {} into field {name}: {text}",
+            kind(&value)
+        )),
+        None => ApiError::bad_request(format!("json: {text}")),
+    }
+}
+
+/// JSON's name of a value's type, as Go writes it.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn lower_members(object: Map<String, Value>) -> Map<String, Value> {
+    object
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, value)| (name.to_ascii_lowercase(), value))
+        .collect()
+}
+
+/// Lowers the members of a message, of its tool calls and of their functions, but not of arguments.
+pub fn lower_message(message: &mut Value) {
+    let Value::Object(members) = message else {
+        return;
+    };
+    *members = lower_members(std::mem::take(members));
+    if let Some(Value::Array(calls)) = members.get_mut("tool_calls") {
+        for call in calls {
+            lower_call(call);
+        }
+    }
+}
+
+fn lower_call(call: &mut Value) {
+    let Value::Object(members) = call else {
+        return;
+    };
+    *members = lower_members(std::mem::take(members));
+    if let Some(Value::Object(function)) = members.get_mut("function") {
+        *function = lower_members(std::mem::take(function));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{ChatRequest, GenerateRequest, ShowRequest};
+
+    fn error<T: DeserializeOwned + std::fmt::Debug>(body: &str) -> String {
+        let error = parse::<T>(body.as_bytes()).unwrap_err();
+        assert_eq!(error.status, StatusCode::BAD_REQUEST);
+        error.message
+    }
+
+    #[test]
+    fn refusals_name_the_fault() {
+        assert_eq!(error::<ShowRequest>(" \n"), "missing request body");
+        assert_eq!(error::<ShowRequest>("{\"model\":\"m\""), "unexpected EOF");
+        assert!(error::<ShowRequest>("{bad}").starts_with("invalid JSON"));
+        assert!(error::<ShowRequest>("[]").contains("array"));
+        assert!(
+            error::<GenerateRequest>(r#"{"model":"m","prompt":5}"#)
+                .contains("number into field prompt")
+        );
+        assert!(error::<GenerateRequest>(r#"{"context":["a"]}"#).contains("field context"));
+        assert!(error::<GenerateRequest>(r#"{"top_logprobs":1.5}"#).contains("field top_logprobs"));
+        assert_eq!(
+            error::<GenerateRequest>(r#"{"images":["!!"]}"#),
+            "illegal base64 data at input byte 0"
+        );
+        assert!(
+            error::<GenerateRequest>(r#"{"think":"x"}"#).starts_with("invalid think value: \"x\"")
+        );
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let deep = "[".repeat(100_000);
+        assert!(!error::<ShowRequest>(&format!("{{\"options\":{deep}")).is_empty());
+    }
+
+    #[test]
+    fn gos_leniency() {
+        let show: ShowRequest =
+            parse(br#"{"MoDeL":"a","system":null,"other":[1]} trailing"#).unwrap();
+        assert_eq!((show.model.as_str(), show.system.as_str()), ("a", ""));
+        assert_eq!(
+            parse::<ShowRequest>(b"null").unwrap(),
+            ShowRequest::default()
+        );
+        let chat: ChatRequest = parse(
+            br#"{"messages":[{"ROLE":"user","content":null,"Tool_Calls":[{"FUNCTION":{"Name":"f","arguments":{"City":1}}}]}]}"#,
+        )
+        .unwrap();
+        let message = &chat.messages[0];
+        assert_eq!(
+            (message.role.as_str(), message.content.as_str()),
+            ("user", "")
+        );
+        assert_eq!(message.tool_calls[0].function.name, "f");
+        assert!(
+            message.tool_calls[0]
+                .function
+                .arguments
+                .contains_key("City")
+        );
+    }
+
+    #[tokio::test]
+    async fn bodies_are_bounded() {
+        let chunks = |n| {
+            boxed(futures_util::stream::iter(
+                (0..n).map(|_| Ok(Bytes::from_static(b"0123456789"))),
+            ))
+        };
+        assert_eq!(read(chunks(3), 30).await.unwrap().len(), 30);
+        let error = read(chunks(4), 30).await.unwrap_err();
+        assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+}

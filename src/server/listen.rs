@@ -1,0 +1,233 @@
+//! Connections: accepted up to a limit, with time limits on headers and on clients that stop reading, and all of them
+//! closed at once when the server stops.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+use warp::Filter;
+use warp::hyper::server::conn::http1;
+
+/// Connections open at one time; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 1024;
+/// A request's line and headers must fit here.
+const HEADER_BYTES: usize = 64 << 10;
+/// A client has this long to send its headers; also how long an idle connection is kept.
+const HEADER_TIME: Duration = Duration::from_secs(120);
+/// A client that reads nothing for this long loses its connection, and with it its generation.
+const WRITE_STALL: Duration = Duration::from_secs(60);
+/// Pause after an accept error that will come again at once, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Binds `host:port`.
+///
+/// # Errors
+/// The system's, with the address in front: `listen tcp 127.0.0.1:11434: bind: address already in use`.
+pub async fn bind(address: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let reason = match e.kind() {
+            io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+            io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+            io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
+            _ => e.to_string(),
+        };
+        io::Error::new(e.kind(), format!("listen tcp {address}: bind: {reason}"))
+    })
+}
+
+/// Serves `routes` on `listener` until `stop` resolves; then every open connection is closed at once.
+pub async fn serve<F>(listener: TcpListener, routes: F, stop: impl Future<Output = ()>)
+where
+    F: Filter<Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
+    F::Extract: warp::Reply,
+    F::Future: Send,
+{
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = &mut stop => break,
+            accepted = accept(&listener) => accepted,
+        };
+        let slot = tokio::select! {
+            () = &mut stop => break,
+            slot = Arc::clone(&slots).acquire_owned() => slot.expect("the semaphore is never closed"),
+        };
+        while connections.try_join_next().is_some() {}
+        let service = TowerToHyperService::new(warp::service(routes.clone()));
+        connections.spawn(async move {
+            let _slot = slot;
+            let io = TokioIo::new(Guarded::new(stream, WRITE_STALL));
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIME)
+                .max_buf_size(HEADER_BYTES)
+                .serve_connection(io, service);
+            if let Err(e) = connection.await {
+                tracing::debug!(%peer, "connection ended: {e}");
+            }
+        });
+    }
+    connections.shutdown().await;
+}
+
+/// The next connection; errors of single connections are passed over, others paused upon.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Tokens are small writes that should leave at once.
+                if let Err(e) = stream.set_nodelay(true) {
+                    tracing::debug!(%peer, "no TCP_NODELAY: {e}");
+                }
+                return (stream, peer);
+            }
+            Err(e) => {
+                tracing::warn!("cannot accept a connection: {e}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A stream whose writes fail once the client has taken nothing for `patience`.
+struct Guarded<S> {
+    stream: S,
+    patience: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Guarded<S> {
+    fn new(stream: S, patience: Duration) -> Self {
+        Guarded {
+            stream,
+            patience,
+            stalled: None,
+        }
+    }
+
+    /// Passes a write's result on, and counts the time for which it is pending.
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if write.is_ready() {
+            self.stalled = None;
+            return write;
+        }
+        let sleep = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.patience)));
+        ready!(sleep.as_mut().poll(cx));
+        let text = format!("the client read nothing for {} s", self.patience.as_secs());
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let write = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.watch(cx, write)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flush = Pin::new(&mut this.stream).poll_flush(cx);
+        this.watch(cx, flush)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let write = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.watch(cx, write)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named() {
+        let first = bind("127.0.0.1:0").await.unwrap();
+        let address = first.local_addr().unwrap().to_string();
+        let error = bind(&address).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("listen tcp {address}: bind: address already in use")
+        );
+    }
+
+    #[tokio::test]
+    async fn stopping_closes_open_connections() {
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let routes = warp::any().map(|| "ok");
+        let server = tokio::spawn(serve(listener, routes, async {
+            stopped.await.unwrap_or(())
+        }));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = [0; 15];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        stop.send(()).unwrap();
+        server.await.unwrap();
+        // The kept-alive connection ends instead of waiting for another request.
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_dropped() {
+        let (near, _far) = tokio::io::duplex(16);
+        let mut guarded = Guarded::new(near, Duration::from_millis(1));
+        let error = guarded.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,419 @@
+//! `/v1/chat/completions` requests as native chat requests.
+
+use super::content::{self, refused};
+use crate::api::{ChatRequest, Message, Object, Think, ToolCall, ToolCallFunction};
+use crate::server::body;
+use crate::server::error::ApiError;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The members that have an effect; all others are accepted and ignored.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Completion {
+    model: String,
+    messages: Vec<Value>,
+    stream: bool,
+    stream_options: StreamOptions,
+    max_tokens: Option<i64>,
+    /// Newer name of `max_tokens`, which wins when both are there.
+    max_completion_tokens: Option<i64>,
+    seed: Option<i64>,
+    stop: Value,
+    temperature: Option<f64>,
+    top_p: Option<f64>,
+    frequency_penalty: Option<f64>,
+    presence_penalty: Option<f64>,
+    response_format: Option<ResponseFormat>,
+    tools: Vec<Value>,
+    reasoning: Option<Reasoning>,
+    reasoning_effort: String,
+    logprobs: bool,
+    top_logprobs: i64,
+    #[serde(rename = "_debug_render_only")]
+    debug_render_only: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct StreamOptions {
+    include_usage: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ResponseFormat {
+    #[serde(rename = "type")]
+    kind: String,
+    json_schema: Option<JsonSchema>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct JsonSchema {
+    schema: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Reasoning {
+    effort: String,
+}
+
+/// A translated request: what to run, and how to answer.
+#[derive(Debug)]
+pub struct Translated {
+    pub chat: ChatRequest,
+    pub stream: bool,
+    pub include_usage: bool,
+}
+
+/// Reads and translates a body.
+///
+/// # Errors
+/// 400 with Ollama's texts.
+pub fn translate(bytes: &[u8]) -> Result<Translated, ApiError> {
+    let request: Completion = body::typed(body::parse_object(bytes, "EOF")?)?;
+    if request.messages.is_empty() {
+        return Err(refused("[] is too short - 'messages'"));
+    }
+    let chat = ChatRequest {
+        messages: messages(&request.messages)?,
+        think: effort(&request)?,
+        format: format(&request.response_format),
+        options: options(&request),
+        stream: Some(request.stream),
+        tools: request.tools,
+        logprobs: request.logprobs,
+        top_logprobs: request.top_logprobs,
+        debug_render_only: request.debug_render_only,
+        model: request.model,
+        ..ChatRequest::default()
+    };
+    Ok(Translated {
+        chat,
+        stream: request.stream,
+        include_usage: request.stream_options.include_usage,
+    })
+}
+
+/// Temperature and `top_p` are always sent, so they override what the model stores.
+fn options(request: &Completion) -> Object {
+    let mut options = Object::new();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            options.insert(name.into(), value);
+        }
+    };
+    set("stop", stops(&request.stop));
+    set(
+        "num_predict",
+        request
+            .max_tokens
+            .or(request.max_completion_tokens)
+            .map(Value::from),
+    );
+    set(
+        "temperature",
+        Some(json!(request.temperature.unwrap_or(1.0))),
+    );
+    set("seed", request.seed.map(Value::from));
+    set(
+        "frequency_penalty",
+        request.frequency_penalty.map(Value::from),
+    );
+    set(
+        "presence_penalty",
+        request.presence_penalty.map(Value::from),
+    );
+    set("top_p", Some(json!(request.top_p.unwrap_or(1.0))));
+    options
+}
+
+/// One string or the strings of a list; an empty list leaves the model's stop strings in force.
+fn stops(stop: &Value) -> Option<Value> {
+    match stop {
+        Value::String(text) => Some(json!([text])),
+        Value::Array(items) => {
+            let texts: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+            (!texts.is_empty()).then(|| json!(texts))
+        }
+        _ => None,
+    }
+}
+
+fn format(format: &Option<ResponseFormat>) -> Option<Value> {
+    let format = format.as_ref()?;
+    match format.kind.trim().to_lowercase().as_str() {
+        "json_object" => Some(json!("json")),
+        "json_schema" => format.json_schema.as_ref()?.schema.clone(),
+        _ => None,
+    }
+}
+
+fn effort(request: &Completion) -> Result<Option<Think>, ApiError> {
+    let effort = request
+        .reasoning
+        .as_ref()
+        .map_or(&request.reasoning_effort, |r| &r.effort);
+    let level = match effort.as_str() {
+        "" => return Ok(None),
+        "none" => return Ok(Some(Think::Switch(false))),
+        "minimal" => "low",
+        "xhigh" | "ultra" => "max",
+        "low" | "medium" | "high" | "max" => effort,
+        _ => {
+            return Err(refused(&format!(
+                "invalid reasoning value: {effort:?} (must be \"minimal\", \"low\", \"medium\", \"high\", \
+                 \"xhigh\", \"ultra\", \"max\", or \"none\")"
+            )));
+        }
+    };
+    Ok(Some(Think::Level(level.to_owned())))
+}
+
+/// A message of OpenAI's, its content still in any of its forms.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Sent {
+    role: String,
+    content: Value,
+    reasoning: String,
+    tool_calls: Option<Vec<SentCall>>,
+    name: String,
+    tool_call_id: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SentCall {
+    id: String,
+    function: SentFunction,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SentFunction {
+    name: String,
+    arguments: String,
+}
+
+fn messages(sent: &[Value]) -> Result<Vec<Message>, ApiError> {
+    let read = |message: &Value| {
+        let mut message = message.clone();
+        body::lower_message(&mut message);
+        match message {
+            Value::Object(members) => body::typed::<Sent>(members),
+            other => Err(refused(&format!(
+                "json: cannot unmarshal {} into field messages",
+                body::kind(&other)
+            ))),
+        }
+    };
+    let sent: Vec<Sent> = sent.iter().map(read).collect::<Result<_, _>>()?;
+    let mut messages = Vec::new();
+    for message in &sent {
+        messages.extend(translated(message, &sent)?);
+    }
+    Ok(messages)
+}
+
+/// One native message, or one for each part of an array; what belongs to the whole goes to the last of them.
+fn translated(message: &Sent, all: &[Sent]) -> Result<Vec<Message>, ApiError> {
+    let calls = message.tool_calls.as_deref().unwrap_or_default();
+    let mut parts = match &message.content {
+        Value::String(text) => vec![Message {
+            content: text.clone(),
+            ..Message::default()
+        }],
+        Value::Array(parts) => parts.iter().map(content::part).collect::<Result<_, _>>()?,
+        Value::Null if message.tool_calls.is_some() => vec![Message::default()],
+        other => {
+            return Err(refused(&format!(
+                "invalid message content type: {}",
+                content::go_type(other)
+            )));
+        }
+    };
+    for part in &mut parts {
+        part.role.clone_from(&message.role);
+    }
+    if let Some(last) = parts.last_mut() {
+        last.thinking.clone_from(&message.reasoning);
+        last.tool_calls = calls
+            .iter()
+            .enumerate()
+            .map(call)
+            .collect::<Result<_, _>>()?;
+        last.tool_call_id.clone_from(&message.tool_call_id);
+        last.tool_name = tool_name(message, all);
+    }
+    Ok(parts)
+}
+
+fn call((index, sent): (usize, &SentCall)) -> Result<ToolCall, ApiError> {
+    let arguments = match sent.function.arguments.trim() {
+        "" => Object::new(),
+        text => serde_json::from_str(text).map_err(|_| refused("invalid tool call arguments"))?,
+    };
+    let function = ToolCallFunction {
+        index: i64::try_from(index).unwrap_or(i64::MAX),
+        name: sent.function.name.clone(),
+        arguments,
+    };
+    Ok(ToolCall {
+        id: sent.id.clone(),
+        function,
+    })
+}
+
+/// The tool that a `tool` message answers for: as named, else that of the last call with its id.
+fn tool_name(message: &Sent, all: &[Sent]) -> String {
+    if !message.role.eq_ignore_ascii_case("tool") {
+        return String::new();
+    }
+    if !message.name.is_empty() || message.tool_call_id.is_empty() {
+        return message.name.clone();
+    }
+    let mut calls = all
+        .iter()
+        .rev()
+        .flat_map(|m| m.tool_calls.iter().flatten().rev());
+    let named = calls.find(|c| c.id == message.tool_call_id);
+    named.map(|c| c.function.name.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(body: Value) -> ChatRequest {
+        translate(body.to_string().as_bytes()).unwrap().chat
+    }
+
+    fn with_messages(messages: Value) -> Vec<Message> {
+        chat(json!({"model": "m", "messages": messages})).messages
+    }
+
+    fn refusal(body: Value) -> String {
+        translate(body.to_string().as_bytes()).unwrap_err().message
+    }
+
+    #[test]
+    fn the_least_request() {
+        let chat = chat(json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}));
+        assert_eq!(
+            Value::Object(chat.options),
+            json!({"temperature": 1.0, "top_p": 1.0})
+        );
+        assert_eq!(
+            (chat.stream, chat.think, chat.format),
+            (Some(false), None, None)
+        );
+    }
+
+    #[test]
+    fn every_option() {
+        let body = json!({
+            "model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 999, "seed": 123,
+            "stop": ["a", 5, "b"], "temperature": 3.0, "frequency_penalty": 4.0, "presence_penalty": 5.0, "top_p": 6.0,
+            "response_format": {"type": " JSON_object "}, "logprobs": true, "top_logprobs": 20,
+        });
+        let chat = chat(body);
+        assert_eq!(
+            Value::Object(chat.options),
+            json!({"stop": ["a", "b"], "num_predict": 999, "temperature": 3.0, "seed": 123,
+                "frequency_penalty": 4.0, "presence_penalty": 5.0, "top_p": 6.0})
+        );
+        assert_eq!(
+            (chat.format, chat.logprobs, chat.top_logprobs),
+            (Some(json!("json")), true, 20)
+        );
+    }
+
+    #[test]
+    fn efforts() {
+        let with = |effort: &str| json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "reasoning_effort": effort});
+        for (effort, expected) in [
+            ("", None),
+            ("none", Some("")),
+            ("minimal", Some("low")),
+            ("xhigh", Some("max")),
+        ] {
+            let think = chat(with(effort)).think;
+            assert_eq!(think.as_ref().map(Think::level), expected, "{effort}");
+        }
+        assert!(
+            refusal(with("extreme"))
+                .starts_with("invalid reasoning value: \"extreme\" (must be \"minimal\", ")
+        );
+        let mut both = with("low");
+        both["reasoning"] = json!({"effort": ""});
+        assert_eq!(chat(both).think, None);
+    }
+
+    #[test]
+    fn parts_become_messages() {
+        let messages = with_messages(json!([{"role": "user", "content": [
+            {"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}},
+        ]}]));
+        assert_eq!(
+            (messages[0].content.as_str(), messages[0].role.as_str()),
+            ("a", "user")
+        );
+        assert_eq!(
+            (
+                messages[1].content.as_str(),
+                messages[1].images[0].0.as_slice()
+            ),
+            ("", b"hi".as_slice())
+        );
+        assert!(with_messages(json!([{"role": "user", "content": []}])).is_empty());
+    }
+
+    #[test]
+    fn tool_turns() {
+        let call = |name: &str| json!([{"id": "c", "function": {"name": name, "arguments": "{\"b\":1,\"a\":2}"}}]);
+        let messages = with_messages(json!([
+            {"role": "assistant", "content": null, "tool_calls": call("old"), "reasoning": "why"},
+            {"role": "assistant", "tool_calls": call("new")},
+            {"role": "tool", "content": [{"type": "text", "text": "9"}], "tool_call_id": "c"},
+            {"role": "tool", "content": "8", "name": "given"},
+        ]));
+        let function = &messages[0].tool_calls[0].function;
+        assert_eq!(function.arguments.keys().collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(messages[0].thinking, "why");
+        assert_eq!(
+            (
+                messages[2].tool_name.as_str(),
+                messages[2].tool_call_id.as_str()
+            ),
+            ("new", "c")
+        );
+        assert_eq!(messages[3].tool_name, "given");
+    }
+
+    #[test]
+    fn refusals() {
+        let with = |message: Value| refusal(json!({"model": "m", "messages": [message]}));
+        assert_eq!(
+            refusal(json!({"model": "m"})),
+            "[] is too short - 'messages'"
+        );
+        assert_eq!(
+            with(json!({"role": "user", "content": 5})),
+            "invalid message content type: float64"
+        );
+        assert_eq!(
+            with(json!({"role": "user", "content": null})),
+            "invalid message content type: <nil>"
+        );
+        let arguments = json!([{"id": "a", "function": {"name": "f", "arguments": "[1]"}}]);
+        assert_eq!(
+            with(json!({"role": "assistant", "tool_calls": arguments})),
+            "invalid tool call arguments"
+        );
+        assert_eq!(translate(b"").unwrap_err().message, "EOF");
+        assert!(refusal(json!({"messages": [5]})).contains("number into field messages"));
+    }
+}
