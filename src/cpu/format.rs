@@ -3,7 +3,7 @@
 //! Every weight is the `f32` that `QuantType::decode` gives, rounding for rounding (zeros may
 //! differ in sign). Layouts are described in `quant`.
 
-use super::simd::Isa;
+use super::simd::{Isa, Rule};
 use crate::quant::{QuantType, scale_min};
 
 /// How blocks of one quant type become vectors.
@@ -55,6 +55,43 @@ fn array<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
         .expect("blocks have their format's length")
 }
 
+/// `scale * (code - centre)`
+#[derive(Clone, Copy)]
+struct Centred<F> {
+    scale: F,
+    centre: f32,
+}
+
+impl<I: Isa> Rule<I> for Centred<I::F> {
+    #[inline(always)]
+    fn weight(self, isa: I, code: I::F) -> I::F {
+        isa.mul(self.scale, isa.sub(code, isa.splat(self.centre)))
+    }
+}
+
+/// `scale * code + bias`, rounded twice.
+#[derive(Clone, Copy)]
+pub struct Affine<F> {
+    scale: F,
+    bias: F,
+}
+
+impl<I: Isa> Rule<I> for Affine<I::F> {
+    #[inline(always)]
+    fn weight(self, isa: I, code: I::F) -> I::F {
+        isa.add(isa.mul(self.scale, code), self.bias)
+    }
+}
+
+/// The f16 scale and bias at the start of a block.
+#[inline(always)]
+fn affine<I: Isa>(isa: I, block: &[u8]) -> Affine<I::F> {
+    Affine {
+        scale: isa.splat(half_at(isa, block, 0)),
+        bias: isa.splat(half_at(isa, block, 2)),
+    }
+}
+
 #[inline(always)]
 fn half_at<I: Isa>(isa: I, block: &[u8], at: usize) -> f32 {
     isa.half(u16::from_le_bytes(*array(block, at)))
@@ -91,8 +128,10 @@ impl Format for F32 {
 
     #[inline(always)]
     fn span<I: Isa>(isa: I, block: &[u8], (): &(), _: usize) -> [I::F; 2] {
-        let floats = |at| isa.load(&bytemuck::pod_read_unaligned(array::<64>(block, at)));
-        [floats(0), floats(64)]
+        [
+            isa.load(&bytemuck::pod_read_unaligned(array::<64>(block, 0))),
+            isa.load(&bytemuck::pod_read_unaligned(array::<64>(block, 64))),
+        ]
     }
 }
 
@@ -126,8 +165,10 @@ impl Format for Bf16 {
 
     #[inline(always)]
     fn span<I: Isa>(isa: I, block: &[u8], (): &(), _: usize) -> [I::F; 2] {
-        let floats = |at| isa.from_bits(isa.int_shl(isa.words(array(block, at)), 16));
-        [floats(0), floats(32)]
+        [
+            isa.from_bits(isa.int_shl(isa.words(array(block, 0)), 16)),
+            isa.from_bits(isa.int_shl(isa.words(array(block, 32)), 16)),
+        ]
     }
 }
 
@@ -146,9 +187,12 @@ impl Format for Q4_0 {
 
     #[inline(always)]
     fn span<I: Isa>(isa: I, block: &[u8], &d: &I::F, _: usize) -> [I::F; 2] {
-        let value = |code| isa.mul(d, isa.sub(code, isa.splat(8.0)));
+        let rule = Centred {
+            scale: d,
+            centre: 8.0,
+        };
         let [low, high] = nibbles(isa, array(block, 2));
-        [isa.decode_4(low, value), isa.decode_4(high, value)]
+        [isa.decode_4(low, rule), isa.decode_4(high, rule)]
     }
 }
 
@@ -158,19 +202,17 @@ pub struct Q4_1;
 impl Format for Q4_1 {
     const SPANS: usize = 1;
     const BYTES: usize = 20;
-    type Head<I: Isa> = (I::F, I::F);
+    type Head<I: Isa> = Affine<I::F>;
 
     #[inline(always)]
-    fn head<I: Isa>(isa: I, block: &[u8]) -> (I::F, I::F) {
-        let at = |at| isa.splat(half_at(isa, block, at));
-        (at(0), at(2))
+    fn head<I: Isa>(isa: I, block: &[u8]) -> Affine<I::F> {
+        affine(isa, block)
     }
 
     #[inline(always)]
-    fn span<I: Isa>(isa: I, block: &[u8], &(d, m): &(I::F, I::F), _: usize) -> [I::F; 2] {
-        let value = |code| isa.add(isa.mul(d, code), m);
+    fn span<I: Isa>(isa: I, block: &[u8], &rule: &Affine<I::F>, _: usize) -> [I::F; 2] {
         let [low, high] = nibbles(isa, array(block, 4));
-        [isa.decode_4(low, value), isa.decode_4(high, value)]
+        [isa.decode_4(low, rule), isa.decode_4(high, rule)]
     }
 }
 
@@ -189,9 +231,12 @@ impl Format for Q5_0 {
 
     #[inline(always)]
     fn span<I: Isa>(isa: I, block: &[u8], &d: &I::F, _: usize) -> [I::F; 2] {
-        let value = |code| isa.mul(d, isa.sub(code, isa.splat(16.0)));
+        let rule = Centred {
+            scale: d,
+            centre: 16.0,
+        };
         let [low, high] = nibbles_and_bits(isa, array(block, 6), array(block, 2));
-        [isa.decode_5(low, value), isa.decode_5(high, value)]
+        [isa.decode_5(low, rule), isa.decode_5(high, rule)]
     }
 }
 
@@ -201,19 +246,17 @@ pub struct Q5_1;
 impl Format for Q5_1 {
     const SPANS: usize = 1;
     const BYTES: usize = 24;
-    type Head<I: Isa> = (I::F, I::F);
+    type Head<I: Isa> = Affine<I::F>;
 
     #[inline(always)]
-    fn head<I: Isa>(isa: I, block: &[u8]) -> (I::F, I::F) {
-        let at = |at| isa.splat(half_at(isa, block, at));
-        (at(0), at(2))
+    fn head<I: Isa>(isa: I, block: &[u8]) -> Affine<I::F> {
+        affine(isa, block)
     }
 
     #[inline(always)]
-    fn span<I: Isa>(isa: I, block: &[u8], &(d, m): &(I::F, I::F), _: usize) -> [I::F; 2] {
-        let value = |code| isa.add(isa.mul(d, code), m);
+    fn span<I: Isa>(isa: I, block: &[u8], &rule: &Affine<I::F>, _: usize) -> [I::F; 2] {
         let [low, high] = nibbles_and_bits(isa, array(block, 8), array(block, 4));
-        [isa.decode_5(low, value), isa.decode_5(high, value)]
+        [isa.decode_5(low, rule), isa.decode_5(high, rule)]
     }
 }
 
@@ -232,23 +275,36 @@ impl Format for Q8_0 {
 
     #[inline(always)]
     fn span<I: Isa>(isa: I, block: &[u8], &d: &I::F, _: usize) -> [I::F; 2] {
-        let value = |at| isa.mul(d, isa.to_float(isa.signed_bytes(array(block, at))));
-        [value(2), value(18)]
+        [
+            isa.mul(d, isa.to_float(isa.signed_bytes(array(block, 2)))),
+            isa.mul(d, isa.to_float(isa.signed_bytes(array(block, 18)))),
+        ]
     }
 }
 
 /// Scales and biases of the eight sub-blocks of Q4_K and Q5_K.
 #[inline(always)]
-fn k_scales<I: Isa>(isa: I, block: &[u8]) -> [(f32, f32); 8] {
+fn k_scales<I: Isa>(isa: I, block: &[u8]) -> [Affine<f32>; 8] {
     let (d, d_min) = (half_at(isa, block, 0), half_at(isa, block, 2));
     let packed: &[u8; 12] = array(block, 4);
-    std::array::from_fn(
-        #[inline(always)]
-        |j| {
-            let (scale, min) = scale_min(packed, j);
-            (d * f32::from(scale), d_min * f32::from(min))
-        },
-    )
+    let mut rules = [Affine {
+        scale: 0.0,
+        bias: 0.0,
+    }; 8];
+    for (j, rule) in rules.iter_mut().enumerate() {
+        let (scale, min) = scale_min(packed, j);
+        rule.scale = d * f32::from(scale);
+        rule.bias = -(d_min * f32::from(min));
+    }
+    rules
+}
+
+#[inline(always)]
+fn splat<I: Isa>(isa: I, rule: Affine<f32>) -> Affine<I::F> {
+    Affine {
+        scale: isa.splat(rule.scale),
+        bias: isa.splat(rule.bias),
+    }
 }
 
 /// `d * scale * code - dmin * min`
@@ -257,25 +313,20 @@ pub struct Q4K;
 impl Format for Q4K {
     const SPANS: usize = 8;
     const BYTES: usize = 144;
-    type Head<I: Isa> = [(f32, f32); 8];
+    type Head<I: Isa> = [Affine<f32>; 8];
 
     #[inline(always)]
-    fn head<I: Isa>(isa: I, block: &[u8]) -> [(f32, f32); 8] {
+    fn head<I: Isa>(isa: I, block: &[u8]) -> [Affine<f32>; 8] {
         k_scales(isa, block)
     }
 
     #[inline(always)]
-    fn span<I: Isa>(isa: I, block: &[u8], head: &[(f32, f32); 8], j: usize) -> [I::F; 2] {
-        let (scale, bias) = (isa.splat(head[j].0), isa.splat(head[j].1));
-        let value = |code| isa.sub(isa.mul(scale, code), bias);
-        let codes = |at| {
-            let bytes = isa.bytes(array(block, 16 + j / 2 * 32 + at));
-            isa.int_shr(bytes, 4 * (j as u32 % 2))
-        };
-        [
-            isa.decode_4(codes(0), value),
-            isa.decode_4(codes(16), value),
-        ]
+    fn span<I: Isa>(isa: I, block: &[u8], head: &[Affine<f32>; 8], j: usize) -> [I::F; 2] {
+        let rule = splat(isa, head[j]);
+        let (at, shift) = (16 + j / 2 * 32, 4 * (j as u32 % 2));
+        let low = isa.int_shr(isa.bytes(array(block, at)), shift);
+        let high = isa.int_shr(isa.bytes(array(block, at + 16)), shift);
+        [isa.decode_4(low, rule), isa.decode_4(high, rule)]
     }
 }
 
@@ -285,7 +336,7 @@ pub struct Q5K;
 impl Format for Q5K {
     const SPANS: usize = 8;
     const BYTES: usize = 176;
-    type Head<I: Isa> = ([(f32, f32); 8], I::B);
+    type Head<I: Isa> = ([Affine<f32>; 8], I::B);
 
     #[inline(always)]
     fn head<I: Isa>(isa: I, block: &[u8]) -> Self::Head<I> {
@@ -294,8 +345,7 @@ impl Format for Q5K {
 
     #[inline(always)]
     fn span<I: Isa>(isa: I, block: &[u8], head: &Self::Head<I>, j: usize) -> [I::F; 2] {
-        let (scale, bias) = (isa.splat(head.0[j].0), isa.splat(head.0[j].1));
-        let value = |code| isa.sub(isa.mul(scale, code), bias);
+        let rule = splat(isa, head.0[j]);
         let low = isa.load_32(array(block, 48 + j / 2 * 32));
         let low = isa.shr_and(low, 4 * (j as u32 % 2), 15);
         let bit = match j as u32 {
@@ -304,10 +354,9 @@ impl Format for Q5K {
         };
         let mut codes = [0; 32];
         isa.store_32(isa.or_32(low, bit), &mut codes);
-        let codes = |at| isa.bytes(array(&codes, at));
         [
-            isa.decode_5(codes(0), value),
-            isa.decode_5(codes(16), value),
+            isa.decode_5(isa.bytes(array(&codes, 0)), rule),
+            isa.decode_5(isa.bytes(array(&codes, 16)), rule),
         ]
     }
 }
@@ -337,11 +386,22 @@ impl Format for Q6K {
         };
         let mut codes = [0; 32];
         isa.store_32(isa.or_32(low, high), &mut codes);
-        let value = |i: usize| {
-            let scale = d * f32::from(block[192 + 2 * j + i] as i8);
-            let codes = isa.to_float(isa.bytes(array(&codes, 16 * i)));
-            isa.mul(isa.splat(scale), isa.sub(codes, isa.splat(32.0)))
-        };
-        [value(0), value(1)]
+        let scale = |i: usize| d * f32::from(block[192 + 2 * j + i] as i8);
+        let (low, high) = (
+            isa.to_float(isa.bytes(array(&codes, 0))),
+            isa.to_float(isa.bytes(array(&codes, 16))),
+        );
+        [
+            Centred {
+                scale: isa.splat(scale(0)),
+                centre: 32.0,
+            }
+            .weight(isa, low),
+            Centred {
+                scale: isa.splat(scale(1)),
+                centre: 32.0,
+            }
+            .weight(isa, high),
+        ]
     }
 }
