@@ -5,7 +5,6 @@
 //! `docs/differences-from-ollama.md` names.
 
 use std::io::Write;
-use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -223,11 +222,11 @@ fn masked(text: &str) -> String {
     masked + rest
 }
 
-/// Words of a table or of timings, without the cells that vary.
-fn cells(text: &str, keep: fn(&str) -> bool) -> Vec<Vec<String>> {
+/// The cells of a table, line by line, without those that vary.
+fn cells(text: &str) -> Vec<Vec<String>> {
     let line = |line: &str| {
         let cells = line.split("  ").map(str::trim);
-        let cells = cells.filter(|cell| !cell.is_empty() && keep(cell));
+        let cells = cells.filter(|cell| !cell.is_empty() && is_steady(cell));
         cells.map(str::to_owned).collect()
     };
     let mut lines: Vec<Vec<String>> = text.lines().map(line).collect();
@@ -242,10 +241,6 @@ fn cells(text: &str, keep: fn(&str) -> bool) -> Vec<Vec<String>> {
 fn is_steady(cell: &str) -> bool {
     let is_id = cell.len() == 12 && cell.bytes().all(|b| b.is_ascii_hexdigit());
     !is_id && !cell.ends_with(" ago") && !cell.ends_with("MB") && !cell.ends_with(" from now")
-}
-
-fn is_label(cell: &str) -> bool {
-    cell.ends_with(':')
 }
 
 /// What is wrong with a run, one line each.
@@ -263,7 +258,7 @@ fn faults(case: &Value, expected: &Run, found: &Run) -> Vec<String> {
         format!("{:?}", expected.exit),
         format!("{:?}", found.exit),
     );
-    let table = |text: &str| format!("{:#?}", cells(text, is_steady));
+    let table = |text: &str| format!("{:#?}", cells(text));
     let labels = |text: &str| {
         let lines = text.lines().map(|line| line.split_inclusive(':').next());
         format!("{:?}", lines.collect::<Vec<_>>())

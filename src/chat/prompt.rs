@@ -16,29 +16,49 @@ pub struct Prompt {
 /// Renders as much of the end of a conversation as fits into `n_ctx` tokens. System messages are
 /// kept, in front; the last message is kept even if it is too long alone. `n_ctx` absent: nothing
 /// is dropped. `count_tokens` tokenises a prompt.
+///
+/// Fewer messages are taken to need fewer tokens, so that the number to drop is found by halves:
+/// thousands of messages take a dozen renderings.
 pub fn fit(
     template: &Template,
     input: &RenderInput,
     n_ctx: Option<usize>,
     mut count_tokens: impl FnMut(&str) -> usize,
 ) -> Result<Prompt, Error> {
-    let mut n_dropped = 0;
-    loop {
-        let (messages, images) = kept(input.messages, n_dropped);
-        let text = template.render(&RenderInput {
-            messages: &messages,
-            ..*input
-        })?;
-        let is_last = n_dropped + 1 >= input.messages.len();
-        if is_last || n_ctx.is_none_or(|n_ctx| count_tokens(&text) <= n_ctx) {
-            return Ok(Prompt {
-                text,
-                n_dropped,
-                images,
-            });
-        }
-        n_dropped += 1;
+    let mut fits = |prompt: &Prompt| n_ctx.is_none_or(|n_ctx| count_tokens(&prompt.text) <= n_ctx);
+    let whole = render_without(template, input, 0)?;
+    let most = input.messages.len().saturating_sub(1);
+    if most == 0 || fits(&whole) {
+        return Ok(whole);
     }
+    // Dropping `too_few` is not enough; `best` drops the fewest known to do.
+    let mut too_few = 0;
+    let mut best = render_without(template, input, most)?;
+    while best.n_dropped - too_few > 1 {
+        let tried = render_without(template, input, too_few.midpoint(best.n_dropped))?;
+        match fits(&tried) {
+            true => best = tried,
+            false => too_few = tried.n_dropped,
+        }
+    }
+    Ok(best)
+}
+
+fn render_without(
+    template: &Template,
+    input: &RenderInput,
+    n_dropped: usize,
+) -> Result<Prompt, Error> {
+    let (messages, images) = kept(input.messages, n_dropped);
+    let text = template.render(&RenderInput {
+        messages: &messages,
+        ..*input
+    })?;
+    Ok(Prompt {
+        text,
+        n_dropped,
+        images,
+    })
 }
 
 /// The conversation without its first `n_dropped` messages except system ones, image marks written.

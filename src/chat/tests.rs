@@ -198,32 +198,27 @@ fn user(content: &str, n_images: usize) -> Message {
 #[test]
 fn images_are_marked_in_the_order_of_the_messages_kept() {
     let template = Template::parse_go(THREE_BRANCHES).unwrap();
-    let fitted = |messages: &[Message], n_dropped: usize| {
+    let fitted = |messages: &[Message], n_ctx: usize| {
         let input = RenderInput {
             messages,
             tools: &[],
             think: None,
             now: now(),
         };
-        let mut n_tries = 0;
-        let count = |_: &str| {
-            n_tries += 1;
-            if n_tries > n_dropped { 0 } else { 2 }
-        };
-        let prompt = fit(&template, &input, Some(1), count).unwrap();
+        let prompt = fit(&template, &input, Some(n_ctx), str::len).unwrap();
         (prompt.text, prompt.images)
     };
     let joined = [user("You're a test, Harry!", 0), user("", 1), user("", 1)];
     let expected = "You're a test, Harry!\n\n[img-0]\n\n[img-1] ".to_string();
-    assert_eq!(fitted(&joined, 0), (expected, vec![(1, 0), (2, 0)]));
+    assert_eq!(fitted(&joined, 40), (expected, vec![(1, 0), (2, 0)]));
     assert_eq!(
-        fitted(&joined, 1),
+        fitted(&joined, 39),
         ("[img-0]\n\n[img-1] ".into(), vec![(1, 0), (2, 0)])
     );
-    assert_eq!(fitted(&joined, 2), ("[img-0] ".into(), vec![(2, 0)]));
+    assert_eq!(fitted(&joined, 16), ("[img-0] ".into(), vec![(2, 0)]));
     let placed = [user("You're a test, Harry! [img]", 1)];
-    assert_eq!(fitted(&placed, 0).0, "You're a test, Harry! [img-0] ");
-    assert_eq!(fitted(&[user("Look", 2)], 0).0, "[img-0][img-1]Look ");
+    assert_eq!(fitted(&placed, 99).0, "You're a test, Harry! [img-0] ");
+    assert_eq!(fitted(&[user("Look", 2)], 99).0, "[img-0][img-1]Look ");
 }
 
 #[test]
@@ -394,6 +389,10 @@ fn jinja_templates_have_the_reference_environment() {
         (
             "{{ 'abc'[1:] }}{{ 'a' in 'abc' }}{{ {'a': 1}.get('b', 'd') }}",
             "bcTrued",
+        ),
+        (
+            "{{ none is iterable }}{{ 'a' is iterable }}{{ {} is sequence }}",
+            "FalseTrueTrue",
         ),
         ("  {% if true %}\n  x\n  {% endif %}\ny", "  x\ny"),
     ];

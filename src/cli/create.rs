@@ -25,7 +25,7 @@ const UPLOAD_CHUNK_BYTES: usize = 256 << 10;
 /// The arguments of `create`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    #[arg(value_name = "MODEL")]
+    #[arg(hide = true)]
     names: Vec<String>,
     /// The Modelfile (default ./Modelfile; without one, the GGUF files of this folder)
     #[arg(short, long, value_name = "FILE")]

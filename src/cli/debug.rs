@@ -132,7 +132,13 @@ fn open(file: &Path) -> Result<(Arc<Gguf>, Model)> {
 fn session(target: &Target, n_ctx: usize) -> Result<Session> {
     let (_, model) = open(&target.file)?;
     let backend = device::open(target.device.as_deref())?;
-    Ok(Session::new(&model, backend, target.kv.into(), n_ctx, N_BATCH)?)
+    Ok(Session::new(
+        &model,
+        backend,
+        target.kv.into(),
+        n_ctx,
+        N_BATCH,
+    )?)
 }
 
 /// The index of the largest number, the lowest of equals.
@@ -211,7 +217,11 @@ fn perplexity(args: &PerplexityArgs) -> Result<()> {
                 count += 1;
             },
         )?;
-        eprintln!("window {} of {n_windows}: {:.4}", i + 1, (total / count as f64).exp());
+        eprintln!(
+            "window {} of {n_windows}: {:.4}",
+            i + 1,
+            (total / count as f64).exp()
+        );
     }
     println!(
         "{}",
@@ -287,7 +297,9 @@ fn squared_error(a: &[f32], b: &[f32]) -> f64 {
     let square = |x: f64| x * x;
     let size: f64 = a.iter().map(|&a| square(f64::from(a))).sum();
     let pairs = a.iter().zip(b);
-    let error: f64 = pairs.map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
+    let error: f64 = pairs
+        .map(|(&a, &b)| square(f64::from(a) - f64::from(b)))
+        .sum();
     error / size.max(f64::MIN_POSITIVE)
 }
 

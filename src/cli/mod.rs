@@ -5,6 +5,8 @@
 mod answer;
 mod client;
 mod create;
+mod debug;
+mod device;
 mod editor;
 mod format;
 mod list;
@@ -13,6 +15,7 @@ mod print;
 mod progress;
 mod repl;
 mod run;
+mod serve;
 mod session;
 mod show;
 mod slash;
@@ -47,8 +50,29 @@ struct Program {
 const HOST_HELP: &str =
     "Environment Variables:\n  OLLAMA_HOST    Address of the server (default 127.0.0.1:11434)";
 
+const SERVE_HELP: &str = "\
+Environment Variables:
+  OLLAMA_HOST                 Address to listen on (default 127.0.0.1:11434)
+  OLLAMA_MODELS               Folder of the models (default ~/.ollama/models)
+  OLLAMA_WGPU_DEVICE          Device: cpu, an index, or a part of its name such as vulkan:llvmpipe
+                              (default: the best GPU, else the CPU)
+  OLLAMA_KEEP_ALIVE           How long an unused model stays loaded (default 5m, negative is for ever)
+  OLLAMA_CONTEXT_LENGTH       Context length of requests that name none
+  OLLAMA_NUM_PARALLEL         Requests that one model answers at once (default 1)
+  OLLAMA_MAX_LOADED_MODELS    Models loaded at once
+  OLLAMA_MAX_QUEUE            Requests that may wait (default 512)
+  OLLAMA_KV_CACHE_TYPE        Type of the cache: f16 or f32 (default f16)
+  OLLAMA_ORIGINS              Origins of web pages that may ask, separated by commas
+  OLLAMA_GO_TEMPLATE          Prefer Go templates (true) or the model file's own (false)
+  OLLAMA_NO_CLOUD             Say that hosted models are off
+  OLLAMA_NOPRUNE              Do not remove unused files from the models folder at the start
+  OLLAMA_DEBUG                Log more (1, 2) or less (-1, -2)";
+
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start the server
+    #[command(visible_alias = "start", override_usage = "ollama-wgpu serve [flags]", after_help = SERVE_HELP)]
+    Serve(Names),
     /// Create a model from a Modelfile
     #[command(override_usage = "ollama-wgpu create MODEL [flags]", after_help = HOST_HELP)]
     Create(create::Arguments),
@@ -76,11 +100,14 @@ enum Command {
     /// Remove models
     #[command(override_usage = "ollama-wgpu rm MODEL [MODEL...] [flags]", after_help = HOST_HELP)]
     Rm(Names),
+    /// Look inside models and devices (docs/debugging.md)
+    #[command(subcommand, hide = true)]
+    Debug(debug::Debug),
 }
 
 #[derive(Debug, clap::Args)]
 struct Names {
-    #[arg(value_name = "MODEL")]
+    #[arg(hide = true)]
     names: Vec<String>,
 }
 
@@ -125,19 +152,21 @@ impl Program {
 
 impl Command {
     fn run(self) -> Result<()> {
-        let client = client()?;
-        block_on(async {
-            match self {
-                Command::Create(arguments) => create::create(&client, arguments).await,
-                Command::Show(arguments) => models::show(&client, arguments).await,
-                Command::Run(arguments) => run::run(&client, arguments).await,
-                Command::Stop(Names { names }) => models::stop(&client, names).await,
-                Command::List(Names { names }) => models::list(&client, names).await,
-                Command::Ps(Names { names }) => models::ps(&client, names).await,
-                Command::Cp(Names { names }) => models::cp(&client, names).await,
-                Command::Rm(Names { names }) => models::rm(&client, names).await,
+        match self {
+            Command::Serve(Names { names }) => {
+                let [] = usage::exactly(names)?;
+                serve::serve()
             }
-        })
+            Command::Create(arguments) => block_on(create::create(&client()?, arguments)),
+            Command::Show(arguments) => block_on(models::show(&client()?, arguments)),
+            Command::Run(arguments) => block_on(run::run(&client()?, arguments)),
+            Command::Stop(Names { names }) => block_on(models::stop(&client()?, names)),
+            Command::List(Names { names }) => block_on(models::list(&client()?, names)),
+            Command::Ps(Names { names }) => block_on(models::ps(&client()?, names)),
+            Command::Cp(Names { names }) => block_on(models::cp(&client()?, names)),
+            Command::Rm(Names { names }) => block_on(models::rm(&client()?, names)),
+            Command::Debug(debug) => debug.run(),
+        }
     }
 }
 

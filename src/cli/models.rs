@@ -15,7 +15,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The arguments of `show`.
 #[derive(Debug, clap::Args)]
 pub struct Show {
-    #[arg(value_name = "MODEL")]
+    #[arg(hide = true)]
     names: Vec<String>,
     /// Show the license
     #[arg(long)]

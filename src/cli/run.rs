@@ -16,7 +16,7 @@ const MAX_PROMPT_BYTES: u64 = 64 << 20;
 /// The arguments of `run`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    #[arg(value_name = "MODEL [PROMPT]")]
+    #[arg(hide = true)]
     arguments: Vec<String>,
     /// Answer in this format: json, or a JSON Schema
     #[arg(long, default_value = "", hide_default_value = true)]

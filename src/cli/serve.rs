@@ -112,7 +112,9 @@ fn kv_type(name: &str) -> KvType {
         "f16" => KvType::F16,
         "f32" => KvType::F32,
         other => {
-            tracing::warn!("OLLAMA_KV_CACHE_TYPE={other:?} is not supported (f16 and f32 are), f16 is used");
+            tracing::warn!(
+                "OLLAMA_KV_CACHE_TYPE={other:?} is not supported (f16 and f32 are), f16 is used"
+            );
             KvType::F16
         }
     }

@@ -17,7 +17,10 @@ pub fn refusal(error: &clap::Error, program: &Command) -> String {
             unknown_command(context(ContextKind::InvalidSubcommand), program)
         }
         ErrorKind::UnknownArgument if flag.starts_with("--") => format!("unknown flag: {flag}"),
-        ErrorKind::UnknownArgument => format!("unknown shorthand flag: {flag}"),
+        ErrorKind::UnknownArgument => {
+            let letter = flag.trim_start_matches('-');
+            format!("unknown shorthand flag: '{letter}' in {flag}")
+        }
         ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
             format!("flag needs an argument: {flag}")
         }

@@ -134,10 +134,11 @@ impl Executor<'_> {
             branch.pipe.variables.len()
         };
         self.variables.truncate(self.variables.len() - n_declared);
-        if !collection.is_true() {
-            return self.list(dot, &branch.otherwise);
-        }
         match &collection {
+            Value::Missing | Value::Nil => self.list(dot, &branch.otherwise),
+            Value::List(list) if list.items.is_empty() => self.list(dot, &branch.otherwise),
+            Value::Map(map) if map.entries.is_empty() => self.list(dot, &branch.otherwise),
+            Value::Int(..=0) => self.list(dot, &branch.otherwise),
             Value::List(list) => {
                 let turns = list.items.iter().enumerate();
                 self.turns(
@@ -153,7 +154,11 @@ impl Executor<'_> {
                 )
             }
             Value::Int(n) => self.turns(branch, (0..*n).map(|i| (Value::Int(i), Value::Int(i)))),
-            other => Err(self.error(format!("range can't iterate over {}", other.type_name()))),
+            other => {
+                let mut text = String::new();
+                other.print(&mut text);
+                Err(self.error(format!("range can't iterate over {text}")))
+            }
         }
     }
 
@@ -242,6 +247,9 @@ impl Executor<'_> {
         };
         if let Expr::Function(name) = first {
             return self.function(dot, name, args, last);
+        }
+        if *first == Expr::Nil {
+            return Err(self.error("nil is not a command"));
         }
         if !args.is_empty() || last.is_some() {
             return Err(self.error("can't give argument to non-function"));
@@ -334,9 +342,8 @@ impl Executor<'_> {
                     record.name
                 ))
             }),
-            Value::Missing | Value::Nil => {
-                Err(self.error(format!("nil pointer evaluating interface {{}}.{name}")))
-            }
+            Value::Missing => Ok(Value::Missing),
+            Value::Nil => Err(self.error(format!("nil pointer evaluating interface {{}}.{name}"))),
             other => {
                 let kind = other.type_name();
                 Err(self.error(format!("can't evaluate field {name} in type {kind}")))

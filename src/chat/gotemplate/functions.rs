@@ -242,8 +242,13 @@ fn println(args: &[Value]) -> Result<Value, String> {
     checked(out)
 }
 
+/// What the escaping functions work on: a missing value is written out.
 fn text_of(args: &[Value]) -> Result<String, String> {
-    match print(args)? {
+    let args = args.iter().map(|value| match value {
+        Value::Missing | Value::Nil => "<no value>".into(),
+        value => value.clone(),
+    });
+    match print(&args.collect::<Vec<_>>())? {
         Value::Str(text) => Ok(text.to_string()),
         _ => Ok(String::new()),
     }

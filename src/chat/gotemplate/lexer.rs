@@ -39,18 +39,36 @@ pub struct Lexeme {
 /// The characters that trim markers remove.
 const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 
+/// What a source was cut into.
+#[derive(Debug)]
+pub struct Lexed {
+    pub lexemes: Vec<Lexeme>,
+    /// The line at which cutting ended.
+    pub last_line: usize,
+    /// Why it ended before the source did. What comes before may be wrong in another way.
+    pub error: Option<Error>,
+}
+
 /// Cuts a template's source into tokens.
-pub fn lex(source: &str) -> Result<Vec<Lexeme>, Error> {
+pub fn lex(source: &str) -> Lexed {
     let mut lexer = Lexer {
         rest: source,
         line: 1,
         out: Vec::new(),
     };
     let mut trims = false;
-    while !lexer.rest.is_empty() {
-        trims = lexer.text_and_action(trims)?;
+    let mut error = None;
+    while !lexer.rest.is_empty() && error.is_none() {
+        match lexer.text_and_action(trims) {
+            Ok(trims_next) => trims = trims_next,
+            Err(found) => error = Some(found),
+        }
     }
-    Ok(lexer.out)
+    Lexed {
+        lexemes: lexer.out,
+        last_line: lexer.line,
+        error,
+    }
 }
 
 /// `template: :LINE: message`, Go's form for a template without a name.
@@ -125,6 +143,7 @@ impl<'s> Lexer<'s> {
 
     fn action(&mut self) -> Result<bool, Error> {
         self.push(Token::Open, false);
+        let first_line = self.line;
         loop {
             if let Some((n_bytes, trims)) = closing(self.rest) {
                 self.push(Token::Close, false);
@@ -133,6 +152,9 @@ impl<'s> Lexer<'s> {
             }
             let blanks = self.rest.len() - self.rest.trim_start_matches(BLANKS).len();
             self.advance(blanks);
+            if self.rest.is_empty() {
+                return Err(error(self.line, unclosed(first_line, self.line)));
+            }
             if closing(self.rest).is_none() {
                 self.token(blanks > 0)?;
             }
@@ -141,7 +163,7 @@ impl<'s> Lexer<'s> {
 
     fn token(&mut self, is_spaced: bool) -> Result<(), Error> {
         let Some(first) = self.rest.chars().next() else {
-            return Err(error(self.line, "unclosed action"));
+            return Ok(());
         };
         let (token, n_bytes) = match first {
             '"' => self.quoted()?,
@@ -168,7 +190,7 @@ impl<'s> Lexer<'s> {
                 (Token::Word(word.to_string()), word.len())
             }
             c => {
-                let message = format!("unexpected {c:?} in command");
+                let message = format!("unexpected \"{c}\" in command");
                 return Err(error(self.line, message));
             }
         };
@@ -203,15 +225,20 @@ impl<'s> Lexer<'s> {
     }
 
     fn number(&self) -> Result<(Token, usize), Error> {
-        let is_part = |c: char| c.is_alphanumeric() || "+-._".contains(c);
-        let n_bytes = self.rest.find(|c| !is_part(c)).unwrap_or(self.rest.len());
+        let is_part = |(i, c): (usize, char)| match c {
+            '+' | '-' => i == 0 || self.rest[..i].ends_with(['e', 'E', 'p']),
+            c => c.is_alphanumeric() || c == '.' || c == '_',
+        };
+        let end = self.rest.char_indices().find(|&part| !is_part(part));
+        let n_bytes = end.map_or(self.rest.len(), |(i, _)| i);
         let text = &self.rest[..n_bytes];
         let token = integer(text).map(Token::Int).or_else(|| {
             let number = text.replace('_', "").parse::<f64>().ok();
             number.filter(|n| n.is_finite()).map(Token::Float)
         });
-        let token =
-            token.ok_or_else(|| error(self.line, format!("bad number syntax: {text:?}")))?;
+        let what = if text.len() == 1 { "illegal" } else { "bad" };
+        let message = || error(self.line, format!("{what} number syntax: {text:?}"));
+        let token = token.ok_or_else(message)?;
         Ok((token, n_bytes))
     }
 }
@@ -230,6 +257,13 @@ fn integer(text: &str) -> Option<i64> {
         .find_map(|(prefix, base)| lower.strip_prefix(prefix).map(|digits| (digits, *base)))
         .unwrap_or((&lower, 10));
     i64::from_str_radix(&format!("{sign}{digits}"), base).ok()
+}
+
+fn unclosed(first_line: usize, line: usize) -> String {
+    match first_line == line {
+        true => "unclosed action".into(),
+        false => format!("unclosed action started at :{first_line}"),
+    }
 }
 
 /// The end of an action, if it is next: its length in bytes, and whether it trims.
@@ -291,7 +325,7 @@ mod tests {
 
     fn tokens(source: &str) -> Vec<Token> {
         lex(source)
-            .unwrap()
+            .lexemes
             .into_iter()
             .map(|lexeme| lexeme.token)
             .collect()
@@ -338,8 +372,12 @@ mod tests {
 
     #[test]
     fn errors_have_gos_words_and_the_line() {
-        let message = |source| lex(source).unwrap_err().to_string();
+        let message = |source| lex(source).error.unwrap().to_string();
         assert_eq!(message("{{ .Foo"), "template: :1: unclosed action");
+        assert_eq!(
+            message("{{ .Foo\n"),
+            "template: :2: unclosed action started at :1"
+        );
         assert_eq!(
             message("a\n{{ \"x }}"),
             "template: :2: unterminated quoted string"

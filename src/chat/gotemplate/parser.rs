@@ -14,22 +14,22 @@ pub const ROOT: &str = "";
 
 /// Parses a source into its templates: the root, and those that it defines.
 pub fn parse(source: &str) -> Result<Templates, Error> {
-    let tokens = lex(source)?;
+    let lexed = lex(source);
     let mut parser = Parser {
-        tokens,
+        tokens: lexed.lexemes,
+        last_line: lexed.last_line,
         at: 0,
         depth: 0,
         n_ranges: 0,
         variables: vec!["$".into()],
         templates: Templates::new(),
     };
-    let (nodes, end) = parser.list()?;
-    if end != Stop::Source {
-        return Err(parser.error(format!("unexpected {end}")));
+    let parsed = parser.root();
+    // The source's first error counts: a token that cannot be read comes after those that can.
+    match lexed.error {
+        Some(error) if parsed.is_ok() || parser.at >= parser.tokens.len() => Err(error),
+        _ => parsed.map(|()| parser.templates),
     }
-    parser.templates.insert(ROOT.into(), nodes);
-    check_names(&parser.templates)?;
-    Ok(parser.templates)
 }
 
 fn check_names(templates: &Templates) -> Result<(), Error> {
@@ -94,6 +94,7 @@ impl Control {
 
 struct Parser {
     tokens: Vec<Lexeme>,
+    last_line: usize,
     at: usize,
     depth: usize,
     n_ranges: usize,
@@ -103,6 +104,15 @@ struct Parser {
 }
 
 impl Parser {
+    fn root(&mut self) -> Result<(), Error> {
+        let (nodes, stop) = self.list()?;
+        if stop != Stop::Source {
+            return Err(self.error(format!("unexpected {stop}")));
+        }
+        self.templates.insert(ROOT.into(), nodes);
+        check_names(&self.templates)
+    }
+
     fn peek(&self) -> Option<&Token> {
         self.tokens.get(self.at).map(|lexeme| &lexeme.token)
     }
@@ -114,10 +124,9 @@ impl Parser {
     }
 
     fn line(&self) -> usize {
-        let last = self.tokens.len().saturating_sub(1);
         self.tokens
-            .get(self.at.min(last))
-            .map_or(1, |lexeme| lexeme.line)
+            .get(self.at)
+            .map_or(self.last_line, |lexeme| lexeme.line)
     }
 
     fn error(&self, message: impl std::fmt::Display) -> Error {

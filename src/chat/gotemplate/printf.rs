@@ -6,7 +6,7 @@ use super::{
 };
 
 /// Widest padding.
-const MAX_WIDTH: usize = 1024;
+const MAX_WIDTH: i64 = 65_536;
 
 /// `printf format values...`; the error is what Go says after `error calling printf: `.
 pub fn printf(args: &[Value]) -> Result<Value, String> {
@@ -18,24 +18,25 @@ pub fn printf(args: &[Value]) -> Result<Value, String> {
     let mut rest = &**format;
     while let Some(at) = rest.find('%') {
         out.push_str(&rest[..at]);
-        let spec = Spec::read(&rest[at + 1..]);
+        let spec = Spec::read(&rest[at + 1..], &mut args);
         rest = &rest[at + 1 + spec.n_bytes..];
-        match (
-            spec.verb,
-            spec.verb
-                .and_then(|verb| (verb != '%').then(|| args.next()).flatten()),
-        ) {
-            (None, _) => out.push_str("%!(NOVERB)"),
-            (Some('%'), _) => out.push('%'),
-            (Some(verb), None) => out.push_str(&format!("%!{verb}(MISSING)")),
-            (Some(verb), Some(value)) => spec.write(&mut out, verb, value),
+        match spec.verb {
+            None => out.push_str("%!(NOVERB)"),
+            Some('%') => out.push('%'),
+            Some(verb) => match args.next() {
+                Some(value) => spec.write(&mut out, verb, value),
+                None => out.push_str(&format!("%!{verb}(MISSING)")),
+            },
         }
         if out.len() > MAX_TEXT_BYTES {
             return checked(out);
         }
     }
     out.push_str(rest);
-    let extra = args.map(|value| format!("{}={}", value.type_name(), formatted('v', None, value)));
+    let extra = args.map(|value| match value {
+        Value::Missing | Value::Nil => "<nil>".to_string(),
+        value => format!("{}={}", value.type_name(), formatted('v', None, value)),
+    });
     let extra = extra.collect::<Vec<_>>();
     if !extra.is_empty() {
         out.push_str(&format!("%!(EXTRA {})", extra.join(", ")));
@@ -54,17 +55,17 @@ struct Spec {
 }
 
 impl Spec {
-    /// Reads what stands after a `%`.
-    fn read(text: &str) -> Spec {
+    /// Reads what stands after a `%`. A `*` takes the width or the precision from the arguments.
+    fn read<'v>(text: &str, args: &mut impl Iterator<Item = &'v Value>) -> Spec {
         let flags = text.len() - text.trim_start_matches(['-', '+', '#', ' ', '0']).len();
-        let number = |text: &str| {
+        let mut number = |text: &str| {
+            if text.starts_with('*') {
+                return (1, args.next().map_or(0, width_of));
+            }
             let n_digits = text.bytes().take_while(u8::is_ascii_digit).count();
             (
                 n_digits,
-                text[..n_digits]
-                    .parse::<usize>()
-                    .unwrap_or(0)
-                    .min(MAX_WIDTH),
+                text[..n_digits].parse::<i64>().unwrap_or(0).min(MAX_WIDTH),
             )
         };
         let (n_width, width) = number(&text[flags..]);
@@ -72,14 +73,14 @@ impl Spec {
         let mut precision = None;
         if text[n_bytes..].starts_with('.') {
             let (n_digits, value) = number(&text[n_bytes + 1..]);
-            precision = Some(value);
+            precision = usize::try_from(value).ok();
             n_bytes += 1 + n_digits;
         }
         let verb = text[n_bytes..].chars().next();
         Spec {
-            is_left: text[..flags].contains('-'),
+            is_left: text[..flags].contains('-') || width < 0,
             pads_with_zeros: text[..flags].contains('0'),
-            width,
+            width: width.unsigned_abs() as usize,
             precision,
             verb,
             n_bytes: n_bytes + verb.map_or(0, char::len_utf8),
@@ -105,6 +106,13 @@ impl Spec {
     }
 }
 
+fn width_of(value: &Value) -> i64 {
+    match value {
+        Value::Int(n) => (*n).clamp(-MAX_WIDTH, MAX_WIDTH),
+        _ => 0,
+    }
+}
+
 /// A value under a verb, `%!verb(type=value)` where they do not fit.
 fn formatted(verb: char, precision: Option<usize>, value: &Value) -> String {
     let plain = || {
@@ -113,6 +121,14 @@ fn formatted(verb: char, precision: Option<usize>, value: &Value) -> String {
         out
     };
     match (verb, value) {
+        (verb, Value::Missing | Value::Nil) if verb != 'v' => return format!("%!{verb}(<nil>)"),
+        ('x' | 'X', Value::Str(text)) => {
+            let hex = text
+                .bytes()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>();
+            return if verb == 'X' { hex.to_uppercase() } else { hex };
+        }
         ('s' | 'q', Value::Bool(_) | Value::Int(_) | Value::Float(_)) => {}
         ('q', _) => return format!("{:?}", plain()),
         ('s', _) => {
@@ -160,6 +176,13 @@ mod tests {
             ("%s", &[], "%!s(MISSING)"),
             ("x", &[Value::Int(1)], "x%!(EXTRA int=1)"),
             ("%", &[], "%!(NOVERB)"),
+            (
+                "a%*s|%-*d|",
+                &[Value::Int(3), "".into(), Value::Int(3), Value::Int(1)],
+                "a   |1  |",
+            ),
+            ("%s%x", &[Value::Nil, "é".into()], "%!s(<nil>)c3a9"),
+            ("%v", &[Value::Int(1), Value::Nil], "1%!(EXTRA <nil>)"),
         ];
         for (format, args, expected) in cases {
             let args = [&[Value::from(*format)], *args].concat();

@@ -66,7 +66,7 @@ fn ranges() {
         ),
         (
             "{{range .s}}{{end}}",
-            "template: :1: range can't iterate over string",
+            "template: :1: range can't iterate over text",
         ),
     ]);
 }
@@ -114,8 +114,9 @@ fn pipelines_and_templates() {
 fn missing_values() {
     check(&[
         ("{{.missing}}", "<no value>"),
+        ("{{.missing.x.y}}{{if .missing.x}}1{{end}}", "<no value>"),
         (
-            "{{.missing.x}}",
+            "{{.none.x}}",
             "template: :1: nil pointer evaluating interface {}.x",
         ),
         (

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 /// A value; cheap to clone.
 #[derive(Debug, Clone)]
 pub enum Value {
-    /// What an absent key of a map gives: prints `<no value>`, has no fields.
+    /// What an absent key of a map gives, and every field of that: prints `<no value>`.
     Missing,
     Nil,
     Bool(bool),

@@ -164,6 +164,9 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     env.set_formatter(format_as_python);
     env.add_filter("tojson", to_json);
+    // As in Jinja2: none is not iterable; texts and maps are sequences.
+    env.add_test("iterable", is_iterable);
+    env.add_test("sequence", is_iterable);
     env.add_function("raise_exception", raise_exception);
     Ok(env)
 }
@@ -276,6 +279,11 @@ fn without_generation_tags(source: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+fn is_iterable(value: &Value) -> bool {
+    use ValueKind::{Iterable, Map, Seq, String};
+    matches!(value.kind(), Seq | Map | Iterable | String)
 }
 
 /// `raise_exception(message)`: the template refuses the conversation.
