@@ -186,6 +186,19 @@ impl Isa for Avx512 {
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
     }
 
+    // One conversion for both: the shuffle port is what decoding waits for.
+    #[inline(always)]
+    fn splat_halves(self, x: &[u8; 4]) -> [Self::F; 2] {
+        unsafe {
+            let both = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from_le_bytes(*x)));
+            let wide = _mm512_castps128_ps512(both);
+            [
+                _mm512_broadcastss_ps(both),
+                _mm512_permutexvar_ps(_mm512_set1_epi32(1), wide),
+            ]
+        }
+    }
+
     #[inline(always)]
     fn load_32(self, x: &[u8; 32]) -> Self::B {
         unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }

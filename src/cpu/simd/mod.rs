@@ -102,6 +102,14 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn store_halves(self, x: Self::F, out: &mut [u16; 16]);
     /// One half float, widened.
     fn half(self, bits: u16) -> f32;
+    /// Two half floats, each in all lanes.
+    #[inline(always)]
+    fn splat_halves(self, x: &[u8; 4]) -> [Self::F; 2] {
+        [
+            self.splat(self.half(u16::from_le_bytes([x[0], x[1]]))),
+            self.splat(self.half(u16::from_le_bytes([x[2], x[3]]))),
+        ]
+    }
 
     fn load_32(self, x: &[u8; 32]) -> Self::B;
     fn store_32(self, x: Self::B, out: &mut [u8; 32]);
