@@ -2,9 +2,9 @@
 
 use crate::client::{self, Answer};
 use crate::compare::Comparison;
-use crate::server::{self, Server};
+use crate::models;
+use crate::server::Server;
 use serde_json::Value;
-use std::path::Path;
 
 /// Endpoints of later versions; they answer 501 and say what is missing.
 const LATER: [&str; 9] = [
@@ -123,11 +123,5 @@ impl Case {
 
 /// The bytes of a model file that a request sends.
 pub fn model_file(name: &str) -> Vec<u8> {
-    let path = Path::new(&server::test_models()).join("tiny").join(name);
-    std::fs::read(&path).unwrap_or_else(|e| {
-        panic!(
-            "{}: {e}; scripts/test.sh fetches the test models",
-            path.display()
-        )
-    })
+    std::fs::read(models::path(&format!("tiny/{name}"))).expect("a readable model")
 }

@@ -9,6 +9,8 @@ mod case;
 mod client;
 mod compare;
 mod differences;
+#[path = "../models.rs"]
+mod models;
 mod server;
 
 use case::Case;

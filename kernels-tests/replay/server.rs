@@ -1,9 +1,11 @@
 //! The servers that the recordings name, each a child process with its own environment.
 
 use crate::client;
+use crate::models;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -55,12 +57,6 @@ impl Servers {
         }
         &self.running[name]
     }
-}
-
-/// Where the test models lie.
-pub fn test_models() -> String {
-    std::env::var("OLLAMA_WGPU_TEST_MODELS")
-        .unwrap_or_else(|_| format!("{}/target/test-models", env!("CARGO_MANIFEST_DIR")))
 }
 
 fn variables(name: &str) -> &'static [(&'static str, &'static str)] {
@@ -123,7 +119,7 @@ impl Server {
 
     async fn create_models(&self) {
         for (name, file) in MODELS {
-            let path = Path::new(&test_models()).join(file);
+            let path = models::path(file);
             let digest = self.place_blob(&path);
             let files = json!({ file.rsplit('/').next().expect("a file name"): digest });
             let body = json!({"model": name, "files": files, "stream": false});
@@ -147,7 +143,13 @@ impl Server {
         });
         let mut file = std::fs::File::open(&source).expect("a readable model");
         let mut hasher = Sha256::new();
-        std::io::copy(&mut file, &mut hasher).expect("a readable model");
+        let mut piece = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut piece).expect("a readable model") {
+                0 => break,
+                n => hasher.update(&piece[..n]),
+            }
+        }
         let hex = hex::encode(hasher.finalize());
         let blob = self.models.join("blobs").join(format!("sha256-{hex}"));
         std::fs::create_dir_all(blob.parent().expect("a folder")).expect("the blobs folder");

@@ -46,7 +46,11 @@ impl WeightSpec {
                 .quant()
                 .ok_or_else(|| format!("tensor {name} has an unknown type"))?;
             let is_column = names.len() > 1 && tensor.shape.len() == 1 && quant.is_float();
-            let cols = if is_column { 1 } else { tensor.shape[0] as usize };
+            let cols = if is_column {
+                1
+            } else {
+                tensor.shape[0] as usize
+            };
             if *first.get_or_insert((quant, cols)) != (quant, cols) {
                 return Err(format!("tensor {name} cannot be joined to {}", names[0]));
             }

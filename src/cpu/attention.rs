@@ -100,7 +100,11 @@ fn attention_over<E: Element>(
     let mut n_tasks = 0;
     for rows in batch.sequences.chunk_by(|a, b| a == b) {
         let first_row = runs.last().map_or(0, |run| run.first_row + run.n_rows);
-        runs.push(Run { first_row, n_rows: rows.len(), first_task: n_tasks });
+        runs.push(Run {
+            first_row,
+            n_rows: rows.len(),
+            first_task: n_tasks,
+        });
         n_tasks += tiles_of(rows.len(), size);
     }
     let work = |&p: &u32| (p as usize + 1).min(op.window.unwrap_or(usize::MAX));
@@ -121,14 +125,30 @@ fn attention_over<E: Element>(
                 let row = run.first_row + i / group;
                 let position = batch.positions[row] as usize;
                 let first = op.window.map_or(0, |w| (position + 1).saturating_sub(w));
-                Query { row, head: tile / tiles * group + i % group, first, end: position + 1 }
+                Query {
+                    row,
+                    head: tile / tiles * group + i % group,
+                    first,
+                    end: position + 1,
+                }
             };
             let last = (first + size).min(run.n_rows * group) - 1;
             let queries = std::array::from_fn(|i| query((first + i).min(last)));
             let table = &batch.tables[batch.sequences[run.first_row] as usize];
             let kv_column = tile / tiles * op.head_dim;
-            let tile = Tile { op, pages, table, kv_column, queries, n: last + 1 - first };
-            isa.run(TileKernel { tile, scratch: &mut *scratch, out });
+            let tile = Tile {
+                op,
+                pages,
+                table,
+                kv_column,
+                queries,
+                n: last + 1 - first,
+            };
+            isa.run(TileKernel {
+                tile,
+                scratch: &mut *scratch,
+                out,
+            });
         }
     };
     pool.run(n_tasks.div_ceil(chunk_tasks), n_scratch, &task)
@@ -197,10 +217,15 @@ impl<E: Element> Kernel for TileKernel<'_, E> {
         for (q, query) in queries.iter().enumerate() {
             let (cols, head_dim) = (tile.op.n_heads * tile.op.head_dim, tile.op.head_dim);
             // SAFETY: each query belongs to one tile, and each tile to one task.
-            let out = unsafe { self.out.part(query.row * cols + query.head * head_dim, head_dim) };
+            let out = unsafe {
+                self.out
+                    .part(query.row * cols + query.head * head_dim, head_dim)
+            };
             let inverse = 1.0 / sums[q];
             let acc = acc[q * width..(q + 1) * width].as_flattened();
-            out.iter_mut().zip(acc).for_each(|(out, acc)| *out = acc * inverse);
+            out.iter_mut()
+                .zip(acc)
+                .for_each(|(out, acc)| *out = acc * inverse);
         }
     }
 }
@@ -297,7 +322,9 @@ fn softmax<I: Isa>(
     }
     let mut lanes = [0.0; LANES];
     isa.store(largest, &mut lanes);
-    let largest = lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if a > b { a } else { b });
+    let largest = lanes
+        .iter()
+        .fold(f32::NEG_INFINITY, |a, &b| if a > b { a } else { b });
     let (largest, mut sum) = (isa.splat(largest), isa.splat(0.0));
     for s in scores.iter_mut() {
         let weight = math::exp(isa, isa.sub(isa.load(s), largest));
@@ -322,7 +349,12 @@ fn weigh<I: Isa, E: Element>(
     acc.fill([0.0; LANES]);
     let queries = &tile.queries[..tile.n];
     let (shared_first, shared_end) = (queries[tile.n - 1].first, queries[0].end);
-    let values = Values { tile, first_page, stride, weights };
+    let values = Values {
+        tile,
+        first_page,
+        stride,
+        weights,
+    };
     let shared = shared_first..shared_end.max(shared_first);
     for (q, query) in queries.iter().enumerate() {
         let before = query.first..shared.start.min(query.end);

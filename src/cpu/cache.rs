@@ -102,11 +102,7 @@ impl<E: Element> Pages<E> {
 
 /// Rounds numbers into their places.
 #[inline(always)]
-fn round<'a, I: Isa, E: Element>(
-    isa: I,
-    x: &[f32],
-    mut places: impl Iterator<Item = &'a mut E>,
-) {
+fn round<'a, I: Isa, E: Element>(isa: I, x: &[f32], mut places: impl Iterator<Item = &'a mut E>) {
     for x in x.chunks(LANES) {
         let mut lanes = [0.0; LANES];
         lanes[..x.len()].copy_from_slice(x);

@@ -56,18 +56,27 @@ pub fn matmul<'a>(
     let rows = product.weight.rows;
     let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
     if product.n_tokens == 1 {
-        let chunk_rows = (rows / (8 * pool.n_threads())).clamp(1, 64).next_multiple_of(ROWS);
+        let chunk_rows = (rows / (8 * pool.n_threads()))
+            .clamp(1, 64)
+            .next_multiple_of(ROWS);
         let task = |chunk: usize, _: &mut [Lanes]| {
             let rows = chunk * chunk_rows..rows.min((chunk + 1) * chunk_rows);
             isa.run(Vector { product, out, rows });
         };
         return pool.run(rows.div_ceil(chunk_rows), 0, &task);
     }
-    let panel_rows = (PANEL_VECTORS / n_vectors).clamp(1, PANEL_ROWS).next_multiple_of(ROWS);
+    let panel_rows = (PANEL_VECTORS / n_vectors)
+        .clamp(1, PANEL_ROWS)
+        .next_multiple_of(ROWS);
     let n_scratch = panel_rows * (n_vectors + TOKENS);
     let task = |chunk: usize, scratch: &mut [Lanes]| {
         let rows = chunk * panel_rows..rows.min((chunk + 1) * panel_rows);
-        isa.run(Panel { product, out, rows, scratch });
+        isa.run(Panel {
+            product,
+            out,
+            rows,
+            scratch,
+        });
     };
     pool.run(rows.div_ceil(panel_rows), n_scratch, &task)
 }
@@ -82,7 +91,12 @@ fn pad<'a>(
     let bytes = (n_tokens * stride * size_of::<f32>()) as u64;
     let grown = padded.grow_floats(n_tokens * stride);
     grown.map_err(|OutOfMemory| PoolError::OutOfMemory(bytes))?;
-    for (i, row) in padded.floats_mut().chunks_exact_mut(stride).take(n_tokens).enumerate() {
+    for (i, row) in padded
+        .floats_mut()
+        .chunks_exact_mut(stride)
+        .take(n_tokens)
+        .enumerate()
+    {
         row[..input.cols].copy_from_slice(input.row(i));
         row[input.cols..].fill(0.0);
     }
@@ -159,8 +173,7 @@ fn vector<I: Isa, F: Format>(isa: I, kernel: &Vector<'_>) {
     let x = product.vectors(0);
     let last = kernel.rows.end - 1;
     for row in kernel.rows.clone().step_by(ROWS) {
-        let rows: [&[u8]; ROWS] =
-            std::array::from_fn(|r| product.weight.row((row + r).min(last)));
+        let rows: [&[u8]; ROWS] = std::array::from_fn(|r| product.weight.row((row + r).min(last)));
         let sums = dot_rows::<I, F>(isa, rows, x);
         let n = ROWS.min(kernel.rows.end - row);
         product.finish(kernel.out, 0, row, &sums[..n]);
@@ -218,7 +231,12 @@ impl Kernel for Panel<'_> {
         let n_groups = self.rows.len().div_ceil(ROWS);
         let n_vectors = self.product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
         let (panel, rest) = self.scratch.split_at_mut(n_groups * ROWS * n_vectors);
-        struct Decode<'a, I>(I, &'a WeightRows<'a>, std::ops::Range<usize>, &'a mut [Lanes]);
+        struct Decode<'a, I>(
+            I,
+            &'a WeightRows<'a>,
+            std::ops::Range<usize>,
+            &'a mut [Lanes],
+        );
         impl<I: Isa> FormatKernel for Decode<'_, I> {
             type Output = ();
             #[inline(always)]
@@ -291,8 +309,7 @@ fn multiply_panel<I: Isa>(
     let depth = n_vectors.div_ceil(n_pieces);
     for token in (0..product.n_tokens).step_by(TOKENS) {
         let n = TOKENS.min(product.n_tokens - token);
-        let x: [&[Lanes]; TOKENS] =
-            std::array::from_fn(|t| product.vectors(token + t.min(n - 1)));
+        let x: [&[Lanes]; TOKENS] = std::array::from_fn(|t| product.vectors(token + t.min(n - 1)));
         for start in (0..n_vectors).step_by(depth) {
             let end = n_vectors.min(start + depth);
             let x = x.map(|x| &x[start..end]);
@@ -301,7 +318,11 @@ fn multiply_panel<I: Isa>(
                 tiles(isa, w, x, n, start == 0, acc);
             }
         }
-        for (g, acc) in acc.iter().take(panel.len() / (ROWS * n_vectors)).enumerate() {
+        for (g, acc) in acc
+            .iter()
+            .take(panel.len() / (ROWS * n_vectors))
+            .enumerate()
+        {
             for (t, acc) in acc.as_chunks::<ROWS>().0.iter().take(n).enumerate() {
                 let sums = isa.sum4(acc.each_ref().map(|acc| isa.load(acc)));
                 product.finish(out, token + t, first_row + g * ROWS, &sums);

@@ -135,7 +135,9 @@ impl Backend for CpuBackend {
         let prepared = self.plans.get(plan.0);
         let floats = prepared.and_then(|plan| plan.read(buffer, n_rows));
         let invalid = || format!("{n_rows} rows of buffer {} cannot be read", buffer.0);
-        Ok(floats.ok_or_else(|| BackendError::Invalid(invalid()))?.to_vec())
+        Ok(floats
+            .ok_or_else(|| BackendError::Invalid(invalid()))?
+            .to_vec())
     }
 
     fn decode_equals_prefill(&self) -> bool {

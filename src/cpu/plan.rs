@@ -1,5 +1,6 @@
 //! A prepared plan: where its buffers live, and one arm per operation.
 
+use super::CpuBackend;
 use super::attention::{self, Attention};
 use super::buffer::{Buffer, Matrix, OutOfMemory};
 use super::matmul::{Product, matmul};
@@ -7,9 +8,8 @@ use super::pool::PoolError;
 use super::rowwise::{self, Glu, Rope, SoftCap, each_row};
 use super::top_k::top_k;
 use super::weight::{WeightRows, decode_all};
-use super::CpuBackend;
 use crate::backend::{
-    Batch, BackendError, BufferId, Candidates, Op, Plan, PreparedId, Rows, View, WeightId,
+    BackendError, Batch, BufferId, Candidates, Op, Plan, PreparedId, Rows, View, WeightId,
 };
 
 /// A plan and the memory of the buffers that are read after a step. The other storages are
@@ -79,7 +79,10 @@ impl CpuBackend {
     pub(super) fn check_plan(&self, plan: &Plan) -> Result<(), BackendError> {
         let weight = |id: WeightId| match self.weights.get(id.0) {
             Some(_) => Ok(()),
-            None => Err(BackendError::Invalid(format!("weight {} is not loaded", id.0))),
+            None => Err(BackendError::Invalid(format!(
+                "weight {} is not loaded",
+                id.0
+            ))),
         };
         let cache = |layer: usize, cols: usize| match self.layers.get(layer) {
             Some(cache) if cache.kv_dim() == cols => Ok(()),
@@ -92,12 +95,19 @@ impl CpuBackend {
         for op in &plan.ops {
             match *op {
                 Op::Embed { weight: id, .. } | Op::RmsNorm { weight: id, .. } => weight(id)?,
-                Op::Matmul { weight: id, bias, .. } => {
+                Op::Matmul {
+                    weight: id, bias, ..
+                } => {
                     weight(id)?;
                     bias.map_or(Ok(()), weight)?;
                 }
                 Op::KvWrite { layer, k, .. } => cache(layer, k.cols)?,
-                Op::Attention { layer, n_kv_heads, head_dim, .. } => {
+                Op::Attention {
+                    layer,
+                    n_kv_heads,
+                    head_dim,
+                    ..
+                } => {
                     cache(layer, n_kv_heads * head_dim)?;
                 }
                 _ => {}
@@ -137,7 +147,10 @@ impl CpuBackend {
 
     fn check_batch(&self, id: PreparedId, batch: &Batch) -> Result<(), BackendError> {
         let Some(prepared) = self.plans.get(id.0) else {
-            return Err(BackendError::Invalid(format!("plan {} was not prepared", id.0)));
+            return Err(BackendError::Invalid(format!(
+                "plan {} was not prepared",
+                id.0
+            )));
         };
         let embedding = prepared.plan.ops.iter().find_map(|op| match op {
             Op::Embed { weight, .. } => Some(self.weights[weight.0].rows),
@@ -179,7 +192,8 @@ impl CpuBackend {
     /// Makes room for the rows of this batch.
     fn grow_storages(&mut self, prepared: &mut Prepared) -> Result<(), BackendError> {
         if self.scratch.len() < prepared.kept.len() {
-            self.scratch.resize_with(prepared.kept.len(), Buffer::default);
+            self.scratch
+                .resize_with(prepared.kept.len(), Buffer::default);
         }
         for buffer in &prepared.plan.buffers {
             let n_floats = prepared.n_rows(buffer.rows) * buffer.cols;
@@ -188,9 +202,7 @@ impl CpuBackend {
                 None => &mut self.scratch[buffer.storage],
             };
             let grown = storage.grow_floats(n_floats);
-            grown.map_err(|OutOfMemory| {
-                self.out_of_memory("activations", 4 * n_floats as u64)
-            })?;
+            grown.map_err(|OutOfMemory| self.out_of_memory("activations", 4 * n_floats as u64))?;
         }
         Ok(())
     }
@@ -207,7 +219,10 @@ impl CpuBackend {
         let plan = &prepared.plan;
         let op = &plan.ops[i];
         let (isa, pool) = (self.isa, &mut self.pool);
-        let mut storages = Storages { kept: &mut prepared.kept, scratch: &mut self.scratch };
+        let mut storages = Storages {
+            kept: &mut prepared.kept,
+            scratch: &mut self.scratch,
+        };
         let rows_of = |rows| match rows {
             Rows::Tokens => batch.n_tokens(),
             Rows::Outputs => batch.outputs.len(),
@@ -218,14 +233,20 @@ impl CpuBackend {
         let mut taken = out_info.map_or_else(Buffer::default, |info| {
             std::mem::take(storages.get(info.storage))
         });
-        let n_rows = out_info.map_or_else(|| op.inputs().next().map_or(0, view_rows), |info| {
-            rows_of(info.rows)
-        });
+        let n_rows = out_info.map_or_else(
+            || op.inputs().next().map_or(0, view_rows),
+            |info| rows_of(info.rows),
+        );
         let cols = out_info.map_or(0, |info| info.cols);
         let out = &mut taken.floats_mut()[..n_rows * cols];
         let view = |view: View| {
             let info = plan.buffers[view.buffer.0];
-            Matrix::new(storages.floats(info.storage), info.cols, view.offset, view.cols)
+            Matrix::new(
+                storages.floats(info.storage),
+                info.cols,
+                view.offset,
+                view.cols,
+            )
         };
         let result = match *op {
             _ if n_rows == 0 => Ok(()),
@@ -241,11 +262,19 @@ impl CpuBackend {
                     out.copy_from_slice(input.row(batch.outputs[i] as usize));
                 })
             }
-            Op::RmsNorm { input, weight, eps, .. } => {
+            Op::RmsNorm {
+                input, weight, eps, ..
+            } => {
                 let weight = vector(&self.vectors, weight);
                 rowwise::rms_norm(isa, pool, view(input), weight, eps, out)
             }
-            Op::Matmul { input, weight, bias, residual, .. } => {
+            Op::Matmul {
+                input,
+                weight,
+                bias,
+                residual,
+                ..
+            } => {
                 let product = Product {
                     weight: WeightRows::new(&self.weights[weight.0]),
                     input: view(input),
@@ -255,12 +284,24 @@ impl CpuBackend {
                 };
                 matmul(isa, pool, &mut self.padded, product, out)
             }
-            Op::Rope { input, head_dim, table, order, .. } => {
+            Op::Rope {
+                input,
+                head_dim,
+                table,
+                order,
+                ..
+            } => {
                 let input = view(input);
                 let half = plan.rope_tables[table].half_dim();
                 each_row(pool, cols, out, |i, out| {
                     let angles = &angles[table][2 * half * i..][..2 * half];
-                    isa.run(Rope { x: input.row(i), angles, head_dim, order, out });
+                    isa.run(Rope {
+                        x: input.row(i),
+                        angles,
+                        head_dim,
+                        order,
+                        out,
+                    });
                 })
             }
             Op::KvWrite { layer, k, v } => {
@@ -268,7 +309,15 @@ impl CpuBackend {
                 Ok(())
             }
             Op::Attention {
-                layer, q, n_heads, n_kv_heads, head_dim, scale, window, soft_cap, ..
+                layer,
+                q,
+                n_heads,
+                n_kv_heads,
+                head_dim,
+                scale,
+                window,
+                soft_cap,
+                ..
             } => {
                 let op = Attention {
                     q: view(q),
@@ -281,20 +330,36 @@ impl CpuBackend {
                 };
                 attention::attention(isa, pool, &self.layers[layer], batch, &op, out)
             }
-            Op::Glu { gate, up, activation, .. } => {
+            Op::Glu {
+                gate,
+                up,
+                activation,
+                ..
+            } => {
                 let (gate, up) = (view(gate), view(up));
                 each_row(pool, cols, out, |i, out| {
-                    isa.run(Glu { gate: gate.row(i), up: up.row(i), activation, out });
+                    isa.run(Glu {
+                        gate: gate.row(i),
+                        up: up.row(i),
+                        activation,
+                        out,
+                    });
                 })
             }
             Op::Add { a, b, .. } => {
                 let (a, b) = (view(a), view(b));
-                each_row(pool, cols, out, |i, out| rowwise::add(a.row(i), b.row(i), out))
+                each_row(pool, cols, out, |i, out| {
+                    rowwise::add(a.row(i), b.row(i), out)
+                })
             }
             Op::SoftCap { input, cap, .. } => {
                 let input = view(input);
                 each_row(pool, cols, out, |i, out| {
-                    isa.run(SoftCap { x: input.row(i), cap, out });
+                    isa.run(SoftCap {
+                        x: input.row(i),
+                        cap,
+                        out,
+                    });
                 })
             }
             Op::TopK { input, k } => top_k(isa, pool, view(input), n_rows, k).map(|found| {
@@ -312,7 +377,10 @@ impl CpuBackend {
 fn angles(plan: &Plan, batch: &Batch) -> Vec<Vec<f32>> {
     let table = |table: &crate::backend::RopeTable| {
         let mut angles = Vec::with_capacity(batch.n_tokens() * 2 * table.half_dim());
-        batch.positions.iter().for_each(|&p| table.append(p, &mut angles));
+        batch
+            .positions
+            .iter()
+            .for_each(|&p| table.append(p, &mut angles));
         angles
     };
     plan.rope_tables.iter().map(table).collect()

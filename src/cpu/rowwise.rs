@@ -92,7 +92,9 @@ impl Kernel for RmsNorm<'_> {
             }
             let scale = 1.0 / (isa.sum(squares) / n as f32 + self.eps).sqrt();
             let scale = isa.splat(scale);
-            zip(isa, x, self.weight, out, |x, w| isa.mul(isa.mul(x, scale), w));
+            zip(isa, x, self.weight, out, |x, w| {
+                isa.mul(isa.mul(x, scale), w)
+            });
         }
     }
 }
@@ -157,7 +159,9 @@ impl Kernel for Glu<'_> {
                 zip(isa, gate, up, out, |g, u| isa.mul(math::silu(isa, g), u));
             }
             Activation::GeluTanh => {
-                zip(isa, gate, up, out, |g, u| isa.mul(math::gelu_tanh(isa, g), u));
+                zip(isa, gate, up, out, |g, u| {
+                    isa.mul(math::gelu_tanh(isa, g), u)
+                });
             }
         }
     }
@@ -175,7 +179,9 @@ impl Kernel for SoftCap<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        zip(isa, self.x, self.x, self.out, |x, _| math::soft_cap(isa, x, self.cap));
+        zip(isa, self.x, self.x, self.out, |x, _| {
+            math::soft_cap(isa, x, self.cap)
+        });
     }
 }
 
@@ -200,6 +206,11 @@ pub fn rms_norm(
 ) -> Result<(), PoolError> {
     each_row(pool, input.cols, out, |i, out| {
         let x = input.row(i);
-        isa.run(RmsNorm { x, weight, eps, out });
+        isa.run(RmsNorm {
+            x,
+            weight,
+            eps,
+            out,
+        });
     })
 }

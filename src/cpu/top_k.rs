@@ -24,9 +24,17 @@ struct Candidate {
 impl Candidate {
     /// Best first: falling logits, those that are no numbers last, equal ones by rising id.
     fn order(&self, other: &Candidate) -> Ordering {
-        let key = |c: &Candidate| if c.logit.is_nan() { f32::NEG_INFINITY } else { c.logit };
+        let key = |c: &Candidate| {
+            if c.logit.is_nan() {
+                f32::NEG_INFINITY
+            } else {
+                c.logit
+            }
+        };
         let nan = self.logit.is_nan().cmp(&other.logit.is_nan());
-        let logits = key(other).partial_cmp(&key(self)).unwrap_or(Ordering::Equal);
+        let logits = key(other)
+            .partial_cmp(&key(self))
+            .unwrap_or(Ordering::Equal);
         logits.then(nan).then(self.id.cmp(&other.id))
     }
 }
@@ -58,7 +66,11 @@ pub fn top_k(
         let first = chunk % n_segments * SEGMENT;
         let logits = input.row(chunk / n_segments);
         let logits = &logits[first..input.cols.min(first + SEGMENT)];
-        let segment = isa.run(Search { logits, first_id: first as u32, k });
+        let segment = isa.run(Search {
+            logits,
+            first_id: first as u32,
+            k,
+        });
         // One chunk writes each entry, so nobody can have poisoned it.
         if let Ok(mut found) = found[chunk].lock() {
             *found = segment;
@@ -108,7 +120,9 @@ impl Kernel for Search<'_> {
         );
         let mut lanes = [0.0; LANES];
         isa.store(largest, &mut lanes);
-        let largest = lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+        let largest = lanes
+            .iter()
+            .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
         let mut sum = isa.splat(0.0);
         for x in vectors.iter().chain([&last]) {
             let e = math::exp(isa, isa.sub(isa.load(x), isa.splat(largest)));
@@ -161,5 +175,9 @@ fn keep(best: &mut Vec<Candidate>, k: usize) -> Option<f32> {
     }
     best.sort_unstable_by(Candidate::order);
     let worst = best.get(k.checked_sub(1)?)?.logit;
-    Some(if worst.is_nan() { f32::NEG_INFINITY } else { worst })
+    Some(if worst.is_nan() {
+        f32::NEG_INFINITY
+    } else {
+        worst
+    })
 }

@@ -2,6 +2,7 @@
 
 use super::error::ApiError;
 use crate::engine::KeepAlive;
+use crate::settings::parse_duration;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -16,7 +17,10 @@ pub fn parse(value: Option<&Value>) -> Result<Option<KeepAlive>, ApiError> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(n)) => Ok(Some(seconds(n.as_f64().unwrap_or(f64::MAX)))),
-        Some(Value::String(text)) => go_duration(text).map(Some).map_err(ApiError::bad_request),
+        Some(Value::String(text)) => {
+            let time = parse_duration(text).map_err(ApiError::bad_request)?;
+            Ok(Some(time.map_or(KeepAlive::Forever, KeepAlive::For)))
+        }
         Some(other) => Err(ApiError::bad_request(format!(
             "Unsupported type: '{}'",
             go_type(other)
@@ -37,49 +41,6 @@ fn go_type(value: &Value) -> &'static str {
         Value::Array(_) => "[]interface {}",
         _ => "map[string]interface {}",
     }
-}
-
-/// Go's `time.ParseDuration`: a sign, then numbers with units; negative is for ever here.
-fn go_duration(text: &str) -> Result<KeepAlive, String> {
-    let invalid = || format!("time: invalid duration {text:?}");
-    let negative = text.starts_with('-');
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if rest == "0" {
-        return Ok(KeepAlive::For(Duration::ZERO));
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let (number, after) = split_at(rest, |c| !(c.is_ascii_digit() || c == '.'));
-        let number: f64 = number.parse().map_err(|_| invalid())?;
-        let (unit, after) = split_at(after, |c| c.is_ascii_digit() || c == '.');
-        if unit.is_empty() {
-            return Err(format!("time: missing unit in duration {text:?}"));
-        }
-        let scale = unit_seconds(unit)
-            .ok_or_else(|| format!("time: unknown unit {unit:?} in duration {text:?}"))?;
-        total += number * scale;
-        rest = after;
-    }
-    Ok(seconds(if negative { -total } else { total }))
-}
-
-fn split_at(text: &str, end: impl Fn(char) -> bool) -> (&str, &str) {
-    text.split_at(text.find(end).unwrap_or(text.len()))
-}
-
-fn unit_seconds(unit: &str) -> Option<f64> {
-    Some(match unit {
-        "ns" => 1e-9,
-        "us" | "µs" | "μs" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -45,7 +45,12 @@ impl Isa for Avx2 {
     }
     #[inline(always)]
     fn load(self, x: &Lanes) -> Self::F {
-        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))] }
+        unsafe {
+            [
+                _mm256_loadu_ps(x.as_ptr()),
+                _mm256_loadu_ps(x.as_ptr().add(8)),
+            ]
+        }
     }
     #[inline(always)]
     fn store(self, x: Self::F, out: &mut Lanes) {
@@ -109,12 +114,22 @@ impl Isa for Avx2 {
     }
     #[inline(always)]
     fn bytes(self, x: &[u8; 16]) -> Self::I {
-        let halves = unsafe { [_mm_loadu_si64(x.as_ptr()), _mm_loadu_si64(x.as_ptr().add(8))] };
+        let halves = unsafe {
+            [
+                _mm_loadu_si64(x.as_ptr()),
+                _mm_loadu_si64(x.as_ptr().add(8)),
+            ]
+        };
         both!(_mm256_cvtepu8_epi32, halves)
     }
     #[inline(always)]
     fn signed_bytes(self, x: &[u8; 16]) -> Self::I {
-        let halves = unsafe { [_mm_loadu_si64(x.as_ptr()), _mm_loadu_si64(x.as_ptr().add(8))] };
+        let halves = unsafe {
+            [
+                _mm_loadu_si64(x.as_ptr()),
+                _mm_loadu_si64(x.as_ptr().add(8)),
+            ]
+        };
         both!(_mm256_cvtepi8_epi32, halves)
     }
     #[inline(always)]
@@ -219,5 +234,10 @@ impl Isa for Avx2 {
 #[inline(always)]
 fn load_halves(from: *const u8) -> [__m128i; 2] {
     // SAFETY: every caller passes the address of an array of 32 bytes.
-    unsafe { [_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(16).cast())] }
+    unsafe {
+        [
+            _mm_loadu_si128(from.cast()),
+            _mm_loadu_si128(from.add(16).cast()),
+        ]
+    }
 }

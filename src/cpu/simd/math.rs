@@ -23,7 +23,13 @@ pub fn exp<I: Isa>(isa: I, x: I::F) -> I::F {
     let r = isa.fma(n, isa.splat(-0.693_359_4), inside);
     let r = isa.fma(n, isa.splat(2.121_944_4e-4), r);
     let mut p = isa.splat(1.987_569_2e-4);
-    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_6e-1, 0.5] {
+    for c in [
+        1.398_2e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_6e-1,
+        0.5,
+    ] {
         p = isa.fma(p, r, isa.splat(c));
     }
     let e = isa.add(isa.fma(p, isa.mul(r, r), r), isa.splat(1.0));
