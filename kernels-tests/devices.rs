@@ -2,6 +2,7 @@
 
 use ollama_wgpu::backend::{Backend, BackendError};
 use ollama_wgpu::cpu::{CpuBackend, InstructionSet};
+use ollama_wgpu::gpu::{self, DeviceChoice, GpuBackend};
 
 type Open = Box<dyn Fn() -> Result<Box<dyn Backend>, BackendError>>;
 
@@ -37,7 +38,36 @@ pub fn cpus() -> Vec<Device> {
     InstructionSet::present().into_iter().map(device).collect()
 }
 
-/// Every GPU adapter that answers, software ones included, with every variant of the shaders.
+/// Every GPU adapter that answers, software ones included, with every variant of the shaders:
+/// first as users run them, then with runtime checks, then without subgroups.
 pub fn gpus() -> Vec<Device> {
-    Vec::new()
+    let plain = gpu::Options::default();
+    let variants = [
+        ("", plain),
+        (
+            ", checked",
+            gpu::Options {
+                checked: true,
+                ..plain
+            },
+        ),
+        (
+            ", no subgroups",
+            gpu::Options {
+                subgroups: false,
+                ..plain
+            },
+        ),
+    ];
+    let device = |adapter: &gpu::AdapterSummary, (suffix, options)| {
+        let choice = DeviceChoice::Named(adapter.index.to_string());
+        Device::new(format!("{}{suffix}", adapter.name), move || {
+            Ok(Box::new(GpuBackend::open_with(&choice, options)?))
+        })
+    };
+    let adapters = gpu::adapters();
+    adapters
+        .iter()
+        .flat_map(|a| variants.map(|v| device(a, v)))
+        .collect()
 }

@@ -66,9 +66,9 @@ fn main(
     if (split >= splits_of_row) {
         return;
     }
-    let begin = first_tile(position);
-    let tokens = split_tokens(position + 1u - begin);
-    let from = begin + split * tokens;
+    let start = first_tile(position);
+    let tokens = split_tokens(position + 1u - start);
+    let begin = start + split * tokens;
     for (var i = index; i < Q_ROWS * HEAD_QUADS; i += WG) {
         queries[i] = query(row, first_head + i / HEAD_QUADS, i % HEAD_QUADS);
     }
@@ -76,7 +76,7 @@ fn main(
         first_visible[index] = window_start(position);
         end_visible[index] = position + 1u;
     }
-    attend(index, batch_sequence(row), kv_head, from, min(from + tokens, position + 1u));
+    attend(index, batch_sequence(row), kv_head, begin, min(begin + tokens, position + 1u));
     if (splits_of_row == 1u) {
         store(index, row, first_head);
     } else {

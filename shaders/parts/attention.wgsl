@@ -119,16 +119,16 @@ fn weigh_tile(index: u32, sequence: u32, kv_head: u32, tile: u32, end: u32) {
     }
 }
 
-// Attends to tokens from..end, `from` being a multiple of TILE. The kernel has filled `queries`
+// Attends to tokens begin..end, `begin` being a multiple of TILE. The kernel has filled `queries`
 // (scaled), `first_visible` and `end_visible`; afterwards `weighted`, `maxima` and `sums` hold the
 // unnormalised result.
-fn attend(index: u32, sequence: u32, kv_head: u32, from: u32, end: u32) {
+fn attend(index: u32, sequence: u32, kv_head: u32, begin: u32, end: u32) {
     if (index < Q_ROWS) {
         maxima[index] = MASKED;
         sums[index] = 0.0;
     }
     workgroupBarrier();
-    for (var tile = from; tile < end; tile += TILE) {
+    for (var tile = begin; tile < end; tile += TILE) {
         score_tile(index, sequence, kv_head, tile, end);
         workgroupBarrier();
         reduce_tile(index);

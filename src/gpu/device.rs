@@ -213,10 +213,6 @@ impl Device {
         })
     }
 
-    pub fn name(&self) -> &str {
-        &self.summary.name
-    }
-
     pub fn info(&self) -> DeviceInfo {
         DeviceInfo {
             name: self.summary.name.clone(),

@@ -5,7 +5,7 @@ use super::device::Device;
 use super::dispatch::{self, Dispatch, Program, TopKResult};
 use super::launch::{Extent, Launch, Slot};
 use super::{GpuBackend, Pipelines, shader};
-use crate::backend::{BackendError, Batch, BufferId, Candidates, Op, PAGE_TOKENS, Plan, Rows};
+use crate::backend::{BackendError, Batch, BufferId, Candidates, Op, PAGE_TOKENS, Plan};
 
 /// Rows along an axis of a grid, at most.
 const MAX_ROWS: usize = 65535;

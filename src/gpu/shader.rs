@@ -153,7 +153,9 @@ pub(super) fn pipeline(
         // SAFETY: indices stay inside their buffers for every batch that `Batch::check` accepts
         // (rows, slots, pages and token ids are bounded there, columns by the constants), and all
         // loops end: their bounds are constants or counts of the batch.
-        unsafe { device.create_shader_module_unchecked(description) }
+        unsafe {
+            device.create_shader_module_trusted(description, wgpu::ShaderRuntimeChecks::unchecked())
+        }
     };
     device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label: Some(shader.name()),

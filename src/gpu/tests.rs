@@ -1,1 +1,393 @@
+//! Every shader that `dispatch` can ask for, without a device: naga validates it, writes it for
+//! Vulkan, Metal and DX12, and its bindings are those that the launch sends.
 
+use std::collections::BTreeMap;
+
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+use super::buffer::{Shard, WeightShape};
+use super::device::Tuning;
+use super::dispatch::{self, Dispatch};
+use super::launch::Launch;
+use crate::backend::{
+    Activation, BatchShape, BufferId, BufferInfo, CacheSpec, KvType, Op, Phase, Plan, RopeOrder,
+    RopeScaling, RopeTable, Rows, View, WeightId,
+};
+use crate::quant::QuantType;
+use crate::quant::device::DeviceLayout;
+
+/// Columns of every matrix, but for floats that end inside a span.
+const COLS: usize = 256;
+const ROWS: usize = 100;
+
+fn weight(quant: QuantType, cols: usize, rows: usize, shard_rows: usize) -> WeightShape {
+    let shards = (0..rows).step_by(shard_rows).map(|first_row| Shard {
+        first_row,
+        rows: shard_rows.min(rows - first_row),
+    });
+    WeightShape {
+        name: quant.name().into(),
+        rows,
+        layout: DeviceLayout::new(quant, cols),
+        shards: shards.collect(),
+    }
+}
+
+fn plan(shape: BatchShape, buffers: &[(Rows, usize)], ops: Vec<Op>) -> Plan {
+    let none = RopeScaling::Linear { factor: 1.0 };
+    let infos = buffers.iter().enumerate();
+    Plan {
+        shape,
+        labels: ops.iter().map(|op| op.name().into()).collect(),
+        ops,
+        buffers: infos
+            .map(|(storage, &(rows, cols))| BufferInfo {
+                rows,
+                cols,
+                storage,
+            })
+            .collect(),
+        rope_tables: vec![RopeTable::new(1e4, 32, &none, None).expect("table"); 2],
+        outputs: vec![],
+    }
+}
+
+fn view(buffer: usize, offset: usize, cols: usize) -> View {
+    View {
+        buffer: BufferId(buffer),
+        offset,
+        cols,
+    }
+}
+
+/// Embedding and products with a weight of one type, whole and in parts, aligned and not.
+fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Vec<WeightShape>)> {
+    let cols = if quant.is_float() { 250 } else { COLS };
+    let product = |offset, cols, bias: Option<usize>, residual: Option<View>| Op::Matmul {
+        input: view(0, offset, cols),
+        weight: WeightId(0),
+        bias: bias.map(WeightId),
+        residual,
+        out: BufferId(1),
+    };
+    let embed = Op::Embed {
+        weight: WeightId(0),
+        scale: 0.5,
+        out: BufferId(1),
+    };
+    let mut plans = Vec::new();
+    for (cols, shard_rows, kind) in [
+        (COLS, ROWS, Rows::Tokens),
+        (COLS, 64, Rows::Outputs),
+        (cols, ROWS, Rows::Tokens),
+    ] {
+        let weights = vec![
+            weight(quant, cols, ROWS, shard_rows),
+            weight(QuantType::F32, ROWS, 1, 1),
+        ];
+        let buffers = [(kind, 3 * COLS), (kind, ROWS), (kind, ROWS)];
+        let ops = vec![
+            product(0, cols, None, None),
+            product(1, cols, Some(1), Some(view(2, 0, ROWS))),
+        ];
+        plans.push((plan(shape, &buffers, ops), weights.clone()));
+        let buffers = [(Rows::Tokens, 1), (Rows::Tokens, cols)];
+        plans.push((plan(shape, &buffers, vec![embed.clone()]), weights));
+    }
+    plans
+}
+
+fn attention(head_dim: usize, group: usize, window: Option<usize>, soft_cap: Option<f32>) -> Op {
+    Op::Attention {
+        layer: 0,
+        q: view(0, 0, 2 * group * head_dim),
+        n_heads: 2 * group,
+        n_kv_heads: 2,
+        head_dim,
+        scale: 0.125,
+        window,
+        soft_cap,
+        out: BufferId(1),
+    }
+}
+
+/// All ops without a quantised weight.
+fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, usize)> {
+    let mut plans = Vec::new();
+    for (head_dim, group) in [(64, 3), (80, 5), (128, 8), (256, 4), (256, 1)] {
+        let wide = 2 * group * head_dim;
+        let buffers = [(Rows::Tokens, 2 * wide), (Rows::Tokens, wide)];
+        let ops = vec![
+            attention(head_dim, group, None, None),
+            attention(head_dim, group, Some(512), Some(50.0)),
+            Op::KvWrite {
+                layer: 0,
+                k: view(0, 0, 2 * head_dim),
+                v: view(0, 2 * head_dim, 2 * head_dim),
+            },
+        ];
+        plans.push((plan(shape, &buffers, ops), vec![], 2 * head_dim));
+    }
+    for rows in [Rows::Tokens, Rows::Outputs] {
+        plans.push((
+            rowwise_plan(shape, rows),
+            vec![weight(QuantType::F32, 64, 1, 1)],
+            8,
+        ));
+    }
+    plans
+}
+
+fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
+    let (input, out) = (view(0, 0, 512), BufferId(1));
+    let half = |i: usize| view(0, 512 * i, 512);
+    let rope = |order| Op::Rope {
+        input,
+        head_dim: 128,
+        table: 1,
+        order,
+        out,
+    };
+    let glu = |activation| Op::Glu {
+        gate: half(0),
+        up: half(1),
+        activation,
+        out,
+    };
+    let ops = vec![
+        Op::RmsNorm {
+            input,
+            weight: WeightId(0),
+            group: 64,
+            eps: 1e-6,
+            out,
+        },
+        Op::RmsNorm {
+            input,
+            weight: WeightId(0),
+            group: 512,
+            eps: 1e-5,
+            out,
+        },
+        rope(RopeOrder::Norm),
+        rope(RopeOrder::Neox),
+        glu(Activation::Silu),
+        glu(Activation::GeluTanh),
+        Op::Add {
+            a: half(0),
+            b: half(1),
+            out,
+        },
+        Op::SoftCap {
+            input,
+            cap: 30.0,
+            out,
+        },
+        Op::SelectRows {
+            input: view(2, 0, 512),
+            out: BufferId(3),
+        },
+        Op::TopK {
+            input: view(4, 0, 50_000),
+            k: 128,
+        },
+    ];
+    let buffers = [
+        (rows, 1024),
+        (rows, 512),
+        (Rows::Tokens, 512),
+        (Rows::Outputs, 512),
+        (rows, 50_000),
+    ];
+    plan(shape, &buffers, ops)
+}
+
+const TUNINGS: [Tuning; 5] = [
+    Tuning {
+        subgroups: None,
+        software: false,
+    },
+    Tuning {
+        subgroups: Some((32, 32)),
+        software: false,
+    },
+    Tuning {
+        subgroups: Some((4, 128)),
+        software: false,
+    },
+    Tuning {
+        subgroups: Some((8, 8)),
+        software: true,
+    },
+    Tuning {
+        subgroups: None,
+        software: true,
+    },
+];
+
+/// The launches of every plan above, by their text.
+fn all_launches() -> BTreeMap<String, Launch> {
+    let mut launches = BTreeMap::new();
+    let mut add = |plan: &Plan, weights: &[WeightShape], cache: &CacheSpec| {
+        for tuning in TUNINGS {
+            let dispatch = Dispatch {
+                plan,
+                weights,
+                cache: Some(cache),
+                tuning,
+            };
+            let program = dispatch::program(&dispatch).expect("a valid plan");
+            launches.extend(program.launches.into_iter().map(|l| (l.shader.source(), l)));
+        }
+    };
+    let shapes = [(Phase::Decode, 1), (Phase::Decode, 5), (Phase::Prefill, 64)];
+    for (phase, n) in shapes {
+        let shape = BatchShape {
+            phase,
+            n_tokens: n,
+            n_outputs: n,
+        };
+        for kv_type in [KvType::F32, KvType::F16] {
+            for (plan, weights, kv_dim) in other_plans(shape) {
+                let kv_dims = vec![kv_dim];
+                let cache = CacheSpec {
+                    kv_type,
+                    n_pages: 4,
+                    kv_dims,
+                };
+                add(&plan, &weights, &cache);
+            }
+        }
+        let cache = CacheSpec {
+            kv_type: KvType::F16,
+            n_pages: 1,
+            kv_dims: vec![],
+        };
+        for quant in QuantType::all() {
+            for (plan, weights) in weight_plans(shape, quant) {
+                add(&plan, &weights, &cache);
+            }
+        }
+    }
+    launches
+}
+
+/// What is wrong with a shader, if anything.
+fn problem(source: &str, launch: &Launch) -> Option<String> {
+    let module = match naga::front::wgsl::parse_str(source) {
+        Ok(module) => module,
+        Err(e) => return Some(e.emit_to_string(source)),
+    };
+    // Half floats are unpacked by a function of the core language.
+    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+    validator
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all());
+    let info = match validator.validate(&module) {
+        Ok(info) => info,
+        Err(e) => return Some(e.emit_to_string(source)),
+    };
+    bindings_problem(&module, launch)
+        .or_else(|| memory_problem(&module))
+        .or_else(|| translation_problem(&module, &info))
+}
+
+/// Bindings must be numbered as the launch sends them, and written where it says so.
+fn bindings_problem(module: &naga::Module, launch: &Launch) -> Option<String> {
+    let mut declared = BTreeMap::new();
+    for (_, variable) in module.global_variables.iter() {
+        let (Some(binding), naga::AddressSpace::Storage { access }) =
+            (variable.binding, variable.space)
+        else {
+            continue;
+        };
+        let writes = access.contains(naga::StorageAccess::STORE);
+        declared.insert(binding.binding, writes);
+    }
+    let sent = launch.bindings.iter().enumerate();
+    let sent: BTreeMap<u32, bool> = sent.map(|(i, b)| (i as u32, b.writes)).collect();
+    (declared != sent).then(|| format!("declares {declared:?}, is sent {sent:?}"))
+}
+
+/// Workgroups must fit the limits that every adapter has.
+fn memory_problem(module: &naga::Module) -> Option<String> {
+    let mut layouter = naga::proc::Layouter::default();
+    if let Err(e) = layouter.update(module.to_ctx()) {
+        return Some(e.to_string());
+    }
+    let variables = module.global_variables.iter();
+    let bytes: u32 = variables
+        .filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup)
+        .map(|(_, v)| layouter[v.ty].size)
+        .sum();
+    let [x, y, z] = module.entry_points[0].workgroup_size;
+    let too_large = bytes > 16 << 10 || x * y * z > 256;
+    too_large.then(|| format!("{bytes} bytes of workgroup memory, {x} x {y} x {z} invocations"))
+}
+
+fn translation_problem(module: &naga::Module, info: &naga::valid::ModuleInfo) -> Option<String> {
+    let spirv = spv::Options {
+        lang_version: (1, 3),
+        ..Default::default()
+    };
+    if let Err(e) = spv::write_vec(module, info, &spirv, None) {
+        return Some(format!("SPIR-V: {e}"));
+    }
+    let metal = msl::Options {
+        lang_version: (2, 4),
+        fake_missing_bindings: true,
+        ..Default::default()
+    };
+    if let Err(e) = msl::write_string(module, info, &metal, &msl::PipelineOptions::default()) {
+        return Some(format!("MSL: {e}"));
+    }
+    let direct = hlsl::Options {
+        shader_model: hlsl::ShaderModel::V6_0,
+        fake_missing_bindings: true,
+        ..Default::default()
+    };
+    let mut text = String::new();
+    let options = hlsl::PipelineOptions::default();
+    let mut writer = hlsl::Writer::new(&mut text, &direct, &options);
+    writer
+        .write(module, info, None)
+        .err()
+        .map(|e| format!("HLSL: {e}"))
+}
+
+#[test]
+fn every_shader_is_valid_on_every_api() {
+    let launches = all_launches();
+    let problems: Vec<String> = launches
+        .iter()
+        .filter_map(|(source, launch)| {
+            problem(source, launch).map(|p| format!("{}: {p}", launch.shader.name()))
+        })
+        .collect();
+    let shown: Vec<_> = problems.iter().take(10).map(String::as_str).collect();
+    assert!(
+        problems.is_empty(),
+        "{} of {} shaders:\n{}",
+        problems.len(),
+        launches.len(),
+        shown.join("\n")
+    );
+    assert!(launches.len() > 300, "only {} shaders", launches.len());
+}
+
+/// A forgotten part must show as an error that names the missing function.
+#[test]
+fn a_forgotten_part_is_noticed() {
+    let mut launches = all_launches().into_values();
+    let mut launch = launches
+        .find(|l| l.shader.name() == "matmul_vec")
+        .expect("a product");
+    let source = launch.shader.source().replace("fn fma4(", "fn other(");
+    let found = problem(&source, &launch).expect("an error");
+    assert!(found.contains("fma4"), "{found}");
+    launch.bindings.pop();
+    let found = problem(&launch.shader.source(), &launch).expect("an error");
+    assert!(found.contains("is sent"), "{found}");
+}

@@ -2,6 +2,8 @@
 
 mod bpe;
 mod end;
+mod memo;
+mod pre_tokenizer;
 mod special;
 mod split;
 mod spm;
@@ -15,6 +17,7 @@ use thiserror::Error;
 
 use crate::gguf::Gguf;
 use bpe::Bpe;
+use memo::Memo;
 use special::{Fragment, Specials};
 use spm::Spm;
 use vocab::{Kind, Texts, Vocab};
@@ -34,7 +37,9 @@ pub enum Error {
     Model(String),
     #[error("pre-tokenizer `{name}` is not supported (supported: {supported})")]
     Pre { name: String, supported: String },
-    #[error("`{flag}` is set but no token of the vocabulary is named by `{key}`")]
+    #[error(
+        "prompts of this model get a token (`{flag}`) that `{key}` does not name: convert the model again"
+    )]
     NoToken {
         flag: &'static str,
         key: &'static str,
@@ -42,6 +47,11 @@ pub enum Error {
     #[error("cannot build the tokenizer: {0}")]
     Build(String),
 }
+
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 
 enum Algorithm {
     Bpe(Box<Bpe>),
@@ -69,60 +79,40 @@ impl Tokenizer {
     /// Token ids that point outside the vocabulary count as absent. Errors name the key that is
     /// missing or wrong, or the tokenizer model or pre-tokenizer that is not supported.
     pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer, Error> {
-        let model = gguf
-            .str("tokenizer.ggml.model")
-            .ok_or(Error::Missing("tokenizer.ggml.model"))?;
-        let is_spm = match model {
-            "gpt2" => false,
-            "llama" => true,
-            other => return Err(Error::Model(other.into())),
+        let is_spm = match gguf.str("tokenizer.ggml.model") {
+            Some("gpt2") => false,
+            Some("llama") => true,
+            Some(other) => return Err(Error::Model(other.into())),
+            None => return Err(Error::Missing("tokenizer.ggml.model")),
         };
         let mut vocab = Vocab::from_gguf(gguf)?;
+        // SentencePiece's own order of its special entries; byte-level vocabularies have none.
         let default = |id: u32| (is_spm && (id as usize) < vocab.len()).then_some(id);
-        let bos = vocab.named(gguf, "tokenizer.ggml.bos_token_id", default(1));
-        let eos = vocab.named(gguf, "tokenizer.ggml.eos_token_id", default(2));
+        let bos = vocab.named(gguf, BOS, default(1));
+        let eos = vocab.named(gguf, EOS, default(2));
         let unknown = vocab.named(gguf, "tokenizer.ggml.unknown_token_id", default(0));
         let ends = end::tokens(gguf, &mut vocab, eos);
-        let (algorithm, pre_adds_bos) = if is_spm {
+        let (algorithm, prompts_start_with_bos) = if is_spm {
             let spm = Spm::from_gguf(gguf, &vocab, unknown)?;
             (Algorithm::Spm(Box::new(spm)), true)
         } else {
-            let pre = bpe::pre_tokenizer(gguf.str("tokenizer.ggml.pre").unwrap_or("default"))?;
+            let name = gguf.str("tokenizer.ggml.pre").unwrap_or("default");
+            let pre = pre_tokenizer::by_name(name)?;
             let bpe = Bpe::from_gguf(gguf, &vocab, pre)?;
             (Algorithm::Bpe(Box::new(bpe)), pre.adds_bos)
         };
-        let flag = |flag, key, default, id: Option<u32>| {
-            let set = gguf.bool(flag).unwrap_or(default);
-            match id {
-                None if set => Err(Error::NoToken { flag, key }),
-                _ => Ok(set),
-            }
-        };
-        let adds_bos = flag(
-            "tokenizer.ggml.add_bos_token",
-            "tokenizer.ggml.bos_token_id",
-            pre_adds_bos,
-            bos,
-        )?;
-        let adds_eos = flag(
-            "tokenizer.ggml.add_eos_token",
-            "tokenizer.ggml.eos_token_id",
-            false,
-            eos,
-        )?;
         let trims = special::trims_after(gguf);
+        let markup = |kind| matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown);
         Ok(Tokenizer {
             pieces: pieces(&vocab, is_spm),
-            parsed: Specials::new(&vocab, trims, |kind| {
-                matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown)
-            }),
+            parsed: Specials::new(&vocab, trims, markup),
             literal: Specials::new(&vocab, trims, |kind| kind == Kind::UserDefined),
             vocab,
             algorithm,
             bos,
             eos,
-            adds_bos,
-            adds_eos,
+            adds_bos: adds(gguf, ADD_BOS, prompts_start_with_bos, BOS, bos)?,
+            adds_eos: adds(gguf, ADD_EOS, false, EOS, eos)?,
             ends,
         })
     }
@@ -142,16 +132,20 @@ impl Tokenizer {
         } else {
             &self.literal
         };
-        let mut after_special = true;
-        for fragment in specials.partition(&self.vocab, text) {
-            match fragment {
-                Fragment::Token(id) => ids.push(id),
-                Fragment::Text(text) => match &self.algorithm {
-                    Algorithm::Bpe(bpe) => bpe.encode(text, &mut ids),
-                    Algorithm::Spm(spm) => spm.encode(&self.vocab, text, after_special, &mut ids),
-                },
+        let fragments = specials.partition(&self.vocab, text);
+        match &self.algorithm {
+            Algorithm::Bpe(bpe) => {
+                let mut memo = Memo::default();
+                each(&fragments, &mut ids, |text, _, ids| {
+                    bpe.encode(text, &mut memo, ids);
+                });
             }
-            after_special = matches!(fragment, Fragment::Token(_));
+            Algorithm::Spm(spm) => {
+                let (mut memo, mut merger) = (Memo::default(), spm.merger(&self.vocab));
+                each(&fragments, &mut ids, |text, first, ids| {
+                    merger.encode(text, first, &mut memo, ids);
+                });
+            }
         }
         if add_special && self.adds_eos {
             ids.extend(self.eos);
@@ -224,6 +218,38 @@ impl Tokenizer {
     }
 }
 
+/// Whether a prompt gets the token `id`, by the flag of the file.
+fn adds(
+    gguf: &Gguf,
+    flag: &'static str,
+    default: bool,
+    key: &'static str,
+    id: Option<u32>,
+) -> Result<bool, Error> {
+    match gguf.bool(flag).unwrap_or(default) {
+        true if id.is_none() => Err(Error::NoToken { flag, key }),
+        set => Ok(set),
+    }
+}
+
+/// Appends the tokens among the fragments, and calls `encode` for each text with whether it stands
+/// at the start or behind a token.
+fn each<'t>(
+    fragments: &[Fragment<'t>],
+    ids: &mut Vec<u32>,
+    mut encode: impl FnMut(&'t str, bool, &mut Vec<u32>),
+) {
+    let mut first = true;
+    for fragment in fragments {
+        match fragment {
+            Fragment::Token(id) => ids.push(*id),
+            Fragment::Text(text) => encode(text, first, ids),
+        }
+        first = matches!(fragment, Fragment::Token(_));
+    }
+}
+
+/// The bytes that each token renders as.
 fn pieces(vocab: &Vocab, is_spm: bool) -> Texts {
     let mut pieces = Texts::with_capacity(vocab.len());
     let mut piece = Vec::new();

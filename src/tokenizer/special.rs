@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 
 use super::vocab::{Kind, Vocab};
 use crate::gguf::Gguf;
@@ -21,7 +22,7 @@ pub(super) struct Specials {
     /// Ordered by text, so that the tokens which share a prefix are neighbours.
     tokens: Vec<Token>,
     /// The tokens that start with a byte.
-    starts: Vec<std::ops::Range<usize>>,
+    starts: [Range<usize>; 256],
     trims_after: bool,
 }
 
@@ -56,7 +57,7 @@ impl Specials {
         ids.sort_unstable_by_key(|&id| vocab.text(id));
         let mut specials = Specials {
             tokens: Vec::with_capacity(ids.len()),
-            starts: vec![0..0; 256],
+            starts: std::array::from_fn(|_| 0..0),
             trims_after,
         };
         for id in ids {
@@ -131,36 +132,29 @@ impl Specials {
         found
     }
 
-    /// The longest token that `text` starts with: the tokens with the prefix read so far are a
-    /// range of the ordered list, which every byte narrows.
+    /// The longest token that `text` starts with: the tokens that begin with what is read so far
+    /// are a range of the ordered list, which every byte narrows.
     fn longest_at(&self, vocab: &Vocab, text: &[u8]) -> Option<usize> {
-        let mut range = self.starts[text[0] as usize].clone();
+        let Range { mut start, mut end } = self.starts[text[0] as usize].clone();
         let mut longest = None;
-        for (depth, &byte) in text.iter().enumerate() {
-            let at = |i: usize| vocab.text(self.tokens[i].id).get(depth).copied();
-            let within = |range: &std::ops::Range<usize>, stop: &dyn Fn(Option<u8>) -> bool| {
-                let (mut low, mut high) = (range.start, range.end);
-                while low < high {
-                    let middle = low + (high - low) / 2;
-                    if stop(at(middle)) {
-                        high = middle;
-                    } else {
-                        low = middle + 1;
-                    }
-                }
-                low
-            };
-            let start = within(&range, &|b| b >= Some(byte));
-            let end = within(&(start..range.end), &|b| b > Some(byte));
-            range = start..end;
-            if range.start == range.end {
-                break;
+        for (depth, &byte) in text.iter().enumerate().skip(1) {
+            if start < end && self.tokens[start].len == depth {
+                longest = Some(start);
+                start += 1;
             }
-            if self.tokens[range.start].len == depth + 1 {
-                longest = Some(range.start);
+            if start == end {
+                return longest;
+            }
+            let at = |token: &Token| vocab.text(token.id)[depth];
+            let rest = &self.tokens[start..end];
+            let common = at(&rest[0]) == byte && at(&rest[rest.len() - 1]) == byte;
+            if !common {
+                end = start + rest.partition_point(|t| at(t) <= byte);
+                start += rest.partition_point(|t| at(t) < byte);
             }
         }
-        longest
+        let whole = start < end && self.tokens[start].len == text.len();
+        if whole { Some(start) } else { longest }
     }
 
     /// Decides a run of overlapping candidates and leaves `cluster` empty.

@@ -35,12 +35,12 @@ impl Splitter {
     }
 
     /// Calls `word` with every word of the text, in order. Together they are the text.
-    pub(super) fn split(&self, text: &str, word: &mut impl FnMut(&str)) {
+    pub(super) fn split<'t>(&self, text: &'t str, word: &mut impl FnMut(&'t str)) {
         split(&self.stages, text, word);
     }
 }
 
-fn split(stages: &[Stage], text: &str, word: &mut impl FnMut(&str)) {
+fn split<'t>(stages: &[Stage], text: &'t str, word: &mut impl FnMut(&'t str)) {
     let Some((stage, later)) = stages.split_first() else {
         return word(text);
     };
@@ -90,5 +90,42 @@ impl Stage {
             end = last.map_or(end, |(at, _)| if at > 0 { start + at } else { end });
         }
         Some((start, end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(passes: &[Pass], text: &'static str) -> Vec<&'static str> {
+        let splitter = Splitter::new(passes).expect("valid patterns");
+        let mut words = Vec::new();
+        splitter.split(text, &mut |word| words.push(word));
+        words
+    }
+
+    #[test]
+    fn white_space_leaves_its_last_character_to_the_next_word() {
+        let pass: Pass = &[r" ?\p{L}+", TRAILING_SPACE];
+        assert_eq!(words(&[pass], "a   b"), ["a", "  ", " b"]);
+        assert_eq!(words(&[pass], "a b "), ["a", " b", " "]);
+        assert_eq!(
+            words(&[pass], "a\u{2003}\u{2003}b"),
+            ["a", "\u{2003}", "\u{2003}", "b"]
+        );
+        assert_eq!(words(&[pass], "   "), ["   "]);
+    }
+
+    #[test]
+    fn what_no_alternative_matches_is_a_word() {
+        assert_eq!(words(&[&["[0-9]"]], "ab12c"), ["ab", "1", "2", "c"]);
+        assert!(words(&[&["[0-9]"]], "").is_empty());
+    }
+
+    #[test]
+    fn later_passes_see_one_word_at_a_time() {
+        let pass: Pass = &[r" ?\p{L}+", TRAILING_SPACE];
+        // The run of spaces ends where the digit was cut off.
+        assert_eq!(words(&[&["[0-9]"], pass], "a  1"), ["a", "  ", "1"]);
     }
 }

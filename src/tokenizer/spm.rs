@@ -1,13 +1,15 @@
 //! SentencePiece-style tokenization: of all neighbours that make an entry, the best score merges first.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap};
 
 use super::Error;
+use super::memo::Memo;
 use super::vocab::Vocab;
 use crate::gguf::Gguf;
 
 /// Stands for a space in vocabulary entries.
+const SPACE_CHAR: char = '\u{2581}';
 const SPACE: &str = "\u{2581}";
 
 pub(super) struct Spm {
@@ -16,7 +18,7 @@ pub(super) struct Spm {
     bytes: Vec<Option<u32>>,
     /// Characters that come right before a space inside some entry. Behind any other character a
     /// space starts a new word: no entry, so no merge, reaches across.
-    before_space: HashSet<char>,
+    before_space: BTreeSet<char>,
     space_prefix: bool,
 }
 
@@ -53,43 +55,32 @@ impl Spm {
         })
     }
 
-    /// Appends the ids of a text without special tokens; `first` says that it stands at the start
-    /// or behind a special token, where a vocabulary may want a space in front.
-    pub(super) fn encode(&self, vocab: &Vocab, text: &str, first: bool, ids: &mut Vec<u32>) {
-        let mut escaped = String::with_capacity(text.len() + text.len() / 2);
-        if self.space_prefix && first {
-            escaped.push_str(SPACE);
-        }
-        for (i, part) in text.split(' ').enumerate() {
-            if i > 0 {
-                escaped.push_str(SPACE);
-            }
-            escaped.push_str(part);
-        }
-        let mut merger = Merger {
+    /// Starts on a text; its pieces then go through [`Merger::encode`].
+    pub(super) fn merger<'a>(&'a self, vocab: &'a Vocab) -> Merger<'a> {
+        Merger {
             spm: self,
             vocab,
+            word: String::new(),
             symbols: Vec::new(),
             queue: BinaryHeap::new(),
-        };
-        let mut start = 0;
-        for (at, _) in escaped.match_indices(SPACE) {
-            let before = escaped[start..at].chars().next_back();
-            if before.is_some_and(|c| !self.before_space.contains(&c)) {
-                merger.encode(&escaped[start..at], ids);
-                start = at;
-            }
         }
-        merger.encode(&escaped[start..], ids);
+    }
+
+    /// Whether no merge reaches across the space behind `before`.
+    fn starts_word(&self, before: &str, prefixed: bool) -> bool {
+        let prefix = prefixed.then_some(SPACE_CHAR);
+        match before.chars().next_back().or(prefix) {
+            Some(' ') => !self.before_space.contains(&SPACE_CHAR),
+            Some(c) => !self.before_space.contains(&c),
+            None => false,
+        }
     }
 }
 
-fn before_space(vocab: &Vocab) -> HashSet<char> {
-    let mut before = HashSet::new();
+fn before_space(vocab: &Vocab) -> BTreeSet<char> {
+    let mut before = BTreeSet::new();
     for id in 0..vocab.len() as u32 {
-        let Ok(text) = std::str::from_utf8(vocab.text(id)) else {
-            continue;
-        };
+        let text = String::from_utf8_lossy(vocab.text(id));
         let inner = text.match_indices(SPACE).map(|(at, _)| &text[..at]);
         before.extend(inner.filter_map(|head| head.chars().next_back()));
     }
@@ -156,20 +147,60 @@ impl PartialEq for Pair {
 impl Eq for Pair {}
 
 /// Merges word after word, keeping its allocations.
-struct Merger<'a> {
+pub(super) struct Merger<'a> {
     spm: &'a Spm,
     vocab: &'a Vocab,
+    /// The word with its spaces as entries have them.
+    word: String,
     symbols: Vec<Symbol>,
     queue: BinaryHeap<Pair>,
 }
 
 impl Merger<'_> {
-    fn encode(&mut self, word: &str, ids: &mut Vec<u32>) {
-        self.start(word);
-        while let Some(pair) = self.queue.pop() {
-            self.merge(word, &pair);
+    /// Appends the ids of a text without special tokens; `first` says that it stands at the start
+    /// or behind a special token, where a vocabulary may want a space in front.
+    pub(super) fn encode<'t>(
+        &mut self,
+        text: &'t str,
+        first: bool,
+        memo: &mut Memo<'t>,
+        ids: &mut Vec<u32>,
+    ) {
+        let mut prefixed = first && self.spm.space_prefix;
+        let mut start = 0;
+        for (at, _) in text.match_indices([' ', SPACE_CHAR]) {
+            if self.spm.starts_word(&text[start..at], prefixed) {
+                self.encode_word(&text[start..at], prefixed, memo, ids);
+                (start, prefixed) = (at, false);
+            }
         }
-        let word = word.as_bytes();
+        self.encode_word(&text[start..], prefixed, memo, ids);
+    }
+
+    fn encode_word<'t>(
+        &mut self,
+        word: &'t str,
+        prefixed: bool,
+        memo: &mut Memo<'t>,
+        ids: &mut Vec<u32>,
+    ) {
+        if prefixed {
+            self.merge_word(SPACE, word, ids);
+        } else {
+            memo.encode(word, ids, |ids| self.merge_word("", word, ids));
+        }
+    }
+
+    fn merge_word(&mut self, prefix: &str, word: &str, ids: &mut Vec<u32>) {
+        self.word.clear();
+        self.word.push_str(prefix);
+        let escape = |c| if c == ' ' { SPACE_CHAR } else { c };
+        self.word.extend(word.chars().map(escape));
+        self.start();
+        while let Some(pair) = self.queue.pop() {
+            self.merge(&pair);
+        }
+        let word = self.word.as_bytes();
         for symbol in self.symbols.iter().filter(|s| s.len > 0) {
             match symbol.token {
                 Some(id) => ids.push(id),
@@ -181,27 +212,27 @@ impl Merger<'_> {
         }
     }
 
-    fn start(&mut self, word: &str) {
+    fn start(&mut self) {
         self.symbols.clear();
-        for (i, (start, c)) in word.char_indices().enumerate() {
+        for (i, (start, c)) in self.word.char_indices().enumerate() {
             let len = c.len_utf8();
             self.symbols.push(Symbol {
                 start,
                 len,
                 before: i.wrapping_sub(1),
                 next: i + 1,
-                token: self.vocab.find(&word.as_bytes()[start..start + len]),
+                token: self.vocab.find(&self.word.as_bytes()[start..start + len]),
             });
         }
         if let Some(last) = self.symbols.last_mut() {
             last.next = NONE;
         }
         for left in 1..self.symbols.len() {
-            self.consider(word, left - 1, left);
+            self.consider(left - 1, left);
         }
     }
 
-    fn consider(&mut self, word: &str, left: usize, right: usize) {
+    fn consider(&mut self, left: usize, right: usize) {
         if left == NONE || right == NONE {
             return;
         }
@@ -210,7 +241,8 @@ impl Merger<'_> {
         if len > self.vocab.longest() {
             return;
         }
-        if let Some(token) = self.vocab.find(&word.as_bytes()[start..start + len]) {
+        let text = &self.word.as_bytes()[start..start + len];
+        if let Some(token) = self.vocab.find(text) {
             self.queue.push(Pair {
                 score: self.spm.scores[token as usize],
                 left,
@@ -220,7 +252,7 @@ impl Merger<'_> {
         }
     }
 
-    fn merge(&mut self, word: &str, pair: &Pair) {
+    fn merge(&mut self, pair: &Pair) {
         let Symbol {
             len, before, next, ..
         } = self.symbols[pair.left];
@@ -237,7 +269,7 @@ impl Merger<'_> {
         if behind != NONE {
             self.symbols[behind].before = pair.left;
         }
-        self.consider(word, before, pair.left);
-        self.consider(word, pair.left, behind);
+        self.consider(before, pair.left);
+        self.consider(pair.left, behind);
     }
 }

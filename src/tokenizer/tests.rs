@@ -1,5 +1,10 @@
+//! Reference ids, and text that must survive.
+
+mod made;
+
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
@@ -96,4 +101,84 @@ fn tiny_tokenizers_match_the_reference() {
         }
     }
     assert!(tokenizers.len() > 15, "too few tokenizers");
+}
+
+#[test]
+fn long_runs_come_back_whole() {
+    let n = 200_000;
+    let scattered: String = (0..n as u32)
+        .map(|i| char::from(b'a' + (i.wrapping_mul(2_654_435_761) >> 27) as u8 % 26))
+        .collect();
+    let runs = [
+        scattered,
+        "a".repeat(n),
+        " ".repeat(n),
+        "\n".repeat(n),
+        "\u{4F60}".repeat(n / 3),
+    ];
+    for name in ["tiny/tiny-llama", "gemma-3-270m-q4_k_m"] {
+        let tokenizer = model(name);
+        for run in &runs {
+            let ids = tokenizer.encode(run, false, true);
+            assert!(
+                tokenizer.decode(&ids, true) == *run,
+                "{name}: {:?}",
+                run.chars().next()
+            );
+        }
+    }
+}
+
+/// Text of the kinds that pre-tokenizers tell apart, and any other.
+fn any_text() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        "[ \t\r\n]{1,4}",
+        "[a-zA-Z]{1,8}",
+        "[0-9]{1,5}",
+        "'(s|T|re|LL|x)",
+        "[!-/:-@]{1,3}",
+        "\\p{L}{1,3}",
+        "<\\|im_(start|end)\\|>",
+        "\\PC{0,3}",
+        any::<char>().prop_map(String::from),
+    ];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    /// Byte-level vocabularies lose nothing, however they cut words.
+    #[test]
+    fn text_survives_encoding(inputs in prop::collection::vec(any_text(), 8)) {
+        for tokenizer in byte_level() {
+            for input in &inputs {
+                for parse_special in [false, true] {
+                    let ids = tokenizer.encode(input, false, parse_special);
+                    prop_assert_eq!(&tokenizer.decode(&ids, true), input);
+                }
+            }
+        }
+    }
+}
+
+/// One tiny model for each way of cutting words.
+fn byte_level() -> &'static [Tokenizer] {
+    static ALL: std::sync::OnceLock<Vec<Tokenizer>> = std::sync::OnceLock::new();
+    let names = [
+        "llama",
+        "llama-odd",
+        "mistral-nemo",
+        "qwen2",
+        "phi4-mini",
+        "deepseek2",
+        "deepseek2-lite",
+        "qwen35",
+    ];
+    ALL.get_or_init(|| {
+        names
+            .iter()
+            .map(|name| model(&format!("tiny/tiny-{name}")))
+            .collect()
+    })
 }

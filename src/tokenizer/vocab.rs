@@ -65,6 +65,14 @@ impl Texts {
     }
 }
 
+/// Where an entry is found by the hash of its text. The half of the hash that did not choose the
+/// place is kept, so that other texts are told apart without reading them.
+#[derive(Clone, Copy)]
+struct Slot {
+    tag: u32,
+    id: u32,
+}
+
 const FREE: u32 = u32::MAX;
 
 /// A vocabulary. Looking a text up costs one hash and no allocation.
@@ -72,7 +80,7 @@ pub(super) struct Vocab {
     texts: Texts,
     kinds: Vec<Kind>,
     /// Open addressing over ids, at most half full. The hash is keyed, since texts come from a file.
-    slots: Vec<u32>,
+    slots: Vec<Slot>,
     hasher: RandomState,
     longest: usize,
 }
@@ -114,7 +122,7 @@ impl Vocab {
         let mut vocab = Vocab {
             texts: Texts::with_capacity(n),
             kinds,
-            slots: vec![FREE; (n * 2).next_power_of_two()],
+            slots: vec![Slot { tag: 0, id: FREE }; (n * 2).next_power_of_two()],
             hasher: RandomState::new(),
             longest: 0,
         };
@@ -126,8 +134,8 @@ impl Vocab {
             } else {
                 text
             };
-            if let Err(slot) = vocab.slot(text) {
-                vocab.slots[slot] = id;
+            if let Err((at, tag)) = vocab.slot(text) {
+                vocab.slots[at] = Slot { tag, id };
             }
             vocab.texts.push(text);
             vocab.longest = vocab.longest.max(text.len());
@@ -135,16 +143,21 @@ impl Vocab {
         vocab
     }
 
-    /// The id of a text, or the free slot where it belongs.
-    fn slot(&self, text: &[u8]) -> Result<u32, usize> {
+    /// The id of a text, or where it belongs and under which tag.
+    fn slot(&self, text: &[u8]) -> Result<u32, (usize, u32)> {
+        let hash = self.hasher.hash_one(text);
+        let tag = (hash >> 32) as u32;
         let mask = self.slots.len() - 1;
-        let mut at = self.hasher.hash_one(text) as usize & mask;
+        let mut at = hash as usize & mask;
         loop {
-            match self.slots[at] {
-                FREE => return Err(at),
-                id if self.texts.get(id) == text => return Ok(id),
-                _ => at = (at + 1) & mask,
+            let slot = self.slots[at];
+            if slot.id == FREE {
+                return Err((at, tag));
             }
+            if slot.tag == tag && self.texts.get(slot.id) == text {
+                return Ok(slot.id);
+            }
+            at = (at + 1) & mask;
         }
     }
 

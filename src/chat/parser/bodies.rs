@@ -19,7 +19,11 @@ pub fn json_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
 }
 
 fn json_call(object: &Value) -> Option<Call> {
-    let name = object.get("name")?.as_str()?.to_string();
+    let name = object
+        .get("name")
+        .or_else(|| object.get("tool_name"))?
+        .as_str()?
+        .to_string();
     let arguments = ["arguments", "parameters"]
         .iter()
         .find_map(|key| object.get(*key));
@@ -157,21 +161,88 @@ fn typed(text: &str, types: &[String]) -> Value {
     json.filter(fits).unwrap_or_else(|| text.into())
 }
 
-/// `[f(a="x", b=1), g()]` in Python's notation.
+/// `[f(a="x", b=1), g()]` in Python's notation, or one call a line without brackets.
 pub fn python_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
     let mut reader = Python { rest: body };
     let is_list = reader.take('[');
     let mut calls = Vec::new();
-    loop {
-        if is_list && reader.take(']') {
-            break;
-        }
+    // A list that was cut off counts as far as it goes.
+    while !(reader.rest.trim().is_empty() || (is_list && reader.take(']'))) {
         calls.push(reader.call()?);
-        if !reader.take(',') && !is_list {
-            break;
-        }
+        reader.take(',');
     }
     reader.rest.trim().is_empty().then_some(calls)
+}
+
+/// `call:NAME{KEY:VALUE,...}` with bare keys and texts between `<escape>`.
+pub fn escaped_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
+    let (name, arguments) = body.strip_prefix("call:")?.split_once('{')?;
+    let mut reader = Escaped { rest: arguments };
+    let arguments = reader.members(0)?;
+    reader
+        .rest
+        .trim()
+        .is_empty()
+        .then(|| vec![(name.trim().to_string(), arguments)])
+}
+
+/// Reads FunctionGemma's values.
+struct Escaped<'t> {
+    rest: &'t str,
+}
+
+impl Escaped<'_> {
+    /// Takes text up to one of the marks; the mark stays.
+    fn until(&mut self, marks: &[char]) -> Option<String> {
+        let end = self.rest.find(marks)?;
+        let (taken, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        Some(taken.trim().to_string())
+    }
+
+    fn take(&mut self, mark: &str) -> bool {
+        let found = self.rest.trim_start().strip_prefix(mark);
+        if let Some(rest) = found {
+            self.rest = rest;
+        }
+        found.is_some()
+    }
+
+    /// Members after the opening brace, and the closing one.
+    fn members(&mut self, depth: usize) -> Option<Map<String, Value>> {
+        let mut out = Map::new();
+        while !self.take("}") {
+            let key = self.until(&[':', '}'])?;
+            self.take(":").then_some(())?;
+            out.insert(key, self.value(depth + 1)?);
+            self.take(",");
+        }
+        Some(out)
+    }
+
+    fn value(&mut self, depth: usize) -> Option<Value> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        if self.take("<escape>") {
+            let (text, rest) = self.rest.split_once("<escape>")?;
+            self.rest = rest;
+            return Some(text.into());
+        }
+        if self.take("{") {
+            return self.members(depth).map(Value::Object);
+        }
+        if self.take("[") {
+            let mut items = Vec::new();
+            while !self.take("]") {
+                items.push(self.value(depth + 1)?);
+                self.take(",");
+            }
+            return Some(items.into());
+        }
+        let bare = self.until(&[',', '}', ']'])?;
+        serde_json::from_str(&bare).ok()
+    }
 }
 
 /// Reads Python's literals.

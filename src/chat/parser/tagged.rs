@@ -22,7 +22,7 @@ pub struct Format {
 }
 
 /// The formats, most telling mark first.
-pub const FORMATS: [Format; 6] = [
+pub const FORMATS: [Format; 12] = [
     // Qwen3-Coder, Qwen3.5, Nemotron 3: <function=f><parameter=city>Paris</parameter></function>
     Format {
         mark: "<function=",
@@ -74,6 +74,54 @@ pub const FORMATS: [Format; 6] = [
         close: "<|tool_call_end|>",
         inner: &[],
         read: bodies::python_calls,
+    },
+    // OLMo 3: f(city="Paris"), one a line
+    Format {
+        mark: "<function_calls>",
+        open: "<function_calls>",
+        close: "</function_calls>",
+        inner: &[],
+        read: bodies::python_calls,
+    },
+    // FunctionGemma: call:f{city:<escape>Paris<escape>}
+    Format {
+        mark: "<start_function_call>",
+        open: "<start_function_call>",
+        close: "<end_function_call>",
+        inner: &["<escape>"],
+        read: bodies::escaped_calls,
+    },
+    // Command R7B and A: [{"tool_call_id": "0", "tool_name": "f", "parameters": {}}]
+    Format {
+        mark: "<|START_ACTION|>",
+        open: "<|START_ACTION|>",
+        close: "<|END_ACTION|>",
+        inner: &[],
+        read: bodies::json_calls,
+    },
+    // Phi-4-mini: [{"name": "f", "arguments": {}}]
+    Format {
+        mark: "<|/tool_call|>",
+        open: "<|tool_call|>",
+        close: "<|/tool_call|>",
+        inner: &[],
+        read: bodies::json_calls,
+    },
+    // Granite 3: the same without an end
+    Format {
+        mark: "<|tool_call|>",
+        open: "<|tool_call|>",
+        close: "",
+        inner: &[],
+        read: bodies::json_calls,
+    },
+    // Nemotron Nano 2: [{"name": "f", "arguments": {}}]
+    Format {
+        mark: "<TOOLCALL>",
+        open: "<TOOLCALL>",
+        close: "</TOOLCALL>",
+        inner: &[],
+        read: bodies::json_calls,
     },
 ];
 
@@ -160,10 +208,10 @@ impl TaggedParser {
 
     /// The calls of a body; one that is no call is given back as text, without its tags.
     fn read(&mut self, body: &str, calls: &mut Vec<ToolCall>, content: &mut String) {
-        let Some(found) = (self.format.read)(body.trim(), &self.tools) else {
+        let found = (self.format.read)(body.trim(), &self.tools).unwrap_or_default();
+        if found.is_empty() {
             content.push_str(body);
-            return;
-        };
+        }
         for (name, arguments) in found {
             calls.push(ToolCall {
                 id: String::new(),
@@ -269,6 +317,36 @@ mod tests {
                 "<|tool_call_start|>[f(city=\"Paris\")]<|tool_call_end|>",
                 "",
             ),
+            (
+                "<function_calls>",
+                "<function_calls>f(city=\"Paris\")</function_calls>",
+                "",
+            ),
+            (
+                "<start_function_call>",
+                "<start_function_call>call:f{city:<escape>Paris<escape>}<end_function_call>",
+                "",
+            ),
+            (
+                "<|START_ACTION|>",
+                "<|START_ACTION|>[{\"tool_call_id\": \"0\", \"tool_name\": \"f\", \"parameters\": {\"city\": \"Paris\"}}]<|END_ACTION|>",
+                "",
+            ),
+            (
+                "<|/tool_call|>",
+                "<|tool_call|>[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\"}}]<|/tool_call|>",
+                "",
+            ),
+            (
+                "<|tool_call|>",
+                "<|tool_call|>[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\"}}]",
+                "",
+            ),
+            (
+                "<TOOLCALL>",
+                "<TOOLCALL>[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\"}}]</TOOLCALL>",
+                "",
+            ),
         ];
         for (mark, text, content) in cases {
             assert_eq!(
@@ -293,7 +371,20 @@ mod tests {
             (two.clone(), String::new())
         );
         let python = "<|tool_call_start|>[f(), g(x=[1, {'y': None}])]<|tool_call_end|>";
-        assert_eq!(parsed("<|tool_call_start|>", python), (two, String::new()));
+        assert_eq!(
+            parsed("<|tool_call_start|>", python),
+            (two.clone(), String::new())
+        );
+        let lines = "<function_calls>f()\ng(x=[1, {\"y\": null}])</function_calls>";
+        assert_eq!(
+            parsed("<function_calls>", lines),
+            (two.clone(), String::new())
+        );
+        let escaped = "<start_function_call>call:f{}<end_function_call><start_function_call>call:g{x:[1,{y:null}]}<end_function_call>";
+        assert_eq!(
+            parsed("<start_function_call>", escaped),
+            (two, String::new())
+        );
     }
 
     #[test]
@@ -316,6 +407,59 @@ mod tests {
                 parsed("<tool_call>", text),
                 (json!([]), content.to_string()),
                 "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn any_body_is_a_call_or_text() {
+        let parts = [
+            "f",
+            "(",
+            ")",
+            "[",
+            "]",
+            "{",
+            "}",
+            ":",
+            ",",
+            "=",
+            "\"",
+            "'",
+            "\\",
+            "1",
+            "é",
+            "<escape>",
+            "call:",
+            "[ARGS]",
+            "<arg_key>",
+            "</arg_key>",
+            "<arg_value>",
+            "<function=",
+            ">",
+            "<parameter=",
+            "<｜tool▁sep｜>",
+            "\n",
+        ];
+        // A fixed generator: every run tries the same bodies.
+        let mut state = 11u64;
+        let mut next = |n: usize| {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (state >> 33) as usize % n
+        };
+        for round in 0..6_000 {
+            let format = FORMATS[round % FORMATS.len()];
+            let body = (0..next(10))
+                .map(|_| parts[next(parts.len())])
+                .collect::<String>();
+            let text = format!("{}{body}{}", format.open, format.close);
+            let (calls, content) = parsed(format.mark, &text);
+            let is_call = calls.as_array().is_some_and(|calls| !calls.is_empty());
+            assert!(
+                is_call || content.trim() == body.trim() || body.trim().is_empty(),
+                "{text}: {content}"
             );
         }
     }

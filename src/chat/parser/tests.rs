@@ -183,3 +183,53 @@ fn jinja_templates_choose_tags_and_formats() {
     let opened = answer(&template, "<think>\n", &[], Think::On, "so</think>\n\nyes");
     assert_eq!((&opened.thinking[..], &opened.content[..]), ("so", "yes"));
 }
+
+/// However a text is cut into pieces, the same comes out, and nothing of plain text is lost.
+#[test]
+fn pieces_do_not_change_the_answer() {
+    let source = "{% if tools %}<tool_call></tool_call>{% endif %}<think></think>";
+    let template = Template::parse_jinja(source, "", "").unwrap();
+    let parts = [
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "{\"name\":\"say\",",
+        "\"arguments\":{}}",
+        "<",
+        "<t",
+        "</thi",
+        " ",
+        "\n",
+        "text",
+        "é｜",
+        "{",
+        "}",
+        "\"",
+    ];
+    // A fixed generator: every run tries the same texts.
+    let mut state = 7u64;
+    let mut next = |n: usize| {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (state >> 33) as usize % n
+    };
+    for _ in 0..3_000 {
+        let text = (0..1 + next(9))
+            .map(|_| parts[next(parts.len())])
+            .collect::<String>();
+        let tools = [tool("say")];
+        let cut = answer(&template, "", &tools, Think::On, &text);
+        let mut parser = template.output_parser("", &tools, Some(Think::On));
+        let (mut whole, rest) = (parser.push(&text), parser.finish());
+        whole.thinking += &rest.thinking;
+        whole.content += &rest.content;
+        whole.tool_calls.extend(rest.tool_calls);
+        assert_eq!(cut, whole, "{text:?}");
+        let plain = answer(&template, "", &[], Think::On, &text);
+        if !text.contains("<think>") {
+            assert_eq!(plain.content, text);
+        }
+    }
+}
