@@ -85,8 +85,10 @@ impl Comparison {
         };
         if expected["$array_length"] != items.len() {
             let length = &expected["$array_length"];
-            self.found
-                .push(format!("{at}: {} elements instead of {length}", items.len()));
+            self.found.push(format!(
+                "{at}: {} elements instead of {length}",
+                items.len()
+            ));
             return;
         }
         let part = |name: &str| expected[name].as_array().cloned().unwrap_or_default();

@@ -5,7 +5,6 @@ use super::error::ApiError;
 use super::names::blocking;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::pin::Pin;
