@@ -6,7 +6,7 @@ mod answer;
 mod client;
 mod create;
 mod debug;
-mod device;
+pub mod device;
 mod editor;
 mod format;
 mod list;
