@@ -244,88 +244,76 @@ fn is_steady(cell: &str) -> bool {
     !is_id && !cell.ends_with(" ago") && !cell.ends_with("MB") && !cell.ends_with(" from now")
 }
 
+/// What stays the same of a case's stdout.
+fn steady_stdout(variable: &str, text: &str) -> String {
+    let text = masked(text);
+    if variable.contains("generated text") {
+        let is_answer = !text.trim().is_empty() && text.ends_with("\n\n");
+        return if is_answer {
+            "an answer and two line feeds".into()
+        } else {
+            text
+        };
+    }
+    let is_table = ["MODIFIED", "as list", "ID, SIZE"];
+    if is_table.iter().any(|what| variable.contains(what)) {
+        return format!("{:#?}", cells(&text));
+    }
+    if variable == "version number" {
+        return text.replace(env!("CARGO_PKG_VERSION"), "0.0.0");
+    }
+    // The recording is cut; tensors come in the order of the file, which Ollama rewrites.
+    let metadata = text.split("  Tensors\n").next();
+    metadata.unwrap_or_default().to_owned()
+}
+
+/// What stays the same of a case's stderr.
+fn steady_stderr(name: &str, variable: &str, text: &str) -> String {
+    let text = masked(text);
+    let lines: Vec<&str> = text.lines().collect();
+    if variable.contains("all numbers") {
+        let labels = lines.iter().map(|line| line.split_inclusive(':').next());
+        return format!("{:?}", labels.collect::<Vec<_>>());
+    }
+    if variable.contains("progress lines") {
+        let last = lines.len().saturating_sub(2);
+        return format!("{:?} ... {:?}", lines.first(), &lines[last..]);
+    }
+    if name.starts_with("serve-") {
+        // Log lines may come before the error.
+        return lines.last().copied().unwrap_or_default().to_owned();
+    }
+    text
+}
+
 /// What is wrong with a run, one line each.
 fn faults(case: &Value, expected: &Run, found: &Run) -> Vec<String> {
     let name = case["name"].as_str().unwrap_or_default();
     let variable = case["variable"].as_str().unwrap_or_default();
-    let mut faults = Vec::new();
-    let mut check = |what: &str, expected: String, found: String| {
-        if expected != found {
-            faults.push(format!("{what}: expected {expected:?}, found {found:?}"));
-        }
-    };
-    check(
-        "exit",
-        format!("{:?}", expected.exit),
-        format!("{:?}", found.exit),
-    );
-    let table = |text: &str| format!("{:#?}", cells(text));
-    let labels = |text: &str| {
-        let lines = text.lines().map(|line| line.split_inclusive(':').next());
-        format!("{:?}", lines.collect::<Vec<_>>())
-    };
-    let ends = |text: &str| {
-        let lines: Vec<_> = text.lines().collect();
-        format!(
-            "{:?} ... {:?}",
-            lines.first(),
-            lines.iter().rev().take(2).collect::<Vec<_>>()
-        )
-    };
-    let prose = |text: &str| {
-        format!(
-            "{} text and two line feeds",
-            text.trim().is_empty() || !text.ends_with("\n\n")
-        )
-    };
-    let (out, err) = (
-        (masked(&expected.stdout), masked(&found.stdout)),
-        (masked(&expected.stderr), masked(&found.stderr)),
-    );
-    if variable.contains("generated text") {
-        check("stdout", prose(&out.0), prose(&out.1));
-    } else if variable.contains("MODIFIED")
-        || variable.contains("as list")
-        || variable.contains("ID, SIZE")
-    {
-        check("stdout", table(&out.0), table(&out.1));
-    } else if variable == "version number" {
-        let version = env!("CARGO_PKG_VERSION");
-        check("stdout", out.0.replace("0.0.0", version), out.1);
-    } else if let Some((head, rest)) = out.0.split_once("\n... ") {
-        // The tensors come in the order of the file, which Ollama rewrites.
-        let metadata = |text: &str| {
-            text.split("  Tensors\n")
-                .next()
-                .unwrap_or_default()
-                .to_owned()
-        };
-        check("stdout", metadata(head), metadata(&out.1));
-        let n_more: usize = rest
-            .split(' ')
-            .next()
-            .and_then(|n| n.parse().ok())
-            .expect("a number");
-        let n_lines = head.lines().count() + n_more;
-        check(
-            "lines",
-            n_lines.to_string(),
-            out.1.lines().count().to_string(),
-        );
-    } else {
-        check("stdout", out.0, out.1);
-    }
-    if variable.contains("all numbers") {
-        check("stderr", labels(&err.0), labels(&err.1));
-    } else if variable.contains("progress lines") {
-        check("stderr", ends(&err.0), ends(&err.1));
-    } else if name.starts_with("serve-") {
-        let last = err.1.lines().last().unwrap_or_default();
-        check("stderr", err.0.trim_end().to_owned(), last.to_owned());
-    } else {
-        check("stderr", err.0, err.1);
-    }
+    let stdout = |run: &Run| steady_stdout(variable, &run.stdout);
+    let stderr = |run: &Run| steady_stderr(name, variable, &run.stderr);
+    let exit = |run: &Run| format!("{:?}", run.exit);
+    let pairs = [
+        ("exit", exit(expected), exit(found)),
+        ("stdout", stdout(expected), stdout(found)),
+        ("stderr", stderr(expected), stderr(found)),
+    ];
+    let different = pairs
+        .into_iter()
+        .filter(|(_, expected, found)| expected != found);
+    let mut faults: Vec<String> = different
+        .map(|(what, expected, found)| format!("{what}: expected {expected:?}, found {found:?}"))
+        .collect();
+    faults.extend(missing_lines(&expected.stdout, &found.stdout));
     faults
+}
+
+/// A recording that was cut says how many lines are left out.
+fn missing_lines(expected: &str, found: &str) -> Option<String> {
+    let (head, rest) = expected.split_once("\n... ")?;
+    let more: usize = rest.strip_suffix(" more lines")?.parse().ok()?;
+    let (expected, found) = (head.lines().count() + more, found.lines().count());
+    (expected != found).then(|| format!("lines: expected {expected}, found {found}"))
 }
 
 /// Help is compared by its facts: usage, commands, flags, variables.

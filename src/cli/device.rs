@@ -43,14 +43,18 @@ fn open_for(name: Option<&str>, threads: Option<usize>) -> Result<Box<dyn Backen
             tracing::info!(device = gpu.device().name, "model runs on the GPU");
             Ok(Box::new(gpu))
         }
-        Err(error) if choice == DeviceChoice::Automatic => {
-            tracing::info!("{error}; model runs on the CPU");
+        Err(BackendError::NoDevice { wanted, available }) => {
+            if choice != DeviceChoice::Automatic {
+                let available = format!("{CPU}; {available}");
+                return Err(BackendError::NoDevice { wanted, available });
+            }
+            tracing::info!("no GPU found (other devices: {available}); model runs on the CPU");
             Ok(cpu(threads))
         }
-        Err(BackendError::NoDevice { wanted, available }) => Err(BackendError::NoDevice {
-            wanted,
-            available: format!("{CPU}; {available}"),
-        }),
+        Err(error) if choice == DeviceChoice::Automatic => {
+            tracing::warn!("{error}; model runs on the CPU");
+            Ok(cpu(threads))
+        }
         Err(error) => Err(error),
     }
 }
