@@ -76,7 +76,7 @@ fn main(
         first_visible[index] = window_start(position);
         end_visible[index] = position + 1u;
     }
-    attend(index, batch_sequence(row), kv_head, begin, min(begin + tokens, position + 1u));
+    attend(index, batch_table(row), kv_head, begin, min(begin + tokens, position + 1u));
     if (splits_of_row == 1u) {
         store(index, row, first_head);
     } else {

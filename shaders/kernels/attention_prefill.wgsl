@@ -34,7 +34,7 @@ fn main(
     }
     let begin = first_tile(batch_position(tile.x));
     let end = batch_position(tile.x + n - 1u) + 1u;
-    attend(index, batch_sequence(tile.x), head / GROUP_HEADS, begin, end);
+    attend(index, batch_table(tile.x), head / GROUP_HEADS, begin, end);
     let column = index % HEAD_QUADS;
     let slice = index / HEAD_QUADS;
     for (var k = 0u; k < SLICE_ROWS; k++) {

@@ -29,7 +29,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         first = i;
         second = i + HALF;
     }
-    let angle = batch[10u + TABLE] + 2u * (token_of(row) * HALF + i);
+    let angle = batch[9u + TABLE] + 2u * (token_of(row) * HALF + i);
     let cosine = bitcast<f32>(batch[angle]);
     let sine = bitcast<f32>(batch[angle + 1u]);
     let a = x[x_at + first];

@@ -25,7 +25,7 @@ fn main(
             ids[i] = lists[at + 1u];
         }
     }
-    sort_candidates(index);
+    sort_candidates(index, CANDIDATES);
     for (var i = index; i < K; i += WG) {
         let at = 2u * ((row * N_OUT + group.x) * K + i);
         out[at] = bitcast<u32>(logits[i]);

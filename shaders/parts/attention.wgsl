@@ -27,13 +27,13 @@ var<workgroup> factors: array<f32, Q_ROWS>;
 // Weighted values of queries slice, slice + SLICES, ... at the invocation's four columns.
 var<private> weighted: array<vec4<f32>, SLICE_ROWS>;
 
-fn score_tile(index: u32, sequence: u32, kv_head: u32, tile: u32, end: u32) {
+fn score_tile(index: u32, table: u32, kv_head: u32, tile: u32, end: u32) {
     for (var i = index; i < TILE * (Q_ROWS / SCORE_ROWS); i += WG) {
         let token = tile + i % TILE;
         let first = i / TILE * SCORE_ROWS;
         var score: array<f32, SCORE_ROWS>;
         if (token < end) {
-            let slot = page_slot(sequence, token / PAGE) + token % PAGE;
+            let slot = page_slot(table, token / PAGE) + token % PAGE;
             let key = (slot * KV_DIM + kv_head * HEAD_DIM) / 4u;
             for (var d = 0u; d < HEAD_QUADS; d++) {
                 let k = cached_values(keys[key + d]);
@@ -95,7 +95,7 @@ fn reduce_tile(index: u32) {
     }
 }
 
-fn weigh_tile(index: u32, sequence: u32, kv_head: u32, tile: u32, end: u32) {
+fn weigh_tile(index: u32, table: u32, kv_head: u32, tile: u32, end: u32) {
     let column = index % HEAD_QUADS;
     let slice = index / HEAD_QUADS;
     if (slice >= SLICES) {
@@ -106,7 +106,7 @@ fn weigh_tile(index: u32, sequence: u32, kv_head: u32, tile: u32, end: u32) {
     }
     let tile_end = min(tile + TILE, end);
     for (var page = tile; page < tile_end; page += PAGE) {
-        let slot = page_slot(sequence, page / PAGE);
+        let slot = page_slot(table, page / PAGE);
         let n = min(PAGE, tile_end - page);
         for (var i = 0u; i < n; i++) {
             let value = ((slot + i) * KV_DIM + kv_head * HEAD_DIM) / 4u + column;
@@ -122,17 +122,17 @@ fn weigh_tile(index: u32, sequence: u32, kv_head: u32, tile: u32, end: u32) {
 // Attends to tokens begin..end, `begin` being a multiple of TILE. The kernel has filled `queries`
 // (scaled), `first_visible` and `end_visible`; afterwards `weighted`, `maxima` and `sums` hold the
 // unnormalised result.
-fn attend(index: u32, sequence: u32, kv_head: u32, begin: u32, end: u32) {
+fn attend(index: u32, table: u32, kv_head: u32, begin: u32, end: u32) {
     if (index < Q_ROWS) {
         maxima[index] = MASKED;
         sums[index] = 0.0;
     }
     workgroupBarrier();
     for (var tile = begin; tile < end; tile += TILE) {
-        score_tile(index, sequence, kv_head, tile, end);
+        score_tile(index, table, kv_head, tile, end);
         workgroupBarrier();
         reduce_tile(index);
-        weigh_tile(index, sequence, kv_head, tile, end);
+        weigh_tile(index, table, kv_head, tile, end);
         workgroupBarrier();
     }
 }

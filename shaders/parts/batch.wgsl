@@ -18,7 +18,8 @@ fn batch_slot(row: u32) -> u32 {
     return batch[batch[5] + row];
 }
 
-fn batch_sequence(row: u32) -> u32 {
+// Where the page table of the row's sequence begins.
+fn batch_table(row: u32) -> u32 {
     return batch[batch[6] + row];
 }
 
@@ -28,7 +29,7 @@ fn batch_output(row: u32) -> u32 {
 
 // First row and number of rows of a tile of queries of one sequence.
 fn batch_tile(tile: u32) -> vec2<u32> {
-    let at = batch[9] + 2u * tile;
+    let at = batch[8] + 2u * tile;
     return vec2<u32>(batch[at], batch[at + 1u]);
 }
 

@@ -1,7 +1,6 @@
 // Where a sequence keeps its tokens. Needs: PAGE, parts/batch.
 
-// Slot of the first token of page `page` of a sequence.
-fn page_slot(sequence: u32, page: u32) -> u32 {
-    let table = batch[batch[8] + sequence];
+// Slot of the first token of page `page` of the sequence with this table.
+fn page_slot(table: u32, page: u32) -> u32 {
     return batch[table + page] * PAGE;
 }

@@ -5,7 +5,7 @@ use crate::backend::{Batch, BatchShape, PAGE_TOKENS, Phase, Plan, Rows};
 /// Words of counts and offsets before the columns.
 const HEADER_WORDS: usize = 16;
 /// Header word with the offset of the first rope table.
-const ROPE_WORD: usize = 10;
+const ROPE_WORD: usize = 9;
 /// Rope tables that the header has room for.
 pub(super) const MAX_ROPE_TABLES: usize = HEADER_WORDS - ROPE_WORD;
 
@@ -50,7 +50,8 @@ fn n_splits(position: u32, window: usize) -> usize {
     n.div_ceil(needed.max(SPLIT_TOKENS))
 }
 
-/// Bytes that a batch of this shape takes at most, with `n_pages` pages in the pool.
+/// Bytes that a batch of this shape takes at most, with `n_pages` pages in the pool, none without a
+/// cache.
 pub(super) fn max_bytes(plan: &Plan, n_pages: usize) -> u64 {
     let BatchShape {
         n_tokens,
@@ -62,22 +63,30 @@ pub(super) fn max_bytes(plan: &Plan, n_pages: usize) -> u64 {
     4 * (HEADER_WORDS + n_tokens * per_token + n_outputs) as u64
 }
 
-/// Writes the words of a batch to `words`, queries in tiles of `tile_rows`.
-pub(super) fn write(plan: &Plan, batch: &Batch, tile_rows: usize, words: &mut Vec<u32>) -> Counts {
+/// Writes the words of a batch to `words`, queries in tiles of `tile_rows`, with page tables where
+/// there is a cache.
+pub(super) fn write(
+    plan: &Plan,
+    batch: &Batch,
+    tile_rows: usize,
+    paged: bool,
+    words: &mut Vec<u32>,
+) -> Counts {
     words.clear();
     words.resize(HEADER_WORDS, 0);
     let columns = [
         (3, &batch.tokens),
         (4, &batch.positions),
         (5, &batch.slots),
-        (6, &batch.sequences),
         (7, &batch.outputs),
     ];
     for (header, column) in columns {
         words[header] = words.len() as u32;
         words.extend_from_slice(column);
     }
-    write_tables(batch, words);
+    if paged {
+        write_tables(batch, words);
+    }
     let n_tiles = match plan.shape.phase {
         Phase::Prefill => write_tiles(batch, tile_rows, words),
         Phase::Decode => 0,
@@ -97,32 +106,37 @@ pub(super) fn write(plan: &Plan, batch: &Batch, tile_rows: usize, words: &mut Ve
     }
 }
 
-/// Per sequence that has a row the offset of its table; then the tables, as far as they are read.
+/// Per row the offset of its sequence's page table; then the tables, as far as they are read.
 fn write_tables(batch: &Batch, words: &mut Vec<u32>) {
-    let n_sequences = batch.sequences.iter().max().map_or(0, |&s| s as usize + 1);
-    let mut pages = vec![0; n_sequences];
-    for (&sequence, &position) in batch.sequences.iter().zip(&batch.positions) {
-        let n = position as usize / PAGE_TOKENS + 1;
-        pages[sequence as usize] = n.max(pages[sequence as usize]);
-    }
     let at = words.len();
-    words[8] = at as u32;
-    words.resize(at + n_sequences, 0);
-    for (sequence, &n) in pages.iter().enumerate() {
-        words[at + sequence] = words.len() as u32;
-        words.extend_from_slice(&batch.tables[sequence][..n]);
+    words[6] = at as u32;
+    words.resize(at + batch.n_tokens(), 0);
+    let mut first = 0;
+    while first < batch.n_tokens() {
+        let n = run_length(batch, first);
+        let last = batch.positions[first..first + n].iter().max();
+        let n_pages = last.map_or(0, |&p| p as usize / PAGE_TOKENS + 1);
+        let table = words.len() as u32;
+        words[at + first..at + first + n].fill(table);
+        let pages = &batch.tables[batch.sequences[first] as usize];
+        words.extend_from_slice(&pages[..n_pages]);
+        first += n;
     }
+}
+
+/// Rows from `first` on that belong to the same sequence.
+fn run_length(batch: &Batch, first: usize) -> usize {
+    let rest = batch.sequences[first..].iter();
+    rest.take_while(|&&s| s == batch.sequences[first]).count()
 }
 
 /// First row and length of runs of at most `tile_rows` rows of one sequence.
 fn write_tiles(batch: &Batch, tile_rows: usize, words: &mut Vec<u32>) -> usize {
-    words[9] = words.len() as u32;
+    words[8] = words.len() as u32;
     let mut n_tiles = 0;
     let mut first = 0;
     while first < batch.n_tokens() {
-        let rest = batch.sequences[first..].iter();
-        let same = rest.take_while(|&&s| s == batch.sequences[first]);
-        let n = same.take(tile_rows).count();
+        let n = run_length(batch, first).min(tile_rows);
         words.extend([first as u32, n as u32]);
         first += n;
         n_tiles += 1;
@@ -168,12 +182,13 @@ mod tests {
             outputs: vec![5],
         };
         let mut words = Vec::new();
-        let counts = write(&plan(Phase::Prefill), &batch, 2, &mut words);
+        let counts = write(&plan(Phase::Prefill), &batch, 2, true, &mut words);
         assert_eq!((counts.n_tiles, counts.n_outputs), (4, 1));
-        let tiles = &words[words[9] as usize..][..8];
+        let tiles = &words[words[8] as usize..][..8];
         assert_eq!(tiles, [0, 2, 2, 1, 3, 2, 5, 1]);
-        let second_table = words[words[8] as usize + 1] as usize;
-        assert_eq!(words[second_table], 1);
+        let tables = &words[words[6] as usize..][..6];
+        assert_eq!(words[tables[2] as usize], 0);
+        assert_eq!(words[tables[3] as usize], 1);
         assert!(4 * words.len() as u64 <= max_bytes(&plan(Phase::Prefill), 2));
     }
 

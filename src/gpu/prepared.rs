@@ -10,6 +10,9 @@ use crate::backend::{BackendError, Batch, BufferId, Candidates, Op, PAGE_TOKENS,
 /// Rows along an axis of a grid, at most.
 const MAX_ROWS: usize = 65535;
 
+/// The id of an empty place in a list of candidates, as in `shaders/parts/candidates.wgsl`.
+const NO_ID: u32 = u32::MAX;
+
 /// A plan with everything that a step needs.
 pub(super) struct Prepared {
     plan: Plan,
@@ -54,7 +57,7 @@ impl Prepared {
         })
         .map_err(invalid)?;
         let device = &backend.device;
-        let n_pages = backend.cache.as_ref().map_or(1, |c| c.spec.n_pages);
+        let n_pages = backend.cache.as_ref().map_or(0, |c| c.spec.n_pages);
         let memory = Memory {
             storages: device.all(
                 "a plan's buffers",
@@ -90,7 +93,13 @@ impl Prepared {
         n_slots: usize,
     ) -> Result<Vec<Candidates>, BackendError> {
         self.check(batch, n_slots)?;
-        let counts = batch::write(&self.plan, batch, self.tile_rows, &mut self.words);
+        let counts = batch::write(
+            &self.plan,
+            batch,
+            self.tile_rows,
+            n_slots > 0,
+            &mut self.words,
+        );
         let words = bytemuck::cast_slice(&self.words);
         device.queue.write_buffer(&self.batch, 0, words);
         let mut encoder = device
@@ -147,7 +156,7 @@ impl Prepared {
         });
         for launch in &self.launches {
             let [x, y, z] = launch.grid.map(|extent| extent.of(counts));
-            if x * y * z > 0 {
+            if x > 0 && y > 0 && z > 0 {
                 pass.set_pipeline(&launch.pipeline);
                 pass.set_bind_group(0, &launch.group, &[]);
                 pass.dispatch_workgroups(x, y, z);
@@ -324,12 +333,26 @@ fn candidates(list: &[u32], sums: &[u32]) -> Candidates {
     let sum: f64 = parts
         .map(|part| float(&part[1]) * (float(&part[0]) - largest).exp())
         .sum();
+    // Logits that are not numbers take no place, and leave some at the end empty.
+    let filled = || list.chunks_exact(2).take_while(|pair| pair[1] != NO_ID);
     Candidates {
-        ids: list.chunks_exact(2).map(|pair| pair[1]).collect(),
-        logits: list
-            .chunks_exact(2)
-            .map(|pair| f32::from_bits(pair[0]))
-            .collect(),
+        ids: filled().map(|pair| pair[1]).collect(),
+        logits: filled().map(|pair| f32::from_bits(pair[0])).collect(),
         log_sum_exp: (largest + sum.ln()) as f32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_places_are_no_candidates() {
+        let one = 1f32.to_bits();
+        let list = [one, 7, one, NO_ID];
+        let sums = [one, one, 0, 0];
+        let found = candidates(&list, &sums);
+        assert_eq!((found.ids, found.logits), (vec![7], vec![1.0]));
+        assert_eq!(found.log_sum_exp, 1.0);
     }
 }

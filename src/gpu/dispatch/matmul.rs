@@ -33,12 +33,11 @@ struct VecShape {
 impl VecShape {
     fn new(tuning: Tuning, rows: usize, spans: usize, n: usize) -> VecShape {
         if tuning.software {
-            // One subgroup a workgroup: barriers are dear and threads are not. Loads are dear too,
-            // so every vector of x serves several weight rows.
-            let workgroup = tuning.subgroups.map_or(8, |(smallest, _)| smallest);
+            // Barriers and loads are dear on a CPU: every lane has rows of its own, and a vector of
+            // x serves several of them.
             return VecShape {
-                workgroup,
-                lanes: workgroup,
+                workgroup: 8,
+                lanes: 1,
                 rows_per_lane: 4,
             };
         }
@@ -52,6 +51,35 @@ impl VecShape {
             workgroup: 64,
             lanes: lanes(spans),
             rows_per_lane: reuse.min(16 / n),
+        }
+    }
+}
+
+/// How `matmul_tile` shares out a product. The order of a sum is the same for every shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct TileShape {
+    workgroup: usize,
+    tile_rows: usize,
+    block: usize,
+    block_columns: usize,
+}
+
+impl TileShape {
+    fn new(tuning: Tuning, n: usize) -> TileShape {
+        if tuning.software {
+            // Large blocks of few invocations: reads of workgroup memory cost more than products.
+            return TileShape {
+                workgroup: 16,
+                tile_rows: 32,
+                block: 8,
+                block_columns: 8,
+            };
+        }
+        TileShape {
+            workgroup: 128,
+            tile_rows: 64,
+            block: 4,
+            block_columns: if n <= 16 { 2 } else { 4 },
         }
     }
 }
@@ -102,9 +130,12 @@ impl Dispatch<'_> {
     }
 
     fn matmul_tile(&self, operands: &Operands, weight: &WeightShape, shard: usize) -> Launch {
-        let (tile_rows, block) = (64, 4);
-        let block_columns = if self.plan.shape.n_tokens <= 16 { 2 } else { 4 };
-        let workgroup = 128;
+        let TileShape {
+            workgroup,
+            tile_rows,
+            block,
+            block_columns,
+        } = TileShape::new(self.tuning, self.plan.shape.n_tokens);
         let tile_columns = workgroup / (tile_rows / block) * block_columns;
         let shader = Shader::new("kernels/matmul_tile")
             .number("WG", workgroup)

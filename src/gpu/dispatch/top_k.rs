@@ -1,13 +1,17 @@
 //! The best candidates of a row: slices are sorted, then their lists are joined until one is left.
 
 use super::{Dispatch, Program};
-use crate::backend::{Rows, View};
+use crate::backend::{MAX_CANDIDATES, Rows, View};
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
 use crate::gpu::shader::Shader;
 
-/// Candidates that a workgroup sorts: 8 KiB of ids and logits.
+/// Logits that one workgroup looks through.
+const SLICE: usize = 4096;
+/// Groups of a slice whose maxima bound the best candidates from below: as many as the largest k,
+/// and again so that few logits pass.
+const GROUPS: usize = 2 * MAX_CANDIDATES;
+/// Candidates that a workgroup can sort: 8 KiB of ids and logits.
 const CANDIDATES: usize = 1024;
-const SORT_WORKGROUP: usize = 256;
 
 /// Where a plan's candidates lie after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,18 +35,21 @@ impl Dispatch<'_> {
         let rows = self.rows(input.buffer);
         let n_rows = self.plan.shape.n_rows(rows);
         let k = k.min(input.cols).max(1);
-        let slices = input.cols.div_ceil(CANDIDATES);
+        let slices = input.cols.div_ceil(SLICE);
+        let workgroup = self.sort_workgroup();
         let sums = program.scratch(8 * n_rows * slices);
         let mut lists = program.scratch(8 * n_rows * slices * k);
         let shader = self
             .view(Shader::new("kernels/top_k"), "X", input)
             .number("CANDIDATES", CANDIDATES)
+            .number("SLICE", SLICE)
+            .number("GROUPS", GROUPS)
             .number("K", k)
             .number("COLS", input.cols)
             .number("SLICES", slices)
             .parts(&["parts/candidates"]);
         program.launches.push(Launch {
-            shader: self.rows_word(self.reduce(shader, SORT_WORKGROUP), rows),
+            shader: self.rows_word(self.reduce(shader, workgroup), rows),
             bindings: vec![
                 reads(self.slot(input.buffer)),
                 reads(Slot::Batch),
@@ -57,7 +64,7 @@ impl Dispatch<'_> {
             let joined = n_lists.div_ceil(fan);
             let to = program.scratch(8 * n_rows * joined * k);
             let shader = Shader::new("kernels/top_k_merge")
-                .number("WG", SORT_WORKGROUP)
+                .number("WG", workgroup)
                 .number("CANDIDATES", CANDIDATES)
                 .number("K", k)
                 .number("FAN", fan)
@@ -83,6 +90,15 @@ impl Dispatch<'_> {
             sums,
         });
         Ok(())
+    }
+
+    /// Every step of a sort ends in a barrier, which on a CPU costs as much as a workgroup has
+    /// subgroups.
+    fn sort_workgroup(&self) -> usize {
+        match self.tuning.software {
+            true => 16,
+            false => 256,
+        }
     }
 }
 
