@@ -133,11 +133,18 @@ fn routes(app: Arc<App>) -> impl Filter<Extract = (Response,), Error = Infallibl
     let query = warp::query::raw()
         .map(Some)
         .or_else(|_| async { Ok::<_, Infallible>((None,)) });
-    let request = warp::method()
+    // Without a path, as in CONNECT, warp's path filter would panic.
+    let with_path = warp::method().and_then(|method: Method| async move {
+        if method == Method::CONNECT {
+            return Err(warp::reject::reject());
+        }
+        Ok(method)
+    });
+    let request = with_path
         .and(warp::path::full())
         .and(query)
-        .and(warp::header::headers_cloned());
-    let request = request.and(warp::body::stream());
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream());
     let answered = request.then(
         move |method: Method, path: FullPath, query: Option<String>, headers: HeaderMap, body| {
             let app = Arc::clone(&app);
@@ -151,8 +158,13 @@ fn routes(app: Arc<App>) -> impl Filter<Extract = (Response,), Error = Infallibl
         },
     );
     answered
-        .recover(|_| async { Ok::<_, Infallible>(stream::panicked().into_response()) })
+        .recover(|_| async { Ok::<_, Infallible>(no_path()) })
         .unify()
+}
+
+/// The answer to a request that names no path.
+fn no_path() -> Response {
+    ApiError::bad_request("the request names no path").into_response()
 }
 
 /// Redirects first, then access, then the handler or the refusal.

@@ -141,6 +141,13 @@ async fn routing_and_access() {
 }
 
 #[tokio::test]
+async fn requests_without_a_path_are_refused() {
+    let api = Api::new();
+    let reply = api.ask("CONNECT", "example.com:80", "").await;
+    assert_eq!(reply.status().as_u16(), 400);
+}
+
+#[tokio::test]
 async fn model_names_are_refused_in_each_endpoints_words() {
     let api = Api::new();
     let bad = "a//b:c:d";
