@@ -28,6 +28,13 @@ pub struct Case {
     record: Value,
 }
 
+/// The endpoint of a later version that a request asks for.
+fn later_endpoint(request: &Value) -> Option<&'static str> {
+    let path = request["path"].as_str().unwrap_or_default();
+    let is_asked = |later: &&&str| path == **later || path.starts_with(&format!("{later}/"));
+    LATER.iter().find(is_asked).copied()
+}
+
 /// All cases in their recorded order.
 pub fn read() -> Vec<Case> {
     let text = std::fs::read_to_string(golden("transcripts.jsonl"))
@@ -61,19 +68,16 @@ impl Case {
 
     /// Does the environment ask for this case?
     pub fn is_wanted(&self) -> bool {
-        std::env::var("REPLAY").is_ok_and(|part| !self.name.contains(&part)) == false
+        std::env::var("REPLAY").map_or(true, |part| self.name.contains(&part))
     }
 
     /// Why the case cannot be replayed, if so.
     pub fn left_out(&self) -> Option<String> {
-        let path = self.request["path"].as_str().unwrap_or_default();
         if self.record["manual"] == true {
             return Some("needs a second client at the same time".into());
         }
-        let later = LATER
-            .iter()
-            .find(|later| path == **later || path.starts_with(&format!("{later}/")));
-        later.map(|endpoint| format!("endpoint of a later version: {endpoint}"))
+        let endpoint = later_endpoint(&self.request)?;
+        Some(format!("endpoint of a later version: {endpoint}"))
     }
 
     /// Prepares, asks, compares; the differences found.
@@ -90,6 +94,10 @@ impl Case {
     }
 
     async fn prepare(&self, server: &Server, step: &Value) -> Result<(), String> {
+        // What this version cannot load needs no unloading either.
+        if later_endpoint(step).is_some() {
+            return Ok(());
+        }
         // The recording waited a second for unloading, which is done in the background.
         if step.get("wait_s").is_some() {
             return server.wait_for_unloading(&self.setup).await;

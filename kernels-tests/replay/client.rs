@@ -135,7 +135,9 @@ impl Answer {
                     Ok(value) => response.insert("body".into(), value),
                     Err(_) => response.insert("body".into(), json!(text)),
                 };
-                response.insert("trailing_newline".into(), json!(text.ends_with('\n')));
+                if expected.get("trailing_newline").is_some() {
+                    response.insert("trailing_newline".into(), json!(text.ends_with('\n')));
+                }
             }
         }
         Value::Object(response)

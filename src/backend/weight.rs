@@ -55,7 +55,7 @@ impl WeightSpec {
                 return Err(format!("tensor {name} cannot be joined to {}", names[0]));
             }
             parts.push(Part {
-                rows: (tensor.n_elements() / cols as u64) as usize,
+                rows: (tensor.n_elements() / cols.max(1) as u64) as usize,
                 tensor: tensor.clone(),
             });
         }

@@ -282,3 +282,71 @@ impl<T: DeserializeOwned> Lines<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Progress, VersionReply};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A client of a server that answers one request with these bytes.
+    async fn answering(answer: &'static str) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            stream.read(&mut request).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        Client::new(&base).unwrap()
+    }
+
+    #[tokio::test]
+    async fn refusals_have_the_servers_text() {
+        let answer =
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 29\r\n\r\n{\"error\":\"model 'x' is gone\"}";
+        let client = answering(answer).await;
+        let error = client.get::<VersionReply>("/").await.unwrap_err();
+        assert_eq!(error.to_string(), "model 'x' is gone");
+        let client = answering(answer).await;
+        let error = client.stream::<Progress>("/", &()).await.err().unwrap();
+        assert!(error.is_not_found());
+        assert_eq!(error.to_string(), "404 Not Found: model 'x' is gone");
+    }
+
+    #[tokio::test]
+    async fn streams_end_with_their_error() {
+        let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"status\":\"a\"}\n\n{\"status\":\"b\"}\n{\"error\":\"no room\"}";
+        let client = answering(answer).await;
+        let mut lines = client.stream::<Progress>("/", &()).await.unwrap();
+        for status in ["a", "b"] {
+            assert_eq!(lines.next().await.unwrap().unwrap().status, status);
+        }
+        assert_eq!(lines.next().await.unwrap_err().to_string(), "no room");
+        assert!(lines.next().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn other_servers_are_told_apart() {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>";
+        let client = answering(answer).await;
+        let error = client.get::<VersionReply>("/").await.unwrap_err();
+        assert!(matches!(error, Error::NotOurs { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn no_server_names_address_and_remedy() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let error = Client::new(&base).unwrap().check().await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains(&base) && text.contains("ollama-wgpu serve"),
+            "{text}"
+        );
+        assert!(Client::new("https://example.com").is_err());
+    }
+}

@@ -88,11 +88,11 @@ enum Command {
     /// Unload a model
     #[command(override_usage = "ollama-wgpu stop MODEL [flags]", after_help = HOST_HELP)]
     Stop(Names),
-    /// List the models of the store
-    #[command(visible_alias = "ls", override_usage = "ollama-wgpu list [PREFIX] [flags]", after_help = HOST_HELP)]
+    /// List the models of the store, or those whose name begins with an argument
+    #[command(visible_alias = "ls", override_usage = "ollama-wgpu list [flags]", after_help = HOST_HELP)]
     List(Names),
-    /// List the models in memory
-    #[command(override_usage = "ollama-wgpu ps [PREFIX] [flags]", after_help = HOST_HELP)]
+    /// List the models in memory, or those whose name begins with an argument
+    #[command(override_usage = "ollama-wgpu ps [flags]", after_help = HOST_HELP)]
     Ps(Names),
     /// Copy a model
     #[command(override_usage = "ollama-wgpu cp SOURCE DESTINATION [flags]", after_help = HOST_HELP)]

@@ -158,7 +158,22 @@ fn array(items: &[Value]) -> String {
 fn scalar(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Number(number) if number.as_i64().is_none() && number.as_u64().is_none() => {
+            number.as_f64().map_or_else(|| number.to_string(), float)
+        }
         other => other.to_string(),
+    }
+}
+
+/// The shortest text that reads back; very small numbers with an exponent of two digits, as Go writes them.
+fn float(number: f64) -> String {
+    if number == 0.0 || number.abs() >= 1e-4 {
+        return number.to_string();
+    }
+    let text = format!("{number:e}");
+    match text.split_once("e-") {
+        Some((mantissa, exponent)) => format!("{mantissa}e-{exponent:0>2}"),
+        None => text,
     }
 }
 
@@ -230,6 +245,21 @@ mod tests {
             assert!(text.contains(line), "{line:?} not in\n{text}");
         }
         assert!(!text.contains("merges"));
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        for (number, text) in [
+            ("9.99e-06", "9.99e-06"),
+            ("0.00001", "1e-05"),
+            ("100000.0", "100000"),
+            ("0.25", "0.25"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("0.0", "0"),
+        ] {
+            let value: Value = serde_json::from_str(number).unwrap();
+            assert_eq!(scalar(&value), text);
+        }
     }
 
     #[test]

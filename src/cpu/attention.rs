@@ -263,20 +263,21 @@ fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
     scores: &mut [Lanes],
 ) {
     let head_dim = tile.op.head_dim;
-    let x: [&[f32]; Q] = std::array::from_fn(|i| {
+    let mut x = [&[] as &[f32]; Q];
+    for i in 0..Q {
         let query = &tile.queries[q + i];
-        &tile.op.q.row(query.row)[query.head * head_dim..][..head_dim]
-    });
-    let keys: [&[[E; PAGE_TOKENS]]; P] = std::array::from_fn(|p| {
+        x[i] = &tile.op.q.row(query.row)[query.head * head_dim..][..head_dim];
+    }
+    let mut keys = [&[] as &[[E; PAGE_TOKENS]]; P];
+    for p in 0..P {
         let page = tile.table[first_page + page + p];
-        let keys = tile.pages.keys(page, tile.kv_column);
-        &keys.as_chunks().0[..head_dim]
-    });
+        keys[p] = &tile.pages.keys(page, tile.kv_column).as_chunks().0[..head_dim];
+    }
     let mut sums = [[[isa.splat(0.0); PAGE_VECTORS]; P]; Q];
     for d in 0..head_dim {
         for p in 0..P {
             let k = keys[p][d].as_chunks::<LANES>().0;
-            let k: [I::F; PAGE_VECTORS] = std::array::from_fn(|v| E::load(isa, &k[v]));
+            let k = [E::load(isa, &k[0]), E::load(isa, &k[1])];
             for i in 0..Q {
                 let x = isa.splat(x[i][d]);
                 for v in 0..PAGE_VECTORS {
@@ -439,12 +440,14 @@ impl<E: Element> Values<'_, E> {
     ) {
         let (tile, width) = (self.tile, acc.len() / Q);
         let base = self.first_page * PAGE_TOKENS;
-        let weights: [&[f32]; Q] = std::array::from_fn(|i| {
-            self.weights[(q + i) * self.stride..][..self.stride].as_flattened()
-        });
-        let mut sums: [[I::F; D]; Q] = std::array::from_fn(|i| {
-            std::array::from_fn(|d| isa.load(&acc[i * width + column + d]))
-        });
+        let mut weights = [&[] as &[f32]; Q];
+        let mut sums = [[isa.splat(0.0); D]; Q];
+        for i in 0..Q {
+            weights[i] = self.weights[(q + i) * self.stride..][..self.stride].as_flattened();
+            for d in 0..D {
+                sums[i][d] = isa.load(&acc[i * width + column + d]);
+            }
+        }
         let mut position = positions.start;
         while position < positions.end {
             let page_end = (position / PAGE_TOKENS + 1) * PAGE_TOKENS;
@@ -453,11 +456,14 @@ impl<E: Element> Values<'_, E> {
             for p in position..page_end.min(positions.end) {
                 let values = &values[p % PAGE_TOKENS * tile.pages.kv_dim..];
                 let values = &values.as_chunks::<LANES>().0[..D];
-                let values: [I::F; D] = std::array::from_fn(|d| E::load(isa, &values[d]));
+                let mut row = [isa.splat(0.0); D];
+                for d in 0..D {
+                    row[d] = E::load(isa, &values[d]);
+                }
                 for i in 0..Q {
                     let weight = isa.splat(weights[i][p - base]);
                     for d in 0..D {
-                        sums[i][d] = isa.fma(values[d], weight, sums[i][d]);
+                        sums[i][d] = isa.fma(row[d], weight, sums[i][d]);
                     }
                 }
             }

@@ -186,7 +186,10 @@ fn dot_rows<I: Isa, F: Format>(isa: I, rows: [&[u8]; ROWS], x: &[Lanes]) -> [f32
     let n_blocks = rows[0].len() / F::BYTES;
     let (blocks, rest) = x.split_at(n_blocks * 2 * F::SPANS);
     for (b, x) in blocks.chunks_exact(2 * F::SPANS).enumerate() {
-        let blocks = rows.map(|row| &row[b * F::BYTES..][..F::BYTES]);
+        let mut blocks = rows;
+        for block in &mut blocks {
+            *block = &block[b * F::BYTES..][..F::BYTES];
+        }
         dot_block::<I, F>(isa, blocks, x, &mut acc);
     }
     if !rest.is_empty() {
@@ -204,7 +207,10 @@ fn dot_block<I: Isa, F: Format>(
     x: &[Lanes],
     acc: &mut [I::F; ROWS],
 ) {
-    let heads = blocks.map(|block| F::head(isa, block));
+    let mut heads = [F::head(isa, blocks[0]); ROWS];
+    for r in 1..ROWS {
+        heads[r] = F::head(isa, blocks[r]);
+    }
     for (j, x) in x.as_chunks::<2>().0.iter().enumerate() {
         let x = [isa.load(&x[0]), isa.load(&x[1])];
         for r in 0..ROWS {
@@ -324,7 +330,8 @@ fn multiply_panel<I: Isa>(
             .enumerate()
         {
             for (t, acc) in acc.as_chunks::<ROWS>().0.iter().take(n).enumerate() {
-                let sums = isa.sum4(acc.each_ref().map(|acc| isa.load(acc)));
+                let [a, b, c, d] = acc;
+                let sums = isa.sum4([isa.load(a), isa.load(b), isa.load(c), isa.load(d)]);
                 product.finish(out, token + t, first_row + g * ROWS, &sums);
             }
         }
@@ -374,7 +381,11 @@ fn tile<I: Isa, const R: usize, const T: usize>(
     first: bool,
     acc: &mut [Lanes; ROWS * TOKENS],
 ) {
-    let x: [&[Lanes]; T] = std::array::from_fn(|i| &x[t + i][..w.len()]);
+    let mut rows = [&x[t][..w.len()]; T];
+    for i in 1..T {
+        rows[i] = &x[t + i][..w.len()];
+    }
+    let x = rows;
     let mut sums = [[isa.splat(0.0); R]; T];
     if !first {
         for i in 0..T {
@@ -384,11 +395,14 @@ fn tile<I: Isa, const R: usize, const T: usize>(
         }
     }
     for (k, w) in w.iter().enumerate() {
-        let w: [I::F; R] = std::array::from_fn(|j| isa.load(&w[r + j]));
+        let mut rows = [isa.splat(0.0); R];
+        for j in 0..R {
+            rows[j] = isa.load(&w[r + j]);
+        }
         for i in 0..T {
             let x = isa.load(&x[i][k]);
             for j in 0..R {
-                sums[i][j] = isa.fma(w[j], x, sums[i][j]);
+                sums[i][j] = isa.fma(rows[j], x, sums[i][j]);
             }
         }
     }

@@ -13,6 +13,8 @@ mod plan;
 mod pool;
 mod rowwise;
 mod simd;
+#[cfg(test)]
+mod tests;
 mod top_k;
 mod weight;
 

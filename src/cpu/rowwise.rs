@@ -92,9 +92,14 @@ impl Kernel for RmsNorm<'_> {
             }
             let scale = 1.0 / (isa.sum(squares) / n as f32 + self.eps).sqrt();
             let scale = isa.splat(scale);
-            zip(isa, x, self.weight, out, |x, w| {
-                isa.mul(isa.mul(x, scale), w)
-            });
+            zip(
+                isa,
+                x,
+                self.weight,
+                out,
+                #[inline(always)]
+                |x, w| isa.mul(isa.mul(x, scale), w),
+            );
         }
     }
 }
@@ -156,12 +161,24 @@ impl Kernel for Glu<'_> {
         let Glu { gate, up, out, .. } = self;
         match self.activation {
             Activation::Silu => {
-                zip(isa, gate, up, out, |g, u| isa.mul(math::silu(isa, g), u));
+                zip(
+                    isa,
+                    gate,
+                    up,
+                    out,
+                    #[inline(always)]
+                    |g, u| isa.mul(math::silu(isa, g), u),
+                );
             }
             Activation::GeluTanh => {
-                zip(isa, gate, up, out, |g, u| {
-                    isa.mul(math::gelu_tanh(isa, g), u)
-                });
+                zip(
+                    isa,
+                    gate,
+                    up,
+                    out,
+                    #[inline(always)]
+                    |g, u| isa.mul(math::gelu_tanh(isa, g), u),
+                );
             }
         }
     }
@@ -179,9 +196,14 @@ impl Kernel for SoftCap<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        zip(isa, self.x, self.x, self.out, |x, _| {
-            math::soft_cap(isa, x, self.cap)
-        });
+        zip(
+            isa,
+            self.x,
+            self.x,
+            self.out,
+            #[inline(always)]
+            |x, _| math::soft_cap(isa, x, self.cap),
+        );
     }
 }
 

@@ -15,18 +15,27 @@ pub struct WeightRows<'a> {
 
 impl<'a> WeightRows<'a> {
     pub fn new(spec: &'a WeightSpec) -> WeightRows<'a> {
-        let mut first = 0;
-        let with_first_row = |(rows, bytes)| {
-            let part = (first, bytes);
-            first += rows;
-            part
-        };
+        WeightRows::join(spec.quant, spec.cols, spec.parts())
+    }
+
+    /// Tensors of one type and row length, as numbers of rows and bytes.
+    pub fn join(
+        quant: QuantType,
+        cols: usize,
+        tensors: impl Iterator<Item = (usize, &'a [u8])>,
+    ) -> WeightRows<'a> {
+        let mut n_rows = 0;
+        let mut parts = Vec::new();
+        for (rows, bytes) in tensors {
+            parts.push((n_rows, bytes));
+            n_rows += rows;
+        }
         WeightRows {
-            parts: spec.parts().map(with_first_row).collect(),
-            row_bytes: spec.row_bytes(),
-            quant: spec.quant,
-            rows: spec.rows,
-            cols: spec.cols,
+            parts,
+            row_bytes: quant.row_bytes(cols),
+            quant,
+            rows: n_rows,
+            cols,
         }
     }
 

@@ -4,6 +4,7 @@
 //! (`worker.rs`) takes requests, schedules steps, samples, and sends [`Event`]s.
 
 mod device;
+mod error;
 #[cfg(test)]
 mod fake;
 mod inbox;
@@ -20,80 +21,21 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use thiserror::Error;
 use tokio::sync::mpsc;
 
-use crate::backend::{Backend, BackendError, DeviceInfo, KvType, MAX_CANDIDATES};
+use crate::backend::{Backend, DeviceInfo, KvType, MAX_CANDIDATES};
 use crate::gguf::Gguf;
-use crate::model;
 use device::{Device, ModelInfo};
 use inbox::Inbox;
 use sequence::{EVENT_QUEUE, EVENTS_PER_STEP, Submission, Ticket};
 use worker::Worker;
 
+pub use error::Error;
 pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,
 };
 pub use output::Vocabulary;
 pub use request::{Event, FinishReason, Logprob, Request, SamplingParams, TokenLogprob, Usage};
-
-/// Why a model was not loaded or a request not served.
-#[derive(Debug, Error, Clone, PartialEq, Eq)]
-pub enum Error {
-    /// Too many requests wait; a 503 with Ollama's text.
-    #[error("server busy, please try again.  maximum pending requests exceeded")]
-    Busy,
-    /// The caller went away while its model was loading.
-    #[error("request canceled")]
-    Canceled,
-    /// The server ends.
-    #[error("the server is shutting down")]
-    ShuttingDown,
-    /// The model was taken out of memory while the request ran.
-    #[error("the model was unloaded")]
-    Unloaded,
-    /// The file cannot be read, or its tokenizer not be used.
-    #[error("{0}")]
-    File(String),
-    /// The model asks for what is not implemented.
-    #[error(transparent)]
-    Model(#[from] model::Error),
-    /// The cache does not fit beside the weights.
-    #[error(
-        "model requires more memory than is available on {device}: \
-         a context of num_ctx {n_ctx} needs {bytes} bytes of cache; lower num_ctx or num_batch, \
-         or set num_gpu to 0 to run on the CPU"
-    )]
-    ContextMemory {
-        device: String,
-        n_ctx: usize,
-        bytes: u64,
-    },
-    /// The device failed, or cannot hold the weights.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    /// A request without tokens.
-    #[error("the prompt has no tokens")]
-    EmptyPrompt,
-    /// A token id that the model does not have.
-    #[error("token {token} is outside the vocabulary of {vocab_size}")]
-    UnknownToken { token: u32, vocab_size: usize },
-    /// The prompt leaves no place in the context.
-    #[error(
-        "the prompt ({n_tokens} tokens) is longer than the available context size \
-         ({n_ctx} tokens); shorten it or increase num_ctx"
-    )]
-    PromptTooLong { n_tokens: usize, n_ctx: usize },
-    /// The model computed no usable numbers.
-    #[error("invalid logits: the model gave NaN or infinite values; its weights may be damaged")]
-    InvalidLogits,
-    /// The model's thread ended.
-    #[error(
-        "model runner has unexpectedly stopped, this may be due to resource limitations or an \
-         internal error, check ollama server logs for details: {0}"
-    )]
-    Stopped(String),
-}
 
 /// How a model is to be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,11 +111,15 @@ impl Engine {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Engine, Error> {
         let (device, options) = Device::load(gguf, backend, options, cancelled)?;
-        Ok(Engine::start(device, vocabulary, options))
+        Engine::start(device, vocabulary, options)
     }
 
     /// Starts the thread of a model that a device has loaded.
-    fn start(device: Device, vocabulary: Arc<dyn Vocabulary>, options: EngineOptions) -> Engine {
+    fn start(
+        device: Device,
+        vocabulary: Arc<dyn Vocabulary>,
+        options: EngineOptions,
+    ) -> Result<Engine, Error> {
         let inbox = Arc::new(Inbox::new());
         let adds_bos = vocabulary.adds_bos();
         let info = device.info.clone();
@@ -181,8 +127,8 @@ impl Engine {
         let thread = thread::Builder::new()
             .name("model".into())
             .spawn(move || worker.run())
-            .expect("the system has a thread for each model");
-        Engine {
+            .map_err(|e| Error::Stopped(format!("no thread for the model: {e}")))?;
+        Ok(Engine {
             shared: Arc::new(Shared {
                 options,
                 info,
@@ -191,7 +137,7 @@ impl Engine {
                 n_open: Arc::default(),
                 thread: Mutex::new(Some(thread)),
             }),
-        }
+        })
     }
 
     /// Hands a request to the model's thread. Dropping the events cancels it.
@@ -334,178 +280,4 @@ pub fn truncate_prompt(tokens: &[u32], n_ctx: usize, n_keep: i64, adds_bos: bool
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn truncated_prompts_have_ollamas_lengths() {
-        let tokens: Vec<u32> = (0..10).collect();
-        assert_eq!(truncate_prompt(&tokens, 8, 3, false), [0, 1, 2, 7, 8, 9]);
-        assert_eq!(truncate_prompt(&tokens, 8, 2, true), [0, 1, 2, 7, 8, 9]);
-        assert_eq!(truncate_prompt(&tokens, 11, 3, false), tokens);
-        let long: Vec<u32> = (0..5000).collect();
-        assert_eq!(truncate_prompt(&long, 4096, 4, false).len(), 2050);
-        assert_eq!(truncate_prompt(&long, 4096, 4, true).len(), 2051);
-        assert_eq!(truncate_prompt(&long, 8, -1, false).len(), 7);
-        assert_eq!(truncate_prompt(&long, 8, 100, false).len(), 7);
-        assert_eq!(truncate_prompt(&long, 4, 0, false).len(), 2);
-    }
-
-    fn engine(fault: Option<fake::Fault>, n_waiting: usize) -> (Engine, Arc<AtomicUsize>) {
-        let (device, n_steps) = fake::device(fake::FakeOptions {
-            n_parallel: 2,
-            fault,
-            ..Default::default()
-        });
-        let options = EngineOptions {
-            n_ctx: 512,
-            n_parallel: 2,
-            n_batch: 64,
-            n_waiting,
-            kv_type: KvType::F16,
-        };
-        let engine = Engine::start(device, Arc::new(fake::FakeVocabulary), options);
-        (engine, n_steps)
-    }
-
-    async fn last(mut events: Events) -> Event {
-        let mut last = None;
-        while let Some(event) = events.recv().await {
-            last = Some(event);
-        }
-        last.expect("an event")
-    }
-
-    #[tokio::test]
-    async fn a_request_ends_with_its_counts() {
-        let (engine, _) = engine(None, 8);
-        let request = Request {
-            n_predict: Some(5),
-            ..Request::new(vec![10; 40])
-        };
-        let Event::Done { usage, .. } = last(engine.submit(request).expect("a place")).await else {
-            panic!("the request fails");
-        };
-        assert_eq!(usage.prompt_tokens, 40);
-        assert!((1..=5).contains(&usage.eval_tokens));
-        assert!(usage.prompt_duration.as_nanos() > 0);
-        engine.close();
-    }
-
-    #[tokio::test]
-    async fn prompts_that_cannot_run_are_refused_at_once() {
-        let (engine, _) = engine(None, 8);
-        let refused = |tokens| engine.submit(Request::new(tokens)).expect_err("refused");
-        assert_eq!(refused(vec![]), Error::EmptyPrompt);
-        let n_ctx = 512;
-        assert_eq!(
-            refused(vec![9; 512]),
-            Error::PromptTooLong {
-                n_tokens: 512,
-                n_ctx
-            }
-        );
-        let vocab_size = fake::VOCAB_SIZE;
-        assert_eq!(
-            refused(vec![96]),
-            Error::UnknownToken {
-                token: 96,
-                vocab_size
-            }
-        );
-    }
-
-    #[tokio::test]
-    async fn more_requests_than_may_wait_are_refused_and_cancelled_ones_make_room() {
-        let (engine, _) = engine(None, 1);
-        // Nobody reads, so nobody ends: two run, one waits.
-        let endless = || Request {
-            params: SamplingParams {
-                presence_penalty: -100.0,
-                temperature: 0.0,
-                repeat_last_n: 1,
-                ..Default::default()
-            },
-            max_repeats: None,
-            ..Request::new(vec![20])
-        };
-        let mut open: Vec<Events> = (0..3)
-            .map(|_| engine.submit(endless()).expect("a place"))
-            .collect();
-        assert_eq!(engine.submit(endless()).expect_err("full"), Error::Busy);
-        open.clear();
-        while engine
-            .shared
-            .n_open
-            .load(std::sync::atomic::Ordering::Relaxed)
-            > 0
-        {
-            tokio::task::yield_now().await;
-        }
-        assert!(engine.submit(endless()).is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_lost_device_fails_all_requests_and_the_engine() {
-        let (engine, _) = engine(Some(fake::Fault::Lost(3)), 8);
-        let request = || Request {
-            n_predict: Some(400),
-            params: SamplingParams {
-                presence_penalty: -100.0,
-                temperature: 0.0,
-                repeat_last_n: 1,
-                ..Default::default()
-            },
-            max_repeats: None,
-            ..Request::new(vec![20])
-        };
-        let first = engine.submit(request());
-        let second = engine.submit(request());
-        for events in [first, second] {
-            let error = match events {
-                Ok(events) => last(events).await,
-                Err(error) => Event::Failed(error),
-            };
-            let Event::Failed(Error::Backend(BackendError::Lost { .. })) = error else {
-                panic!("{error:?}");
-            };
-        }
-        engine.close();
-        assert!(!engine.is_alive());
-        assert!(matches!(engine.submit(request()), Err(Error::Backend(_))));
-    }
-
-    #[tokio::test]
-    async fn a_panic_becomes_an_error() {
-        let (engine, _) = engine(Some(fake::Fault::Panic(1)), 8);
-        let request = Request {
-            n_predict: Some(50),
-            ..Request::new(vec![20, 21])
-        };
-        let end = last(engine.submit(request).expect("a place")).await;
-        let Event::Failed(Error::Stopped(detail)) = end else {
-            panic!("{end:?}");
-        };
-        assert!(detail.contains("injected"), "{detail}");
-    }
-
-    #[tokio::test]
-    async fn closing_fails_what_runs() {
-        let (engine, _) = engine(None, 8);
-        let events = engine.submit(Request {
-            params: SamplingParams {
-                presence_penalty: -100.0,
-                temperature: 0.0,
-                repeat_last_n: 1,
-                ..Default::default()
-            },
-            max_repeats: None,
-            ..Request::new(vec![20])
-        });
-        engine.close();
-        assert_eq!(
-            last(events.expect("a place")).await,
-            Event::Failed(Error::Unloaded)
-        );
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -17,6 +17,9 @@ pub const EVENT_QUEUE: usize = 64;
 
 /// Events that one step sends at most, and one for a failure after it.
 pub const EVENTS_PER_STEP: usize = 3;
+
+/// Times are never zero: Ollama's clients take that for missing.
+const SHORTEST: Duration = Duration::from_micros(1);
 
 /// A place among a model's requests, given back when dropped.
 #[derive(Debug)]
@@ -225,8 +228,8 @@ impl Sequence {
         let now = Instant::now();
         let started = *self.started.get_or_insert(now);
         let first = *self.first_token.get_or_insert(now);
-        self.usage.prompt_duration = first - started;
-        self.usage.eval_duration = now - first;
+        self.usage.prompt_duration = (first - started).max(SHORTEST);
+        self.usage.eval_duration = (now - first).max(SHORTEST);
     }
 
     /// Whether more pieces in a row were equal than the request allows. Texts that say nothing

@@ -11,8 +11,6 @@ mod legacy;
 #[cfg(test)]
 mod tests;
 
-pub use k::scale_min;
-
 /// Weights in a span.
 pub const SPAN: usize = 32;
 

@@ -2,6 +2,7 @@
 //! letter case, `null` is absent, nothing after the first value is read, the content type does not matter.
 
 use super::error::ApiError;
+use super::names::blocking;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
@@ -17,6 +18,8 @@ pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Se
 pub const LARGE_BODY_BYTES: usize = 256 << 20;
 /// Largest body of every other JSON endpoint.
 pub const SMALL_BODY_BYTES: usize = 32 << 20;
+/// Bodies up to this size are parsed where they are read.
+const INLINE_BYTES: usize = 64 << 10;
 /// A body that makes no progress for this long is given up.
 pub const BODY_IDLE: Duration = Duration::from_secs(60);
 
@@ -76,6 +79,18 @@ pub fn parse_object(bytes: &[u8], empty: &str) -> Result<Map<String, Value>, Api
     }
 }
 
+/// A native request of at most `limit` bytes; long ones are parsed off the event loop.
+pub async fn request<T>(body: BodyStream, limit: usize) -> Result<T, ApiError>
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    let bytes = read(body, limit).await?;
+    if bytes.len() <= INLINE_BYTES {
+        return parse(&bytes);
+    }
+    blocking(move || parse(&bytes)).await
+}
+
 /// A native request: [`parse_object`], the message objects inside it treated alike, then [`typed`].
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut object = parse_object(bytes, "missing request body")?;
@@ -89,26 +104,25 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 
 /// Reads a request from its members; a member of the wrong type is named.
 pub fn typed<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T, ApiError> {
-    serde_json::from_value(Value::Object(object.clone())).map_err(|e| mismatch::<T>(object, &e))
+    let object = Value::Object(object);
+    T::deserialize(&object).map_err(|e| mismatch::<T>(&object, &e))
 }
 
 /// Every member has a default, so the member at fault is the one that fails alone.
-fn mismatch<T: DeserializeOwned>(
-    object: Map<String, Value>,
-    error: &serde_json::Error,
-) -> ApiError {
+fn mismatch<T: DeserializeOwned>(object: &Value, error: &serde_json::Error) -> ApiError {
     let text = error.to_string();
     if !text.starts_with("invalid ") || text.starts_with("invalid think") {
         return ApiError::bad_request(text);
     }
-    let culprit = object.into_iter().find(|(name, value)| {
-        let alone = Map::from_iter([(name.clone(), value.clone())]);
+    let mut members = object.as_object().into_iter().flatten();
+    let culprit = members.find(|(name, value)| {
+        let alone = Map::from_iter([((*name).clone(), (*value).clone())]);
         serde_json::from_value::<T>(Value::Object(alone)).is_err()
     });
     match culprit {
         Some((name, value)) => ApiError::bad_request(format!(
             "json: cannot unmarshal {} into field {name}: {text}",
-            kind(&value)
+            kind(value)
         )),
         None => ApiError::bad_request(format!("json: {text}")),
     }

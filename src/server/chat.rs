@@ -22,8 +22,7 @@ const MAX_TOOLS: usize = 1024;
 /// Answers the endpoint.
 pub async fn chat(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
     let received = incoming.received;
-    let bytes = body::read(incoming.body, body::LARGE_BODY_BYTES).await?;
-    let request: ChatRequest = body::parse(&bytes)?;
+    let request: ChatRequest = body::request(incoming.body, body::LARGE_BODY_BYTES).await?;
     let streams = request.stream.unwrap_or(true);
     match run(&app, request, received).await? {
         Outcome::Whole(reply) => Ok(ok_json(&reply)),

@@ -18,8 +18,7 @@ use std::time::{Duration, Instant};
 /// Answers the endpoint.
 pub async fn generate(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
     let received = incoming.received;
-    let bytes = body::read(incoming.body, body::LARGE_BODY_BYTES).await?;
-    let request: GenerateRequest = body::parse(&bytes)?;
+    let request: GenerateRequest = body::request(incoming.body, body::LARGE_BODY_BYTES).await?;
     let streams = request.stream.unwrap_or(true);
     match run(&app, request, received).await? {
         Outcome::Whole(reply) => Ok(ok_json(&reply)),

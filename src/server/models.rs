@@ -97,8 +97,7 @@ pub async fn show(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiErro
         .headers
         .get(USER_AGENT)
         .is_some_and(|agent| agent.as_bytes().starts_with(COPILOT.as_bytes()));
-    let bytes = body::read(incoming.body, body::SMALL_BODY_BYTES).await?;
-    let request: ShowRequest = body::parse(&bytes)?;
+    let request: ShowRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
     let mut reply = shown(&app, request.clone()).await?;
     if for_copilot {
         let sent = either(&request.model, &request.name);
@@ -191,8 +190,7 @@ fn tensor(info: &crate::gguf::TensorInfo) -> TensorEntry {
 
 /// `POST /api/copy`.
 pub async fn copy(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
-    let bytes = body::read(incoming.body, body::SMALL_BODY_BYTES).await?;
-    let request: CopyRequest = body::parse(&bytes)?;
+    let request: CopyRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
     let part = |what: &str, text: &str| {
         ModelName::parse(text)
             .map_err(|_| ApiError::bad_request(format!("{what} {text:?} is invalid")))
@@ -212,8 +210,7 @@ pub async fn copy(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiErro
 
 /// `DELETE /api/delete`.
 pub async fn delete(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
-    let bytes = body::read(incoming.body, body::SMALL_BODY_BYTES).await?;
-    let request: DeleteRequest = body::parse(&bytes)?;
+    let request: DeleteRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
     let sent = either(&request.model, &request.name).to_owned();
     names::required(&sent)?;
     let name = names::parse(&sent).map_err(|e| match e.status {

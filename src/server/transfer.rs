@@ -18,8 +18,7 @@ const PIECES_IN_FLIGHT: usize = 8;
 
 /// `POST /api/create`.
 pub async fn create(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
-    let bytes = body::read(incoming.body, body::SMALL_BODY_BYTES).await?;
-    let request: CreateRequest = body::parse(&bytes)?;
+    let request: CreateRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
     // What Ollama checks before its job begins answers with another content type.
     check_create(&request)?;
     let streams = request.stream.unwrap_or(true);

@@ -111,6 +111,7 @@ impl BlobUpload {
         }
         self.hasher.update(piece);
         self.file
+            .as_file_mut()
             .write_all(piece)
             .map_err(Error::io(format!("cannot write blob {}", self.expected)))
     }
@@ -206,6 +207,23 @@ mod tests {
         });
         assert_eq!(n_files(&blobs), 1);
         assert_eq!(blobs.read(&digest, u64::MAX).unwrap(), body);
+    }
+
+    #[test]
+    fn errors_of_the_disk_tell_no_path() {
+        let (dir, blobs) = blobs();
+        dir.close().unwrap();
+        let digest = Digest::of(b"x");
+        let upload = blobs.upload(digest, 1).unwrap_err();
+        let add = blobs.add(b"x").unwrap_err();
+        for error in [upload, add] {
+            assert!(matches!(error, Error::Io { .. }));
+            let text = error.to_string();
+            assert!(
+                text.contains(&digest.to_string()) && !text.contains(files::TEMP_PREFIX),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Folder {
             use std::os::unix::fs::PermissionsExt as _;
             builder.permissions(fs::Permissions::from_mode(0o644));
         }
-        builder.tempfile_in(&self.path)
+        // Its errors would tell the path, which is not for clients.
+        builder.tempfile_in(&self.path).map_err(|e| e.kind().into())
     }
 
     /// Puts `bytes` at `path`, replacing what is there. After a crash the old or the new file is there, whole.
@@ -84,7 +85,7 @@ impl Folder {
             ));
         }
         let mut file = self.temp()?;
-        file.write_all(bytes)?;
+        file.as_file_mut().write_all(bytes)?;
         publish(file, path)
     }
 }

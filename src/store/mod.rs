@@ -398,8 +398,8 @@ impl Store {
 
     fn change(&self) -> Result<ChangeGuard<'_>, Error> {
         let process = lock(&self.inner.changes);
-        let others =
-            files::lock(&self.inner.root).map_err(Error::io("cannot lock the models folder"))?;
+        let others = files::lock(&self.inner.root)
+            .map_err(Error::io("the models folder cannot be changed"))?;
         Ok(ChangeGuard {
             _process: process,
             _others: others,

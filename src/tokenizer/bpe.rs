@@ -9,7 +9,7 @@ use tracing::warn;
 use super::Error;
 use super::memo::Memo;
 use super::pre_tokenizer::PreTokenizer;
-use super::split::Splitter;
+use super::split::{Splitter, parts};
 use super::vocab::Vocab;
 use crate::gguf::Gguf;
 
@@ -66,7 +66,9 @@ impl Bpe {
     /// Appends the ids of a text without special tokens.
     pub(super) fn encode<'t>(&self, text: &'t str, memo: &mut Memo<'t>, ids: &mut Vec<u32>) {
         self.splitter.split(text, &mut |word| {
-            memo.encode(word, ids, |ids| self.encode_word(word, ids));
+            memo.encode(word, ids, |ids| {
+                parts(word).for_each(|part| self.encode_word(part, ids));
+            });
         });
     }
 

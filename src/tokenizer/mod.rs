@@ -132,18 +132,23 @@ impl Tokenizer {
         } else {
             &self.literal
         };
-        let fragments = specials.partition(&self.vocab, text);
+        let mut memo = Memo::default();
         match &self.algorithm {
             Algorithm::Bpe(bpe) => {
-                let mut memo = Memo::default();
-                each(&fragments, &mut ids, |text, _, ids| {
-                    bpe.encode(text, &mut memo, ids);
-                });
+                specials.partition(&self.vocab, text, |fragment| match fragment {
+                    Fragment::Token(id) => ids.push(id),
+                    Fragment::Text(text) => bpe.encode(text, &mut memo, &mut ids),
+                })
             }
             Algorithm::Spm(spm) => {
-                let (mut memo, mut merger) = (Memo::default(), spm.merger(&self.vocab));
-                each(&fragments, &mut ids, |text, first, ids| {
-                    merger.encode(text, first, &mut memo, ids);
+                let mut merger = spm.merger(&self.vocab);
+                let mut first = true;
+                specials.partition(&self.vocab, text, |fragment| {
+                    match fragment {
+                        Fragment::Token(id) => ids.push(id),
+                        Fragment::Text(text) => merger.encode(text, first, &mut memo, &mut ids),
+                    }
+                    first = matches!(fragment, Fragment::Token(_));
                 });
             }
         }
@@ -229,23 +234,6 @@ fn adds(
     match gguf.bool(flag).unwrap_or(default) {
         true if id.is_none() => Err(Error::NoToken { flag, key }),
         set => Ok(set),
-    }
-}
-
-/// Appends the tokens among the fragments, and calls `encode` for each text with whether it stands
-/// at the start or behind a token.
-fn each<'t>(
-    fragments: &[Fragment<'t>],
-    ids: &mut Vec<u32>,
-    mut encode: impl FnMut(&'t str, bool, &mut Vec<u32>),
-) {
-    let mut first = true;
-    for fragment in fragments {
-        match fragment {
-            Fragment::Token(id) => ids.push(*id),
-            Fragment::Text(text) => encode(text, first, ids),
-        }
-        first = matches!(fragment, Fragment::Token(_));
     }
 }
 

@@ -17,6 +17,10 @@ pub(super) enum Fragment<'a> {
 /// Longer entries are not looked for: the search may compare that many bytes at every position.
 const LONGEST: usize = 1024;
 
+/// Candidates that are weighed against each other at once; only a longer run of overlapping ones,
+/// such as a million newlines, is decided in parts.
+const MOST_OVERLAPPING: usize = 1 << 20;
+
 /// A set of tokens to find in text.
 pub(super) struct Specials {
     /// Ordered by text, so that the tokens which share a prefix are neighbours.
@@ -88,48 +92,49 @@ impl Specials {
         });
     }
 
-    /// Cuts the text at the tokens found in it. Where tokens overlap, the longer one is found;
-    /// among equally long ones, the first.
-    pub(super) fn partition<'a>(&self, vocab: &Vocab, text: &'a str) -> Vec<Fragment<'a>> {
-        let mut fragments = Vec::new();
+    /// Cuts the text at the tokens found in it and calls `emit` with the pieces, in order. Where
+    /// tokens overlap, the longer one is found; among equally long ones, the first.
+    pub(super) fn partition<'a>(
+        &self,
+        vocab: &Vocab,
+        text: &'a str,
+        mut emit: impl FnMut(Fragment<'a>),
+    ) {
         let mut rest = 0;
-        for Candidate { start, token } in self.find(vocab, text.as_bytes()) {
-            if start > rest {
-                fragments.push(Fragment::Text(&text[rest..start]));
+        let mut found = |found: Candidate| {
+            let token = &self.tokens[found.token];
+            if found.start < rest {
+                return;
             }
-            let token = &self.tokens[token];
-            fragments.push(Fragment::Token(token.id));
-            rest = (start + token.len).max(rest);
+            if found.start > rest {
+                emit(Fragment::Text(&text[rest..found.start]));
+            }
+            emit(Fragment::Token(token.id));
+            rest = found.start + token.len;
             if token.trims {
-                let blank = |b: u8| b.is_ascii_whitespace() || b == 0x0B;
-                rest += text.as_bytes()[rest..]
-                    .iter()
-                    .take_while(|&&b| blank(b))
-                    .count();
+                rest += blank_prefix(&text.as_bytes()[rest..]);
             }
-        }
+        };
+        self.find(vocab, text.as_bytes(), &mut found);
         if rest < text.len() {
-            fragments.push(Fragment::Text(&text[rest..]));
+            emit(Fragment::Text(&text[rest..]));
         }
-        fragments
     }
 
-    fn find(&self, vocab: &Vocab, text: &[u8]) -> Vec<Candidate> {
-        let mut found = Vec::new();
+    fn find(&self, vocab: &Vocab, text: &[u8], found: &mut impl FnMut(Candidate)) {
         let mut cluster = Vec::new();
         let mut reach = 0;
         for start in 0..text.len() {
             let Some(token) = self.longest_at(vocab, &text[start..]) else {
                 continue;
             };
-            if start >= reach {
-                self.settle(&mut cluster, &mut found);
+            if start >= reach || cluster.len() == MOST_OVERLAPPING {
+                self.settle(&mut cluster, found);
             }
             reach = reach.max(start + self.tokens[token].len);
             cluster.push(Candidate { start, token });
         }
-        self.settle(&mut cluster, &mut found);
-        found
+        self.settle(&mut cluster, found);
     }
 
     /// The longest token that `text` starts with: the tokens that begin with what is read so far
@@ -158,10 +163,9 @@ impl Specials {
     }
 
     /// Decides a run of overlapping candidates and leaves `cluster` empty.
-    fn settle(&self, cluster: &mut Vec<Candidate>, found: &mut Vec<Candidate>) {
+    fn settle(&self, cluster: &mut Vec<Candidate>, found: &mut impl FnMut(Candidate)) {
         if cluster.len() < 2 {
-            found.append(cluster);
-            return;
+            return cluster.drain(..).for_each(found);
         }
         let base = cluster[0].start;
         let end = |c: &Candidate| c.start + self.tokens[c.token].len;
@@ -170,7 +174,6 @@ impl Specials {
             .drain(..)
             .map(|c| (self.tokens[c.token].len, Reverse(c.start), c.token))
             .collect();
-        let first = found.len();
         while let Some((len, Reverse(start), token)) = queue.pop() {
             // What is taken is at least as long, so an overlap covers one of the two ends.
             let at = start - base;
@@ -183,10 +186,17 @@ impl Specials {
                 continue;
             }
             taken[at..at + len].fill(true);
-            found.push(Candidate { start, token });
+            cluster.push(Candidate { start, token });
         }
-        found[first..].sort_unstable_by_key(|c| c.start);
+        cluster.sort_unstable_by_key(|c| c.start);
+        cluster.drain(..).for_each(found);
     }
+}
+
+/// Bytes of white space, as C's `isspace` has it, at the start.
+fn blank_prefix(text: &[u8]) -> usize {
+    let is_blank = |&&b: &&u8| b.is_ascii_whitespace() || b == 0x0B;
+    text.iter().take_while(is_blank).count()
 }
 
 /// Whether white space behind special tokens belongs to them, which no key of the file says: true

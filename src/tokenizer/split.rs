@@ -16,6 +16,21 @@ pub(super) const TRAILING_SPACE: &str = r"\s+(?!\S)";
 /// is a word as well.
 pub(super) type Pass = &'static [&'static str];
 
+/// Bytes of a word that are merged at once. Merging takes some hundred bytes of memory for each, so
+/// a word that no language has is cut.
+const LONGEST_WORD: usize = 1 << 20;
+
+/// A word in parts that can be merged; one, however short, for any but the longest.
+pub(super) fn parts(word: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(word);
+    std::iter::from_fn(move || {
+        let word = rest?;
+        let (part, behind) = word.split_at(word.floor_char_boundary(LONGEST_WORD));
+        rest = (!behind.is_empty()).then_some(behind);
+        Some(part)
+    })
+}
+
 struct Stage {
     regex: Regex,
     trailing_space: Option<PatternID>,
@@ -120,6 +135,17 @@ mod tests {
     fn what_no_alternative_matches_is_a_word() {
         assert_eq!(words(&[&["[0-9]"]], "ab12c"), ["ab", "1", "2", "c"]);
         assert!(words(&[&["[0-9]"]], "").is_empty());
+    }
+
+    #[test]
+    fn only_huge_words_are_cut() {
+        assert_eq!(parts("").collect::<Vec<_>>(), [""]);
+        let word = "\u{E9}".repeat(LONGEST_WORD);
+        let lengths: Vec<_> = parts(&word).map(str::len).collect();
+        assert_eq!(lengths, [LONGEST_WORD; 2]);
+        let word = format!("a{word}");
+        let lengths: Vec<_> = parts(&word).map(str::len).collect();
+        assert_eq!(lengths, [LONGEST_WORD - 1, LONGEST_WORD, 2]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use super::Error;
 use super::memo::Memo;
+use super::split::parts;
 use super::vocab::Vocab;
 use crate::gguf::Gguf;
 
@@ -185,15 +186,22 @@ impl Merger<'_> {
         ids: &mut Vec<u32>,
     ) {
         if prefixed {
-            self.merge_word(SPACE, word, ids);
+            self.merge_parts(SPACE, word, ids);
         } else {
-            memo.encode(word, ids, |ids| self.merge_word("", word, ids));
+            memo.encode(word, ids, |ids| self.merge_parts("", word, ids));
         }
     }
 
-    fn merge_word(&mut self, prefix: &str, word: &str, ids: &mut Vec<u32>) {
-        self.word.clear();
+    fn merge_parts(&mut self, prefix: &str, word: &str, ids: &mut Vec<u32>) {
         self.word.push_str(prefix);
+        for part in parts(word) {
+            self.merge_word(part, ids);
+            self.word.clear();
+        }
+    }
+
+    /// Merges what is in `self.word` and `word` behind it.
+    fn merge_word(&mut self, word: &str, ids: &mut Vec<u32>) {
         let escape = |c| if c == ' ' { SPACE_CHAR } else { c };
         self.word.extend(word.chars().map(escape));
         self.start();

@@ -202,6 +202,17 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn splat_halves(self, x: &[u8; 4]) -> [Self::F; 2] {
+        unsafe {
+            let both = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from_le_bytes(*x)));
+            [
+                [_mm256_broadcastss_ps(both); 2],
+                [_mm256_broadcastss_ps(_mm_movehdup_ps(both)); 2],
+            ]
+        }
+    }
+
+    #[inline(always)]
     fn load_32(self, x: &[u8; 32]) -> Self::B {
         unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
     }

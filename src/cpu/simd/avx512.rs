@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Isa, Kernel, Lanes};
+use super::{Isa, Kernel, Lanes, Rule};
 
 /// Proof of AVX-512 F, BW, DQ and VL: only `detect` makes one.
 #[derive(Debug, Clone, Copy)]
@@ -186,6 +186,19 @@ impl Isa for Avx512 {
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
     }
 
+    // One conversion for both: the shuffle port is what decoding waits for.
+    #[inline(always)]
+    fn splat_halves(self, x: &[u8; 4]) -> [Self::F; 2] {
+        unsafe {
+            let both = _mm_cvtph_ps(_mm_cvtsi32_si128(i32::from_le_bytes(*x)));
+            let wide = _mm512_castps128_ps512(both);
+            [
+                _mm512_broadcastss_ps(both),
+                _mm512_permutexvar_ps(_mm512_set1_epi32(1), wide),
+            ]
+        }
+    }
+
     #[inline(always)]
     fn load_32(self, x: &[u8; 32]) -> Self::B {
         unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
@@ -216,24 +229,25 @@ impl Isa for Avx512 {
 
     // One permutation replaces mask, conversion, product and sum. It ignores the upper bits.
     #[inline(always)]
-    fn decode_4(self, codes: Self::I, value: impl Fn(Self::F) -> Self::F) -> Self::F {
-        unsafe {
-            let all = _mm512_setr_ps(
-                0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0,
-                15.0,
-            );
-            _mm512_permutexvar_ps(codes, value(all))
-        }
+    fn decode_4<R: Rule<Self>>(self, codes: Self::I, rule: R) -> Self::F {
+        unsafe { _mm512_permutexvar_ps(codes, rule.weight(self, first_16())) }
     }
     #[inline(always)]
-    fn decode_5(self, codes: Self::I, value: impl Fn(Self::F) -> Self::F) -> Self::F {
-        unsafe {
-            let low = _mm512_setr_ps(
-                0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0,
-                15.0,
-            );
-            let high = _mm512_add_ps(low, _mm512_set1_ps(16.0));
-            _mm512_permutex2var_ps(value(low), codes, value(high))
-        }
+    fn decode_5<R: Rule<Self>>(self, codes: Self::I, rule: R) -> Self::F {
+        let low = first_16();
+        let high = self.add(low, self.splat(16.0));
+        let (low, high) = (rule.weight(self, low), rule.weight(self, high));
+        unsafe { _mm512_permutex2var_ps(low, codes, high) }
+    }
+}
+
+/// The numbers 0 to 15.
+#[inline(always)]
+fn first_16() -> __m512 {
+    // SAFETY: only called with an `Avx512` at hand.
+    unsafe {
+        _mm512_setr_ps(
+            0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
+        )
     }
 }

@@ -21,7 +21,8 @@ pub type Lanes = [f32; LANES];
 
 /// A computation that runs under the target features of an instruction set. `run` and all it
 /// calls over `Isa` must be `#[inline(always)]`: code that is not inlined into
-/// [`Isa::vectorize`] is compiled without those features.
+/// [`Isa::vectorize`] is compiled without those features. That rules out `array::map` and
+/// `array::from_fn` over vectors, whose closures stay calls.
 pub trait Kernel {
     type Output;
     fn run<I: Isa>(self, isa: I) -> Self::Output;
@@ -66,10 +67,12 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// [`Isa::sum`] of each.
     #[inline(always)]
     fn sum4(self, x: [Self::F; 4]) -> [f32; 4] {
-        x.map(
-            #[inline(always)]
-            |x| self.sum(x),
-        )
+        [
+            self.sum(x[0]),
+            self.sum(x[1]),
+            self.sum(x[2]),
+            self.sum(x[3]),
+        ]
     }
 
     fn splat_int(self, x: i32) -> Self::I;
@@ -99,6 +102,14 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn store_halves(self, x: Self::F, out: &mut [u16; 16]);
     /// One half float, widened.
     fn half(self, bits: u16) -> f32;
+    /// Two half floats, each in all lanes.
+    #[inline(always)]
+    fn splat_halves(self, x: &[u8; 4]) -> [Self::F; 2] {
+        [
+            self.splat(self.half(u16::from_le_bytes([x[0], x[1]]))),
+            self.splat(self.half(u16::from_le_bytes([x[2], x[3]]))),
+        ]
+    }
 
     fn load_32(self, x: &[u8; 32]) -> Self::B;
     fn store_32(self, x: Self::B, out: &mut [u8; 32]);
@@ -108,18 +119,25 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn shl_and(self, x: Self::B, n: u32, mask: u8) -> Self::B;
     fn or_32(self, a: Self::B, b: Self::B) -> Self::B;
 
-    /// `value` of the low four bits of each lane, as floats. Where table look-ups are cheap it is
-    /// computed once for the sixteen codes: the results are the same.
+    /// Weights of the low four bits of each lane. Where table look-ups are cheap they are computed
+    /// once for the sixteen codes: the results are the same.
     #[inline(always)]
-    fn decode_4(self, codes: Self::I, value: impl Fn(Self::F) -> Self::F) -> Self::F {
-        value(self.to_float(self.int_and(codes, self.splat_int(15))))
+    fn decode_4<R: Rule<Self>>(self, codes: Self::I, rule: R) -> Self::F {
+        let codes = self.int_and(codes, self.splat_int(15));
+        rule.weight(self, self.to_float(codes))
     }
 
     /// As [`Isa::decode_4`] for codes of five bits; the lanes have no other bits.
     #[inline(always)]
-    fn decode_5(self, codes: Self::I, value: impl Fn(Self::F) -> Self::F) -> Self::F {
-        value(self.to_float(codes))
+    fn decode_5<R: Rule<Self>>(self, codes: Self::I, rule: R) -> Self::F {
+        rule.weight(self, self.to_float(codes))
     }
+}
+
+/// How codes become weights. A trait and not a closure, since only functions that are always
+/// inlined are sure to be compiled for the instruction set.
+pub trait Rule<I: Isa>: Copy {
+    fn weight(self, isa: I, code: I::F) -> I::F;
 }
 
 /// An instruction set chosen at run time.

@@ -6,6 +6,7 @@ mod request;
 
 use super::error::{ApiError, PLAIN_JSON, respond, to_json};
 use super::generation::random;
+use super::names::blocking;
 use super::run::Outcome;
 use super::stream::{self, Objects, sse_frame};
 use super::{App, Incoming, Response, body, chat, models, time};
@@ -26,8 +27,9 @@ const MAX_INFLATED_BYTES: u64 = 20 << 20;
 pub async fn completions(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
     let received = incoming.received;
     let bytes = body::read(incoming.body, body::LARGE_BODY_BYTES).await?;
-    let bytes = inflated(&incoming.headers, bytes.into())?;
-    let translated = match request::translate(&bytes) {
+    let headers = incoming.headers;
+    let translated = blocking(move || Ok(request::translate(&inflated(&headers, bytes.into())?)));
+    let translated = match translated.await? {
         Ok(translated) => translated,
         Err(e) => return Ok(e.into_openai_refusal()),
     };

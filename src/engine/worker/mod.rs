@@ -228,5 +228,4 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 #[cfg(test)]
-#[path = "worker_tests.rs"]
 mod tests;

@@ -3,6 +3,9 @@
 //! One load runs at a time, in order of arrival; requests for a model that is loaded as they
 //! want it pass by. A model's identity is its weights file.
 
+mod loaded;
+mod options;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,119 +13,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 
-use super::{Engine, EngineOptions, Error};
-use crate::backend::{Backend, BackendError, KvType};
+use super::{Engine, Error};
+use crate::backend::BackendError;
 use crate::gguf::Gguf;
 use crate::tokenizer::Tokenizer;
+use loaded::{Loaded, Parts};
 
-/// Context of requests that name none, where the settings name none either.
-const DEFAULT_CTX: usize = 4096;
-
-/// Prompt tokens in one step, where the request names no number.
-const DEFAULT_BATCH: usize = 512;
-
-/// Most prompt tokens in one step: more make no step faster, and buffers grow with them.
-const MAX_BATCH: usize = 2048;
-
-/// Requests that may wait at a loaded model, at least: Ollama refuses none there.
-const MIN_WAITING: usize = 512;
-
-/// `/api/ps` shows this for a model that stays for ever.
-const FOREVER: Duration = Duration::from_nanos(i64::MAX as u64);
-
-/// Opens a device for a model.
-pub type OpenBackend =
-    Arc<dyn Fn(&DeviceRequest) -> Result<Box<dyn Backend>, BackendError> + Send + Sync>;
-
-/// Which device a model is to run on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceRequest {
-    /// Layers on the GPU: 0 is the CPU, negative leaves it open.
-    pub num_gpu: i64,
-    /// Index of the GPU; none leaves it open.
-    pub main_gpu: Option<i64>,
-    /// Threads of the CPU backend; 0 leaves it open.
-    pub num_thread: usize,
-}
-
-/// How long an unused model stays loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum KeepAlive {
-    For(Duration),
-    Forever,
-}
-
-impl KeepAlive {
-    fn duration(self) -> Duration {
-        match self {
-            KeepAlive::For(duration) => duration.min(FOREVER),
-            KeepAlive::Forever => FOREVER,
-        }
-    }
-}
-
-/// What the user's settings say about loading.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelsSettings {
-    /// Requests that may wait for a load (`OLLAMA_MAX_QUEUE`).
-    pub max_queue: usize,
-    /// Models loaded at once (`OLLAMA_MAX_LOADED_MODELS`).
-    pub max_loaded: usize,
-    /// Sequences that run at once, for each model (`OLLAMA_NUM_PARALLEL`).
-    pub n_parallel: usize,
-    /// For requests that name none (`OLLAMA_KEEP_ALIVE`).
-    pub keep_alive: KeepAlive,
-    /// Context of requests that name none (`OLLAMA_CONTEXT_LENGTH`).
-    pub n_ctx: Option<usize>,
-    /// `OLLAMA_KV_CACHE_TYPE`.
-    pub kv_type: KvType,
-}
-
-impl Default for ModelsSettings {
-    fn default() -> ModelsSettings {
-        ModelsSettings {
-            max_queue: 512,
-            max_loaded: 3,
-            n_parallel: 1,
-            keep_alive: KeepAlive::For(Duration::from_secs(300)),
-            n_ctx: None,
-            kv_type: KvType::F16,
-        }
-    }
-}
-
-/// The model a request needs, and how it is to be loaded.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LoadRequest {
-    /// The weights file: a loaded model's identity.
-    pub path: PathBuf,
-    /// Under which name it is listed.
-    pub name: String,
-    /// The manifest's digest.
-    pub digest: String,
-    pub num_ctx: Option<usize>,
-    pub num_batch: Option<usize>,
-    pub device: DeviceRequest,
-    /// Changes the model's time for good; none leaves it.
-    pub keep_alive: Option<KeepAlive>,
-}
-
-/// A loaded model as `/api/ps` lists it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RunningModel {
-    pub name: String,
-    pub digest: String,
-    pub path: PathBuf,
-    /// Bytes of weights, cache and buffers.
-    pub size_bytes: u64,
-    /// Those of them on a GPU.
-    pub vram_bytes: u64,
-    pub context_length: usize,
-    /// When it is unloaded if nobody uses it.
-    pub expires_at: SystemTime,
-}
+pub use loaded::Lease;
+pub use options::{
+    DeviceRequest, KeepAlive, LoadRequest, ModelsSettings, OpenBackend, RunningModel,
+};
 
 /// All loaded models; cheap to clone.
 #[derive(Clone)]
@@ -151,28 +52,6 @@ struct State {
     /// How the last load of a file failed, and the number of that failure.
     failures: HashMap<PathBuf, (u64, LoadRequest, Error)>,
     is_shut_down: bool,
-}
-
-/// A model in memory.
-struct Loaded {
-    id: u64,
-    request: LoadRequest,
-    parts: Arc<Parts>,
-    n_users: usize,
-    keep_alive: KeepAlive,
-    /// When it became idle.
-    idle_since: (Instant, SystemTime),
-    /// Takes no more users, and is unloaded when the last one leaves.
-    is_expiring: bool,
-    is_closing: bool,
-    timer: Option<JoinHandle<()>>,
-}
-
-/// What a load makes.
-struct Parts {
-    engine: Engine,
-    tokenizer: Arc<Tokenizer>,
-    gguf: Arc<Gguf>,
 }
 
 impl Models {
@@ -471,59 +350,6 @@ fn load_parts(inner: &Inner, request: &LoadRequest, caller: &Weak<()>) -> Result
     })
 }
 
-impl ModelsSettings {
-    fn options(&self, request: &LoadRequest) -> EngineOptions {
-        let n_ctx = request.num_ctx.or(self.n_ctx).unwrap_or(DEFAULT_CTX);
-        EngineOptions {
-            n_ctx,
-            n_parallel: self.n_parallel.max(1),
-            n_batch: request
-                .num_batch
-                .unwrap_or(DEFAULT_BATCH)
-                .clamp(1, MAX_BATCH),
-            n_waiting: self.max_queue.max(MIN_WAITING),
-            kv_type: self.kv_type,
-        }
-    }
-}
-
-impl Loaded {
-    /// Whether it can serve a request as it is.
-    fn serves(&self, request: &LoadRequest, settings: &ModelsSettings) -> bool {
-        let engine = &self.parts.engine;
-        let wanted = settings.options(request).fit(engine.n_ctx_train());
-        let (new, old) = (&request.device, &self.request.device);
-        self.request.path == request.path
-            && engine.is_alive()
-            && wanted == *engine.options()
-            && (new.num_gpu < 0 || new.num_gpu == old.num_gpu)
-            && new.main_gpu == old.main_gpu
-            && new.num_thread == old.num_thread
-    }
-
-    fn describe(&self) -> RunningModel {
-        let engine = &self.parts.engine;
-        let size_bytes = engine.memory_bytes();
-        let since = match self.n_users {
-            0 => self.idle_since.1,
-            _ => SystemTime::now(),
-        };
-        RunningModel {
-            name: self.request.name.clone(),
-            digest: self.request.digest.clone(),
-            path: self.request.path.clone(),
-            size_bytes,
-            vram_bytes: if engine.device().is_gpu {
-                size_bytes
-            } else {
-                0
-            },
-            context_length: engine.n_ctx(),
-            expires_at: since + self.keep_alive.duration(),
-        }
-    }
-}
-
 impl State {
     /// Which model has to go: one that is going, else the idle one of the shortest time, else
     /// the busy one of the shortest time.
@@ -577,36 +403,5 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Use of a loaded model; the keep-alive time begins when the last one is dropped.
-pub struct Lease {
-    id: u64,
-    parts: Arc<Parts>,
-    inner: Arc<Inner>,
-}
-
-impl Lease {
-    /// The model's handle.
-    pub fn engine(&self) -> &Engine {
-        &self.parts.engine
-    }
-
-    /// The file's tokenizer.
-    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
-        &self.parts.tokenizer
-    }
-
-    /// The file.
-    pub fn gguf(&self) -> &Arc<Gguf> {
-        &self.parts.gguf
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.inner.release(self.id);
-    }
-}
-
 #[cfg(test)]
-#[path = "models_tests.rs"]
 mod tests;

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
+use tokio::task::JoinHandle;
+
 use super::super::fake::{FakeBackend, FakeOptions, Fault};
 use super::super::{Event, Request};
 use super::*;

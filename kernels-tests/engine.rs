@@ -1,0 +1,152 @@
+//! The engine on real arithmetic: reference answers, and the same tokens whatever else runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ollama_wgpu::backend::KvType;
+use ollama_wgpu::cpu::CpuBackend;
+use ollama_wgpu::engine::{
+    Engine, EngineOptions, Event, Events, Request, SamplingParams, Vocabulary,
+};
+use ollama_wgpu::gguf::Gguf;
+use serde_json::Value;
+
+use crate::models;
+
+/// No token ends a generation, as in the references, and all have the same text.
+struct Endless;
+
+impl Vocabulary for Endless {
+    fn token_bytes(&self, _: u32) -> &[u8] {
+        b"."
+    }
+
+    fn is_control(&self, _: u32) -> bool {
+        false
+    }
+
+    fn is_end_of_generation(&self, _: u32) -> bool {
+        false
+    }
+
+    fn adds_bos(&self) -> bool {
+        false
+    }
+}
+
+fn load(name: &str, n_parallel: usize, n_batch: usize, kv_type: KvType) -> Engine {
+    let path = models::path(&format!("tiny/{name}.gguf"));
+    let gguf = Arc::new(Gguf::open(&path).expect("a valid file"));
+    let options = EngineOptions {
+        n_ctx: 512,
+        n_parallel,
+        n_batch,
+        n_waiting: 100,
+        kv_type,
+    };
+    let backend = Box::new(CpuBackend::new(Some(2)));
+    Engine::load(&gguf, Arc::new(Endless), backend, options).expect("it loads")
+}
+
+fn reference(name: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/golden/tiny");
+    let text = std::fs::read_to_string(folder.join(format!("{name}.json"))).expect("a reference");
+    serde_json::from_str(&text).expect("references are JSON")
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    let ids = value.as_array().expect("an array of ids").iter();
+    ids.map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+/// All tokens of a request.
+fn read(mut events: Events) -> Vec<u32> {
+    let mut all = Vec::new();
+    loop {
+        match pollster::block_on(events.recv()) {
+            Some(Event::Piece { tokens, .. }) => all.extend(tokens),
+            Some(Event::Failed(error)) => panic!("{error}"),
+            Some(Event::Done { .. }) | None => return all,
+        }
+    }
+}
+
+fn request(tokens: Vec<u32>, n_predict: usize, params: SamplingParams) -> Request {
+    Request {
+        n_predict: Some(n_predict),
+        max_repeats: None,
+        params,
+        ..Request::new(tokens)
+    }
+}
+
+#[test]
+fn greedy_answers_are_those_of_the_references() {
+    for name in [
+        "tiny-llama",
+        "tiny-gemma3",
+        "tiny-gemma2",
+        "tiny-llama-q4_k",
+    ] {
+        let reference = reference(name);
+        let wanted = ids(&reference["greedy"]);
+        let engine = load(name, 2, 24, KvType::F32);
+        let greedy = SamplingParams {
+            temperature: 0.0,
+            ..SamplingParams::default()
+        };
+        let tokens = ids(&reference["tokens"]);
+        let events = engine.submit(request(tokens, wanted.len(), greedy));
+        assert_eq!(read(events.expect("a place")), wanted, "{name}");
+    }
+}
+
+/// Prompts of many lengths, some with a common beginning, greedy and seeded.
+fn requests(tokens: &[u32]) -> Vec<Request> {
+    let lengths = [1, 5, 31, 32, 33, 64, 70, 100];
+    let requests = lengths.iter().enumerate().map(|(i, &n)| {
+        let tokens: Vec<u32> = tokens.iter().cycle().skip(i % 3).take(n).copied().collect();
+        let params = SamplingParams {
+            temperature: [0.0, 0.8, 1.5][i % 3],
+            top_k: [40, 0, 300][i / 3],
+            repeat_penalty: 1.1,
+            seed: Some(i as u64),
+            ..SamplingParams::default()
+        };
+        request(tokens, 50, params)
+    });
+    requests.collect()
+}
+
+#[test]
+fn eight_streams_give_the_tokens_that_each_gives_alone() {
+    for name in ["tiny-llama-q4_k", "tiny-gemma3", "tiny-llama-f16"] {
+        let requests = requests(&ids(&reference(name)["tokens"]));
+        let alone: Vec<Vec<u32>> = requests
+            .iter()
+            .map(|request| {
+                let engine = load(name, 1, 300, KvType::F16);
+                read(engine.submit(request.clone()).expect("a place"))
+            })
+            .collect();
+        let engine = load(name, 8, 24, KvType::F16);
+        // The second time their prefixes are in the cache.
+        for _ in 0..2 {
+            let events: Vec<Events> = requests
+                .iter()
+                .map(|request| engine.submit(request.clone()).expect("a place"))
+                .collect();
+            let together: Vec<Vec<u32>> = events.into_iter().map(read).collect();
+            assert_eq!(together, alone, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_shifted_context_goes_on() {
+    let tokens = ids(&reference("tiny-llama")["tokens"]);
+    let long: Vec<u32> = tokens.iter().cycle().take(500).copied().collect();
+    let engine = load("tiny-llama", 1, 64, KvType::F16);
+    let events = engine.submit(request(long, 300, SamplingParams::default()));
+    assert_eq!(read(events.expect("a place")).len(), 300);
+}

@@ -1,0 +1,102 @@
+//! One model in memory, and the use of it.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::task::JoinHandle;
+
+use super::Inner;
+use super::options::{KeepAlive, LoadRequest, ModelsSettings, RunningModel};
+use crate::engine::Engine;
+use crate::gguf::Gguf;
+use crate::tokenizer::Tokenizer;
+
+/// A model in memory.
+pub struct Loaded {
+    pub id: u64,
+    pub request: LoadRequest,
+    pub parts: Arc<Parts>,
+    pub n_users: usize,
+    pub keep_alive: KeepAlive,
+    /// When it became idle.
+    pub idle_since: (Instant, SystemTime),
+    /// Takes no more users, and is unloaded when the last one leaves.
+    pub is_expiring: bool,
+    pub is_closing: bool,
+    pub timer: Option<JoinHandle<()>>,
+}
+
+/// What a load makes.
+pub struct Parts {
+    pub engine: Engine,
+    pub tokenizer: Arc<Tokenizer>,
+    pub gguf: Arc<Gguf>,
+}
+
+impl Loaded {
+    /// Whether it can serve a request as it is.
+    pub fn serves(&self, request: &LoadRequest, settings: &ModelsSettings) -> bool {
+        let engine = &self.parts.engine;
+        let wanted = settings.options(request).fit(engine.n_ctx_train());
+        let (new, old) = (&request.device, &self.request.device);
+        self.request.path == request.path
+            && engine.is_alive()
+            && wanted == *engine.options()
+            && (new.num_gpu < 0 || new.num_gpu == old.num_gpu)
+            && new.main_gpu == old.main_gpu
+            && new.num_thread == old.num_thread
+    }
+
+    /// As `/api/ps` lists it.
+    pub fn describe(&self) -> RunningModel {
+        let engine = &self.parts.engine;
+        let size_bytes = engine.memory_bytes();
+        let since = match self.n_users {
+            0 => self.idle_since.1,
+            _ => SystemTime::now(),
+        };
+        RunningModel {
+            name: self.request.name.clone(),
+            digest: self.request.digest.clone(),
+            path: self.request.path.clone(),
+            size_bytes,
+            vram_bytes: if engine.device().is_gpu {
+                size_bytes
+            } else {
+                0
+            },
+            context_length: engine.n_ctx(),
+            expires_at: since + self.keep_alive.duration(),
+        }
+    }
+}
+
+/// Use of a loaded model; the keep-alive time begins when the last one is dropped.
+pub struct Lease {
+    pub(super) id: u64,
+    pub(super) parts: Arc<Parts>,
+    pub(super) inner: Arc<Inner>,
+}
+
+impl Lease {
+    /// The model's handle.
+    pub fn engine(&self) -> &Engine {
+        &self.parts.engine
+    }
+
+    /// The file's tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.parts.tokenizer
+    }
+
+    /// The file.
+    pub fn gguf(&self) -> &Arc<Gguf> {
+        &self.parts.gguf
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.inner.release(self.id);
+    }
+}

@@ -1,0 +1,133 @@
+//! What decides how a model is loaded, and for how long.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::backend::{Backend, BackendError, KvType};
+use crate::engine::EngineOptions;
+
+/// Context of requests that name none, where the settings name none either.
+const DEFAULT_CTX: usize = 4096;
+
+/// Prompt tokens in one step, where the request names no number.
+const DEFAULT_BATCH: usize = 512;
+
+/// Most prompt tokens in one step: more make no step faster, and buffers grow with them.
+const MAX_BATCH: usize = 2048;
+
+/// Requests that may wait at a loaded model, at least: Ollama refuses none there.
+const MIN_WAITING: usize = 512;
+
+/// `/api/ps` shows this for a model that stays for ever.
+const FOREVER: Duration = Duration::from_nanos(i64::MAX as u64);
+
+/// Opens a device for a model.
+pub type OpenBackend =
+    Arc<dyn Fn(&DeviceRequest) -> Result<Box<dyn Backend>, BackendError> + Send + Sync>;
+
+/// Which device a model is to run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceRequest {
+    /// Layers on the GPU: 0 is the CPU, negative leaves it open.
+    pub num_gpu: i64,
+    /// Index of the GPU; none leaves it open.
+    pub main_gpu: Option<i64>,
+    /// Threads of the CPU backend; 0 leaves it open.
+    pub num_thread: usize,
+}
+
+/// How long an unused model stays loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeepAlive {
+    For(Duration),
+    Forever,
+}
+
+impl KeepAlive {
+    /// Bounded, so that it can be added to the present time.
+    pub(super) fn duration(self) -> Duration {
+        match self {
+            KeepAlive::For(duration) => duration.min(FOREVER),
+            KeepAlive::Forever => FOREVER,
+        }
+    }
+}
+
+/// What the user's settings say about loading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelsSettings {
+    /// Requests that may wait for a load (`OLLAMA_MAX_QUEUE`).
+    pub max_queue: usize,
+    /// Models loaded at once (`OLLAMA_MAX_LOADED_MODELS`).
+    pub max_loaded: usize,
+    /// Sequences that run at once, for each model (`OLLAMA_NUM_PARALLEL`).
+    pub n_parallel: usize,
+    /// For requests that name none (`OLLAMA_KEEP_ALIVE`).
+    pub keep_alive: KeepAlive,
+    /// Context of requests that name none (`OLLAMA_CONTEXT_LENGTH`).
+    pub n_ctx: Option<usize>,
+    /// `OLLAMA_KV_CACHE_TYPE`.
+    pub kv_type: KvType,
+}
+
+impl Default for ModelsSettings {
+    fn default() -> ModelsSettings {
+        ModelsSettings {
+            max_queue: 512,
+            max_loaded: 3,
+            n_parallel: 1,
+            keep_alive: KeepAlive::For(Duration::from_secs(300)),
+            n_ctx: None,
+            kv_type: KvType::F16,
+        }
+    }
+}
+
+/// The model a request needs, and how it is to be loaded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadRequest {
+    /// The weights file: a loaded model's identity.
+    pub path: PathBuf,
+    /// Under which name it is listed.
+    pub name: String,
+    /// The manifest's digest.
+    pub digest: String,
+    pub num_ctx: Option<usize>,
+    pub num_batch: Option<usize>,
+    pub device: DeviceRequest,
+    /// Changes the model's time for good; none leaves it.
+    pub keep_alive: Option<KeepAlive>,
+}
+
+/// A loaded model as `/api/ps` lists it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunningModel {
+    pub name: String,
+    pub digest: String,
+    pub path: PathBuf,
+    /// Bytes of weights, cache and buffers.
+    pub size_bytes: u64,
+    /// Those of them on a GPU.
+    pub vram_bytes: u64,
+    pub context_length: usize,
+    /// When it is unloaded if nobody uses it.
+    pub expires_at: SystemTime,
+}
+
+impl ModelsSettings {
+    /// How the engine is to load the model.
+    pub(super) fn options(&self, request: &LoadRequest) -> EngineOptions {
+        let n_ctx = request.num_ctx.or(self.n_ctx).unwrap_or(DEFAULT_CTX);
+        EngineOptions {
+            n_ctx,
+            n_parallel: self.n_parallel.max(1),
+            n_batch: request
+                .num_batch
+                .unwrap_or(DEFAULT_BATCH)
+                .clamp(1, MAX_BATCH),
+            n_waiting: self.max_queue.max(MIN_WAITING),
+            kv_type: self.kv_type,
+        }
+    }
+}
