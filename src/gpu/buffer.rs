@@ -27,28 +27,44 @@ pub(super) struct WeightShape {
 }
 
 impl WeightShape {
-    /// Vectors (one row: norms, biases) are kept as 32-bit floats, matrices as their type. A weight
+    /// Vectors (norms, biases) become one row of 32-bit floats, matrices keep their type. A weight
     /// larger than `binding_bytes` is split by rows.
     pub fn new(weight: &WeightSpec, binding_bytes: u64) -> WeightShape {
-        let quant = match weight.rows {
-            1 => QuantType::F32,
-            _ => weight.quant,
+        let (quant, rows, cols) = match is_vector(weight) {
+            true => (QuantType::F32, 1, weight.rows * weight.cols),
+            false => (weight.quant, weight.rows, weight.cols),
         };
-        let layout = DeviceLayout::new(quant, weight.cols);
+        let layout = DeviceLayout::new(quant, cols);
         let row_bytes = 4 * layout.row_words as u64;
         let fitting = binding_bytes.min(MAX_SHARD_BYTES) / row_bytes.max(1);
         let step = (fitting as usize).max(1);
-        let shards = (0..weight.rows).step_by(step).map(|first_row| Shard {
+        let shards = (0..rows).step_by(step).map(|first_row| Shard {
             first_row,
-            rows: step.min(weight.rows - first_row),
+            rows: step.min(rows - first_row),
         });
         WeightShape {
             name: weight.name.clone(),
-            rows: weight.rows,
+            rows,
             layout,
             shards: shards.collect(),
         }
     }
+}
+
+/// One row, or one column as biases are joined.
+fn is_vector(weight: &WeightSpec) -> bool {
+    weight.rows == 1 || weight.cols == 1
+}
+
+/// All numbers of a vector.
+fn vector(weight: &WeightSpec) -> Vec<f32> {
+    let mut floats = Vec::with_capacity(weight.rows * weight.cols);
+    for (rows, bytes) in weight.parts() {
+        let at = floats.len();
+        floats.resize(at + rows * weight.cols, 0.0);
+        weight.quant.decode(bytes, &mut floats[at..]);
+    }
+    floats
 }
 
 impl Device {
@@ -126,9 +142,13 @@ impl Device {
             row: 0,
             staged: Vec::new(),
         };
-        for (rows, bytes) in weight.parts() {
-            for row in bytes.chunks_exact(weight.row_bytes()).take(rows) {
-                stream.push(weight.quant, row)?;
+        if is_vector(weight) {
+            stream.push(bytemuck::cast_slice(&vector(weight)))?;
+        } else {
+            for (rows, bytes) in weight.parts() {
+                for row in bytes.chunks_exact(weight.row_bytes()).take(rows) {
+                    stream.push(row)?;
+                }
             }
         }
         stream.flush()?;
@@ -147,17 +167,12 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    fn push(&mut self, quant: QuantType, row: &[u8]) -> Result<(), BackendError> {
+    /// Stages a row of the layout's type.
+    fn push(&mut self, row: &[u8]) -> Result<(), BackendError> {
         let layout = &self.shape.layout;
         let at = self.staged.len();
         self.staged.resize(at + layout.row_words, 0);
-        if quant == layout.quant {
-            layout.lay_out(row, &mut self.staged[at..]);
-        } else {
-            let mut floats = vec![0.0; layout.cols];
-            quant.decode(row, &mut floats);
-            layout.lay_out(bytemuck::cast_slice(&floats), &mut self.staged[at..]);
-        }
+        layout.lay_out(row, &mut self.staged[at..]);
         self.row += 1;
         let shard_ends = self.shape.shards.iter().any(|s| s.first_row == self.row);
         if shard_ends || 4 * self.staged.len() >= STAGING_BYTES {

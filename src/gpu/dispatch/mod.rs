@@ -66,7 +66,7 @@ impl Dispatch<'_> {
         let mut push = |launch| program.launches.push(launch);
         match *op {
             Op::Embed { weight, scale, out } => {
-                let shape = self.weight(weight)?;
+                let shape = self.matrix(weight, self.stride(out))?;
                 for (i, shard) in shape.shards.iter().enumerate() {
                     push(self.embed(weight, shape, (i, *shard), scale, out));
                 }
@@ -97,9 +97,8 @@ impl Dispatch<'_> {
                     residual,
                     out,
                 };
-                program
-                    .launches
-                    .extend(self.matmul(&operands, self.weight(weight)?));
+                let shape = self.matrix(weight, input.cols)?;
+                program.launches.extend(self.matmul(&operands, shape));
             }
             Op::Rope {
                 input,
@@ -291,6 +290,18 @@ impl Dispatch<'_> {
     fn weight(&self, id: WeightId) -> Result<&WeightShape, String> {
         let weight = self.weights.get(id.0);
         weight.ok_or_else(|| format!("weight {} was not loaded", id.0))
+    }
+
+    /// A weight with rows of `cols` numbers.
+    fn matrix(&self, id: WeightId, cols: usize) -> Result<&WeightShape, String> {
+        let weight = self.weight(id)?;
+        match weight.layout.cols == cols {
+            true => Ok(weight),
+            false => Err(format!(
+                "{} does not have rows of {cols} numbers",
+                weight.name
+            )),
+        }
     }
 
     /// The cache, if it has the layer with tokens of `kv_dim` numbers.
