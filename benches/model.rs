@@ -28,7 +28,7 @@ fn tokens(n: usize, n_vocab: usize) -> Vec<u32> {
 }
 
 fn session(device: &str, name: &str) -> (Session, usize) {
-    let model = Model::load(&&Arc::new(
+    let model = Model::load(&Arc::new(
         Gguf::open(&models::path(name)).expect("a valid file"),
     ))
     .expect("a supported model");

@@ -279,6 +279,10 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
     }
 }
 
+fn below(r: &mut Random, n: usize) -> usize {
+    (r.next() % n as u64) as usize
+}
+
 /// Batches over shuffled pages: two prefill chunks of all sequences, then decode steps.
 fn attention_steps(
     lengths: &[usize],
@@ -291,7 +295,7 @@ fn attention_steps(
     let mut free: Vec<u32> = (0..n_pages as u32).collect();
     let mut tables: Vec<Vec<u32>> = Vec::new();
     for &n in lengths {
-        let table = (0..pages_of(n)).map(|_| free.swap_remove(r.below(free.len())));
+        let table = (0..pages_of(n)).map(|_| free.swap_remove(below(r, free.len())));
         tables.push(table.collect());
     }
     let mut step = |phase, ranges: Vec<std::ops::Range<usize>>| {
@@ -307,7 +311,7 @@ fn attention_steps(
         for (sequence, range) in ranges.into_iter().enumerate() {
             for position in range {
                 let page = tables[sequence][position / PAGE_TOKENS];
-                batch.tokens.push(r.below(n_vocab) as u32);
+                batch.tokens.push(below(r, n_vocab) as u32);
                 batch.positions.push(position as u32);
                 batch.sequences.push(sequence as u32);
                 batch

@@ -252,6 +252,10 @@ fn score_pages<I: Isa, E: Element, const Q: usize, const P: usize>(
     }
 }
 
+#[expect(
+    clippy::needless_range_loop,
+    reason = "iterators over vectors stay calls; plain indices unroll"
+)]
 #[inline(always)]
 fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
     isa: I,

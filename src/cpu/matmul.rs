@@ -48,7 +48,7 @@ pub fn matmul<'a>(
     mut product: Product<'a>,
     out: &mut [f32],
 ) -> Result<(), PoolError> {
-    if product.weight.cols % SPAN != 0 {
+    if !product.weight.cols.is_multiple_of(SPAN) {
         product.input = pad(product.input, product.n_tokens, padded)?;
     }
     let product = &product;

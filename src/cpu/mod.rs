@@ -1,7 +1,7 @@
 //! The CPU backend: the plan on SIMD, with weights read in place from the mapped file.
 //!
 //! All arithmetic is fixed per element, whatever the batch, the threads and the instruction set:
-//! see [`matmul`] and [`attention`].
+//! see `matmul.rs` and `attention.rs`.
 
 mod attention;
 mod buffer;

@@ -477,7 +477,7 @@ fn tensor_bytes(shape: &[u64], quant: QuantType) -> Result<u64, String> {
     if shape.contains(&0) {
         return Err("an extent is zero".into());
     }
-    if row % quant.block_len() as u64 != 0 {
+    if !row.is_multiple_of(quant.block_len() as u64) {
         return Err(format!(
             "rows of {row} weights cannot be stored as {}, whose blocks have {}",
             quant.name(),

@@ -38,13 +38,13 @@ pub(super) fn config(gguf: &Gguf) -> Result<Config, Error> {
 }
 
 fn check(config: &Config) -> Result<(), Error> {
-    if config.n_heads % config.n_kv_heads != 0 {
+    if !config.n_heads.is_multiple_of(config.n_kv_heads) {
         return Err(Error::Unsupported(format!(
             "{} query heads over {} key heads",
             config.n_heads, config.n_kv_heads
         )));
     }
-    if config.head_dim % 2 != 0 || config.head_dim > 512 {
+    if !config.head_dim.is_multiple_of(2) || config.head_dim > 512 {
         return Err(Error::Unsupported(format!(
             "a head of {} columns",
             config.head_dim

@@ -19,6 +19,7 @@ pub fn parse(value: Option<&Value>) -> Result<Option<KeepAlive>, ApiError> {
         Some(Value::Number(n)) => Ok(Some(seconds(n.as_f64().unwrap_or(f64::MAX)))),
         Some(Value::String(text)) => {
             let time = parse_duration(text).map_err(ApiError::bad_request)?;
+            let time = time.filter(|time| *time < LONGEST);
             Ok(Some(time.map_or(KeepAlive::Forever, KeepAlive::For)))
         }
         Some(other) => Err(ApiError::bad_request(format!(

@@ -66,7 +66,7 @@ pub fn silu<I: Isa>(isa: I, x: I::F) -> I::F {
 /// Hendrycks and Gimpel 2016, <https://arxiv.org/abs/1606.08415>.
 #[inline(always)]
 pub fn gelu_tanh<I: Isa>(isa: I, x: I::F) -> I::F {
-    const TWICE: f32 = 1.595_769_1;
+    const TWICE: f32 = 1.595_769;
     let cubic = isa.fma(isa.mul(x, x), isa.splat(0.044_715), isa.splat(1.0));
     let u = isa.mul(isa.mul(x, isa.splat(TWICE)), cubic);
     isa.mul(x, sigmoid(isa, u))

@@ -89,6 +89,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// The numbers, as floats.
     fn to_float(self, x: Self::I) -> Self::F;
     /// The bits, as floats.
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "self is the instruction set, x what is converted"
+    )]
     fn from_bits(self, x: Self::I) -> Self::F;
     fn to_bits(self, x: Self::F) -> Self::I;
     /// Sets bit 4 of the lanes whose bit is set in `mask`.

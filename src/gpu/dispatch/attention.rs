@@ -142,7 +142,7 @@ impl Dispatch<'_> {
 /// Heads of a group that one workgroup takes: all of them as long as memory and registers do.
 fn group_rows(group: usize, head_dim: usize) -> usize {
     let most = (QUERY_FLOATS / head_dim).clamp(1, 8);
-    let fits = (1..=most).rev().find(|rows| group % rows == 0);
+    let fits = (1..=most).rev().find(|rows| group.is_multiple_of(*rows));
     fits.unwrap_or(1)
 }
 

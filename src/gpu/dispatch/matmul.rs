@@ -194,7 +194,9 @@ impl Dispatch<'_> {
     /// Vectors where all offsets allow it, single columns elsewhere.
     fn x_part(&self, input: View) -> &'static str {
         let stride = self.stride(input.buffer);
-        let vectors = stride % 4 == 0 && input.offset % 4 == 0 && input.cols % 32 == 0;
+        let vectors = stride.is_multiple_of(4)
+            && input.offset.is_multiple_of(4)
+            && input.cols.is_multiple_of(32);
         match vectors {
             true => "parts/x_quads",
             false => "parts/x_columns",
