@@ -70,6 +70,11 @@ impl WeightSpec {
         })
     }
 
+    /// Whether it is a norm or a bias: one row, or the column that joined vectors become.
+    pub fn is_vector(&self) -> bool {
+        self.rows == 1 || self.parts.iter().all(|p| p.tensor.shape.len() == 1)
+    }
+
     /// The parts in order: number of rows and their bytes in the mapped file.
     pub fn parts(&self) -> impl ExactSizeIterator<Item = (usize, &[u8])> {
         self.parts

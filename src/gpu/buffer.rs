@@ -30,7 +30,7 @@ impl WeightShape {
     /// Vectors (norms, biases) become one row of 32-bit floats, matrices keep their type. A weight
     /// larger than `binding_bytes` is split by rows.
     pub fn new(weight: &WeightSpec, binding_bytes: u64) -> WeightShape {
-        let (quant, rows, cols) = match is_vector(weight) {
+        let (quant, rows, cols) = match weight.is_vector() {
             true => (QuantType::F32, 1, weight.rows * weight.cols),
             false => (weight.quant, weight.rows, weight.cols),
         };
@@ -49,11 +49,6 @@ impl WeightShape {
             shards: shards.collect(),
         }
     }
-}
-
-/// One row, or one column as biases are joined.
-fn is_vector(weight: &WeightSpec) -> bool {
-    weight.rows == 1 || weight.cols == 1
 }
 
 /// All numbers of a vector.
@@ -142,7 +137,7 @@ impl Device {
             row: 0,
             staged: Vec::new(),
         };
-        if is_vector(weight) {
+        if weight.is_vector() {
             stream.push(bytemuck::cast_slice(&vector(weight)))?;
         } else {
             for (rows, bytes) in weight.parts() {
