@@ -9,7 +9,8 @@ export OLLAMA_MODELS="$WORK/models" OLLAMA_WGPU_DEVICE=cpu
 OLLAMA_HOST="127.0.0.1:$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
 export OLLAMA_HOST
 
-cargo build --release
+# The test build, whose dependencies are those of the tests before it.
+cargo test --release --no-run --quiet
 BIN="$PWD/target/release/ollama-wgpu"
 "$BIN" serve >"$WORK/server.log" 2>&1 &
 SERVER=$!
