@@ -6,7 +6,7 @@
 //!
 //! | layer | modules | may not know |
 //! | --- | --- | --- |
-//! | 0 | `settings`, `metrics`, `api`, `chat`, `quant` | anything of ours |
+//! | 0 | `settings`, `api`, `chat`, `quant` | anything of ours |
 //! | 1 | `gguf` | what tensors mean |
 //! | 2 | `tokenizer`, `store`, `backend` | each other; who implements `Backend` |
 //! | 3 | `cpu`, `gpu`, `model` | each other: the plan is all they share |
@@ -22,7 +22,6 @@ pub mod cpu;
 pub mod engine;
 pub mod gguf;
 pub mod gpu;
-pub mod metrics;
 pub mod model;
 pub mod quant;
 pub mod server;
@@ -38,7 +37,7 @@ mod layers {
 
     /// Modules by layer; `main` and `lib` stand above all.
     const LAYERS: &[&[&str]] = &[
-        &["settings", "metrics", "api", "chat", "quant"],
+        &["settings", "api", "chat", "quant"],
         &["gguf"],
         &["tokenizer", "store", "backend"],
         &["cpu", "gpu", "model"],

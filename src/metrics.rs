@@ -1,1 +1,0 @@
-//! See `lib.rs` for this layer's place.
