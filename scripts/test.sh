@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing, fetches the test models once, runs every test.
+# Installs what is missing, fetches the test models once, runs the tests (but whole models on a software GPU).
 # usage: scripts/test.sh
 source "$(dirname "$0")/lib.sh"
 
