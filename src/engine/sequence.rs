@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::grammar::{Allowed, Grammar};
 use super::output::{Output, Piece, Vocabulary};
 use super::pages::PageTable;
 use super::sampler::Sampler;
@@ -168,9 +169,20 @@ impl Sequence {
         self.request.logprobs
     }
 
-    /// What the next token is chosen with: sampler, all tokens before it, its index.
-    pub fn choice(&self) -> (&Sampler, &[u32], usize) {
-        (&self.sampler, &self.tokens, self.usage.eval_tokens)
+    /// What the next token is chosen with: sampler, all tokens before it, its index, and the
+    /// tokens to choose from where there is a grammar.
+    ///
+    /// # Errors
+    /// [`Error::Grammar`] where the grammar cannot go on.
+    pub fn choice(&self) -> Result<(&Sampler, &[u32], usize, Option<&Allowed>), Error> {
+        let grammar = self.request.grammar.as_ref();
+        let allowed = grammar.map(Grammar::allowed).transpose()?;
+        Ok((&self.sampler, &self.tokens, self.usage.eval_tokens, allowed))
+    }
+
+    /// The automaton that restricts its tokens.
+    pub fn grammar(&mut self) -> Option<&mut Grammar> {
+        self.request.grammar.as_mut()
     }
 
     /// Most tokens that it may generate.
@@ -200,6 +212,12 @@ impl Sequence {
         self.usage.eval_tokens += 1;
         if vocabulary.is_end_of_generation(token) {
             self.finish(FinishReason::Stop);
+            return true;
+        }
+        if let Some(grammar) = &mut self.request.grammar
+            && let Err(error) = grammar.accept(token)
+        {
+            self.fail(error);
             return true;
         }
         self.tokens.push(token);
