@@ -49,7 +49,7 @@ impl Dispatch<'_> {
             soft_cap,
             sinks,
         } = attention;
-        let quads = head_dim % 4 == 0 && value_dim % 4 == 0;
+        let quads = head_dim.is_multiple_of(4) && value_dim.is_multiple_of(4);
         if !quads || head_dim > MAX_HEAD_DIM || value_dim > MAX_VALUE_DIM {
             return Err(format!(
                 "heads of {head_dim} and {value_dim} numbers are not supported; at most \

@@ -312,8 +312,9 @@ impl Dispatch<'_> {
     /// The cache, if it has the layer with tokens of these sizes.
     fn layer(&self, layer: usize, kv: KvDims) -> Result<&CacheSpec, String> {
         let cache = self.cache.ok_or("the cache was not allocated")?;
+        let whole = [kv.keys, kv.values].iter().all(|n| n.is_multiple_of(4));
         match cache.layers.get(layer) {
-            Some(&dims) if dims == kv && kv.keys % 4 == 0 && kv.values % 4 == 0 => Ok(cache),
+            Some(&dims) if dims == kv && whole => Ok(cache),
             Some(dims) => Err(format!(
                 "layer {layer} of the cache keeps {dims:?}, the plan has {kv:?}; both must be the \
                  same multiples of 4"
