@@ -16,7 +16,7 @@ pub use builder::PlanBuilder;
 pub use plan::{
     Activation, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows, View,
 };
-pub use rope::{RopeScaling, RopeTable};
+pub use rope::{RopeScaling, RopeTable, Temperature};
 pub use weight::{WeightId, WeightSpec};
 
 /// How many candidates a backend returns for each wanted row, at most.

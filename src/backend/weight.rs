@@ -70,6 +70,25 @@ impl WeightSpec {
         })
     }
 
+    /// A matrix as one row: norms that have a vector for each head.
+    ///
+    /// # Errors
+    /// Names a tensor that is missing or does not hold plain 32-bit floats, whose rows alone lie
+    /// one after another on every device.
+    pub fn flat(gguf: &Arc<Gguf>, name: &str) -> Result<WeightSpec, String> {
+        let mut spec = WeightSpec::join(gguf, &[name])?;
+        if spec.quant != QuantType::F32 {
+            return Err(format!(
+                "tensor {name} has type {}, F32 is needed",
+                spec.quant.name()
+            ));
+        }
+        spec.cols *= spec.rows;
+        spec.rows = 1;
+        spec.parts.iter_mut().for_each(|part| part.rows = 1);
+        Ok(spec)
+    }
+
     /// Whether it is a norm or a bias: one row, or the column that joined vectors become.
     pub fn is_vector(&self) -> bool {
         self.rows == 1 || self.parts.iter().all(|p| p.tensor.shape.len() == 1)
