@@ -50,6 +50,7 @@ files! {
     "parts/relu_squared",
     "parts/row_word",
     "parts/silu",
+    "parts/sinks",
     "parts/soft_cap",
     "parts/span",
     "parts/span_values",

@@ -3,7 +3,7 @@
 use super::config::Norm;
 use super::weights::{FfnWeights, LayerWeights, NormWeights, Product, Projections, Weights};
 use super::{Config, Layer};
-use crate::backend::{BatchShape, EmbedRow, Plan, PlanBuilder, View};
+use crate::backend::{Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
 
 /// Records one step in a context of `n_ctx` tokens: token ids to logits of the wanted rows.
 pub(super) fn plan(
@@ -87,15 +87,18 @@ fn attention(
         k = b.rope(k, c.head_dim, rope.k, c.rope_order);
     }
     b.kv_write(i, k, v);
-    b.attention(
-        i,
+    b.attention(Attention {
+        layer: i,
         q,
-        c.n_heads,
-        c.n_kv_heads,
-        c.attention_scale,
-        layer.window,
-        c.attention_soft_cap,
-    )
+        n_heads: c.n_heads,
+        n_kv_heads: c.n_kv_heads,
+        head_dim: c.head_dim,
+        value_dim: c.value_dim,
+        scale: c.attention_scale,
+        window: layer.window,
+        soft_cap: c.attention_soft_cap,
+        sinks: w.sinks,
+    })
 }
 
 /// What the last matrix of the feed-forward block reads, `[tokens, ffn_dim]`.

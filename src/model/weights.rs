@@ -39,6 +39,8 @@ pub(super) struct LayerWeights {
     pub qkv: Projections,
     pub q_norm: Option<NormWeights>,
     pub k_norm: Option<NormWeights>,
+    /// A score per head without a value.
+    pub sinks: Option<WeightId>,
     pub attn_output: Product,
     pub post_attention_norm: Option<NormWeights>,
     pub ffn_norm: Option<NormWeights>,
@@ -340,7 +342,8 @@ impl Loader<'_> {
             qkv: self.qkv(i, c)?,
             q_norm: self.head_norm(&name("attn_q_norm"), c.n_heads, c)?,
             k_norm: self.head_norm(&name("attn_k_norm"), c.n_kv_heads, c)?,
-            attn_output: self.product(&name("attn_output"), c.dim, c.q_dim())?,
+            sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
+            attn_output: self.product(&name("attn_output"), c.dim, c.n_heads * c.value_dim)?,
             post_attention_norm: self.norm(&name("post_attention_norm"), c.dim, c)?,
             ffn_norm: self.norm(&name(ffn_norm), c.dim, c)?,
             ffn: self.ffn(i, c)?,
@@ -353,8 +356,8 @@ impl Loader<'_> {
         let part = |part: &str, rows| (format!("blk.{i}.{part}"), rows);
         let parts = [
             part("attn_q", c.q_dim()),
-            part("attn_k", c.kv_dim()),
-            part("attn_v", c.kv_dim()),
+            part("attn_k", c.kv_dims().keys),
+            part("attn_v", c.kv_dims().values),
         ];
         let fused = format!("blk.{i}.attn_qkv");
         match self.gguf.tensor(&format!("{fused}.weight")) {
