@@ -175,6 +175,16 @@ fn context_problems(
     problems
 }
 
+#[test]
+fn every_architecture_has_a_reference() {
+    let arch = |name: &&str| golden(&format!("tiny/{name}.json"))["arch"].clone();
+    let proved: Vec<Value> = TINY.iter().map(arch).collect();
+    let missing: Vec<&str> = ollama_wgpu::model::architectures()
+        .filter(|name| !proved.iter().any(|arch| arch == name))
+        .collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
 fn tiny_on(devices: &[Device]) {
     assert!(!devices.is_empty(), "there is no device to run on");
     let mut problems = Vec::new();

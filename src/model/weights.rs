@@ -116,6 +116,36 @@ impl Weights {
     }
 }
 
+/// Rows of a weight that are looked at before it is accepted.
+const CHECKED_ROWS: usize = 4;
+
+/// Refuses a weight with numbers that are none, as a broken conversion leaves them: vectors are
+/// read whole, and of a matrix a few rows from the first to the last, since reading all of a file
+/// would take as long as everything else at load.
+fn check_numbers(spec: &WeightSpec) -> Result<(), Error> {
+    let mut numbers = vec![0.0; spec.cols];
+    let step = (spec.rows.saturating_sub(1) / (CHECKED_ROWS - 1)).max(1);
+    let step = if spec.is_vector() { 1 } else { step };
+    let mut next = 0;
+    let mut first = 0;
+    for (rows, bytes) in spec.parts() {
+        while next < first + rows {
+            let row = &bytes[(next - first) * spec.row_bytes()..][..spec.row_bytes()];
+            spec.quant.decode(row, &mut numbers);
+            if numbers.iter().any(|x| !x.is_finite()) {
+                return Err(Error::Tensor(format!(
+                    "tensor {} has numbers that are not finite",
+                    spec.name
+                )));
+            }
+            // The last row is always among them.
+            next = (next + step).min((spec.rows - 1).max(next + 1));
+        }
+        first += rows;
+    }
+    Ok(())
+}
+
 struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
     specs: Vec<WeightSpec>,
@@ -145,6 +175,7 @@ impl Loader<'_> {
     }
 
     fn add_spec(&mut self, spec: WeightSpec, names: &[&str]) -> Result<WeightId, Error> {
+        check_numbers(&spec)?;
         self.used.extend(names.iter().map(|n| n.to_string()));
         self.specs.push(spec);
         Ok(WeightId(self.specs.len() - 1))

@@ -241,3 +241,31 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::architectures;
+
+    /// What stands between backticks in the first column of the README's table.
+    fn documented() -> Vec<String> {
+        let readme = include_str!("../../../README.md");
+        let rows = readme
+            .lines()
+            .skip_while(|l| !l.starts_with("| architecture |"));
+        let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+        let names = rows.flat_map(|row| {
+            let column = row.split('|').nth(1).unwrap_or_default();
+            column.split('`').skip(1).step_by(2).map(String::from)
+        });
+        names.collect()
+    }
+
+    #[test]
+    fn the_readme_names_every_architecture() {
+        let mut known: Vec<&str> = architectures().collect();
+        let mut documented = documented();
+        known.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(documented, known);
+    }
+}
