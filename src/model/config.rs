@@ -41,6 +41,9 @@ pub struct Config {
     /// what attention made of it.
     pub parallel: bool,
     pub ffn: Ffn,
+    /// The tensor that norms what the feed-forward block reads: `ffn_norm`, or another name that
+    /// some families give it.
+    pub ffn_norm: &'static str,
     pub activation: Activation,
     pub rope_order: RopeOrder,
     /// The kinds of rotary embedding that layers choose from.

@@ -20,9 +20,12 @@ use rope::Rope;
 type Family = fn(&Keys) -> Result<Config, Error>;
 
 const TABLE: &[(&str, Family)] = &[
+    ("arcee", llama::arcee),
+    ("codeshell", gpt::biased),
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),
     ("ernie4_5", llama::llama),
+    ("exaone", llama::qwen2),
     ("exaone4", olmo::exaone4),
     ("falcon", gpt::falcon),
     ("gemma", gemma::gemma),
@@ -34,16 +37,23 @@ const TABLE: &[(&str, Family)] = &[
     ("granite", llama::granite),
     ("internlm2", llama::llama),
     ("llama", llama::llama),
+    ("minicpm", llama::minicpm),
     ("mistral3", llama::mistral3),
+    ("nemotron", gpt::nemotron),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
+    ("orion", gpt::orion),
     ("phi2", phi::phi2),
     ("phi3", phi::phi3),
+    ("qwen", llama::qwen),
     ("qwen2", llama::qwen2),
     ("qwen3", llama::qwen3),
+    ("seed_oss", llama::seed_oss),
     ("smollm3", llama::smollm3),
     ("stablelm", gpt::stablelm),
-    ("starcoder2", gpt::starcoder2),
+    ("starcoder", gpt::gpt2),
+    ("starcoder2", gpt::biased),
+    ("xverse", llama::llama),
 ];
 
 /// Widest head that the backends take: keys of multi-head latent attention have 576 columns.
@@ -122,6 +132,7 @@ fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Erro
         final_soft_cap: None,
         parallel: false,
         ffn: Ffn::Gated,
+        ffn_norm: "ffn_norm",
         activation: Activation::Silu,
         rope_order,
         rope_tables: vec![table],
