@@ -20,7 +20,8 @@ pub(super) fn qwen(keys: &Keys) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// Qwen 2 and 2.5, EXAONE 3.
+/// Qwen 2 and 2.5, EXAONE 3. Qwen 2 VL and 3 VL turn parts of a head by the time, row and column of
+/// an image, which for text are all the position.
 pub(super) fn qwen2(keys: &Keys) -> Result<Config, Error> {
     common(keys, Norm::Rms, RopeOrder::Neox)
 }
@@ -121,13 +122,32 @@ pub(super) fn granite(keys: &Keys) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// GLM 4: norms before and after both blocks, gate and up in one tensor, half of a head turns.
+/// HunYuan without experts: norms on the heads of q and k after they turned.
+pub(super) fn hunyuan(keys: &Keys) -> Result<Config, Error> {
+    let mut config = qwen3(keys)?;
+    config.head_norms_last = true;
+    if let Some(alpha) = keys.optional_positive("rope.scaling.alpha")? {
+        let mut rope = Rope::read(keys, config.head_dim, config.n_ctx_train)?;
+        let dim = config.head_dim as f32;
+        rope.base *= alpha.powf(dim / (dim - 2.0).max(1.0));
+        config.rope_tables = vec![rope.table(None)?];
+    }
+    Ok(config)
+}
+
+/// ChatGLM 3, GLM 4 9B of 2024: gate and up in one tensor, half of a head turns.
+pub(super) fn chatglm(keys: &Keys) -> Result<Config, Error> {
+    let mut config = llama(keys)?;
+    config.ffn = Ffn::GatedFused;
+    Ok(config)
+}
+
+/// GLM 4 of 2025: norms before and after both blocks, gate and up in one tensor, half of a head turns.
 pub(super) fn glm4(keys: &Keys) -> Result<Config, Error> {
     if keys.has("rope.dimension_sections") {
         return Err(Error::Unsupported("rotary embedding by sections".into()));
     }
-    let mut config = llama(keys)?;
-    config.ffn = Ffn::GatedFused;
+    let mut config = chatglm(keys)?;
     config.required.extend([
         "blk.*.post_attention_norm.weight",
         "blk.*.post_ffw_norm.weight",

@@ -21,6 +21,7 @@ type Family = fn(&Keys) -> Result<Config, Error>;
 
 const TABLE: &[(&str, Family)] = &[
     ("arcee", llama::arcee),
+    ("chatglm", llama::chatglm),
     ("codeshell", gpt::biased),
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),
@@ -35,6 +36,7 @@ const TABLE: &[(&str, Family)] = &[
     ("gpt2", gpt::gpt2),
     ("gptneox", gpt::gptneox),
     ("granite", llama::granite),
+    ("hunyuan-dense", llama::hunyuan),
     ("internlm2", llama::llama),
     ("llama", llama::llama),
     ("minicpm", llama::minicpm),
@@ -47,7 +49,9 @@ const TABLE: &[(&str, Family)] = &[
     ("phi3", phi::phi3),
     ("qwen", llama::qwen),
     ("qwen2", llama::qwen2),
+    ("qwen2vl", llama::qwen2),
     ("qwen3", llama::qwen3),
+    ("qwen3vl", llama::qwen3),
     ("seed_oss", llama::seed_oss),
     ("smollm3", llama::smollm3),
     ("stablelm", gpt::stablelm),
@@ -135,6 +139,7 @@ fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Erro
         ffn_norm: "ffn_norm",
         activation: Activation::Silu,
         rope_order,
+        head_norms_last: false,
         rope_tables: vec![table],
         long_rope,
         layers: vec![
