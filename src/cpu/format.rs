@@ -3,8 +3,11 @@
 //! Every weight is the `f32` that `QuantType::decode` gives, rounding for rounding (zeros may
 //! differ in sign). Layouts are described in `quant`.
 
+use std::marker::PhantomData;
+
 use super::simd::{Isa, LANES, Lanes, Rule};
-use crate::quant::QuantType;
+use crate::quant::coded::Coded;
+use crate::quant::{QuantType, grid, k, lookup, ternary};
 
 /// How blocks of one quant type become vectors.
 pub trait Format {
@@ -40,9 +43,26 @@ pub fn with_format<K: FormatKernel>(quant: QuantType, kernel: K) -> K::Output {
         QuantType::Q5_0 => kernel.run::<Q5_0>(),
         QuantType::Q5_1 => kernel.run::<Q5_1>(),
         QuantType::Q8_0 => kernel.run::<Q8_0>(),
+        QuantType::Q2_K => kernel.run::<Q2K>(),
+        QuantType::Q3_K => kernel.run::<Signed<k::Q3K>>(),
         QuantType::Q4_K => kernel.run::<Q4K>(),
         QuantType::Q5_K => kernel.run::<Q5K>(),
         QuantType::Q6_K => kernel.run::<Q6K>(),
+        QuantType::IQ1_S => kernel.run::<Signed<grid::Iq1S>>(),
+        QuantType::IQ1_M => kernel.run::<Signed<grid::Iq1M>>(),
+        QuantType::IQ2_XXS => kernel.run::<Signed<grid::Iq2Xxs>>(),
+        QuantType::IQ2_XS => kernel.run::<Signed<grid::Iq2Xs>>(),
+        QuantType::IQ2_S => kernel.run::<Signed<grid::Iq2S>>(),
+        QuantType::IQ3_XXS => kernel.run::<Signed<grid::Iq3Xxs>>(),
+        QuantType::IQ3_S => kernel.run::<Signed<grid::Iq3S>>(),
+        QuantType::IQ4_NL => kernel.run::<Signed<lookup::Iq4Nl>>(),
+        QuantType::IQ4_XS => kernel.run::<Signed<lookup::Iq4Xs>>(),
+        QuantType::TQ1_0 => kernel.run::<Signed<ternary::Tq1_0>>(),
+        QuantType::TQ2_0 => kernel.run::<Signed<ternary::Tq2_0>>(),
+        QuantType::MXFP4 => kernel.run::<Signed<lookup::Mxfp4>>(),
+        QuantType::NVFP4 => kernel.run::<Signed<lookup::Nvfp4>>(),
+        QuantType::Q1_0 => kernel.run::<Signed<ternary::Q1_0>>(),
+        QuantType::Q2_0 => kernel.run::<Signed<ternary::Q2_0>>(),
     }
 }
 
@@ -280,6 +300,39 @@ impl Format for Q8_0 {
     }
 }
 
+/// Any type of signed codes: `scale * code`.
+pub struct Signed<T>(PhantomData<T>);
+
+impl<T: Coded> Format for Signed<T> {
+    const SPANS: usize = T::SPANS;
+    const BYTES: usize = T::BYTES;
+    type Head<I: Isa> = f32;
+
+    #[inline(always)]
+    fn head<I: Isa>(isa: I, block: &[u8]) -> f32 {
+        isa.half(T::step(block))
+    }
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], &step: &f32, j: usize) -> [I::F; 2] {
+        let mut codes = T::codes(block, j);
+        if let Some(table) = &T::TABLE {
+            isa.store_32(isa.lookup(isa.load_32(&codes), table), &mut codes);
+        }
+        let [low, high] = T::scales(step, block, j);
+        [
+            isa.mul(
+                isa.splat(low),
+                isa.to_float(isa.signed_bytes(array(&codes, 0))),
+            ),
+            isa.mul(
+                isa.splat(high),
+                isa.to_float(isa.signed_bytes(array(&codes, 16))),
+            ),
+        ]
+    }
+}
+
 /// Lane numbers.
 const LANE: Lanes = [
     0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
@@ -315,6 +368,49 @@ fn k_rule<I: Isa>(isa: I, scales: &Lanes, j: usize) -> Affine<I::F> {
     Affine {
         scale: isa.splat(scales[j]),
         bias: isa.splat(scales[8 + j]),
+    }
+}
+
+/// Scale and bias of sub-block `i` of Q2_K.
+#[inline(always)]
+fn q2_k_rule<I: Isa>(isa: I, head: &[Lanes; 2], i: usize) -> Affine<I::F> {
+    Affine {
+        scale: isa.splat(head[0][i]),
+        bias: isa.splat(head[1][i]),
+    }
+}
+
+/// `d * scale * code - dmin * min`, 16 weights a scale
+pub struct Q2K;
+
+impl Format for Q2K {
+    const SPANS: usize = 8;
+    const BYTES: usize = 84;
+    /// Scales of the sixteen sub-blocks, and their biases.
+    type Head<I: Isa> = [Lanes; 2];
+
+    #[inline(always)]
+    fn head<I: Isa>(isa: I, block: &[u8]) -> [Lanes; 2] {
+        let packed = isa.bytes(array(block, 0));
+        let scales = isa.to_float(isa.int_and(packed, isa.splat_int(15)));
+        let minima = isa.to_float(isa.int_shr(packed, 4));
+        let [d, d_min] = isa.splat_halves(array(block, 80));
+        let mut out = [[0.0; LANES]; 2];
+        isa.store(isa.mul(d, scales), &mut out[0]);
+        isa.store(isa.mul(isa.sub(isa.splat(0.0), d_min), minima), &mut out[1]);
+        out
+    }
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], head: &[Lanes; 2], j: usize) -> [I::F; 2] {
+        let codes = isa.load_32(array(block, 16 + j / 4 * 32));
+        let mut bytes = [0; 32];
+        isa.store_32(isa.shr_and(codes, 2 * (j as u32 % 4), 3), &mut bytes);
+        let (low, high) = (q2_k_rule(isa, head, 2 * j), q2_k_rule(isa, head, 2 * j + 1));
+        [
+            isa.decode_4(isa.bytes(array(&bytes, 0)), low),
+            isa.decode_4(isa.bytes(array(&bytes, 16)), high),
+        ]
     }
 }
 
