@@ -46,6 +46,7 @@ files! {
     "parts/reduce_subgroup",
     "parts/reduce_workgroup",
     "parts/row_word",
+    "parts/sinks",
     "parts/soft_cap",
     "parts/span",
     "parts/span_values",
