@@ -3,6 +3,7 @@
 
 mod attention;
 mod matmul;
+mod norm;
 mod top_k;
 
 pub(super) use attention::tile_rows;
@@ -13,8 +14,8 @@ use super::device::Tuning;
 use super::launch::{Binding, Extent, Launch, Slot, reads, writes};
 use super::shader::Shader;
 use crate::backend::{
-    Activation, BufferId, CacheSpec, KvDims, KvType, NO_SLOT, Op, PAGE_TOKENS, Plan, RopeOrder,
-    Rows, View, WeightId,
+    Activation, BufferId, CacheSpec, EmbedRow, KvDims, KvType, NO_SLOT, Op, PAGE_TOKENS, Plan,
+    RopeOrder, Rows, View, WeightId,
 };
 use crate::quant::QuantType;
 
@@ -65,10 +66,10 @@ impl Dispatch<'_> {
     fn launch(&self, op: &Op, program: &mut Program) -> Result<(), String> {
         let mut push = |launch| program.launches.push(launch);
         match *op {
-            Op::Embed { weight, scale, out } => {
+            Op::Embed { weight, out, .. } => {
                 let shape = self.matrix(weight, self.stride(out))?;
                 for (i, shard) in shape.shards.iter().enumerate() {
-                    push(self.embed(weight, shape, (i, *shard), scale, out));
+                    push(self.embed(op, shape, (i, *shard)));
                 }
             }
             Op::SelectRows { input, out } => push(self.select_rows(input, out)),
@@ -81,6 +82,12 @@ impl Dispatch<'_> {
             } => {
                 self.weight(weight)?;
                 push(self.rms_norm(input, weight, group, eps, out));
+            }
+            Op::LayerNorm { weight, bias, .. } => {
+                let ids = weight.into_iter().chain(bias);
+                ids.map(|id| self.weight(id))
+                    .collect::<Result<Vec<_>, _>>()?;
+                push(self.layer_norm(op));
             }
             Op::Matmul {
                 input,
@@ -115,6 +122,12 @@ impl Dispatch<'_> {
                 activation,
                 out,
             } => push(self.glu(gate, up, activation, out)),
+            Op::Activate {
+                input,
+                activation,
+                out,
+            } => push(self.activate(input, activation, out)),
+            Op::Scale { input, factor, out } => push(self.scale(input, factor, out)),
             Op::Add { a, b, out } => push(self.add(a, b, out)),
             Op::SoftCap { input, cap, out } => push(self.soft_cap(input, cap, out)),
             Op::TopK { input, k } => self.top_k(input, k, program)?,
@@ -122,16 +135,25 @@ impl Dispatch<'_> {
         Ok(())
     }
 
-    fn embed(
-        &self,
-        weight: WeightId,
-        shape: &WeightShape,
-        (index, shard): (usize, Shard),
-        scale: f32,
-        out: BufferId,
-    ) -> Launch {
+    fn embed(&self, op: &Op, shape: &WeightShape, (index, shard): (usize, Shard)) -> Launch {
+        let Op::Embed {
+            weight,
+            row,
+            scale,
+            out,
+        } = *op
+        else {
+            unreachable!("called for embed");
+        };
+        let (kind, fixed) = match row {
+            EmbedRow::Token => (0, 0),
+            EmbedRow::Position => (1, 0),
+            EmbedRow::Fixed(row) => (2, row),
+        };
         let shader = Shader::new("kernels/embed")
             .number("WG", WORKGROUP)
+            .number("ROW_KIND", kind)
+            .number("FIXED_ROW", fixed)
             .number("FIRST_ROW", shard.first_row)
             .number("OUT_STRIDE", self.stride(out))
             .float("SCALE", scale);
@@ -152,38 +174,6 @@ impl Dispatch<'_> {
             .number("X_STRIDE", self.stride(input.buffer))
             .number("X_OFFSET", input.offset);
         self.simple(shader, &[input], input.cols, out)
-    }
-
-    fn rms_norm(
-        &self,
-        input: View,
-        weight: WeightId,
-        group: usize,
-        eps: f32,
-        out: BufferId,
-    ) -> Launch {
-        // Heads are short, rows are long.
-        let workgroup = if group <= 256 { 64 } else { 256 };
-        let shader = self
-            .view(Shader::new("kernels/rms_norm"), "X", input)
-            .number("GROUP", group)
-            .number("OUT_STRIDE", self.stride(out))
-            .float("EPS", eps);
-        let rows = self.rows(out);
-        Launch {
-            shader: self.rows_word(self.reduce(shader, workgroup), rows),
-            bindings: vec![
-                reads(self.slot(input.buffer)),
-                reads(Slot::Weight(weight, 0)),
-                reads(Slot::Batch),
-                writes(self.slot(out)),
-            ],
-            grid: [
-                Extent::Fixed(input.cols / group),
-                Extent::Rows(rows, 1),
-                Extent::Fixed(1),
-            ],
-        }
     }
 
     fn rope(
@@ -237,9 +227,25 @@ impl Dispatch<'_> {
     fn glu(&self, gate: View, up: View, activation: Activation, out: BufferId) -> Launch {
         let shader = self
             .elementwise("kernels/glu", gate.cols, out)
-            .flag("GELU", activation == Activation::GeluTanh);
+            .parts(activation_parts(activation));
         let shader = self.view(self.view(shader, "GATE", gate), "UP", up);
         self.simple(shader, &[gate, up], gate.cols, out)
+    }
+
+    fn activate(&self, input: View, activation: Activation, out: BufferId) -> Launch {
+        let shader = self
+            .elementwise("kernels/activate", input.cols, out)
+            .parts(activation_parts(activation));
+        let shader = self.view(shader, "X", input);
+        self.simple(shader, &[input], input.cols, out)
+    }
+
+    fn scale(&self, input: View, factor: f32, out: BufferId) -> Launch {
+        let shader = self
+            .elementwise("kernels/scale", input.cols, out)
+            .float("FACTOR", factor);
+        let shader = self.view(shader, "X", input);
+        self.simple(shader, &[input], input.cols, out)
     }
 
     fn add(&self, a: View, b: View, out: BufferId) -> Launch {
@@ -360,6 +366,16 @@ fn per_number(numbers: usize, rows: Rows) -> [Extent; 3] {
     ]
 }
 
+/// The parts that define `activate`.
+fn activation_parts(activation: Activation) -> &'static [&'static str] {
+    match activation {
+        Activation::Silu => &["parts/silu", "parts/logistic"],
+        Activation::GeluTanh => &["parts/gelu_tanh", "parts/logistic"],
+        Activation::GeluErf => &["parts/gelu_erf"],
+        Activation::ReluSquared => &["parts/relu_squared"],
+    }
+}
+
 /// The part that reads and writes cached numbers.
 fn cached(kv_type: KvType) -> &'static str {
     match kv_type {
@@ -376,7 +392,9 @@ fn with_weights(shader: Shader, weight: &WeightShape, shard: Shard) -> Shader {
         .number("SPANS", layout.spans())
         .number("N_ROWS", shard.rows)
         .number("ROW_VEC4S", layout.row_words / 4)
+        .number("TABLE_AT", shard.rows * layout.row_words / 4)
         .number("HIGH_AT", layout.high_at)
+        .number("SIGNS_AT", layout.signs_at)
         .number("SCALES_AT", layout.scales_at)
         .number("STEPS_AT", layout.steps_at)
         .parts(weight_parts(layout.quant))
@@ -384,12 +402,13 @@ fn with_weights(shader: Shader, weight: &WeightShape, shard: Shard) -> Shader {
 
 fn weight_parts(quant: QuantType) -> &'static [&'static str] {
     macro_rules! quantised {
-        ($codes:literal, $quant:literal) => {
+        ($codes:literal, $values:literal, $quant:literal) => {
             &[
                 "parts/span",
                 "parts/span_values",
                 "parts/row_word",
                 $codes,
+                $values,
                 $quant,
             ]
         };
@@ -398,14 +417,32 @@ fn weight_parts(quant: QuantType) -> &'static [&'static str] {
         QuantType::F32 => &["parts/span", "quant/f32"],
         QuantType::F16 => &["parts/span", "quant/f16"],
         QuantType::BF16 => &["parts/span", "quant/bf16"],
-        QuantType::Q4_0 => quantised!("parts/codes_4", "quant/q4_0"),
-        QuantType::Q4_1 => quantised!("parts/codes_4", "quant/q4_1"),
-        QuantType::Q4_K => quantised!("parts/codes_4", "quant/q4_k"),
-        QuantType::Q5_0 => quantised!("parts/codes_5", "quant/q5_0"),
-        QuantType::Q5_1 => quantised!("parts/codes_5", "quant/q5_1"),
-        QuantType::Q5_K => quantised!("parts/codes_5", "quant/q5_k"),
-        QuantType::Q6_K => quantised!("parts/codes_6", "quant/q6_k"),
-        QuantType::Q8_0 => quantised!("parts/codes_8", "quant/q8_0"),
+        QuantType::Q4_0 => quantised!("parts/codes_4", "parts/values_unsigned", "quant/q4_0"),
+        QuantType::Q4_1 => quantised!("parts/codes_4", "parts/values_unsigned", "quant/q4_1"),
+        QuantType::Q5_0 => quantised!("parts/codes_5", "parts/values_unsigned", "quant/q5_0"),
+        QuantType::Q5_1 => quantised!("parts/codes_5", "parts/values_unsigned", "quant/q5_1"),
+        QuantType::Q8_0 => quantised!("parts/codes_8", "parts/values_signed", "quant/q8_0"),
+        QuantType::Q2_K => quantised!("parts/codes_2", "parts/values_unsigned", "quant/q2_k"),
+        QuantType::Q3_K => quantised!("parts/codes_3", "parts/values_unsigned", "quant/q3_k"),
+        QuantType::Q4_K => quantised!("parts/codes_4", "parts/values_unsigned", "quant/q4_k"),
+        QuantType::Q5_K => quantised!("parts/codes_5", "parts/values_unsigned", "quant/q5_k"),
+        QuantType::Q6_K => quantised!("parts/codes_6", "parts/values_unsigned", "quant/q6_k"),
+        QuantType::IQ1_S => quantised!("parts/grid", "parts/values_unsigned", "quant/iq1_s"),
+        QuantType::IQ1_M => quantised!("parts/grid", "parts/values_unsigned", "quant/iq1_m"),
+        QuantType::IQ2_XXS => quantised!("parts/grid", "parts/values_signed", "quant/iq2_xxs"),
+        QuantType::IQ2_XS => quantised!("parts/grid", "parts/values_signed", "quant/iq2_xs"),
+        QuantType::IQ2_S => quantised!("parts/grid", "parts/values_signed", "quant/iq2_s"),
+        QuantType::IQ3_XXS => quantised!("parts/grid", "parts/values_signed", "quant/iq3_xxs"),
+        QuantType::IQ3_S => quantised!("parts/grid", "parts/values_signed", "quant/iq3_s"),
+        QuantType::IQ4_NL => quantised!("parts/codes_4", "parts/values_iq4", "quant/iq4_nl"),
+        QuantType::IQ4_XS => quantised!("parts/codes_4", "parts/values_iq4", "quant/iq4_xs"),
+        QuantType::TQ1_0 | QuantType::TQ2_0 => {
+            quantised!("parts/codes_2", "parts/values_unsigned", "quant/tq2_0")
+        }
+        QuantType::MXFP4 => quantised!("parts/codes_4", "parts/values_e2m1", "quant/mxfp4"),
+        QuantType::NVFP4 => quantised!("parts/codes_4", "parts/values_e2m1", "quant/nvfp4"),
+        QuantType::Q1_0 => quantised!("parts/codes_1", "parts/values_unsigned", "quant/q1_0"),
+        QuantType::Q2_0 => quantised!("parts/codes_2", "parts/values_unsigned", "quant/q2_0"),
     }
 }
 
