@@ -61,6 +61,18 @@ pub struct Limits {
     pub decode_equals_prefill: bool,
 }
 
+/// What the next token of a sequence is chosen with.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    pub sampler: &'a Sampler,
+    /// All tokens before it.
+    pub history: &'a [u32],
+    /// Its place among the generated tokens.
+    pub index: usize,
+    /// The tokens to choose from, where there is a grammar.
+    pub allowed: Option<&'a Allowed>,
+}
+
 /// A prompt and its continuation.
 #[derive(Debug)]
 pub struct Sequence {
@@ -169,15 +181,18 @@ impl Sequence {
         self.request.logprobs
     }
 
-    /// What the next token is chosen with: sampler, all tokens before it, its index, and the
-    /// tokens to choose from where there is a grammar.
+    /// What the next token is chosen with.
     ///
     /// # Errors
     /// [`Error::Grammar`] where the grammar cannot go on.
-    pub fn choice(&self) -> Result<(&Sampler, &[u32], usize, Option<&Allowed>), Error> {
+    pub fn choice(&self) -> Result<Choice<'_>, Error> {
         let grammar = self.request.grammar.as_ref();
-        let allowed = grammar.map(Grammar::allowed).transpose()?;
-        Ok((&self.sampler, &self.tokens, self.usage.eval_tokens, allowed))
+        Ok(Choice {
+            sampler: &self.sampler,
+            history: &self.tokens,
+            index: self.usage.eval_tokens,
+            allowed: grammar.map(Grammar::allowed).transpose()?,
+        })
     }
 
     /// The automaton that restricts its tokens.

@@ -48,11 +48,13 @@ pub struct Reasoning {
     pub close: String,
 }
 
+/// Ids of control tokens by their text.
+type ControlTokens = dyn Fn(&str) -> Option<u32> + Send + Sync;
+
 /// Compiles grammars for one vocabulary.
 pub struct Grammars {
     factory: Arc<ParserFactory>,
-    /// Ids of the control tokens by their text.
-    control: Arc<dyn Fn(&str) -> Option<u32> + Send + Sync>,
+    control: Box<ControlTokens>,
 }
 
 impl Grammars {
@@ -85,7 +87,7 @@ impl Grammars {
         factory.limits_mut().verbose_errors = false;
         Ok(Grammars {
             factory: Arc::new(factory),
-            control: Arc::new(control),
+            control: Box::new(control),
         })
     }
 

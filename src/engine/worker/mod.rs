@@ -11,7 +11,7 @@ use super::grammar::Grammar;
 use super::inbox::Inbox;
 use super::output::Vocabulary;
 use super::scheduler::{Budget, Scheduler, Share, Step};
-use super::sequence::{Limits, Sequence, Submission};
+use super::sequence::{Choice, Limits, Sequence, Submission};
 use super::{EngineOptions, Error, Logprob, TokenLogprob};
 use crate::backend::{Candidates, Phase};
 
@@ -202,7 +202,12 @@ fn advance(
 }
 
 fn choose(sequence: &Sequence, row: &Row<'_>, logits: &mut Logits<'_>) -> Result<u32, Error> {
-    let (sampler, history, index, allowed) = sequence.choice()?;
+    let Choice {
+        sampler,
+        history,
+        index,
+        allowed,
+    } = sequence.choice()?;
     let vocab_size = logits.device.info.vocab_size;
     if let Some(token) = sampler.choose(row.best, vocab_size, history, index, allowed)? {
         return Ok(token);
