@@ -192,6 +192,44 @@ fn candidates_and_whole_row_give_the_token_of_the_plain_twin() {
 }
 
 #[test]
+fn what_a_grammar_does_not_allow_has_no_probability() {
+    let mut numbers = Numbers(3);
+    let (mut n_equal, mut n_short) = (0, 0);
+    let n_cases = 2000;
+    for case in 0..n_cases {
+        let params = numbers.params();
+        let vocab_size = numbers.one_of(&[7, 128, 1000]);
+        let row = numbers.row(vocab_size);
+        let share = numbers.one_of(&[0.02, 0.3, 0.9]);
+        let mut allowed = Allowed::alloc(vocab_size);
+        allowed.allow_token(numbers.below(vocab_size) as u32);
+        for id in 0..vocab_size as u32 {
+            if numbers.next() < share {
+                allowed.allow_token(id);
+            }
+        }
+        let sampler = Sampler::new(&params, case as u64);
+        let best = candidates(&row, 128);
+        let full = sampler
+            .choose_from_row(&row, best.log_sum_exp, &[], case, Some(&allowed))
+            .expect("an allowed token");
+        let short = sampler
+            .choose(&best, vocab_size, &[], case, Some(&allowed))
+            .expect("finite logits");
+        assert!(allowed.is_allowed(full));
+        assert_eq!(short.unwrap_or(full), full, "{sampler:?}");
+        n_short += usize::from(short.is_some());
+        let masked: Vec<f32> = (0..)
+            .zip(&row)
+            .map(|(id, &logit)| if allowed.is_allowed(id) { logit } else { -1e30 })
+            .collect();
+        n_equal += usize::from(full == twin(&params, case as u64, &masked, &[], case));
+    }
+    assert!(n_equal >= n_cases - 3, "{n_equal} of {n_cases}");
+    assert!(n_short > n_cases / 3, "{n_short} of {n_cases}");
+}
+
+#[test]
 fn ollamas_defaults_never_need_the_whole_row() {
     let mut numbers = Numbers(7);
     for case in 0..200 {
