@@ -9,6 +9,7 @@ mod engine;
 mod file;
 mod golden;
 mod models;
+mod profile;
 mod reference;
 mod refused;
 mod suite;

@@ -14,8 +14,8 @@ use thiserror::Error;
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, TableRow};
 pub use builder::PlanBuilder;
 pub use plan::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows,
-    View,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, MAX_RUN, Op, Plan,
+    RopeOrder, Rows, View,
 };
 pub use rope::{RopeScaling, RopeTable, Temperature};
 pub use weight::{WeightId, WeightSpec};

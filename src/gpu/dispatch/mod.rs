@@ -2,6 +2,7 @@
 //! Pure data: nothing here touches a device.
 
 mod attention;
+mod fused;
 mod matmul;
 mod top_k;
 
@@ -25,6 +26,8 @@ const WORKGROUP: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Program {
     pub launches: Vec<Launch>,
+    /// The op of each launch, the first where it stands for several.
+    pub ops: Vec<usize>,
     /// Bytes of each [`Slot::Scratch`].
     pub scratch: Vec<u64>,
     /// Where the candidates lie afterwards.
@@ -49,14 +52,35 @@ pub(super) struct Dispatch<'a> {
     pub tuning: Tuning,
 }
 
+/// The fields of `Op::RmsNorm`, but for its result.
+struct RmsNorm {
+    input: View,
+    weight: WeightId,
+    group: usize,
+    eps: f32,
+}
+
 /// Writes the launches of a plan.
 ///
 /// # Errors
 /// Names what the plan refers to and the backend does not have.
 pub(super) fn program(dispatch: &Dispatch) -> Result<Program, String> {
     let mut program = Program::default();
-    for op in &dispatch.plan.ops {
-        dispatch.launch(op, &mut program)?;
+    let ops = &dispatch.plan.ops;
+    let mut at = 0;
+    while at < ops.len() {
+        let n_ops = match dispatch.fused(at)? {
+            Some(fused) => {
+                program.launches.push(fused.launch);
+                fused.n_ops
+            }
+            None => {
+                dispatch.launch(&ops[at], &mut program)?;
+                1
+            }
+        };
+        program.ops.resize(program.launches.len(), at);
+        at += n_ops;
     }
     Ok(program)
 }
@@ -80,7 +104,13 @@ impl Dispatch<'_> {
                 out,
             } => {
                 self.weight(weight)?;
-                push(self.rms_norm(input, weight, group, eps, out));
+                let norm = RmsNorm {
+                    input,
+                    weight,
+                    group,
+                    eps,
+                };
+                push(self.rms_norm(&norm, None, out));
             }
             Op::LayerNorm { weight, bias, .. } => {
                 let ids = weight.into_iter().chain(bias);
@@ -175,25 +205,27 @@ impl Dispatch<'_> {
         self.simple(shader, &[input], input.cols, out)
     }
 
-    fn rms_norm(
-        &self,
-        input: View,
-        weight: WeightId,
-        group: usize,
-        eps: f32,
-        out: BufferId,
-    ) -> Launch {
+    /// With `residual` it is added to the result.
+    fn rms_norm(&self, norm: &RmsNorm, residual: Option<View>, out: BufferId) -> Launch {
+        let &RmsNorm {
+            input,
+            weight,
+            group,
+            eps,
+        } = norm;
         let shader = self
             .view(Shader::new("kernels/rms_norm"), "X", input)
             .number("GROUP", group)
             .number("OUT_STRIDE", self.stride(out))
             .float("EPS", eps);
+        let shader = self.residual(shader, residual);
         let rows = self.rows(out);
         Launch {
             shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
             bindings: vec![
                 reads(self.slot(input.buffer)),
                 reads(Slot::Weight(weight, 0)),
+                reads(residual.map_or(Slot::Nothing, |r| self.slot(r.buffer))),
                 reads(Slot::Batch),
                 writes(self.slot(out)),
             ],
@@ -396,6 +428,17 @@ impl Dispatch<'_> {
         shader
             .number(&format!("{name}_STRIDE"), self.stride(view.buffer))
             .number(&format!("{name}_OFFSET"), view.offset)
+    }
+
+    /// What is added to a result, if anything.
+    fn residual(&self, shader: Shader, residual: Option<View>) -> Shader {
+        shader
+            .flag("HAS_RESIDUAL", residual.is_some())
+            .number(
+                "RESIDUAL_STRIDE",
+                residual.map_or(0, |r| self.stride(r.buffer)),
+            )
+            .number("RESIDUAL_OFFSET", residual.map_or(0, |r| r.offset))
     }
 
     /// Reads the batch, with rows of this kind.
