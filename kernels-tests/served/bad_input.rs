@@ -37,6 +37,29 @@ async fn a_truncated_file_is_named_as_such() {
     still_serves(&server).await;
 }
 
+/// A tiny model in which one tensor claims another type.
+fn model_with_type(number: u32) -> Vec<u8> {
+    let mut bytes = std::fs::read(models::path("tiny/tiny-llama-q8_0.gguf")).expect("a model");
+    let name = b"blk.0.attn_q.weight";
+    let at = bytes.windows(name.len()).position(|w| w == name);
+    // Two extents and their count stand between name and type.
+    let at = at.expect("the tensor is in the directory") + name.len() + 4 + 16;
+    assert_eq!(bytes[at..at + 4], 8u32.to_le_bytes(), "Q8_0");
+    bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+#[tokio::test]
+async fn unsupported_types_are_refused_by_name() {
+    let server = Server::start(&[]);
+    let path = server.home.path().join("model.gguf");
+    for (number, name) in [(9, "Q8_1"), (26, "I32"), (99, "number 99")] {
+        std::fs::write(&path, model_with_type(number)).expect("write");
+        refused_by_name(&server, "unsupported", &path, name).await;
+    }
+    still_serves(&server).await;
+}
+
 #[tokio::test]
 async fn unsupported_files_are_refused_by_name() {
     let server = Server::start(&[]);
@@ -49,15 +72,24 @@ async fn unsupported_files_are_refused_by_name() {
     let path = server.home.path().join("unknown.gguf");
     std::fs::write(&path, unknown).expect("write");
     refused_by_name(&server, "unknown", &path, "lorem").await;
-    for (file, name) in [
-        ("tiny-llama-mxfp4", "MXFP4"),
-        ("tiny-llama-iq2_xs", "IQ2_XS"),
-        ("tiny-llama-moe", "experts"),
-    ] {
+    for (file, name) in [("tiny-llama-moe", "experts")] {
         let path = models::path(&format!("tiny/{file}.gguf"));
         refused_by_name(&server, file, &path, name).await;
     }
     still_serves(&server).await;
+}
+
+/// SmolLM2 whose file says that it was trained for this many tokens: 23 KB of cache each.
+fn with_trained_context(server: &Server, n: u32) -> std::path::PathBuf {
+    let mut bytes = std::fs::read(models::path(SMOLLM2)).expect("a model");
+    let key = b"llama.context_length";
+    let at = bytes.windows(key.len()).position(|w| w == key);
+    // After the key: the value's type, four bytes, then a 32-bit number.
+    let value = at.expect("the key") + key.len() + 4;
+    bytes[value..value + 4].copy_from_slice(&n.to_le_bytes());
+    let path = server.home.path().join("long.gguf");
+    std::fs::write(&path, bytes).expect("write");
+    path
 }
 
 /// A file is refused when it is imported or when it is loaded, with a message that says `name`.
@@ -75,19 +107,17 @@ async fn refused_by_name(server: &Server, model: &str, path: &std::path::Path, n
 #[tokio::test]
 async fn a_context_beyond_memory_is_refused() {
     let server = Server::start(&[]);
-    server.create("gemma", &models::path("gemma-3-270m-q4_k_m.gguf"));
-    let body = json!({
-        "model": "gemma", "prompt": "x", "stream": false,
-        "options": { "num_ctx": 1_000_000_000, "num_predict": 1 },
-    });
-    // Above the trained context it is lowered; that much must still be served or refused.
-    let reply = server.post("/api/generate", &body).await;
-    let text = &reply.text;
-    assert!(
-        reply.status == 200 || text.contains("num_ctx"),
-        "{} {text}",
-        reply.status
-    );
+    server.create("long", &with_trained_context(&server, 16_000_000));
+    let request = |n_ctx: u64| {
+        let options = json!({ "num_ctx": n_ctx, "num_predict": 1 });
+        json!({ "model": "long", "prompt": "x", "stream": false, "options": options })
+    };
+    let (status, error) = refusal(&server, "/api/generate", &request(16_000_000)).await;
+    assert_eq!(status, 500, "{error}");
+    assert!(error.contains("num_ctx 16000000"), "{error}");
+    assert!(error.contains("lower num_ctx"), "{error}");
+    let reply = server.post("/api/generate", &request(512)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
     still_serves(&server).await;
 }
 

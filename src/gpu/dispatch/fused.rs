@@ -4,7 +4,8 @@
 //! keeps all buffers every op therefore has launches of its own, and can be compared.
 
 use super::matmul::{Halves, Operands};
-use super::{Dispatch, RmsNorm, WORKGROUP, cached, per_number};
+use super::norm::RmsNorm;
+use super::{Dispatch, WORKGROUP, cached, per_number};
 use crate::backend::{BufferId, KvDims, MAX_RUN, NO_SLOT, Op, RopeOrder};
 use crate::gpu::launch::{Launch, Slot, reads, writes};
 use crate::gpu::shader::Shader;
