@@ -23,6 +23,11 @@ const TOKENS: usize = 6;
 /// Vectors of a row that a tile works through at once: 6 tokens of 40 vectors are 15 KiB, half
 /// of the smallest first-level cache.
 const DEPTH: usize = 40;
+/// Bytes between a weight that is used and one that is asked for, beside the three rows that are
+/// used at the same time: four short rows at once are no stream that the processor recognises.
+const AHEAD: usize = 8192;
+/// Blocks whose scales are widened together.
+const RUN: usize = 32;
 /// Weight rows of a panel, and its size in vectors: 256 KiB, a share of the second-level cache.
 const PANEL_ROWS: usize = 32;
 const PANEL_VECTORS: usize = 4096;
@@ -185,32 +190,68 @@ fn dot_rows<I: Isa, F: Format>(isa: I, rows: [&[u8]; ROWS], x: &[Lanes]) -> [f32
     let mut acc = [isa.splat(0.0); ROWS];
     let n_blocks = rows[0].len() / F::BYTES;
     let (blocks, rest) = x.split_at(n_blocks * 2 * F::SPANS);
-    for (b, x) in blocks.chunks_exact(2 * F::SPANS).enumerate() {
-        let mut blocks = rows;
-        for block in &mut blocks {
-            *block = &block[b * F::BYTES..][..F::BYTES];
+    let ahead = rows[0].as_ptr().wrapping_add(AHEAD + 3 * rows[0].len());
+    let mut scales = [[0.0; RUN]; ROWS];
+    for (run, x) in blocks.chunks(RUN * 2 * F::SPANS).enumerate() {
+        if F::SCALED {
+            let n_blocks = x.len() / (2 * F::SPANS);
+            for r in 0..ROWS {
+                let blocks = &rows[r][run * RUN * F::BYTES..];
+                widen_scales::<I, F>(isa, blocks, n_blocks, &mut scales[r]);
+            }
         }
-        dot_block::<I, F>(isa, blocks, x, &mut acc);
+        for (b, x) in x.chunks_exact(2 * F::SPANS).enumerate() {
+            let at = (run * RUN + b) * F::BYTES;
+            for line in (0..ROWS * F::BYTES).step_by(64) {
+                isa.prefetch(ahead.wrapping_add(ROWS * at + line));
+            }
+            let mut blocks = rows;
+            for block in &mut blocks {
+                *block = &block[at..][..F::BYTES];
+            }
+            let mut heads = [F::scaled_head(isa, blocks[0], scales[0][b]); ROWS];
+            for r in 1..ROWS {
+                heads[r] = F::scaled_head(isa, blocks[r], scales[r][b]);
+            }
+            dot_block::<I, F>(isa, blocks, heads, x, &mut acc);
+        }
     }
     if !rest.is_empty() {
         let tails = rows.map(|row| split_tail::<F>(row).1.unwrap_or([0; 128]));
         let blocks = tails.each_ref().map(|tail| &tail[..F::BYTES]);
-        dot_block::<I, F>(isa, blocks, rest, &mut acc);
+        let mut heads = [F::head(isa, blocks[0]); ROWS];
+        for r in 1..ROWS {
+            heads[r] = F::head(isa, blocks[r]);
+        }
+        dot_block::<I, F>(isa, blocks, heads, rest, &mut acc);
     }
     isa.sum4(acc)
+}
+
+/// The half floats that begin `n` blocks, widened four at once. They meet in a register: a load of
+/// what several stores have just written would wait for all of them.
+#[inline(always)]
+fn widen_scales<I: Isa, F: Format>(isa: I, blocks: &[u8], n: usize, out: &mut [f32; RUN]) {
+    let (fours, rest) = blocks[..n * F::BYTES].split_at(n / 4 * 4 * F::BYTES);
+    let (out_fours, out_rest) = out.split_at_mut(n / 4 * 4);
+    let out_fours = out_fours.as_chunks_mut::<4>().0;
+    for (four, out) in fours.chunks_exact(4 * F::BYTES).zip(out_fours) {
+        let at = |i: usize| u16::from_le_bytes([four[i * F::BYTES], four[i * F::BYTES + 1]]);
+        *out = isa.four_halves([at(0), at(1), at(2), at(3)]);
+    }
+    for (block, out) in rest.chunks_exact(F::BYTES).zip(out_rest) {
+        *out = isa.half(u16::from_le_bytes([block[0], block[1]]));
+    }
 }
 
 #[inline(always)]
 fn dot_block<I: Isa, F: Format>(
     isa: I,
     blocks: [&[u8]; ROWS],
+    heads: [F::Head<I>; ROWS],
     x: &[Lanes],
     acc: &mut [I::F; ROWS],
 ) {
-    let mut heads = [F::head(isa, blocks[0]); ROWS];
-    for r in 1..ROWS {
-        heads[r] = F::head(isa, blocks[r]);
-    }
     for (j, x) in x.as_chunks::<2>().0.iter().enumerate() {
         let x = [isa.load(&x[0]), isa.load(&x[1])];
         for r in 0..ROWS {
