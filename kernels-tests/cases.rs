@@ -8,6 +8,7 @@ use ollama_wgpu::quant::QuantType;
 
 use crate::case::Case;
 use crate::file::{File, Random};
+use crate::recurrent;
 
 /// All cases.
 pub fn all() -> Vec<Case> {
@@ -18,6 +19,7 @@ pub fn all() -> Vec<Case> {
     }
     rowwise(&mut cases);
     attention(&mut cases);
+    recurrent::cases(&mut cases);
     top_k(&mut cases);
     cases
 }
@@ -31,6 +33,7 @@ fn rows(phase: Phase, n: usize) -> Batch {
         batch.sequences = tokens;
         batch.positions = vec![0; n];
         batch.tables = vec![vec![0]; n];
+        batch.states = (0..n as u32).collect();
     }
     batch.slots = vec![NO_SLOT; n];
     batch
@@ -150,6 +153,12 @@ fn rowwise(cases: &mut Vec<Case>) {
         ("glu gelu", 64, |b, x| {
             b.glu(x.columns(32, 32), x.columns(0, 32), Activation::GeluTanh)
         }),
+        ("glu sigmoid", 64, |b, x| {
+            b.glu(x.columns(32, 32), x.columns(0, 32), Activation::Sigmoid)
+        }),
+        ("glu identity", 64, |b, x| {
+            b.glu(x.columns(32, 32), x.columns(0, 32), Activation::Identity)
+        }),
         ("add", 70, |b, x| b.add(x.columns(0, 35), x.columns(35, 35))),
         ("soft_cap", 65, |b, x| b.soft_cap(x.columns(1, 64), 2.0)),
     ];
@@ -258,6 +267,7 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
             n_pages,
             // The layer under test is the second, so that layers must not be mixed up.
             kv_dims: vec![kv_dim, kv_dim],
+            ..CacheSpec::default()
         }),
         steps,
         record: Box::new(move |b| {
@@ -306,6 +316,7 @@ fn attention_steps(
             slots: Vec::new(),
             sequences: Vec::new(),
             tables: tables.clone(),
+            states: (0..tables.len() as u32).collect(),
             outputs: Vec::new(),
         };
         for (sequence, range) in ranges.into_iter().enumerate() {

@@ -57,6 +57,8 @@ const TINY: &[&str] = &[
     "tiny-qwen3",
     "tiny-gemma2",
     "tiny-gemma3",
+    "tiny-lfm2",
+    "tiny-qwen35",
     "tiny-llama-f32",
     "tiny-llama-f16",
     "tiny-llama-bf16",

@@ -9,5 +9,6 @@ mod engine;
 mod file;
 mod golden;
 mod models;
+mod recurrent;
 mod reference;
 mod suite;

@@ -5,15 +5,17 @@
 
 mod batch;
 mod plan;
+mod recurrent;
 mod rope;
 mod weight;
 
 use thiserror::Error;
 
-pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, TableRow};
+pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use plan::{
     Activation, BatchShape, BufferId, BufferInfo, Op, Plan, PlanBuilder, RopeOrder, Rows, View,
 };
+pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};
 pub use rope::{RopeScaling, RopeTable};
 pub use weight::{WeightId, WeightSpec};
 
@@ -62,15 +64,21 @@ impl KvType {
     }
 }
 
-/// The paged cache of all layers. A slot is one token's place; slot `page * PAGE_TOKENS + i` is
-/// token `i` of a page.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a device keeps of sequences between steps: the paged cache of all layers, and recurrent
+/// states. A cache slot is one token's place; slot `page * PAGE_TOKENS + i` is token `i` of a page.
+/// A state slot is the place of one sequence's states.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheSpec {
     pub kv_type: KvType,
     /// Pages in the pool, the same for all layers.
     pub n_pages: usize,
-    /// Numbers in one token's keys (and as many in its values), by layer.
+    /// Numbers in one token's keys (and as many in its values), by layer; 0 in layers without
+    /// attention.
     pub kv_dims: Vec<usize>,
+    /// State slots: sequences that may run at the same time.
+    pub n_states: usize,
+    /// Floats of each recurrent state of one sequence, by the number that operations give.
+    pub state_sizes: Vec<usize>,
 }
 
 impl CacheSpec {
@@ -79,10 +87,11 @@ impl CacheSpec {
         self.n_pages * PAGE_TOKENS
     }
 
-    /// Bytes of keys and values together.
+    /// Bytes of keys, values and states together.
     pub fn bytes(&self) -> u64 {
         let dims: usize = self.kv_dims.iter().sum();
-        (2 * dims * self.kv_type.bytes() * self.n_slots()) as u64
+        let states: usize = self.state_sizes.iter().sum();
+        (2 * dims * self.kv_type.bytes() * self.n_slots() + 4 * states * self.n_states) as u64
     }
 }
 

@@ -3,6 +3,7 @@
 //! Operations are pure: each reads views and writes one whole new buffer, so that two devices
 //! can be compared buffer by buffer. Memory is shared afterwards, by lifetime.
 
+use super::recurrent::DeltaHeads;
 use super::weight::{WeightId, WeightSpec};
 use super::{Phase, RopeTable};
 
@@ -61,6 +62,10 @@ pub enum RopeOrder {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
     Silu,
+    /// `1 / (1 + e^-x)`
+    Sigmoid,
+    /// The number itself: the gate is a factor.
+    Identity,
     /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`
     GeluTanh,
 }
@@ -119,6 +124,36 @@ pub enum Op {
         soft_cap: Option<f32>,
         out: BufferId,
     },
+    /// Causal convolution along each sequence, every column alone: the sum over `j` of
+    /// `weight[c * kernel + j] * x[p - kernel + 1 + j][c]` at position `p`, with 0 before the
+    /// sequence, then SiLU where `silu` is set. `weight` is `[1, cols * kernel]`. The last
+    /// `kernel - 1` rows of a sequence, `[kernel - 1, cols]`, are its state number `state`.
+    ShortConv {
+        state: usize,
+        input: View,
+        weight: WeightId,
+        kernel: usize,
+        silu: bool,
+        out: BufferId,
+    },
+    /// The gated delta rule along each sequence, every head alone: with
+    /// `g = exp(decay[h] softplus(alpha[h] + bias[h]))` and `b = sigmoid(beta[h])`, state number
+    /// `state`, `[heads, head_dim of q and k, head_dim of v]`, becomes
+    /// `S = g S + k (b (v - (g S)^T k))^T`, and the result is `S^T q / sqrt(head_dim)`. q and k are
+    /// divided by `sqrt(sum(x^2) + eps)` first. `qkv` holds the q and the k of `n_key_heads`, then
+    /// the v of `n_heads`; head `h` uses key head `h / (n_heads / n_key_heads)` if `grouped`, else
+    /// `h % n_key_heads`. Yang, Kautz and Hatamizadeh 2024, <https://arxiv.org/abs/2412.06464>.
+    DeltaNet {
+        state: usize,
+        qkv: View,
+        alpha: View,
+        beta: View,
+        decay: WeightId,
+        bias: WeightId,
+        heads: DeltaHeads,
+        eps: f32,
+        out: BufferId,
+    },
     /// `activation(gate) * up`
     Glu {
         gate: View,
@@ -149,6 +184,8 @@ impl Op {
             Op::Rope { .. } => "rope",
             Op::KvWrite { .. } => "kv_write",
             Op::Attention { .. } => "attention",
+            Op::ShortConv { .. } => "short_conv",
+            Op::DeltaNet { .. } => "delta_net",
             Op::Glu { .. } => "glu",
             Op::Add { .. } => "add",
             Op::SoftCap { .. } => "soft_cap",
@@ -165,6 +202,8 @@ impl Op {
             | Op::Matmul { out, .. }
             | Op::Rope { out, .. }
             | Op::Attention { out, .. }
+            | Op::ShortConv { out, .. }
+            | Op::DeltaNet { out, .. }
             | Op::Glu { out, .. }
             | Op::Add { out, .. }
             | Op::SoftCap { out, .. } => Some(out),
@@ -174,9 +213,14 @@ impl Op {
 
     /// The views it reads.
     pub fn inputs(&self) -> impl Iterator<Item = View> {
+        let third = match *self {
+            Op::DeltaNet { beta, .. } => Some(beta),
+            _ => None,
+        };
         let (a, b) = match *self {
             Op::Embed { .. } => (None, None),
-            Op::SelectRows { input, .. }
+            Op::ShortConv { input, .. }
+            | Op::SelectRows { input, .. }
             | Op::RmsNorm { input, .. }
             | Op::Rope { input, .. }
             | Op::SoftCap { input, .. }
@@ -186,10 +230,11 @@ impl Op {
             } => (Some(input), residual),
             Op::KvWrite { k, v, .. } => (Some(k), Some(v)),
             Op::Attention { q, .. } => (Some(q), None),
+            Op::DeltaNet { qkv, alpha, .. } => (Some(qkv), Some(alpha)),
             Op::Glu { gate, up, .. } => (Some(gate), Some(up)),
             Op::Add { a, b, .. } => (Some(a), Some(b)),
         };
-        a.into_iter().chain(b)
+        a.into_iter().chain(b).chain(third)
     }
 }
 
@@ -250,7 +295,7 @@ impl Plan {
 /// that does not fit is a bug in the model's code, since tensors were checked at load: it panics.
 #[derive(Debug)]
 pub struct PlanBuilder<'a> {
-    weights: &'a [WeightSpec],
+    pub(super) weights: &'a [WeightSpec],
     plan: Plan,
     scope: String,
 }
@@ -309,7 +354,12 @@ impl<'a> PlanBuilder<'a> {
     }
 
     /// Appends an op that writes a new buffer of `cols` columns.
-    fn record(&mut self, rows: Rows, cols: usize, op: impl FnOnce(BufferId) -> Op) -> View {
+    pub(super) fn record(
+        &mut self,
+        rows: Rows,
+        cols: usize,
+        op: impl FnOnce(BufferId) -> Op,
+    ) -> View {
         let out = self.buffer(rows, cols);
         let op = op(out);
         let detail = match &op {

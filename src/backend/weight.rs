@@ -25,6 +25,7 @@ pub struct WeightSpec {
 #[derive(Debug, Clone)]
 struct Part {
     tensor: TensorInfo,
+    first_row: usize,
     rows: usize,
 }
 
@@ -55,6 +56,7 @@ impl WeightSpec {
                 return Err(format!("tensor {name} cannot be joined to {}", names[0]));
             }
             parts.push(Part {
+                first_row: 0,
                 rows: (tensor.n_elements() / cols.max(1) as u64) as usize,
                 tensor: tensor.clone(),
             });
@@ -70,6 +72,33 @@ impl WeightSpec {
         })
     }
 
+    /// Makes a matrix of plain floats one row.
+    pub fn flatten(&mut self) {
+        assert!(self.quant.is_float() && self.parts.len() == 1);
+        self.cols *= self.rows;
+        self.rows = 1;
+        self.parts[0].rows = 1;
+    }
+
+    /// Sorts rows that alternate in blocks of these widths, over and over: all first blocks, then
+    /// all second ones, and so on.
+    pub fn deal(&mut self, widths: &[usize]) {
+        assert_eq!(self.parts.len(), 1);
+        let period: usize = widths.iter().sum();
+        assert!(self.rows.is_multiple_of(period));
+        let whole = self.parts.remove(0);
+        let mut start = 0;
+        for &rows in widths {
+            self.parts
+                .extend((start..whole.rows).step_by(period).map(|first_row| Part {
+                    tensor: whole.tensor.clone(),
+                    first_row,
+                    rows,
+                }));
+            start += rows;
+        }
+    }
+
     /// Whether it is a norm or a bias: one row, or the column that joined vectors become.
     pub fn is_vector(&self) -> bool {
         self.rows == 1 || self.parts.iter().all(|p| p.tensor.shape.len() == 1)
@@ -77,9 +106,12 @@ impl WeightSpec {
 
     /// The parts in order: number of rows and their bytes in the mapped file.
     pub fn parts(&self) -> impl ExactSizeIterator<Item = (usize, &[u8])> {
-        self.parts
-            .iter()
-            .map(|p| (p.rows, self.gguf.data(&p.tensor)))
+        self.parts.iter().map(|p| (p.rows, self.part_bytes(p)))
+    }
+
+    fn part_bytes(&self, part: &Part) -> &[u8] {
+        let row_bytes = self.row_bytes();
+        &self.gguf.data(&part.tensor)[part.first_row * row_bytes..][..part.rows * row_bytes]
     }
 
     /// The file that holds the bytes; a backend that reads them in place keeps it alive.

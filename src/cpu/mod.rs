@@ -11,6 +11,7 @@ mod matmul;
 mod memory;
 mod plan;
 mod pool;
+mod recurrent;
 mod rowwise;
 mod simd;
 #[cfg(test)]
@@ -37,6 +38,10 @@ pub struct CpuBackend {
     vectors: Vec<Option<Vec<f32>>>,
     layers: Vec<LayerCache>,
     n_slots: usize,
+    /// Recurrent states by number, `[n_states, size]`.
+    states: Vec<Buffer>,
+    state_sizes: Vec<usize>,
+    n_states: usize,
     plans: Vec<Prepared>,
     /// Storages of the buffers that nobody reads after a step, for all plans.
     scratch: Vec<Buffer>,
@@ -60,6 +65,9 @@ impl CpuBackend {
             vectors: Vec::new(),
             layers: Vec::new(),
             n_slots: 0,
+            states: Vec::new(),
+            state_sizes: Vec::new(),
+            n_states: 0,
             plans: Vec::new(),
             scratch: Vec::new(),
             padded: Buffer::default(),
@@ -106,13 +114,21 @@ impl Backend for CpuBackend {
 
     fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
         let bytes = cache.bytes();
-        let error = || self.out_of_memory("the key-value cache", bytes);
+        let error = self.out_of_memory("the key-value cache", bytes);
         if memory::available_bytes().is_some_and(|available| bytes > available) {
-            return Err(error());
+            return Err(error);
         }
         let layer = |&kv_dim: &usize| LayerCache::new(cache.kv_type, cache.n_pages, kv_dim);
         let layers: Result<_, _> = cache.kv_dims.iter().map(layer).collect();
-        self.layers = layers.map_err(|buffer::OutOfMemory| error())?;
+        self.layers = layers.map_err(|buffer::OutOfMemory| error.clone())?;
+        let state = |&size: &usize| {
+            let mut state = Buffer::default();
+            state.grow_floats(size * cache.n_states).map(|()| state)
+        };
+        let states: Result<_, _> = cache.state_sizes.iter().map(state).collect();
+        self.states = states.map_err(|buffer::OutOfMemory| error)?;
+        self.state_sizes = cache.state_sizes.clone();
+        self.n_states = cache.n_states;
         self.n_slots = cache.n_slots();
         Ok(())
     }

@@ -5,6 +5,7 @@ use super::attention::{self, Attention};
 use super::buffer::{Buffer, Matrix, OutOfMemory};
 use super::matmul::{Product, matmul};
 use super::pool::PoolError;
+use super::recurrent::{self, DeltaNet, ShortConv};
 use super::rowwise::{self, Glu, Rope, SoftCap, each_row};
 use super::top_k::top_k;
 use super::weight::{WeightRows, decode_all};
@@ -92,8 +93,35 @@ impl CpuBackend {
             ))),
             None => Err(BackendError::Invalid(format!("layer {layer} has no cache"))),
         };
+        let state = |number: usize, size: usize| match self.state_sizes.get(number) {
+            Some(&kept) if kept == size => Ok(()),
+            _ => Err(BackendError::Invalid(format!(
+                "there is no state {number} of {size} numbers"
+            ))),
+        };
         for op in &plan.ops {
             match *op {
+                Op::ShortConv {
+                    state: number,
+                    input,
+                    weight: id,
+                    kernel,
+                    ..
+                } => {
+                    weight(id)?;
+                    state(number, (kernel - 1) * input.cols)?;
+                }
+                Op::DeltaNet {
+                    state: number,
+                    decay,
+                    bias,
+                    heads,
+                    ..
+                } => {
+                    weight(decay)?;
+                    weight(bias)?;
+                    state(number, heads.state_size())?;
+                }
                 Op::Embed { weight: id, .. } | Op::RmsNorm { weight: id, .. } => weight(id)?,
                 Op::Matmul {
                     weight: id, bias, ..
@@ -119,12 +147,13 @@ impl CpuBackend {
     /// Decodes the weights of norms and biases: some kilobytes a layer.
     pub(super) fn decode_vectors(&mut self, plan: &Plan) {
         for op in &plan.ops {
-            let id = match *op {
-                Op::RmsNorm { weight, .. } => Some(weight),
-                Op::Matmul { bias, .. } => bias,
-                _ => None,
+            let (id, second) = match *op {
+                Op::RmsNorm { weight, .. } | Op::ShortConv { weight, .. } => (Some(weight), None),
+                Op::DeltaNet { decay, bias, .. } => (Some(decay), Some(bias)),
+                Op::Matmul { bias, .. } => (bias, None),
+                _ => (None, None),
             };
-            if let Some(WeightId(id)) = id {
+            for WeightId(id) in id.into_iter().chain(second) {
                 self.vectors[id].get_or_insert_with(|| decode_all(&self.weights[id]));
             }
         }
@@ -163,6 +192,10 @@ impl CpuBackend {
         };
         let checked = batch.check(embedding.unwrap_or(usize::MAX), cache);
         checked.map_err(BackendError::Invalid)?;
+        if !self.states.is_empty() {
+            let checked = batch.check_states(self.n_states);
+            checked.map_err(BackendError::Invalid)?;
+        }
         let shape = prepared.plan.shape;
         if batch.n_tokens() > shape.n_tokens || batch.outputs.len() > shape.n_outputs {
             return Err(BackendError::Invalid(format!(
@@ -329,6 +362,44 @@ impl CpuBackend {
                     soft_cap,
                 };
                 attention::attention(isa, pool, &self.layers[layer], batch, &op, out)
+            }
+            Op::ShortConv {
+                state,
+                input,
+                weight,
+                kernel,
+                silu,
+                ..
+            } => {
+                let op = ShortConv {
+                    input: view(input),
+                    weight: vector(&self.vectors, weight),
+                    kernel,
+                    silu,
+                };
+                recurrent::short_conv(isa, pool, &mut self.states[state], batch, &op, out)
+            }
+            Op::DeltaNet {
+                state,
+                qkv,
+                alpha,
+                beta,
+                decay,
+                bias,
+                heads,
+                eps,
+                ..
+            } => {
+                let op = DeltaNet {
+                    qkv: view(qkv),
+                    alpha: view(alpha),
+                    beta: view(beta),
+                    decay: vector(&self.vectors, decay),
+                    bias: vector(&self.vectors, bias),
+                    heads,
+                    eps,
+                };
+                recurrent::delta_net(isa, pool, &mut self.states[state], batch, &op, out)
             }
             Op::Glu {
                 gate,

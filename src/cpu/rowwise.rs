@@ -41,7 +41,7 @@ pub fn embed(weight: &WeightRows<'_>, token: u32, scale: f32, out: &mut [f32]) {
 
 /// Sixteen floats, or fewer and zeros.
 #[inline(always)]
-fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
+pub fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
     if let Ok(x) = x.try_into() {
         return isa.load(x);
     }
@@ -52,7 +52,7 @@ fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
 
 /// The first lanes, as many as `out` takes.
 #[inline(always)]
-fn store<I: Isa>(isa: I, x: I::F, out: &mut [f32]) {
+pub fn store<I: Isa>(isa: I, x: I::F, out: &mut [f32]) {
     if let Ok(out) = out.try_into() {
         return isa.store(x, out);
     }
@@ -168,6 +168,26 @@ impl Kernel for Glu<'_> {
                     out,
                     #[inline(always)]
                     |g, u| isa.mul(math::silu(isa, g), u),
+                );
+            }
+            Activation::Sigmoid => {
+                zip(
+                    isa,
+                    gate,
+                    up,
+                    out,
+                    #[inline(always)]
+                    |g, u| isa.mul(math::sigmoid(isa, g), u),
+                );
+            }
+            Activation::Identity => {
+                zip(
+                    isa,
+                    gate,
+                    up,
+                    out,
+                    #[inline(always)]
+                    |g, u| isa.mul(g, u),
                 );
             }
             Activation::GeluTanh => {

@@ -24,6 +24,8 @@ pub struct ModelInfo {
 pub struct Device {
     pub info: ModelInfo,
     pub n_pages: usize,
+    /// Whether the model has recurrent states besides the cache.
+    pub is_recurrent: bool,
     backend: Box<dyn Backend>,
     prefill: Prepared,
     decode: Prepared,
@@ -82,6 +84,7 @@ impl Device {
         let decode = model.plan(shape(Phase::Decode, options.n_parallel), top_k);
         let buffer_bytes = bytes(&prefill) + bytes(&decode);
         let mut device = Device::new(backend, n_pages, model.config().vocab_size, prefill, decode)?;
+        device.is_recurrent = model.is_recurrent();
         device.info.n_ctx_train = model.config().n_ctx_train;
         device.info.memory_bytes = cache_bytes + buffer_bytes;
         Ok(device)
@@ -112,6 +115,7 @@ impl Device {
                 memory_bytes: 0,
             },
             n_pages,
+            is_recurrent: false,
             backend,
             prefill,
             decode,
@@ -170,7 +174,7 @@ fn alloc_cache(
     let least = options.n_ctx.div_ceil(PAGE_TOKENS);
     let mut n_pages = least.saturating_mul(options.n_parallel);
     loop {
-        let cache = model.cache_spec(options.kv_type, n_pages);
+        let cache = model.cache_spec(options.kv_type, n_pages, options.n_parallel);
         match backend.alloc_cache(&cache) {
             Ok(()) => return Ok((n_pages, cache.bytes())),
             Err(BackendError::OutOfMemory { .. }) if n_pages > least => {
@@ -198,6 +202,8 @@ fn context_error(error: BackendError, options: EngineOptions, model: &Model) -> 
     Error::ContextMemory {
         device,
         n_ctx: options.n_ctx,
-        bytes: model.cache_spec(options.kv_type, n_pages).bytes(),
+        bytes: model
+            .cache_spec(options.kv_type, n_pages, options.n_parallel)
+            .bytes(),
     }
 }

@@ -41,6 +41,8 @@ pub struct FakeOptions {
     /// Candidates of each row; few, so that whole rows are read often.
     pub n_candidates: usize,
     pub decode_equals_prefill: bool,
+    /// Logits follow from a recurrent state instead of the cache.
+    pub is_recurrent: bool,
     pub fault: Option<Fault>,
 }
 
@@ -53,6 +55,7 @@ impl Default for FakeOptions {
             max_pages: usize::MAX,
             n_candidates: 8,
             decode_equals_prefill: false,
+            is_recurrent: false,
             fault: None,
         }
     }
@@ -61,6 +64,8 @@ impl Default for FakeOptions {
 pub struct FakeBackend {
     options: FakeOptions,
     cache: Vec<Option<Kv>>,
+    /// Positions that are in the recurrent state of each slot, and the hash of all of them.
+    states: Vec<(u32, u64)>,
     plans: Vec<Plan>,
     n_weights: usize,
     last: Option<(PreparedId, Vec<Vec<f32>>)>,
@@ -96,7 +101,9 @@ pub fn device(options: FakeOptions) -> (Device, Arc<AtomicUsize>) {
         plan(Phase::Prefill, options.n_batch),
         plan(Phase::Decode, options.n_parallel),
     );
-    (device.expect("the fake prepares anything"), n_steps)
+    let mut device = device.expect("the fake prepares anything");
+    device.is_recurrent = options.is_recurrent;
+    (device, n_steps)
 }
 
 fn mix(a: u64, b: u64) -> u64 {
@@ -152,10 +159,23 @@ impl FakeBackend {
         FakeBackend {
             options,
             cache: Vec::new(),
+            states: vec![(u32::MAX, 0); options.n_parallel],
             plans: Vec::new(),
             n_weights: 0,
             last: None,
             n_steps: Arc::default(),
+        }
+    }
+
+    /// Hash of all that the state of a slot has seen, which must be `end` positions.
+    fn read_state(&self, slot: usize, end: u32) -> u64 {
+        let (n_seen, hash) = self.states[slot];
+        match end {
+            0 => 0,
+            _ => {
+                assert_eq!(n_seen, end, "the state of another position");
+                hash
+            }
         }
     }
 
@@ -227,15 +247,21 @@ impl Backend for FakeBackend {
         let mut rows = Vec::new();
         for row in 0..batch.n_tokens() {
             let position = batch.positions[row];
-            let before = self.read_cache(batch, row, position);
+            let state = batch.states[batch.sequences[row] as usize] as usize;
+            let before = match self.options.is_recurrent {
+                true => self.read_state(state, position),
+                false => self.read_cache(batch, row, position),
+            };
             let equal = self.options.decode_equals_prefill;
             let hash = kv_hash(before, batch.tokens[row], batch.phase, equal);
             self.cache[batch.slots[row] as usize] = Some(Kv { position, hash });
+            self.states[state] = (position + 1, mix(before, hash));
             if batch.outputs.contains(&(row as u32)) {
-                rows.push(logits(
-                    self.read_cache(batch, row, position + 1),
-                    vocab_size,
-                ));
+                let all = match self.options.is_recurrent {
+                    true => self.read_state(state, position + 1),
+                    false => self.read_cache(batch, row, position + 1),
+                };
+                rows.push(logits(all, vocab_size));
             }
         }
         if self.options.fault == Some(Fault::NotANumber(step)) {

@@ -45,6 +45,8 @@ struct Cache {
     spec: CacheSpec,
     keys: Vec<wgpu::Buffer>,
     values: Vec<wgpu::Buffer>,
+    /// Recurrent states by number.
+    states: Vec<wgpu::Buffer>,
 }
 
 /// Pipelines by their text, and layouts by which bindings are written.
@@ -154,7 +156,13 @@ impl Backend for GpuBackend {
             dims.map(|&dim| self.device.storage(what, layer_bytes(dim)))
                 .collect()
         };
+        let states = cache.state_sizes.iter();
+        let states = states.map(|&size| {
+            let bytes = (4 * size * cache.n_states) as u64;
+            self.device.storage("the recurrent states", bytes)
+        });
         self.cache = Some(Cache {
+            states: states.collect::<Result<_, _>>()?,
             keys: layers("the cache's keys")?,
             values: layers("the cache's values")?,
             spec: cache.clone(),
@@ -170,6 +178,10 @@ impl Backend for GpuBackend {
 
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
         self.device.check()?;
+        if let Some(cache) = self.cache.as_ref().filter(|c| !c.states.is_empty()) {
+            let checked = batch.check_states(cache.spec.n_states);
+            checked.map_err(BackendError::Invalid)?;
+        }
         let n_slots = self.cache.as_ref().map_or(0, |c| c.spec.n_slots());
         let prepared = self.plans.get_mut(plan.0).ok_or_else(unknown_plan)?;
         self.last_run = Some(plan);

@@ -284,6 +284,7 @@ fn buffer<'a>(backend: &'a GpuBackend, memory: &'a Memory, slot: Slot) -> &'a wg
         Slot::Weight(id, shard) => &backend.weight_buffers[id.0][shard],
         Slot::Keys(i) => layer(|cache| &cache.keys, i),
         Slot::Values(i) => layer(|cache| &cache.values, i),
+        Slot::State(i) => layer(|cache| &cache.states, i),
         Slot::Batch => &memory.batch,
         Slot::Scratch(i) => &memory.scratch[i],
         Slot::Nothing => &backend.nothing,

@@ -11,8 +11,8 @@ use super::device::Tuning;
 use super::dispatch::{self, Dispatch};
 use super::launch::Launch;
 use crate::backend::{
-    Activation, BatchShape, BufferId, BufferInfo, CacheSpec, KvType, Op, Phase, Plan, RopeOrder,
-    RopeScaling, RopeTable, Rows, View, WeightId,
+    Activation, BatchShape, BufferId, BufferInfo, CacheSpec, DeltaHeads, KvType, Op, Phase, Plan,
+    RopeOrder, RopeScaling, RopeTable, Rows, View, WeightId,
 };
 use crate::quant::QuantType;
 use crate::quant::device::DeviceLayout;
@@ -129,6 +129,11 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, usize)> {
         ];
         plans.push((plan(shape, &buffers, ops), vec![], 2 * head_dim));
     }
+    plans.push((
+        recurrent_plan(shape),
+        vec![weight(QuantType::F32, 4 * 512, 1, 1)],
+        8,
+    ));
     for rows in [Rows::Tokens, Rows::Outputs] {
         plans.push((
             rowwise_plan(shape, rows),
@@ -137,6 +142,45 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, usize)> {
         ));
     }
     plans
+}
+
+const DELTA_HEADS: DeltaHeads = DeltaHeads {
+    n_heads: 4,
+    n_key_heads: 2,
+    head_dim: 64,
+    grouped: true,
+};
+
+fn recurrent_plan(shape: BatchShape) -> Plan {
+    let conv = |silu| Op::ShortConv {
+        state: 0,
+        input: view(0, 512, 512),
+        weight: WeightId(0),
+        kernel: 4,
+        silu,
+        out: BufferId(1),
+    };
+    let delta = |grouped| Op::DeltaNet {
+        state: 1,
+        qkv: view(0, 0, DELTA_HEADS.qkv_dim()),
+        alpha: view(1, 0, 4),
+        beta: view(1, 4, 4),
+        decay: WeightId(0),
+        bias: WeightId(0),
+        heads: DeltaHeads {
+            grouped,
+            ..DELTA_HEADS
+        },
+        eps: 1e-6,
+        out: BufferId(2),
+    };
+    let buffers = [
+        (Rows::Tokens, 1024),
+        (Rows::Tokens, 512),
+        (Rows::Tokens, DELTA_HEADS.out_dim()),
+    ];
+    let ops = vec![conv(false), conv(true), delta(false), delta(true)];
+    plan(shape, &buffers, ops)
 }
 
 fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
@@ -173,6 +217,8 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
         rope(RopeOrder::Norm),
         rope(RopeOrder::Neox),
         glu(Activation::Silu),
+        glu(Activation::Sigmoid),
+        glu(Activation::Identity),
         glu(Activation::GeluTanh),
         Op::Add {
             a: half(0),
@@ -250,11 +296,12 @@ fn all_launches() -> BTreeMap<String, Launch> {
         };
         for kv_type in [KvType::F32, KvType::F16] {
             for (plan, weights, kv_dim) in other_plans(shape) {
-                let kv_dims = vec![kv_dim];
                 let cache = CacheSpec {
                     kv_type,
                     n_pages: 4,
-                    kv_dims,
+                    kv_dims: vec![kv_dim],
+                    n_states: 5,
+                    state_sizes: vec![3 * 512, DELTA_HEADS.state_size()],
                 };
                 add(&plan, &weights, &cache);
             }
@@ -263,6 +310,7 @@ fn all_launches() -> BTreeMap<String, Launch> {
             kv_type: KvType::F16,
             n_pages: 1,
             kv_dims: vec![],
+            ..CacheSpec::default()
         };
         for quant in QuantType::all() {
             for (plan, weights) in weight_plans(shape, quant) {

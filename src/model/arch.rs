@@ -1,8 +1,10 @@
 //! The table of architectures: one function from metadata to a [`Config`] each.
 
 use super::keys::Keys;
-use super::{Config, Error, Layer};
-use crate::backend::{Activation, RopeOrder, RopeScaling, RopeTable};
+use super::{Config, Error, Layer, Mixer};
+use crate::backend::{
+    Activation, DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL, RopeOrder, RopeScaling, RopeTable,
+};
 use crate::gguf::Gguf;
 
 type Family = fn(&Keys) -> Result<Config, Error>;
@@ -13,6 +15,8 @@ const TABLE: &[(&str, Family)] = &[
     ("qwen3", qwen2),
     ("gemma2", gemma2),
     ("gemma3", gemma3),
+    ("lfm2", lfm2),
+    ("qwen35", qwen35),
 ];
 
 /// Layers of the largest Gemma models, whose attention scale is that of the residual width.
@@ -55,6 +59,16 @@ fn check(config: &Config) -> Result<(), Error> {
 
 /// What decoders of the llama type have in common.
 fn common(keys: &Keys, rope_order: RopeOrder) -> Result<Config, Error> {
+    let n_kv_heads = keys.optional_extent("attention.head_count_kv")?;
+    with_kv_heads(keys, rope_order, n_kv_heads)
+}
+
+/// As [`common`], for files that give the number of key heads in their own way.
+fn with_kv_heads(
+    keys: &Keys,
+    rope_order: RopeOrder,
+    n_kv_heads: Option<usize>,
+) -> Result<Config, Error> {
     refuse_experts(keys)?;
     let dim = keys.extent("embedding_length")?;
     let n_heads = keys.extent("attention.head_count")?;
@@ -78,9 +92,7 @@ fn common(keys: &Keys, rope_order: RopeOrder) -> Result<Config, Error> {
         arch: keys.arch.into(),
         dim,
         n_heads,
-        n_kv_heads: keys
-            .optional_extent("attention.head_count_kv")?
-            .unwrap_or(n_heads),
+        n_kv_heads: n_kv_heads.unwrap_or(n_heads),
         head_dim,
         ffn_dim: keys.extent("feed_forward_length")?,
         vocab_size: vocab_size(keys)?,
@@ -97,14 +109,18 @@ fn common(keys: &Keys, rope_order: RopeOrder) -> Result<Config, Error> {
         final_soft_cap: None,
         activation: Activation::Silu,
         rope_order,
+        gated_attention: false,
+        ffn_norm: "ffn_norm",
         rope_tables: vec![table],
         layers: vec![
             Layer {
                 window: None,
-                rope_table: 0
+                rope_table: 0,
+                mixer: Mixer::Attention,
             };
             n_layers
         ],
+        n_skipped_layers: 0,
     })
 }
 
@@ -238,4 +254,101 @@ fn gemma3(keys: &Keys) -> Result<Config, Error> {
         }
     }
     Ok(config)
+}
+
+/// LFM2: most layers are short convolutions; those with key heads are attention.
+fn lfm2(keys: &Keys) -> Result<Config, Error> {
+    let heads = keys.per_layer("attention.head_count_kv")?;
+    let n_kv_heads = heads.iter().copied().find(|&n| n > 0);
+    if heads.iter().any(|&n| n > 0 && Some(n) != n_kv_heads) {
+        return Err(keys.bad(
+            "attention.head_count_kv",
+            "zero and one other number are accepted",
+        ));
+    }
+    let mut config = with_kv_heads(keys, RopeOrder::Neox, n_kv_heads)?;
+    let kernel = kernel(keys, "shortconv.l_cache")?;
+    let window = keys.optional_extent("attention.sliding_window")?;
+    if heads.len() != config.layers.len() {
+        return Err(keys.bad(
+            "attention.head_count_kv",
+            "a number for each layer is needed",
+        ));
+    }
+    for (layer, n) in config.layers.iter_mut().zip(heads) {
+        match n {
+            0 => layer.mixer = Mixer::ShortConv { kernel },
+            _ => layer.window = window,
+        }
+    }
+    Ok(config)
+}
+
+/// Taps of a convolution along the sequence.
+fn kernel(keys: &Keys, name: &str) -> Result<usize, Error> {
+    let kernel = keys.extent(name)?;
+    match (2..=MAX_KERNEL).contains(&kernel) {
+        true => Ok(kernel),
+        false => Err(Error::Unsupported(format!(
+            "a convolution over {kernel} tokens"
+        ))),
+    }
+}
+
+/// Qwen 3.5: gated delta nets, and gated attention in each fourth layer.
+fn qwen35(keys: &Keys) -> Result<Config, Error> {
+    delta_net(keys, false)
+}
+
+/// What models with gated delta nets share.
+fn delta_net(keys: &Keys, grouped: bool) -> Result<Config, Error> {
+    let mut config = common(keys, RopeOrder::Neox)?;
+    config.gated_attention = true;
+    config.ffn_norm = "post_attention_norm";
+    let heads = DeltaHeads {
+        n_heads: keys.extent("ssm.time_step_rank")?,
+        n_key_heads: keys.extent("ssm.group_count")?,
+        head_dim: keys.extent("ssm.state_size")?,
+        grouped,
+    };
+    let fits = heads.head_dim.is_multiple_of(16) && heads.head_dim <= MAX_DELTA_HEAD;
+    if !fits || !heads.n_heads.is_multiple_of(heads.n_key_heads) {
+        return Err(Error::Unsupported(format!(
+            "a delta rule with {} heads of {} columns over {} key heads",
+            heads.n_heads, heads.head_dim, heads.n_key_heads
+        )));
+    }
+    if keys.extent("ssm.inner_size")? != heads.out_dim() {
+        return Err(keys.bad(
+            "ssm.inner_size",
+            format!("{} is needed, as its heads have", heads.out_dim()),
+        ));
+    }
+    let kernel = kernel(keys, "ssm.conv_kernel")?;
+    let n_skipped = keys.optional_positive("nextn_predict_layers")?;
+    config.n_skipped_layers = n_skipped.map_or(0, |n| n as usize);
+    let n_layers = config.layers.len().checked_sub(config.n_skipped_layers);
+    let n_layers = n_layers.filter(|&n| n > 0);
+    config.layers.truncate(
+        n_layers.ok_or_else(|| {
+            keys.bad("nextn_predict_layers", "fewer than all layers are accepted")
+        })?,
+    );
+    for (i, layer) in config.layers.iter_mut().enumerate() {
+        if is_recurrent(keys, i)? {
+            layer.mixer = Mixer::DeltaNet { kernel, heads };
+        }
+    }
+    Ok(config)
+}
+
+/// Whether layer `i` is a delta net: all but each fourth one are, where the file does not say it.
+fn is_recurrent(keys: &Keys, i: usize) -> Result<bool, Error> {
+    let name = "attention.recurrent_layers";
+    if let Some(layers) = keys.optional_bools(name)? {
+        let layer = layers.get(i).copied();
+        return layer.ok_or_else(|| keys.bad(name, "one for each layer is needed"));
+    }
+    let interval = keys.optional_extent("full_attention_interval")?;
+    Ok(!(i + 1).is_multiple_of(interval.unwrap_or(4)))
 }

@@ -1,6 +1,6 @@
 //! What distinguishes one model from another, as data.
 
-use crate::backend::{Activation, RopeOrder, RopeTable};
+use crate::backend::{Activation, DeltaHeads, RopeOrder, RopeTable};
 
 /// The numbers of a decoder. An optional tensor that the file has is applied without a flag
 /// here; a flag is for what no tensor shows.
@@ -29,9 +29,15 @@ pub struct Config {
     pub final_soft_cap: Option<f32>,
     pub activation: Activation,
     pub rope_order: RopeOrder,
+    /// Whether the query projection gives each head a gate for its result as well.
+    pub gated_attention: bool,
+    /// Tensor of the norm before the feed-forward block, without `blk.<i>.` and `.weight`.
+    pub ffn_norm: &'static str,
     /// The kinds of rotary embedding that layers choose from.
     pub rope_tables: Vec<RopeTable>,
     pub layers: Vec<Layer>,
+    /// Layers of the file after those, which propose tokens to this model and are not run.
+    pub n_skipped_layers: usize,
 }
 
 /// What may differ from layer to layer.
@@ -41,6 +47,35 @@ pub struct Layer {
     pub window: Option<usize>,
     /// Index into [`Config::rope_tables`].
     pub rope_table: usize,
+    pub mixer: Mixer,
+}
+
+/// How a layer mixes the tokens of a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mixer {
+    Attention,
+    /// A gated convolution over the last `kernel` tokens: LFM2.
+    ShortConv {
+        kernel: usize,
+    },
+    /// The gated delta rule after a convolution over the last `kernel` tokens: Qwen 3.5.
+    DeltaNet {
+        kernel: usize,
+        heads: DeltaHeads,
+    },
+}
+
+impl Mixer {
+    /// Floats of each recurrent state that it keeps of a sequence.
+    fn state_sizes(&self, dim: usize) -> Vec<usize> {
+        match *self {
+            Mixer::Attention => vec![],
+            Mixer::ShortConv { kernel } => vec![(kernel - 1) * dim],
+            Mixer::DeltaNet { kernel, heads } => {
+                vec![(kernel - 1) * heads.qkv_dim(), heads.state_size()]
+            }
+        }
+    }
 }
 
 impl Config {
@@ -52,5 +87,27 @@ impl Config {
     /// Columns of all key heads, and of all value heads.
     pub fn kv_dim(&self) -> usize {
         self.n_kv_heads * self.head_dim
+    }
+
+    /// Numbers that a layer caches of a token's keys, and as many of its values.
+    pub fn cached_dim(&self, layer: &Layer) -> usize {
+        match layer.mixer {
+            Mixer::Attention => self.kv_dim(),
+            Mixer::ShortConv { .. } | Mixer::DeltaNet { .. } => 0,
+        }
+    }
+
+    /// Floats of each recurrent state of a sequence, layer after layer.
+    pub fn state_sizes(&self) -> Vec<usize> {
+        let layers = self.layers.iter();
+        let sizes = layers.flat_map(|layer| layer.mixer.state_sizes(self.dim));
+        sizes.collect()
+    }
+
+    /// The number of a layer's first recurrent state.
+    pub fn first_state(&self, layer: usize) -> usize {
+        let before = self.layers[..layer].iter();
+        let counts = before.map(|layer| layer.mixer.state_sizes(self.dim).len());
+        counts.sum()
     }
 }

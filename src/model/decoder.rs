@@ -1,8 +1,9 @@
 //! The plan of a decoder, top to bottom.
 
 use super::Config;
+use super::recurrent;
 use super::weights::{LayerWeights, Projections, Weights};
-use crate::backend::{BatchShape, Plan, PlanBuilder, View};
+use crate::backend::{Activation, BatchShape, Plan, PlanBuilder, View};
 
 /// Records one step: token ids to logits of the wanted rows.
 pub(super) fn plan(c: &Config, w: &Weights, shape: BatchShape, top_k: Option<usize>) -> Plan {
@@ -11,7 +12,7 @@ pub(super) fn plan(c: &Config, w: &Weights, shape: BatchShape, top_k: Option<usi
     let mut x = b.embed(w.embed, c.embed_scale);
     for (i, layer) in w.layers.iter().enumerate() {
         b.scope(format!("blk.{i}"));
-        x = attention(&mut b, c, layer, i, x);
+        x = mix(&mut b, c, layer, i, x);
         x = feed_forward(&mut b, c, layer, x);
     }
     b.scope("output");
@@ -28,12 +29,31 @@ pub(super) fn plan(c: &Config, w: &Weights, shape: BatchShape, top_k: Option<usi
     b.finish()
 }
 
-/// `x + attention(norm(x))`, `[tokens, dim]`.
-fn attention(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, layer: usize, x: View) -> View {
-    let kind = &c.layers[layer];
+/// `x + output(mixer(norm(x)))`, `[tokens, dim]`.
+fn mix(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, layer: usize, x: View) -> View {
     let h = b.rms_norm(x, w.attn_norm, c.norm_eps);
-    let [mut q, mut k, v] = project(b, h, &w.qkv)[..] else {
-        unreachable!("a layer has three attention projections");
+    let mixed = match w.recurrent {
+        None => attention(b, c, w, layer, h),
+        Some(recurrent) => recurrent::plan(b, c, w, recurrent, layer, h),
+    };
+    let output = w.attn_output;
+    match w.post_attention_norm {
+        None => b.matmul(mixed, output.weight, output.bias, Some(x)),
+        Some(norm) => {
+            let y = b.matmul(mixed, output.weight, output.bias, None);
+            let y = b.rms_norm(y, norm, c.norm_eps);
+            b.add(x, y)
+        }
+    }
+}
+
+/// The heads' results, `[tokens, q_dim]`; `h` is `[tokens, dim]`, normed.
+fn attention(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, layer: usize, h: View) -> View {
+    let kind = &c.layers[layer];
+    let (mut q, gate, mut k, v) = match project(b, h, &w.qkv)[..] {
+        [q, k, v] => (q, None, k, v),
+        [q, gate, k, v] => (q, Some(gate), k, v),
+        _ => unreachable!("a layer has three attention projections, and may have a gate"),
     };
     if let Some(norm) = w.q_norm {
         q = b.rms_norm(q, norm, c.norm_eps);
@@ -53,14 +73,9 @@ fn attention(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, layer: usize, x:
         kind.window,
         c.attention_soft_cap,
     );
-    let output = w.attn_output;
-    match w.post_attention_norm {
-        None => b.matmul(mixed, output.weight, output.bias, Some(x)),
-        Some(norm) => {
-            let y = b.matmul(mixed, output.weight, output.bias, None);
-            let y = b.rms_norm(y, norm, c.norm_eps);
-            b.add(x, y)
-        }
+    match gate {
+        None => mixed,
+        Some(gate) => b.glu(gate, mixed, Activation::Sigmoid),
     }
 }
 
@@ -83,7 +98,7 @@ fn feed_forward(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, x: View) -> V
 }
 
 /// The results of several matrices over one input, as views of the joined products.
-fn project(b: &mut PlanBuilder, input: View, projections: &Projections) -> Vec<View> {
+pub(super) fn project(b: &mut PlanBuilder, input: View, projections: &Projections) -> Vec<View> {
     let mut views = Vec::new();
     for (product, widths) in &projections.products {
         let out = b.matmul(input, product.weight, product.bias, None);

@@ -50,6 +50,17 @@ impl Keys<'_> {
         }
     }
 
+    /// One number per layer, zeros included.
+    pub fn per_layer(&self, name: &str) -> Result<Vec<usize>, Error> {
+        let key = self.key(name);
+        let numbers = self.gguf.u32s(&key);
+        let numbers = numbers.filter(|n| n.iter().all(|&n| u64::from(n) <= MAX_EXTENT));
+        match numbers {
+            Some(numbers) => Ok(numbers.into_iter().map(|n| n as usize).collect()),
+            None => Err(self.bad(name, "a number for each layer is needed")),
+        }
+    }
+
     /// A positive number that the file must have.
     pub fn extent(&self, name: &str) -> Result<usize, Error> {
         self.optional_extent(name)?
@@ -71,6 +82,16 @@ impl Keys<'_> {
     /// A positive number that the file may leave out or give as zero for none.
     pub fn optional_positive(&self, name: &str) -> Result<Option<f32>, Error> {
         Ok(self.optional_f32(name)?.filter(|&v| v > 0.0))
+    }
+
+    /// Flags that the file may leave out.
+    pub fn optional_bools(&self, name: &str) -> Result<Option<Vec<bool>>, Error> {
+        let key = self.key(name);
+        if !self.gguf.metadata().contains_key(&key) {
+            return Ok(None);
+        }
+        let flags = self.gguf.bools(&key).map(Some);
+        flags.ok_or_else(|| self.bad(name, "an array of booleans is needed"))
     }
 
     /// A string that the file may leave out.

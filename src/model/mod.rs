@@ -7,6 +7,7 @@ mod arch;
 mod config;
 mod decoder;
 mod keys;
+mod recurrent;
 mod session;
 mod weights;
 
@@ -18,7 +19,7 @@ use crate::backend::{Backend, BackendError, BatchShape, CacheSpec, KvType, Plan,
 use crate::gguf::Gguf;
 
 pub use arch::architectures;
-pub use config::{Config, Layer};
+pub use config::{Config, Layer, Mixer};
 pub use session::Session;
 
 /// Why a model cannot be run.
@@ -88,13 +89,22 @@ impl Model {
         Ok(())
     }
 
-    /// The cache that the model needs for this many pages.
-    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize) -> CacheSpec {
+    /// The cache that the model needs for this many pages, and for the states of this many
+    /// sequences.
+    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize, n_states: usize) -> CacheSpec {
+        let layers = self.config.layers.iter();
         CacheSpec {
             kv_type,
             n_pages,
-            kv_dims: vec![self.config.kv_dim(); self.config.layers.len()],
+            kv_dims: layers.map(|layer| self.config.cached_dim(layer)).collect(),
+            n_states,
+            state_sizes: self.config.state_sizes(),
         }
+    }
+
+    /// Whether it keeps recurrent states besides the cache.
+    pub fn is_recurrent(&self) -> bool {
+        !self.config.state_sizes().is_empty()
     }
 
     /// The plan of a step. Its first output is the buffer of logits `[outputs, vocab_size]`; with

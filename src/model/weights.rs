@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::config::Mixer;
+use super::recurrent::{self, RecurrentWeights};
 use super::{Config, Error};
 use crate::backend::{WeightId, WeightSpec};
 use crate::gguf::Gguf;
@@ -29,7 +31,9 @@ pub(super) struct Weights {
 #[derive(Debug)]
 pub(super) struct LayerWeights {
     pub attn_norm: WeightId,
+    /// Query (and gate), key and value; those of the mixer in a recurrent layer.
     pub qkv: Projections,
+    pub recurrent: Option<RecurrentWeights>,
     pub q_norm: Option<WeightId>,
     pub k_norm: Option<WeightId>,
     pub attn_output: Product,
@@ -62,7 +66,10 @@ impl Weights {
             used: HashSet::new(),
         };
         let embed = loader.matrix("token_embd.weight", config.vocab_size, config.dim)?;
-        let output_norm = loader.vector("output_norm.weight", config.dim)?;
+        // LFM2 files give the norm after the last layer the name of one before the first.
+        let norms = ["output_norm.weight", "token_embd_norm.weight"];
+        let norm = norms.iter().find(|name| gguf.tensor(name).is_some());
+        let output_norm = loader.vector(norm.unwrap_or(&norms[0]), config.dim)?;
         let output = match gguf.tensor("output.weight") {
             Some(_) => loader.matrix("output.weight", config.vocab_size, config.dim)?,
             None => embed,
@@ -70,7 +77,7 @@ impl Weights {
         let layers = (0..config.layers.len())
             .map(|i| loader.layer(i, config))
             .collect::<Result<_, _>>()?;
-        loader.refuse_unknown()?;
+        loader.refuse_unknown(config)?;
         Ok(Weights {
             specs: loader.specs,
             embed,
@@ -81,7 +88,7 @@ impl Weights {
     }
 }
 
-struct Loader<'a> {
+pub(super) struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
     specs: Vec<WeightSpec>,
     used: HashSet<String>,
@@ -124,9 +131,56 @@ impl Loader<'_> {
     }
 
     /// A norm or bias: plain 32-bit floats.
-    fn vector(&mut self, name: &str, n: usize) -> Result<WeightId, Error> {
+    pub fn vector(&mut self, name: &str, n: usize) -> Result<WeightId, Error> {
         self.check_vector(name, n)?;
         self.add(&[name])
+    }
+
+    /// The taps of a convolution along the sequence, `[n, kernel]`, as one row of plain floats.
+    pub fn taps(&mut self, name: &str, kernel: usize, n: usize) -> Result<WeightId, Error> {
+        let quant = self.check(name, &[kernel as u64, n as u64])?;
+        if !quant.is_float() {
+            return Err(Error::Tensor(format!(
+                "tensor {name} has type {}, plain floats are needed",
+                quant.name()
+            )));
+        }
+        let id = self.add(&[name])?;
+        self.specs[id.0].flatten();
+        Ok(id)
+    }
+
+    /// Queries and gates, whose rows alternate head by head in the file.
+    fn gated_query(&mut self, base: &str, c: &Config) -> Result<(Product, Vec<usize>), Error> {
+        let bias = format!("{base}.bias");
+        if self.gguf.tensor(&bias).is_some() {
+            return Err(Error::Unsupported(format!("tensor {bias}")));
+        }
+        let id = self.matrix(&format!("{base}.weight"), 2 * c.q_dim(), c.dim)?;
+        self.specs[id.0].deal(&[c.head_dim, c.head_dim]);
+        let product = Product {
+            weight: id,
+            bias: None,
+        };
+        Ok((product, vec![c.q_dim(), c.q_dim()]))
+    }
+
+    /// Query (and gate), key and value projections.
+    fn attention_projections(
+        &mut self,
+        name: impl Fn(&str) -> String,
+        c: &Config,
+    ) -> Result<Projections, Error> {
+        let q = (name("attn_q"), c.q_dim());
+        let k = (name("attn_k"), c.kv_dim());
+        let v = (name("attn_v"), c.kv_dim());
+        if !c.gated_attention {
+            return self.projections(&[q, k, v], c.dim);
+        }
+        let query = self.gated_query(&q.0, c)?;
+        let mut projections = self.projections(&[k, v], c.dim)?;
+        projections.products.insert(0, query);
+        Ok(projections)
     }
 
     fn check_vector(&self, name: &str, n: usize) -> Result<(), Error> {
@@ -155,7 +209,7 @@ impl Loader<'_> {
     }
 
     /// Joins neighbours of one type, where both or neither have a bias.
-    fn projections(
+    pub fn projections(
         &mut self,
         parts: &[(String, usize)],
         cols: usize,
@@ -205,8 +259,6 @@ impl Loader<'_> {
 
     fn layer(&mut self, i: usize, c: &Config) -> Result<LayerWeights, Error> {
         let name = |part: &str| format!("blk.{i}.{part}");
-        let (q, kv) = (c.q_dim(), c.kv_dim());
-        let qkv = [("attn_q", q), ("attn_k", kv), ("attn_v", kv)];
         let gate_up = [("ffn_gate", c.ffn_dim), ("ffn_up", c.ffn_dim)];
         let named = |parts: &[(&str, usize)]| -> Vec<(String, usize)> {
             parts
@@ -214,15 +266,30 @@ impl Loader<'_> {
                 .map(|(part, rows)| (name(part), *rows))
                 .collect()
         };
+        let mixer = c.layers[i].mixer;
+        let attn_norm = self.vector(&name("attn_norm.weight"), c.dim)?;
+        let (qkv, recurrent) = match recurrent::load(self, name, mixer, c.dim)? {
+            None => (self.attention_projections(name, c)?, None),
+            Some((projections, weights)) => (projections, Some(weights)),
+        };
+        let (output, cols) = match mixer {
+            Mixer::Attention => ("attn_output", c.q_dim()),
+            Mixer::ShortConv { .. } => ("shortconv.out_proj", c.dim),
+            Mixer::DeltaNet { heads, .. } => ("ssm_out", heads.out_dim()),
+        };
+        let post_attention_norm = match c.ffn_norm {
+            "post_attention_norm" => None,
+            _ => self.optional_vector(&name("post_attention_norm.weight"), c.dim)?,
+        };
         Ok(LayerWeights {
-            attn_norm: self.vector(&name("attn_norm.weight"), c.dim)?,
-            qkv: self.projections(&named(&qkv), c.dim)?,
+            attn_norm,
+            qkv,
+            recurrent,
             q_norm: self.optional_vector(&name("attn_q_norm.weight"), c.head_dim)?,
             k_norm: self.optional_vector(&name("attn_k_norm.weight"), c.head_dim)?,
-            attn_output: self.product(&name("attn_output"), c.dim, q)?,
-            post_attention_norm: self
-                .optional_vector(&name("post_attention_norm.weight"), c.dim)?,
-            ffn_norm: self.vector(&name("ffn_norm.weight"), c.dim)?,
+            attn_output: self.product(&name(output), c.dim, cols)?,
+            post_attention_norm,
+            ffn_norm: self.vector(&name(&format!("{}.weight", c.ffn_norm)), c.dim)?,
             gate_up: self.projections(&named(&gate_up), c.dim)?,
             ffn_down: self.product(&name("ffn_down"), c.dim, c.ffn_dim)?,
             post_ffw_norm: self.optional_vector(&name("post_ffw_norm.weight"), c.dim)?,
@@ -230,9 +297,14 @@ impl Loader<'_> {
     }
 
     /// A tensor that nothing reads would mean that the model computes something else than it says.
-    fn refuse_unknown(&self) -> Result<(), Error> {
+    fn refuse_unknown(&self, config: &Config) -> Result<(), Error> {
+        let n_layers = config.layers.len();
+        let skipped = n_layers..n_layers + config.n_skipped_layers;
+        let skipped: Vec<String> = skipped.map(|i| format!("blk.{i}.")).collect();
         let ignored = |name: &str| {
-            NOT_NEEDED.contains(&name) || NOT_NEEDED_SUFFIXES.iter().any(|s| name.ends_with(s))
+            skipped.iter().any(|layer| name.starts_with(layer))
+                || NOT_NEEDED.contains(&name)
+                || NOT_NEEDED_SUFFIXES.iter().any(|s| name.ends_with(s))
         };
         let mut names = self.gguf.tensors().iter().map(|t| t.name.as_str());
         match names.find(|name| !self.used.contains(*name) && !ignored(name)) {

@@ -3,6 +3,7 @@
 
 mod attention;
 mod matmul;
+mod recurrent;
 mod top_k;
 
 pub(super) use attention::tile_rows;
@@ -109,6 +110,8 @@ impl Dispatch<'_> {
             } => push(self.rope(input, head_dim, table, order, out)),
             Op::KvWrite { layer, k, v } => push(self.kv_write(layer, k, v)?),
             Op::Attention { .. } => self.attention(op, program)?,
+            Op::ShortConv { .. } => push(self.short_conv(op)?),
+            Op::DeltaNet { .. } => push(self.delta_net(op)?),
             Op::Glu {
                 gate,
                 up,
@@ -232,7 +235,7 @@ impl Dispatch<'_> {
     fn glu(&self, gate: View, up: View, activation: Activation, out: BufferId) -> Launch {
         let shader = self
             .elementwise("kernels/glu", gate.cols, out)
-            .flag("GELU", activation == Activation::GeluTanh);
+            .parts(activation_parts(activation));
         let shader = self.view(self.view(shader, "GATE", gate), "UP", up);
         self.simple(shader, &[gate, up], gate.cols, out)
     }
@@ -352,6 +355,16 @@ fn per_number(numbers: usize, rows: Rows) -> [Extent; 3] {
         Extent::Rows(rows, 1),
         Extent::Fixed(1),
     ]
+}
+
+/// The parts that define `activate`.
+fn activation_parts(activation: Activation) -> &'static [&'static str] {
+    match activation {
+        Activation::Silu => &["parts/silu", "parts/logistic"],
+        Activation::Sigmoid => &["parts/sigmoid", "parts/logistic"],
+        Activation::Identity => &["parts/identity"],
+        Activation::GeluTanh => &["parts/gelu_tanh", "parts/logistic"],
+    }
 }
 
 /// The part that reads and writes cached numbers.
