@@ -154,9 +154,10 @@ fn short_conv_case(cols: usize, kernel: usize, silu: bool, lengths: &[usize]) ->
         weights: vec!["source".into(), "conv".into()],
         cache: Some(CacheSpec {
             n_pages: n_states * N_PAGES,
-            n_states,
+            n_state_slots: n_states,
             // The state under test is the second, so that states must not be mixed up.
-            state_sizes: vec![5, (kernel - 1) * cols],
+            states: states([5, (kernel - 1) * cols]),
+            kv_dims: vec![0],
             ..CacheSpec::default()
         }),
         steps,
@@ -185,8 +186,9 @@ fn delta_net_case(heads: DeltaHeads, lengths: &[usize]) -> Case {
         weights: vec!["source".into(), "decay".into(), "bias".into()],
         cache: Some(CacheSpec {
             n_pages: n_states * N_PAGES,
-            n_states,
-            state_sizes: vec![3, heads.state_size()],
+            n_state_slots: n_states,
+            states: states([3, heads.state_size()]),
+            kv_dims: vec![0],
             ..CacheSpec::default()
         }),
         steps,
@@ -198,6 +200,10 @@ fn delta_net_case(heads: DeltaHeads, lengths: &[usize]) -> Case {
         }),
         top_k: None,
     }
+}
+
+fn states(sizes: [usize; 2]) -> Vec<StateSpec> {
+    sizes.map(|size| StateSpec { layer: 0, size }).to_vec()
 }
 
 /// Pages of each sequence.

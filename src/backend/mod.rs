@@ -76,9 +76,17 @@ pub struct CacheSpec {
     /// attention.
     pub kv_dims: Vec<usize>,
     /// State slots: sequences that may run at the same time.
-    pub n_states: usize,
-    /// Floats of each recurrent state of one sequence, by the number that operations give.
-    pub state_sizes: Vec<usize>,
+    pub n_state_slots: usize,
+    /// Recurrent states, by the number that operations give.
+    pub states: Vec<StateSpec>,
+}
+
+/// A recurrent state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateSpec {
+    pub layer: usize,
+    /// Floats for each sequence.
+    pub size: usize,
 }
 
 impl CacheSpec {
@@ -89,9 +97,15 @@ impl CacheSpec {
 
     /// Bytes of keys, values and states together.
     pub fn bytes(&self) -> u64 {
-        let dims: usize = self.kv_dims.iter().sum();
-        let states: usize = self.state_sizes.iter().sum();
-        (2 * dims * self.kv_type.bytes() * self.n_slots() + 4 * states * self.n_states) as u64
+        (0..self.kv_dims.len()).map(|i| self.layer_bytes(i)).sum()
+    }
+
+    /// Bytes of one layer's part.
+    pub fn layer_bytes(&self, layer: usize) -> u64 {
+        let states = self.states.iter().filter(|state| state.layer == layer);
+        let floats = states.map(|state| state.size).sum::<usize>() * self.n_state_slots;
+        let cached = 2 * self.kv_dims[layer] * self.n_slots();
+        (cached * self.kv_type.bytes() + 4 * floats) as u64
     }
 }
 

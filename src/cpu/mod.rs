@@ -21,7 +21,7 @@ mod weight;
 
 use crate::backend::{
     Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, Plan, PreparedId,
-    WeightId, WeightSpec,
+    StateSpec, WeightId, WeightSpec,
 };
 use buffer::Buffer;
 use cache::LayerCache;
@@ -38,10 +38,10 @@ pub struct CpuBackend {
     vectors: Vec<Option<Vec<f32>>>,
     layers: Vec<LayerCache>,
     n_slots: usize,
-    /// Recurrent states by number, `[n_states, size]`.
+    /// Recurrent states by number, `[slots, size]`.
     states: Vec<Buffer>,
-    state_sizes: Vec<usize>,
-    n_states: usize,
+    state_specs: Vec<StateSpec>,
+    n_state_slots: usize,
     plans: Vec<Prepared>,
     /// Storages of the buffers that nobody reads after a step, for all plans.
     scratch: Vec<Buffer>,
@@ -66,8 +66,8 @@ impl CpuBackend {
             layers: Vec::new(),
             n_slots: 0,
             states: Vec::new(),
-            state_sizes: Vec::new(),
-            n_states: 0,
+            state_specs: Vec::new(),
+            n_state_slots: 0,
             plans: Vec::new(),
             scratch: Vec::new(),
             padded: Buffer::default(),
@@ -121,14 +121,16 @@ impl Backend for CpuBackend {
         let layer = |&kv_dim: &usize| LayerCache::new(cache.kv_type, cache.n_pages, kv_dim);
         let layers: Result<_, _> = cache.kv_dims.iter().map(layer).collect();
         self.layers = layers.map_err(|buffer::OutOfMemory| error.clone())?;
-        let state = |&size: &usize| {
+        let state = |spec: &StateSpec| {
             let mut state = Buffer::default();
-            state.grow_floats(size * cache.n_states).map(|()| state)
+            state
+                .grow_floats(spec.size * cache.n_state_slots)
+                .map(|()| state)
         };
-        let states: Result<_, _> = cache.state_sizes.iter().map(state).collect();
+        let states: Result<_, _> = cache.states.iter().map(state).collect();
         self.states = states.map_err(|buffer::OutOfMemory| error)?;
-        self.state_sizes = cache.state_sizes.clone();
-        self.n_states = cache.n_states;
+        self.state_specs = cache.states.clone();
+        self.n_state_slots = cache.n_state_slots;
         self.n_slots = cache.n_slots();
         Ok(())
     }

@@ -93,8 +93,8 @@ impl CpuBackend {
             ))),
             None => Err(BackendError::Invalid(format!("layer {layer} has no cache"))),
         };
-        let state = |number: usize, size: usize| match self.state_sizes.get(number) {
-            Some(&kept) if kept == size => Ok(()),
+        let state = |number: usize, size: usize| match self.state_specs.get(number) {
+            Some(kept) if kept.size == size => Ok(()),
             _ => Err(BackendError::Invalid(format!(
                 "there is no state {number} of {size} numbers"
             ))),
@@ -193,7 +193,7 @@ impl CpuBackend {
         let checked = batch.check(embedding.unwrap_or(usize::MAX), cache);
         checked.map_err(BackendError::Invalid)?;
         if !self.states.is_empty() {
-            let checked = batch.check_states(self.n_states);
+            let checked = batch.check_states(self.n_state_slots);
             checked.map_err(BackendError::Invalid)?;
         }
         let shape = prepared.plan.shape;

@@ -156,9 +156,8 @@ impl Backend for GpuBackend {
             dims.map(|&dim| self.device.storage(what, layer_bytes(dim)))
                 .collect()
         };
-        let states = cache.state_sizes.iter();
-        let states = states.map(|&size| {
-            let bytes = (4 * size * cache.n_states) as u64;
+        let states = cache.states.iter().map(|state| {
+            let bytes = (4 * state.size * cache.n_state_slots) as u64;
             self.device.storage("the recurrent states", bytes)
         });
         self.cache = Some(Cache {
@@ -179,7 +178,7 @@ impl Backend for GpuBackend {
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
         self.device.check()?;
         if let Some(cache) = self.cache.as_ref().filter(|c| !c.states.is_empty()) {
-            let checked = batch.check_states(cache.spec.n_states);
+            let checked = batch.check_states(cache.spec.n_state_slots);
             checked.map_err(BackendError::Invalid)?;
         }
         let n_slots = self.cache.as_ref().map_or(0, |c| c.spec.n_slots());

@@ -12,7 +12,7 @@ use super::dispatch::{self, Dispatch};
 use super::launch::Launch;
 use crate::backend::{
     Activation, BatchShape, BufferId, BufferInfo, CacheSpec, DeltaHeads, KvType, Op, Phase, Plan,
-    RopeOrder, RopeScaling, RopeTable, Rows, View, WeightId,
+    RopeOrder, RopeScaling, RopeTable, Rows, StateSpec, View, WeightId,
 };
 use crate::quant::QuantType;
 use crate::quant::device::DeviceLayout;
@@ -300,8 +300,10 @@ fn all_launches() -> BTreeMap<String, Launch> {
                     kv_type,
                     n_pages: 4,
                     kv_dims: vec![kv_dim],
-                    n_states: 5,
-                    state_sizes: vec![3 * 512, DELTA_HEADS.state_size()],
+                    n_state_slots: 5,
+                    states: [3 * 512, DELTA_HEADS.state_size()]
+                        .map(|size| StateSpec { layer: 0, size })
+                        .to_vec(),
                 };
                 add(&plan, &weights, &cache);
             }

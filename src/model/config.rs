@@ -1,6 +1,6 @@
 //! What distinguishes one model from another, as data.
 
-use crate::backend::{Activation, DeltaHeads, RopeOrder, RopeTable};
+use crate::backend::{Activation, DeltaHeads, RopeOrder, RopeTable, StateSpec};
 
 /// The numbers of a decoder. An optional tensor that the file has is applied without a flag
 /// here; a flag is for what no tensor shows.
@@ -97,11 +97,14 @@ impl Config {
         }
     }
 
-    /// Floats of each recurrent state of a sequence, layer after layer.
-    pub fn state_sizes(&self) -> Vec<usize> {
-        let layers = self.layers.iter();
-        let sizes = layers.flat_map(|layer| layer.mixer.state_sizes(self.dim));
-        sizes.collect()
+    /// The recurrent states, layer after layer.
+    pub fn states(&self) -> Vec<StateSpec> {
+        let layers = self.layers.iter().enumerate();
+        let states = layers.flat_map(|(layer, kind)| {
+            let sizes = kind.mixer.state_sizes(self.dim).into_iter();
+            sizes.map(move |size| StateSpec { layer, size })
+        });
+        states.collect()
     }
 
     /// The number of a layer's first recurrent state.

@@ -91,20 +91,20 @@ impl Model {
 
     /// The cache that the model needs for this many pages, and for the states of this many
     /// sequences.
-    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize, n_states: usize) -> CacheSpec {
+    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize, n_state_slots: usize) -> CacheSpec {
         let layers = self.config.layers.iter();
         CacheSpec {
             kv_type,
             n_pages,
             kv_dims: layers.map(|layer| self.config.cached_dim(layer)).collect(),
-            n_states,
-            state_sizes: self.config.state_sizes(),
+            n_state_slots,
+            states: self.config.states(),
         }
     }
 
     /// Whether it keeps recurrent states besides the cache.
     pub fn is_recurrent(&self) -> bool {
-        !self.config.state_sizes().is_empty()
+        !self.config.states().is_empty()
     }
 
     /// The plan of a step. Its first output is the buffer of logits `[outputs, vocab_size]`; with

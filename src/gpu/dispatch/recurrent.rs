@@ -100,8 +100,8 @@ impl Dispatch<'_> {
     /// Checks that the cache keeps a state of that size.
     fn state(&self, number: usize, size: usize) -> Result<(), String> {
         let cache = self.cache.ok_or("the cache was not allocated")?;
-        match cache.state_sizes.get(number) {
-            Some(&kept) if kept == size => Ok(()),
+        match cache.states.get(number) {
+            Some(kept) if kept.size == size => Ok(()),
             _ => Err(format!("there is no state {number} of {size} numbers")),
         }
     }
