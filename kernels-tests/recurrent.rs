@@ -157,7 +157,7 @@ fn short_conv_case(cols: usize, kernel: usize, silu: bool, lengths: &[usize]) ->
             n_state_slots: n_states,
             // The state under test is the second, so that states must not be mixed up.
             states: states([5, (kernel - 1) * cols]),
-            kv_dims: vec![0],
+            layers: vec![KvDims::default()],
             ..CacheSpec::default()
         }),
         steps,
@@ -188,7 +188,7 @@ fn delta_net_case(heads: DeltaHeads, lengths: &[usize]) -> Case {
             n_pages: n_states * N_PAGES,
             n_state_slots: n_states,
             states: states([3, heads.state_size()]),
-            kv_dims: vec![0],
+            layers: vec![KvDims::default()],
             ..CacheSpec::default()
         }),
         steps,

@@ -162,7 +162,7 @@ impl Reference {
                     plan.rope_tables[table].append(batch.positions[i], &mut turns);
                     rope(row(input, i), head_dim, &turns, order)
                 }
-                Op::Attention { .. } => self.attention(plan, batch, op, i),
+                Op::Attention { attention, .. } => self.attention(plan, batch, &attention, i),
                 Op::Glu {
                     gate,
                     up,
@@ -215,47 +215,34 @@ impl Reference {
         out
     }
 
-    fn attention(&self, plan: &Plan, batch: &Batch, op: &Op, i: usize) -> Vec<f64> {
-        let Op::Attention {
-            layer,
-            q,
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            scale,
-            window,
-            soft_cap,
-            ..
-        } = *op
-        else {
-            unreachable!("called for attention");
-        };
+    fn attention(&self, plan: &Plan, batch: &Batch, a: &Attention, i: usize) -> Vec<f64> {
         let position = batch.positions[i] as usize;
         let table = &batch.tables[batch.sequences[i] as usize];
-        let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
+        let first = a.window.map_or(0, |w| (position + 1).saturating_sub(w));
         let slots: Vec<u32> = (first..=position)
             .map(|p| table[p / PAGE_TOKENS] * PAGE_TOKENS as u32 + (p % PAGE_TOKENS) as u32)
             .collect();
         let mut out = Vec::new();
-        for head in 0..n_heads {
-            let kv = head / (n_heads / n_kv_heads) * head_dim..;
-            let q = &self.row(plan, q, i)[head * head_dim..][..head_dim];
+        for head in 0..a.n_heads {
+            let kv = head / (a.n_heads / a.n_kv_heads);
+            let q = &self.row(plan, a.q, i)[head * a.head_dim..][..a.head_dim];
             let score = |slot: &u32| {
-                let s = dot(q, &self.keys[&(layer, *slot)][kv.clone()][..head_dim]);
-                let s = s * f64::from(scale);
-                soft_cap.map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh())
+                let key = &self.keys[&(a.layer, *slot)][kv * a.head_dim..][..a.head_dim];
+                let s = dot(q, key) * f64::from(a.scale);
+                a.soft_cap
+                    .map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh())
             };
             let scores: Vec<f64> = slots.iter().map(score).collect();
-            let max = scores.iter().copied().fold(f64::MIN, f64::max);
+            let sink = a.sinks.map(|sinks| self.weights[sinks.0].values[head]);
+            let max = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
-            let total: f64 = weights.iter().sum();
+            let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |s| (s - max).exp());
             let value = |d: usize| -> f64 {
+                let values = |slot: &u32| self.values[&(a.layer, *slot)][kv * a.value_dim + d];
                 let terms = slots.iter().zip(&weights);
-                terms
-                    .map(|(slot, w)| w * self.values[&(layer, *slot)][kv.start + d])
-                    .sum()
+                terms.map(|(slot, w)| w * values(slot)).sum()
             };
-            out.extend((0..head_dim).map(|d| value(d) / total));
+            out.extend((0..a.value_dim).map(|d| value(d) / total));
         }
         out
     }

@@ -13,7 +13,8 @@ use thiserror::Error;
 
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use plan::{
-    Activation, BatchShape, BufferId, BufferInfo, Op, Plan, PlanBuilder, RopeOrder, Rows, View,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, Op, Plan, PlanBuilder, RopeOrder,
+    Rows, View,
 };
 pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};
 pub use rope::{RopeScaling, RopeTable};
@@ -72,13 +73,19 @@ pub struct CacheSpec {
     pub kv_type: KvType,
     /// Pages in the pool, the same for all layers.
     pub n_pages: usize,
-    /// Numbers in one token's keys (and as many in its values), by layer; 0 in layers without
-    /// attention.
-    pub kv_dims: Vec<usize>,
+    /// By layer; zeros for layers without attention.
+    pub layers: Vec<KvDims>,
     /// State slots: sequences that may run at the same time.
     pub n_state_slots: usize,
     /// Recurrent states, by the number that operations give.
     pub states: Vec<StateSpec>,
+}
+
+/// Numbers that a layer caches of one token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KvDims {
+    pub keys: usize,
+    pub values: usize,
 }
 
 /// A recurrent state.
@@ -97,14 +104,15 @@ impl CacheSpec {
 
     /// Bytes of keys, values and states together.
     pub fn bytes(&self) -> u64 {
-        (0..self.kv_dims.len()).map(|i| self.layer_bytes(i)).sum()
+        (0..self.layers.len()).map(|i| self.layer_bytes(i)).sum()
     }
 
     /// Bytes of one layer's part.
     pub fn layer_bytes(&self, layer: usize) -> u64 {
         let states = self.states.iter().filter(|state| state.layer == layer);
         let floats = states.map(|state| state.size).sum::<usize>() * self.n_state_slots;
-        let cached = 2 * self.kv_dims[layer] * self.n_slots();
+        let KvDims { keys, values } = self.layers[layer];
+        let cached = (keys + values) * self.n_slots();
         (cached * self.kv_type.bytes() + 4 * floats) as u64
     }
 }

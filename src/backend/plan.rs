@@ -70,6 +70,29 @@ pub enum Activation {
     GeluTanh,
 }
 
+/// Causal attention over the cached positions of each token's sequence, its own included:
+/// `softmax(scale * q k^T) v`. Query head `h` reads key head `h / (n_heads / n_kv_heads)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attention {
+    pub layer: usize,
+    /// `[tokens, n_heads * head_dim]`
+    pub q: View,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    /// Columns of a query and of a key.
+    pub head_dim: usize,
+    /// Columns of a value and of a result.
+    pub value_dim: usize,
+    pub scale: f32,
+    /// With window w, position q sees p where `q - p < w`.
+    pub window: Option<usize>,
+    /// Scores become `cap * tanh(score / cap)` before the softmax.
+    pub soft_cap: Option<f32>,
+    /// `[1, n_heads]`: a score per head that takes its share of the softmax and has no value.
+    /// Xiao et al. 2023, <https://arxiv.org/abs/2309.17453>, learned as in gpt-oss.
+    pub sinks: Option<WeightId>,
+}
+
 /// One operation. Sizes that are not written here are those of its views and buffers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
@@ -109,21 +132,8 @@ pub enum Op {
     },
     /// Stores keys and values of every token in its slot of the layer's cache.
     KvWrite { layer: usize, k: View, v: View },
-    /// Causal attention over the cached positions of each token's sequence, its own included:
-    /// `softmax(scale * q k^T) v`, with `cap * tanh(score / cap)` before the softmax where
-    /// `soft_cap` is given. With `window` w, position q sees p where `q - p < w`. Query head `h`
-    /// reads key head `h / (n_heads / n_kv_heads)`. q and out are `[tokens, n_heads * head_dim]`.
-    Attention {
-        layer: usize,
-        q: View,
-        n_heads: usize,
-        n_kv_heads: usize,
-        head_dim: usize,
-        scale: f32,
-        window: Option<usize>,
-        soft_cap: Option<f32>,
-        out: BufferId,
-    },
+    /// See [`Attention`]; out `[tokens, n_heads * value_dim]`
+    Attention { attention: Attention, out: BufferId },
     /// Causal convolution along each sequence, every column alone: the sum over `j` of
     /// `weight[c * kernel + j] * x[p - kernel + 1 + j][c]` at position `p`, with 0 before the
     /// sequence, then SiLU where `silu` is set. `weight` is `[1, cols * kernel]`. The last
@@ -229,7 +239,7 @@ impl Op {
                 input, residual, ..
             } => (Some(input), residual),
             Op::KvWrite { k, v, .. } => (Some(k), Some(v)),
-            Op::Attention { q, .. } => (Some(q), None),
+            Op::Attention { attention, .. } => (Some(attention.q), None),
             Op::DeltaNet { qkv, alpha, .. } => (Some(qkv), Some(alpha)),
             Op::Glu { gate, up, .. } => (Some(gate), Some(up)),
             Op::Add { a, b, .. } => (Some(a), Some(b)),
@@ -442,35 +452,15 @@ impl<'a> PlanBuilder<'a> {
 
     /// Stores keys and values.
     pub fn kv_write(&mut self, layer: usize, k: View, v: View) {
-        assert_eq!(k.cols, v.cols);
         self.push(Op::KvWrite { layer, k, v }, "");
     }
 
-    /// Attention; `head_dim` follows from the view and `n_heads`.
-    #[expect(clippy::too_many_arguments, reason = "the parameters of the formula")]
-    pub fn attention(
-        &mut self,
-        layer: usize,
-        q: View,
-        n_heads: usize,
-        n_kv_heads: usize,
-        scale: f32,
-        window: Option<usize>,
-        soft_cap: Option<f32>,
-    ) -> View {
-        assert_eq!(q.cols % n_heads, 0);
-        assert_eq!(n_heads % n_kv_heads, 0);
-        self.record(Rows::Tokens, q.cols, |out| Op::Attention {
-            layer,
-            q,
-            n_heads,
-            n_kv_heads,
-            head_dim: q.cols / n_heads,
-            scale,
-            window,
-            soft_cap,
-            out,
-        })
+    /// Attention over what [`PlanBuilder::kv_write`] stored.
+    pub fn attention(&mut self, attention: Attention) -> View {
+        assert_eq!(attention.q.cols, attention.n_heads * attention.head_dim);
+        assert_eq!(attention.n_heads % attention.n_kv_heads, 0);
+        let cols = attention.n_heads * attention.value_dim;
+        self.record(Rows::Tokens, cols, |out| Op::Attention { attention, out })
     }
 
     /// Gated activation.

@@ -50,6 +50,7 @@ files! {
     "parts/runs",
     "parts/sigmoid",
     "parts/silu",
+    "parts/sinks",
     "parts/soft_cap",
     "parts/span",
     "parts/span_values",

@@ -11,8 +11,8 @@ use super::device::Tuning;
 use super::dispatch::{self, Dispatch};
 use super::launch::Launch;
 use crate::backend::{
-    Activation, BatchShape, BufferId, BufferInfo, CacheSpec, DeltaHeads, KvType, Op, Phase, Plan,
-    RopeOrder, RopeScaling, RopeTable, Rows, StateSpec, View, WeightId,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, CacheSpec, DeltaHeads, KvDims, KvType,
+    Op, Phase, Plan, RopeOrder, RopeScaling, RopeTable, Rows, StateSpec, View, WeightId,
 };
 use crate::quant::QuantType;
 use crate::quant::device::DeviceLayout;
@@ -98,47 +98,70 @@ fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Vec<WeightSha
     plans
 }
 
-fn attention(head_dim: usize, group: usize, window: Option<usize>, soft_cap: Option<f32>) -> Op {
+fn attention(
+    (head_dim, value_dim): (usize, usize),
+    group: usize,
+    window: Option<usize>,
+    soft_cap: Option<f32>,
+) -> Op {
     Op::Attention {
-        layer: 0,
-        q: view(0, 0, 2 * group * head_dim),
-        n_heads: 2 * group,
-        n_kv_heads: 2,
-        head_dim,
-        scale: 0.125,
-        window,
-        soft_cap,
+        attention: Attention {
+            layer: 0,
+            q: view(0, 0, 2 * group * head_dim),
+            n_heads: 2 * group,
+            n_kv_heads: 2,
+            head_dim,
+            value_dim,
+            scale: 0.125,
+            window,
+            soft_cap,
+            sinks: window.map(|_| WeightId(0)),
+        },
         out: BufferId(1),
     }
 }
 
 /// All ops without a quantised weight.
-fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, usize)> {
+fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
     let mut plans = Vec::new();
-    for (head_dim, group) in [(64, 3), (80, 5), (128, 8), (256, 4), (256, 1)] {
+    for (dims, group) in [
+        ((64, 64), 3),
+        ((80, 80), 5),
+        ((128, 128), 8),
+        ((256, 256), 4),
+        ((256, 256), 1),
+        ((192, 128), 2),
+        ((576, 512), 16),
+    ] {
+        let (head_dim, value_dim) = dims;
         let wide = 2 * group * head_dim;
         let buffers = [(Rows::Tokens, 2 * wide), (Rows::Tokens, wide)];
         let ops = vec![
-            attention(head_dim, group, None, None),
-            attention(head_dim, group, Some(512), Some(50.0)),
+            attention(dims, group, None, None),
+            attention(dims, group, Some(512), Some(50.0)),
             Op::KvWrite {
                 layer: 0,
                 k: view(0, 0, 2 * head_dim),
-                v: view(0, 2 * head_dim, 2 * head_dim),
+                v: view(0, 2 * head_dim, 2 * value_dim),
             },
         ];
-        plans.push((plan(shape, &buffers, ops), vec![], 2 * head_dim));
+        let kv = KvDims {
+            keys: 2 * head_dim,
+            values: 2 * value_dim,
+        };
+        let sinks = weight(QuantType::F32, 2 * group, 1, 1);
+        plans.push((plan(shape, &buffers, ops), vec![sinks], kv));
     }
     plans.push((
         recurrent_plan(shape),
         vec![weight(QuantType::F32, 4 * 512, 1, 1)],
-        8,
+        KvDims::default(),
     ));
     for rows in [Rows::Tokens, Rows::Outputs] {
         plans.push((
             rowwise_plan(shape, rows),
             vec![weight(QuantType::F32, 64, 1, 1)],
-            8,
+            KvDims { keys: 8, values: 8 },
         ));
     }
     plans
@@ -295,11 +318,11 @@ fn all_launches() -> BTreeMap<String, Launch> {
             n_outputs: n,
         };
         for kv_type in [KvType::F32, KvType::F16] {
-            for (plan, weights, kv_dim) in other_plans(shape) {
+            for (plan, weights, kv) in other_plans(shape) {
                 let cache = CacheSpec {
                     kv_type,
                     n_pages: 4,
-                    kv_dims: vec![kv_dim],
+                    layers: vec![kv],
                     n_state_slots: 5,
                     states: [3 * 512, DELTA_HEADS.state_size()]
                         .map(|size| StateSpec { layer: 0, size })
@@ -311,7 +334,7 @@ fn all_launches() -> BTreeMap<String, Launch> {
         let cache = CacheSpec {
             kv_type: KvType::F16,
             n_pages: 1,
-            kv_dims: vec![],
+            layers: vec![],
             ..CacheSpec::default()
         };
         for quant in QuantType::all() {

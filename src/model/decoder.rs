@@ -3,7 +3,7 @@
 use super::Config;
 use super::recurrent;
 use super::weights::{LayerWeights, Projections, Weights};
-use crate::backend::{Activation, BatchShape, Plan, PlanBuilder, View};
+use crate::backend::{Activation, Attention, BatchShape, Plan, PlanBuilder, View};
 
 /// Records one step: token ids to logits of the wanted rows.
 pub(super) fn plan(c: &Config, w: &Weights, shape: BatchShape, top_k: Option<usize>) -> Plan {
@@ -64,15 +64,18 @@ fn attention(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, layer: usize, h:
     let q = b.rope(q, c.head_dim, kind.rope_table, c.rope_order);
     let k = b.rope(k, c.head_dim, kind.rope_table, c.rope_order);
     b.kv_write(layer, k, v);
-    let mixed = b.attention(
+    let mixed = b.attention(Attention {
         layer,
         q,
-        c.n_heads,
-        c.n_kv_heads,
-        c.attention_scale,
-        kind.window,
-        c.attention_soft_cap,
-    );
+        n_heads: c.n_heads,
+        n_kv_heads: c.n_kv_heads,
+        head_dim: c.head_dim,
+        value_dim: c.value_dim,
+        scale: c.attention_scale,
+        window: kind.window,
+        soft_cap: c.attention_soft_cap,
+        sinks: w.sinks,
+    });
     match gate {
         None => mixed,
         Some(gate) => b.glu(gate, mixed, Activation::Sigmoid),

@@ -96,7 +96,7 @@ impl Model {
         CacheSpec {
             kv_type,
             n_pages,
-            kv_dims: layers.map(|layer| self.config.cached_dim(layer)).collect(),
+            layers: layers.map(|layer| self.config.cached(layer)).collect(),
             n_state_slots,
             states: self.config.states(),
         }

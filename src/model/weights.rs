@@ -36,6 +36,8 @@ pub(super) struct LayerWeights {
     pub recurrent: Option<RecurrentWeights>,
     pub q_norm: Option<WeightId>,
     pub k_norm: Option<WeightId>,
+    /// A score per head without a value.
+    pub sinks: Option<WeightId>,
     pub attn_output: Product,
     pub post_attention_norm: Option<WeightId>,
     pub ffn_norm: WeightId,
@@ -172,8 +174,9 @@ impl Loader<'_> {
         c: &Config,
     ) -> Result<Projections, Error> {
         let q = (name("attn_q"), c.q_dim());
-        let k = (name("attn_k"), c.kv_dim());
-        let v = (name("attn_v"), c.kv_dim());
+        let kv = c.kv_dims();
+        let k = (name("attn_k"), kv.keys);
+        let v = (name("attn_v"), kv.values);
         if !c.gated_attention {
             return self.projections(&[q, k, v], c.dim);
         }
@@ -273,7 +276,7 @@ impl Loader<'_> {
             Some((projections, weights)) => (projections, Some(weights)),
         };
         let (output, cols) = match mixer {
-            Mixer::Attention => ("attn_output", c.q_dim()),
+            Mixer::Attention => ("attn_output", c.n_heads * c.value_dim),
             Mixer::ShortConv { .. } => ("shortconv.out_proj", c.dim),
             Mixer::DeltaNet { heads, .. } => ("ssm_out", heads.out_dim()),
         };
@@ -287,6 +290,7 @@ impl Loader<'_> {
             recurrent,
             q_norm: self.optional_vector(&name("attn_q_norm.weight"), c.head_dim)?,
             k_norm: self.optional_vector(&name("attn_k_norm.weight"), c.head_dim)?,
+            sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
             attn_output: self.product(&name(output), c.dim, cols)?,
             post_attention_norm,
             ffn_norm: self.vector(&name(&format!("{}.weight", c.ffn_norm)), c.dim)?,
