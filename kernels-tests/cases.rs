@@ -10,7 +10,7 @@ use crate::case::Case;
 use crate::file::{File, Random};
 use crate::recurrent;
 
-/// All cases; those whose name contains `OLLAMA_WGPU_TEST_CASES` where it is set.
+/// All cases; where `OLLAMA_WGPU_TEST_CASES` is set, those whose name contains one of its parts.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     for quant in QuantType::all() {
@@ -21,8 +21,8 @@ pub fn all() -> Vec<Case> {
     attention(&mut cases);
     recurrent::cases(&mut cases);
     top_k(&mut cases);
-    if let Ok(part) = std::env::var("OLLAMA_WGPU_TEST_CASES") {
-        cases.retain(|case| case.name.contains(&part));
+    if let Ok(parts) = std::env::var("OLLAMA_WGPU_TEST_CASES") {
+        cases.retain(|case| parts.split(',').any(|part| case.name.contains(part)));
     }
     cases
 }

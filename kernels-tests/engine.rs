@@ -86,6 +86,8 @@ fn greedy_answers_are_those_of_the_references() {
         "tiny-llama",
         "tiny-gemma3",
         "tiny-gemma2",
+        "tiny-lfm2",
+        "tiny-qwen35",
         "tiny-llama-q4_k",
     ] {
         let reference = reference(name);
@@ -120,7 +122,13 @@ fn requests(tokens: &[u32]) -> Vec<Request> {
 
 #[test]
 fn eight_streams_give_the_tokens_that_each_gives_alone() {
-    for name in ["tiny-llama-q4_k", "tiny-gemma3", "tiny-llama-f16"] {
+    for name in [
+        "tiny-llama-q4_k",
+        "tiny-gemma3",
+        "tiny-llama-f16",
+        "tiny-lfm2",
+        "tiny-qwen35",
+    ] {
         let requests = requests(&ids(&reference(name)["tokens"]));
         let alone: Vec<Vec<u32>> = requests
             .iter()

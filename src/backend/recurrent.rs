@@ -77,7 +77,7 @@ impl PlanBuilder<'_> {
     ) -> View {
         let ((alpha, beta), (decay, bias)) = (gates, weights);
         assert_eq!(heads.n_heads % heads.n_key_heads, 0);
-        assert!(heads.head_dim % 16 == 0 && heads.head_dim <= MAX_DELTA_HEAD);
+        assert!(heads.head_dim.is_multiple_of(16) && heads.head_dim <= MAX_DELTA_HEAD);
         assert_eq!(qkv.cols, heads.qkv_dim());
         assert_eq!((alpha.cols, beta.cols), (heads.n_heads, heads.n_heads));
         for id in [decay, bias] {
