@@ -82,7 +82,7 @@ fn tolerance(kv_type: KvType) -> (f32, f32) {
 }
 
 /// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
-fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
+pub fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
     let reference = golden(&format!("tiny/{name}.json"));
     let gguf = open(&format!("tiny/{name}.gguf"));
     let bytes = std::fs::read(gguf.path()).expect("the model can be read");

@@ -11,4 +11,5 @@ mod golden;
 mod models;
 mod recurrent;
 mod reference;
+mod split;
 mod suite;

@@ -86,6 +86,10 @@ impl Backend for Reference {
         Ok(candidates)
     }
 
+    fn write(&mut self, _: PreparedId, _: BufferId, _: &[f32]) -> Result<(), BackendError> {
+        Err(BackendError::Invalid("the oracle runs whole plans".into()))
+    }
+
     fn read(
         &mut self,
         plan: PreparedId,

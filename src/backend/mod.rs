@@ -7,6 +7,7 @@ mod batch;
 mod plan;
 mod recurrent;
 mod rope;
+mod split;
 mod weight;
 
 use thiserror::Error;
@@ -18,6 +19,7 @@ pub use plan::{
 };
 pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};
 pub use rope::{RopeScaling, RopeTable};
+pub use split::{Piece, Side, SplitBackend, cut, side};
 pub use weight::{WeightId, WeightSpec};
 
 /// How many candidates a backend returns for each wanted row, at most.
@@ -107,6 +109,20 @@ impl CacheSpec {
         (0..self.layers.len()).map(|i| self.layer_bytes(i)).sum()
     }
 
+    /// Leaves the layers out that `keeps` refuses; layers and states keep their numbers.
+    pub fn keep_layers(&mut self, keeps: impl Fn(usize) -> bool) {
+        for (layer, dims) in self.layers.iter_mut().enumerate() {
+            if !keeps(layer) {
+                *dims = KvDims::default();
+            }
+        }
+        for state in &mut self.states {
+            if !keeps(state.layer) {
+                state.size = 0;
+            }
+        }
+    }
+
     /// Bytes of one layer's part.
     pub fn layer_bytes(&self, layer: usize) -> u64 {
         let states = self.states.iter().filter(|state| state.layer == layer);
@@ -154,6 +170,20 @@ pub trait Backend: Send {
     /// [`BackendError::OutOfMemory`] where the device cannot hold it.
     fn load(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError>;
 
+    /// Counts a weight that another device has, so that the next one's id is higher by one. Plans
+    /// that use it may be refused. A backend that keeps no copies may load it all the same.
+    ///
+    /// # Errors
+    /// As [`Backend::load`].
+    fn skip(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
+        self.load(weight)
+    }
+
+    /// How many of `wanted` bytes can be allocated now, as far as the device tells.
+    fn free_bytes(&mut self, wanted: u64) -> u64 {
+        wanted
+    }
+
     /// Makes the cache, all zero. Called once, before the first `prepare`.
     ///
     /// # Errors
@@ -173,6 +203,17 @@ pub trait Backend: Send {
     /// # Errors
     /// [`BackendError::Lost`] where the device is gone; the backend must then be dropped.
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError>;
+
+    /// Fills an input of a plan, row-major `[n_rows, cols]`, for the next step that runs it.
+    ///
+    /// # Errors
+    /// [`BackendError::Invalid`] for a buffer that is not an input, or with too many numbers.
+    fn write(
+        &mut self,
+        plan: PreparedId,
+        buffer: BufferId,
+        values: &[f32],
+    ) -> Result<(), BackendError>;
 
     /// Reads rows `0..n_rows` of a buffer of the last step that ran `plan`, row-major
     /// `[n_rows, cols]`. For whole logits, embeddings and comparisons of devices. A buffer that

@@ -273,13 +273,29 @@ pub struct Plan {
     pub ops: Vec<Op>,
     /// What each op computes, such as `blk.3.attn_q`; as many as ops.
     pub labels: Vec<String>,
+    /// The layer that each op belongs to; none before the first layer and after the last.
+    pub layers: Vec<Option<usize>>,
     pub buffers: Vec<BufferInfo>,
     pub rope_tables: Vec<RopeTable>,
     /// Buffers that are still readable after the step.
     pub outputs: Vec<BufferId>,
+    /// Buffers that no op writes: they are filled before the step.
+    pub inputs: Vec<BufferId>,
 }
 
 impl Plan {
+    /// Bytes of all storages, at the largest batch.
+    pub fn bytes(&self) -> u64 {
+        self.storage_sizes().iter().map(|&n| 4 * n as u64).sum()
+    }
+
+    /// Numbers in an input at the largest batch; none if the buffer is no input.
+    pub fn input_size(&self, buffer: BufferId) -> Option<usize> {
+        let info = self.buffers.get(buffer.0)?;
+        let size = self.shape.n_rows(info.rows) * info.cols;
+        self.inputs.contains(&buffer).then_some(size)
+    }
+
     /// Floats of each storage, at the largest batch.
     pub fn storage_sizes(&self) -> Vec<usize> {
         let n = self.buffers.iter().map(|b| b.storage + 1).max();
@@ -308,6 +324,7 @@ pub struct PlanBuilder<'a> {
     pub(super) weights: &'a [WeightSpec],
     plan: Plan,
     scope: String,
+    layer: Option<usize>,
 }
 
 impl<'a> PlanBuilder<'a> {
@@ -316,20 +333,30 @@ impl<'a> PlanBuilder<'a> {
         PlanBuilder {
             weights,
             scope: String::new(),
+            layer: None,
             plan: Plan {
                 shape,
                 ops: Vec::new(),
                 labels: Vec::new(),
+                layers: Vec::new(),
                 buffers: Vec::new(),
                 rope_tables,
                 outputs: Vec::new(),
+                inputs: Vec::new(),
             },
         }
     }
 
-    /// Names what follows in labels, such as `blk.3`.
+    /// Names what follows in labels; it belongs to no layer.
     pub fn scope(&mut self, scope: impl Into<String>) {
         self.scope = scope.into();
+        self.layer = None;
+    }
+
+    /// Begins a layer, such as `blk.3`.
+    pub fn layer(&mut self, layer: usize) {
+        self.scope(format!("blk.{layer}"));
+        self.layer = Some(layer);
     }
 
     fn buffer(&mut self, rows: Rows, cols: usize) -> BufferId {
@@ -360,6 +387,7 @@ impl<'a> PlanBuilder<'a> {
             detail => format!("{}.{detail}", self.scope),
         };
         self.plan.labels.push(label);
+        self.plan.layers.push(self.layer);
         self.plan.ops.push(op);
     }
 
@@ -510,7 +538,7 @@ impl<'a> PlanBuilder<'a> {
 
 /// Gives each buffer the storage of one that was read for the last time before it is written.
 /// Only buffers of one kind of rows share, so that sizes fit at every batch.
-fn share_storage(plan: &mut Plan) {
+pub(super) fn share_storage(plan: &mut Plan) {
     let mut last_use = vec![0; plan.buffers.len()];
     for (i, op) in plan.ops.iter().enumerate() {
         for view in op.inputs() {
@@ -522,6 +550,10 @@ fn share_storage(plan: &mut Plan) {
     }
     // Storage number, kind of rows, and the op after which it is free.
     let mut storages: Vec<(Rows, usize)> = Vec::new();
+    for input in &plan.inputs {
+        plan.buffers[input.0].storage = storages.len();
+        storages.push((plan.buffers[input.0].rows, last_use[input.0]));
+    }
     for (i, op) in plan.ops.iter().enumerate() {
         let Some(BufferId(out)) = op.out() else {
             continue;

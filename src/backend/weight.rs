@@ -201,6 +201,12 @@ impl WeightSpec {
         &self.gguf
     }
 
+    /// The layer it belongs to, from its tensors' names: `blk.<layer>.<part>`.
+    pub fn layer(&self) -> Option<usize> {
+        let rest = self.name.strip_prefix("blk.")?;
+        rest.split('.').next()?.parse().ok()
+    }
+
     /// Bytes of a row.
     pub fn row_bytes(&self) -> usize {
         self.quant.row_bytes(self.cols)

@@ -146,6 +146,25 @@ impl Backend for CpuBackend {
         self.run_plan(plan, batch)
     }
 
+    fn write(
+        &mut self,
+        plan: PreparedId,
+        buffer: BufferId,
+        values: &[f32],
+    ) -> Result<(), BackendError> {
+        let prepared = self.plans.get_mut(plan.0);
+        let written = prepared.map_or(Ok(false), |plan| plan.write(buffer, values));
+        let bytes = 4 * values.len() as u64;
+        match written.map_err(|buffer::OutOfMemory| self.out_of_memory("activations", bytes))? {
+            true => Ok(()),
+            false => Err(BackendError::Invalid(format!(
+                "buffer {} takes no {} numbers",
+                buffer.0,
+                values.len()
+            ))),
+        }
+    }
+
     fn read(
         &mut self,
         plan: PreparedId,

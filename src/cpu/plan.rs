@@ -27,7 +27,7 @@ impl Prepared {
     pub fn new(plan: Plan) -> Prepared {
         let n_storages = plan.storage_sizes().len();
         let mut kept: Vec<Option<Buffer>> = (0..n_storages).map(|_| None).collect();
-        for output in &plan.outputs {
+        for output in plan.outputs.iter().chain(&plan.inputs) {
             kept[plan.buffers[output.0].storage] = Some(Buffer::default());
         }
         Prepared {
@@ -43,6 +43,21 @@ impl Prepared {
             Rows::Tokens => self.n_tokens,
             Rows::Outputs => self.n_outputs,
         }
+    }
+
+    /// Fills an input for the next step. Whether it is one, and has room for so much.
+    pub fn write(&mut self, buffer: BufferId, values: &[f32]) -> Result<bool, OutOfMemory> {
+        let size = self.plan.input_size(buffer);
+        if size.is_none_or(|size| values.len() > size) {
+            return Ok(false);
+        }
+        let storage = self.plan.buffers[buffer.0].storage;
+        let Some(kept) = &mut self.kept[storage] else {
+            return Ok(false);
+        };
+        kept.grow_floats(values.len())?;
+        kept.floats_mut()[..values.len()].copy_from_slice(values);
+        Ok(true)
     }
 
     /// Rows `0 .. n_rows` of an output of the last step.
@@ -467,7 +482,9 @@ const EMPTY: Plan = Plan {
     },
     ops: Vec::new(),
     labels: Vec::new(),
+    layers: Vec::new(),
     buffers: Vec::new(),
     rope_tables: Vec::new(),
     outputs: Vec::new(),
+    inputs: Vec::new(),
 };

@@ -30,6 +30,15 @@ struct Kv {
     hash: u64,
 }
 
+/// The memory of a fake GPU.
+#[derive(Debug, Clone, Copy)]
+pub struct FakeGpu {
+    /// Bytes that it says are free.
+    pub free_bytes: u64,
+    /// Weights that there is room for.
+    pub max_weights: usize,
+}
+
 /// What to build a fake model with.
 #[derive(Debug, Clone, Copy)]
 pub struct FakeOptions {
@@ -43,6 +52,8 @@ pub struct FakeOptions {
     pub decode_equals_prefill: bool,
     /// Logits follow from a recurrent state instead of the cache.
     pub is_recurrent: bool,
+    /// What it is as a GPU; none for a CPU.
+    pub gpu: Option<FakeGpu>,
     pub fault: Option<Fault>,
 }
 
@@ -56,6 +67,7 @@ impl Default for FakeOptions {
             n_candidates: 8,
             decode_equals_prefill: false,
             is_recurrent: false,
+            gpu: None,
             fault: None,
         }
     }
@@ -68,6 +80,7 @@ pub struct FakeBackend {
     states: Vec<(u32, u64)>,
     plans: Vec<Plan>,
     n_weights: usize,
+    n_loaded: usize,
     last: Option<(PreparedId, Vec<Vec<f32>>)>,
     n_steps: Arc<AtomicUsize>,
 }
@@ -86,6 +99,7 @@ pub fn device(options: FakeOptions) -> (Device, Arc<AtomicUsize>) {
         },
         ops: Vec::new(),
         labels: Vec::new(),
+        layers: Vec::new(),
         buffers: vec![BufferInfo {
             rows: Rows::Outputs,
             cols: VOCAB_SIZE,
@@ -93,6 +107,7 @@ pub fn device(options: FakeOptions) -> (Device, Arc<AtomicUsize>) {
         }],
         rope_tables: Vec::new(),
         outputs: vec![BufferId(0)],
+        inputs: Vec::new(),
     };
     let device = Device::new(
         Box::new(backend),
@@ -162,6 +177,7 @@ impl FakeBackend {
             states: vec![(u32::MAX, 0); options.n_parallel],
             plans: Vec::new(),
             n_weights: 0,
+            n_loaded: 0,
             last: None,
             n_steps: Arc::default(),
         }
@@ -196,13 +212,33 @@ impl Backend for FakeBackend {
         DeviceInfo {
             name: "fake".into(),
             api: "none".into(),
-            is_gpu: false,
+            is_gpu: self.options.gpu.is_some(),
         }
     }
 
     fn load(&mut self, _: &WeightSpec) -> Result<WeightId, BackendError> {
+        self.n_loaded += 1;
+        self.n_weights += 1;
+        let gpu = self.options.gpu;
+        match gpu.is_some_and(|gpu| self.n_loaded > gpu.max_weights) {
+            true => Err(BackendError::OutOfMemory {
+                device: "fake".into(),
+                what: "a weight".into(),
+                bytes: 1,
+            }),
+            false => Ok(WeightId(self.n_weights - 1)),
+        }
+    }
+
+    fn skip(&mut self, _: &WeightSpec) -> Result<WeightId, BackendError> {
         self.n_weights += 1;
         Ok(WeightId(self.n_weights - 1))
+    }
+
+    fn free_bytes(&mut self, wanted: u64) -> u64 {
+        self.options
+            .gpu
+            .map_or(wanted, |gpu| gpu.free_bytes.min(wanted))
     }
 
     fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
@@ -271,6 +307,10 @@ impl Backend for FakeBackend {
         let candidates = candidates.collect();
         self.last = Some((plan, rows));
         Ok(candidates)
+    }
+
+    fn write(&mut self, _: PreparedId, _: BufferId, _: &[f32]) -> Result<(), BackendError> {
+        Err(BackendError::Invalid("the fake has no inputs".into()))
     }
 
     fn read(

@@ -149,6 +149,19 @@ impl Backend for GpuBackend {
         Ok(WeightId(self.weights.len() - 1))
     }
 
+    fn skip(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
+        let binding_bytes = self.device.limits.max_storage_buffer_binding_size;
+        let mut shape = WeightShape::new(weight, binding_bytes);
+        shape.shards.clear();
+        self.weight_buffers.push(Vec::new());
+        self.weights.push(shape);
+        Ok(WeightId(self.weights.len() - 1))
+    }
+
+    fn free_bytes(&mut self, wanted: u64) -> u64 {
+        self.device.free_bytes(wanted)
+    }
+
     fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
         let layers = |what: &str, dim: fn(&KvDims) -> usize| -> Result<Vec<_>, BackendError> {
             let bytes = |dims| (dim(dims) * cache.kv_type.bytes() * cache.n_slots()) as u64;
@@ -186,6 +199,16 @@ impl Backend for GpuBackend {
         let prepared = self.plans.get_mut(plan.0).ok_or_else(unknown_plan)?;
         self.last_run = Some(plan);
         prepared.run(&self.device, batch, n_slots)
+    }
+
+    fn write(
+        &mut self,
+        plan: PreparedId,
+        buffer: BufferId,
+        values: &[f32],
+    ) -> Result<(), BackendError> {
+        let prepared = self.plans.get(plan.0).ok_or_else(unknown_plan)?;
+        prepared.write(&self.device, buffer, values)
     }
 
     fn read(

@@ -164,6 +164,24 @@ impl Prepared {
         }
     }
 
+    /// Fills an input for the next step.
+    pub fn write(
+        &self,
+        device: &Device,
+        buffer: BufferId,
+        values: &[f32],
+    ) -> Result<(), BackendError> {
+        let size = self.plan.input_size(buffer);
+        if size.is_none_or(|size| values.len() > size) {
+            let what = format!("buffer {} takes no {} numbers", buffer.0, values.len());
+            return Err(BackendError::Invalid(what));
+        }
+        let storage = self.plan.buffers[buffer.0].storage;
+        let bytes = bytemuck::cast_slice(values);
+        device.queue.write_buffer(&self.storages[storage], 0, bytes);
+        Ok(())
+    }
+
     /// Rows `0..n_rows` of a buffer that is still whole.
     pub fn read(
         &self,

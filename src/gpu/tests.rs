@@ -40,6 +40,7 @@ fn plan(shape: BatchShape, buffers: &[(Rows, usize)], ops: Vec<Op>) -> Plan {
     Plan {
         shape,
         labels: ops.iter().map(|op| op.name().into()).collect(),
+        layers: vec![None; ops.len()],
         ops,
         buffers: infos
             .map(|(storage, &(rows, cols))| BufferInfo {
@@ -50,6 +51,7 @@ fn plan(shape: BatchShape, buffers: &[(Rows, usize)], ops: Vec<Op>) -> Plan {
             .collect(),
         rope_tables: vec![RopeTable::new(1e4, 32, &none, None).expect("table"); 2],
         outputs: vec![],
+        inputs: vec![],
     }
 }
 

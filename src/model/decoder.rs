@@ -11,7 +11,7 @@ pub(super) fn plan(c: &Config, w: &Weights, shape: BatchShape, top_k: Option<usi
     b.scope("embed");
     let mut x = b.embed(w.embed, c.embed_scale);
     for (i, layer) in w.layers.iter().enumerate() {
-        b.scope(format!("blk.{i}"));
+        b.layer(i);
         x = mix(&mut b, c, layer, i, x);
         x = feed_forward(&mut b, c, layer, x);
     }

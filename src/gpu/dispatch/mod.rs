@@ -296,7 +296,7 @@ impl Dispatch<'_> {
     }
 
     fn weight(&self, id: WeightId) -> Result<&WeightShape, String> {
-        let weight = self.weights.get(id.0);
+        let weight = self.weights.get(id.0).filter(|w| !w.shards.is_empty());
         weight.ok_or_else(|| format!("weight {} was not loaded", id.0))
     }
 
