@@ -11,5 +11,6 @@ mod golden;
 mod models;
 mod recurrent;
 mod reference;
+mod refused;
 mod split;
 mod suite;

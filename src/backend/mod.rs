@@ -4,6 +4,7 @@
 //! list of operations.
 
 mod batch;
+mod builder;
 mod plan;
 mod recurrent;
 mod rope;
@@ -13,12 +14,13 @@ mod weight;
 use thiserror::Error;
 
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
+pub use builder::PlanBuilder;
 pub use plan::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, Op, Plan, PlanBuilder, RopeOrder,
-    Rows, View,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows,
+    View,
 };
 pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};
-pub use rope::{RopeScaling, RopeTable};
+pub use rope::{RopeScaling, RopeTable, Temperature};
 pub use split::{Piece, Side, SplitBackend, cut, side};
 pub use weight::{WeightId, WeightSpec};
 

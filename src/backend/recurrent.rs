@@ -1,6 +1,7 @@
 //! Operations along a sequence, with a state that outlives the step.
 
-use super::plan::{Op, PlanBuilder, Rows, View};
+use super::builder::PlanBuilder;
+use super::plan::{Op, Rows, View};
 use super::weight::WeightId;
 
 /// Most columns of a head of the delta rule; whole vectors of 16.

@@ -81,15 +81,6 @@ impl WeightSpec {
         })
     }
 
-    /// Makes a matrix of plain floats one row.
-    pub fn flatten(&mut self) {
-        assert!(self.quant.is_float() && self.parts.len() == 1);
-        self.cols *= self.rows;
-        self.rows = 1;
-        self.is_vector = true;
-        self.parts[0].rows = 1;
-    }
-
     /// Sorts rows that alternate in blocks of these widths, over and over: all first blocks, then
     /// all second ones, and so on.
     pub fn deal(&mut self, widths: &[usize]) {
@@ -107,6 +98,26 @@ impl WeightSpec {
                 }));
             start += rows;
         }
+    }
+
+    /// A matrix as one row: norms that have a vector for each head.
+    ///
+    /// # Errors
+    /// Names a tensor that is missing or does not hold plain 32-bit floats, whose rows alone lie
+    /// one after another on every device.
+    pub fn flat(gguf: &Arc<Gguf>, name: &str) -> Result<WeightSpec, String> {
+        let mut spec = WeightSpec::join(gguf, &[name])?;
+        if spec.quant != QuantType::F32 {
+            return Err(format!(
+                "tensor {name} has type {}, F32 is needed",
+                spec.quant.name()
+            ));
+        }
+        spec.cols *= spec.rows;
+        spec.rows = 1;
+        spec.is_vector = true;
+        spec.parts.iter_mut().for_each(|part| part.rows = 1);
+        Ok(spec)
     }
 
     /// The matrices of experts: tensors `[n_experts, rows, cols]` of one type and shape, joined

@@ -111,8 +111,12 @@ impl Device {
             n_outputs: options.n_parallel,
         };
         let top_k = Some(MAX_CANDIDATES.min(model.config().vocab_size));
-        let prefill = model.plan(shape(Phase::Prefill, options.n_batch), top_k);
-        let decode = model.plan(shape(Phase::Decode, options.n_parallel), top_k);
+        let prefill = model.plan(options.n_ctx, shape(Phase::Prefill, options.n_batch), top_k);
+        let decode = model.plan(
+            options.n_ctx,
+            shape(Phase::Decode, options.n_parallel),
+            top_k,
+        );
         let plans = [&prefill, &decode];
         let buffer_bytes: u64 = plans.iter().map(|plan| plan.bytes()).sum();
         let memory_bytes = model.weight_bytes() + cache.bytes() + buffer_bytes;

@@ -131,8 +131,12 @@ impl Needs {
             n_tokens,
             n_outputs: options.n_parallel,
         };
-        let prefill = model.plan(shape(Phase::Prefill, options.n_batch), None);
-        let decode = model.plan(shape(Phase::Decode, options.n_parallel), None);
+        let prefill = model.plan(options.n_ctx, shape(Phase::Prefill, options.n_batch), None);
+        let decode = model.plan(
+            options.n_ctx,
+            shape(Phase::Decode, options.n_parallel),
+            None,
+        );
         Needs {
             layers: (0..n_layers).map(layer).collect(),
             rest: weights(None),

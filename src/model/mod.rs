@@ -19,7 +19,7 @@ use crate::backend::{Backend, BackendError, BatchShape, CacheSpec, KvType, Plan,
 use crate::gguf::Gguf;
 
 pub use arch::architectures;
-pub use config::{Config, Layer, Mixer};
+pub use config::{Config, Ffn, Layer, LayerRope, LongRope, Mixer, Norm};
 pub use session::Session;
 
 /// Why a model cannot be run.
@@ -107,9 +107,10 @@ impl Model {
         !self.config.states().is_empty()
     }
 
-    /// The plan of a step. Its first output is the buffer of logits `[outputs, vocab_size]`; with
+    /// The plan of a step in a context of `n_ctx` tokens. Its first output is the buffer of logits
+    /// `[outputs, vocab_size]`; with
     /// `top_k` the step also returns that many candidates of each wanted row.
-    pub fn plan(&self, shape: BatchShape, top_k: Option<usize>) -> Plan {
-        decoder::plan(&self.config, &self.weights, shape, top_k)
+    pub fn plan(&self, n_ctx: usize, shape: BatchShape, top_k: Option<usize>) -> Plan {
+        decoder::plan(&self.config, &self.weights, n_ctx, shape, top_k)
     }
 }
