@@ -160,3 +160,34 @@ impl Batch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_the_rows_of_each_sequence() {
+        let batch = Batch {
+            positions: vec![0, 1, 9],
+            sequences: vec![0, 0, 1],
+            tables: vec![vec![0]; 2],
+            states: vec![3, 1],
+            ..Batch::single(Phase::Prefill, &[5, 6, 7], 0, vec![])
+        };
+        let run = |first, len, state, begins| Run {
+            first,
+            len,
+            state,
+            begins,
+        };
+        let runs: Vec<Run> = batch.runs().collect();
+        assert_eq!(runs, [run(0, 2, 3, true), run(2, 1, 1, false)]);
+        assert_eq!(batch.check_states(4), Ok(()));
+        assert!(batch.check_states(3).is_err(), "a slot that there is not");
+        let shared = Batch {
+            states: vec![1, 1],
+            ..batch
+        };
+        assert!(shared.check_states(4).is_err(), "a slot of two sequences");
+    }
+}

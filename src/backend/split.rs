@@ -252,3 +252,67 @@ impl Backend for SplitBackend {
         self.front.decode_equals_prefill() && self.rest.decode_equals_prefill()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{BatchShape, BufferInfo, Op, Phase, View};
+
+    /// Four sums in a chain, in no layer, layer 0, layer 1 and no layer; the last adds the first.
+    fn chain() -> Plan {
+        let view = |buffer| View {
+            buffer: BufferId(buffer),
+            offset: 0,
+            cols: 8,
+        };
+        let add = |a, b, out| Op::Add {
+            a: view(a),
+            b: view(b),
+            out: BufferId(out),
+        };
+        let info = BufferInfo {
+            rows: Rows::Tokens,
+            cols: 8,
+            storage: 0,
+        };
+        Plan {
+            shape: BatchShape {
+                phase: Phase::Decode,
+                n_tokens: 2,
+                n_outputs: 2,
+            },
+            ops: vec![add(0, 0, 1), add(1, 1, 2), add(2, 2, 3), add(3, 1, 4)],
+            labels: vec![String::new(); 4],
+            layers: vec![None, Some(0), Some(1), None],
+            buffers: vec![info; 5],
+            rope_tables: vec![],
+            outputs: vec![BufferId(4)],
+            inputs: vec![BufferId(0)],
+        }
+    }
+
+    #[test]
+    fn pieces_pass_on_what_later_ones_read() {
+        let ids = |ids: &[usize]| -> Vec<BufferId> { ids.iter().map(|&i| BufferId(i)).collect() };
+        let pieces = cut(&chain(), 1);
+        let sides: Vec<Side> = pieces.iter().map(|p| p.side).collect();
+        assert_eq!(sides, [Side::Rest, Side::Front, Side::Rest]);
+        let passed: Vec<_> = pieces
+            .iter()
+            .map(|p| (p.plan.inputs.clone(), p.plan.outputs.clone()))
+            .collect();
+        assert_eq!(passed[0], (ids(&[0]), ids(&[1])));
+        assert_eq!(passed[1], (ids(&[1]), ids(&[2])));
+        assert_eq!(passed[2], (ids(&[1, 2]), ids(&[4])));
+        for piece in &pieces {
+            let floats: usize = piece.plan.storage_sizes().iter().sum();
+            assert!(floats <= 4 * 2 * 8, "only its own buffers take memory");
+        }
+    }
+
+    #[test]
+    fn all_layers_on_one_side_are_one_piece() {
+        assert_eq!(cut(&chain(), 0).len(), 1);
+        assert_eq!(cut(&chain(), 2).len(), 3);
+    }
+}

@@ -94,7 +94,10 @@ impl Device {
             n_bytes += bytes;
         }
         held.iter().for_each(wgpu::Buffer::destroy);
-        n_bytes
+        match self.wait() {
+            Ok(()) => n_bytes,
+            Err(_) => 0,
+        }
     }
 
     fn buffer(
