@@ -82,15 +82,15 @@ fn attention(
         [q, gate, k, v] => (q, Some(gate), k, v),
         _ => unreachable!("a layer has three attention projections, and may have a gate"),
     };
-    if w.q_norm.is_some() {
-        q = norm(b, c, w.q_norm, q);
-    }
-    if w.k_norm.is_some() {
-        k = norm(b, c, w.k_norm, k);
+    if !c.head_norms_last {
+        (q, k) = head_norms(b, c, w, q, k);
     }
     if let Some(rope) = layer.rope {
         q = b.rope(q, c.head_dim, rope.q, c.rope_order);
         k = b.rope(k, c.head_dim, rope.k, c.rope_order);
+    }
+    if c.head_norms_last {
+        (q, k) = head_norms(b, c, w, q, k);
     }
     b.kv_write(i, k, v);
     let mixed = b.attention(Attention {
@@ -109,6 +109,15 @@ fn attention(
         None => mixed,
         Some(gate) => b.glu(gate, mixed, Activation::Sigmoid),
     }
+}
+
+/// Queries and keys after their norms, where the layer has them.
+fn head_norms(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, q: View, k: View) -> (View, View) {
+    let mut normed = |weights: Option<NormWeights>, x| match weights {
+        Some(_) => norm(b, c, weights, x),
+        None => x,
+    };
+    (normed(w.q_norm, q), normed(w.k_norm, k))
 }
 
 /// What the last matrix of the feed-forward block reads, `[tokens, ffn_dim]`.

@@ -403,7 +403,7 @@ impl Loader<'_> {
             Mixer::ShortConv { .. } => ("shortconv.out_proj", c.dim),
             Mixer::DeltaNet { heads, .. } => ("ssm_out", heads.out_dim()),
         };
-        let post_attention_norm = match c.ffn_norm {
+        let post_attention_norm = match ffn_norm {
             "post_attention_norm" => None,
             _ => self.norm(&name("post_attention_norm"), c.dim, c)?,
         };
