@@ -271,7 +271,7 @@ fn all_launches() -> BTreeMap<String, Launch> {
             n_tokens: n,
             n_outputs: n,
         };
-        for kv_type in [KvType::F32, KvType::F16] {
+        for kv_type in KvType::ALL {
             for (plan, weights, kv) in other_plans(shape) {
                 let cache = CacheSpec {
                     kv_type,
