@@ -30,12 +30,14 @@ impl Coded for Tq1_0 {
             }
             return out;
         }
-        for (i, out) in out.iter_mut().enumerate() {
-            let weight = SPAN * (span - 5) + i;
-            *out = match weight {
-                0..80 => digit(block[32 + weight % 16], weight / 16),
-                _ => digit(block[48 + weight % 4], (weight - 80) / 4),
-            };
+        for (half, out) in out.chunks_exact_mut(16).enumerate() {
+            let run = 2 * (span - 5) + half;
+            for (i, out) in out.iter_mut().enumerate() {
+                *out = match run {
+                    0..5 => digit(block[32 + i], run),
+                    _ => digit(block[48 + i % 4], i / 4),
+                };
+            }
         }
         out
     }

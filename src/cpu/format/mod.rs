@@ -73,7 +73,8 @@ pub fn with_format<K: FormatKernel>(quant: QuantType, kernel: K) -> K::Output {
 }
 
 /// As [`with_format`] for the types that a product with one row of activations decodes in registers;
-/// none for the others. Those are rare, and each would cost as much code as all panels.
+/// none for the others. Those are rare, and decoding costs them more than the way through a panel:
+/// a kernel of their own would be code without a gain.
 #[inline(always)]
 pub fn with_direct_format<K: FormatKernel>(quant: QuantType, kernel: K) -> Option<K::Output> {
     Some(match quant {
