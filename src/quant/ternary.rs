@@ -25,18 +25,17 @@ impl Coded for Tq1_0 {
     fn codes(block: &[u8], span: usize) -> [u8; SPAN] {
         let mut out = [0; SPAN];
         if span < 5 {
-            for (out, &byte) in out.iter_mut().zip(&block[..32]) {
-                *out = digit(byte, span);
-            }
+            digits(&block[..32], POWERS[span], &mut out);
             return out;
         }
         for (half, out) in out.chunks_exact_mut(16).enumerate() {
-            let run = 2 * (span - 5) + half;
-            for (i, out) in out.iter_mut().enumerate() {
-                *out = match run {
-                    0..5 => digit(block[32 + i], run),
-                    _ => digit(block[48 + i % 4], i / 4),
-                };
+            match POWERS.get(2 * (span - 5) + half) {
+                Some(&power) => digits(&block[32..48], power, out),
+                None => {
+                    for (out, power) in out.chunks_exact_mut(4).zip(POWERS) {
+                        digits(&block[48..52], power, out);
+                    }
+                }
             }
         }
         out
@@ -48,12 +47,15 @@ impl Coded for Tq1_0 {
     }
 }
 
-/// Ternary digit `n` of a fraction of 256.
+/// What brings each ternary digit of a fraction of 256 to the front.
+const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
+
+/// The digit of each byte that `power` brings to the front.
 #[inline(always)]
-fn digit(byte: u8, n: usize) -> u8 {
-    const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
-    let rest = byte.wrapping_mul(POWERS[n]);
-    (u16::from(rest) * 3 >> 8) as u8
+fn digits(bytes: &[u8], power: u8, out: &mut [u8]) {
+    for (out, byte) in out.iter_mut().zip(bytes) {
+        *out = (u16::from(byte.wrapping_mul(power)) * 3 >> 8) as u8;
+    }
 }
 
 /// `d * (code - 1)`: 64 bytes of pairs, f16 d. Each 32 bytes hold four spans, the lowest bits first.
