@@ -109,7 +109,7 @@ fn block(quant: QuantType, r: &mut Random) -> Vec<u8> {
             let bits = half::f16::from_f32(d / 16.0).to_bits();
             for i in 0..4 {
                 let byte = &mut bytes[49 + 2 * i];
-                *byte = *byte & 15 | (bits >> (4 * i) & 15) as u8 * 16;
+                *byte = *byte & 15 | ((bits >> (4 * i) & 15) as u8) << 4;
             }
         }
         QuantType::IQ2_XXS | QuantType::IQ2_XS | QuantType::IQ2_S => put(0, d / 128.0),
@@ -122,7 +122,7 @@ fn block(quant: QuantType, r: &mut Random) -> Vec<u8> {
         QuantType::Q1_0 | QuantType::Q2_0 => put(0, d),
         QuantType::MXFP4 => bytes[0] = 124 + bytes[0] % 4,
         // Exponents near that of an eighth, some of them subnormal.
-        QuantType::NVFP4 => bytes[..4].iter_mut().for_each(|b| *b = *b % 48),
+        QuantType::NVFP4 => bytes[..4].iter_mut().for_each(|b| *b %= 48),
         QuantType::Q2_K => {
             put(80, d / 16.0);
             put(82, d / 16.0);

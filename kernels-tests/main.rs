@@ -10,4 +10,5 @@ mod file;
 mod golden;
 mod models;
 mod reference;
+mod refused;
 mod suite;

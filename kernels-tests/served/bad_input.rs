@@ -55,9 +55,7 @@ async fn unsupported_types_are_refused_by_name() {
     let path = server.home.path().join("model.gguf");
     for (number, name) in [(9, "Q8_1"), (26, "I32"), (99, "number 99")] {
         std::fs::write(&path, model_with_type(number)).expect("write");
-        let (created, message) = server.try_create("unsupported", &path);
-        assert!(!created, "type {number} was accepted");
-        assert!(message.contains(name), "{number}: {message}");
+        refused_by_name(&server, "unsupported", &path, name).await;
     }
     still_serves(&server).await;
 }
@@ -65,18 +63,32 @@ async fn unsupported_types_are_refused_by_name() {
 #[tokio::test]
 async fn unsupported_files_are_refused_by_name() {
     let server = Server::start(&[]);
-    for (file, name) in [("tiny-phi3", "phi3"), ("tiny-llama-moe", "experts")] {
+    let mut unknown = std::fs::read(models::path("tiny/tiny-llama.gguf")).expect("a model");
+    let key = b"general.architecture";
+    let at = unknown.windows(key.len()).position(|w| w == key);
+    // The value follows the key, its type and its length.
+    let at = at.expect("the key") + key.len() + 12;
+    unknown[at..at + 5].copy_from_slice(b"lorem");
+    let path = server.home.path().join("unknown.gguf");
+    std::fs::write(&path, unknown).expect("write");
+    refused_by_name(&server, "unknown", &path, "lorem").await;
+    for (file, name) in [("tiny-llama-moe", "experts")] {
         let path = models::path(&format!("tiny/{file}.gguf"));
-        let (created, mut message) = server.try_create(file, &path);
-        if created {
-            let body = json!({ "model": file, "prompt": "x" });
-            let (status, error) = refusal(&server, "/api/generate", &body).await;
-            assert!(status >= 400, "{file}: {status}");
-            message = error;
-        }
-        assert!(message.contains(name), "{file}: {message}");
+        refused_by_name(&server, file, &path, name).await;
     }
     still_serves(&server).await;
+}
+
+/// A file is refused when it is imported or when it is loaded, with a message that says `name`.
+async fn refused_by_name(server: &Server, model: &str, path: &std::path::Path, name: &str) {
+    let (created, mut message) = server.try_create(model, path);
+    if created {
+        let body = json!({ "model": model, "prompt": "x" });
+        let (status, error) = refusal(server, "/api/generate", &body).await;
+        assert!(status >= 400, "{model}: {status}");
+        message = error;
+    }
+    assert!(message.contains(name), "{model}: {message}");
 }
 
 #[tokio::test]

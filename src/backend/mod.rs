@@ -4,6 +4,7 @@
 //! list of operations.
 
 mod batch;
+mod builder;
 mod plan;
 mod rope;
 mod weight;
@@ -11,11 +12,12 @@ mod weight;
 use thiserror::Error;
 
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, TableRow};
+pub use builder::PlanBuilder;
 pub use plan::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, Op, Plan, PlanBuilder, RopeOrder,
-    Rows, View,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows,
+    View,
 };
-pub use rope::{RopeScaling, RopeTable};
+pub use rope::{RopeScaling, RopeTable, Temperature};
 pub use weight::{WeightId, WeightSpec};
 
 /// How many candidates a backend returns for each wanted row, at most.

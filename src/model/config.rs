@@ -21,20 +21,62 @@ pub struct Config {
     pub vocab_size: usize,
     /// Tokens of context the model was trained for.
     pub n_ctx_train: usize,
+    pub norm: Norm,
     pub norm_eps: f32,
+    /// Optional tensors that this family cannot do without; `*` stands for every layer.
+    pub required: Vec<&'static str>,
     /// Factor on the rows of the embedding matrix.
     pub embed_scale: f32,
+    /// Factor on what a block adds to the residual stream.
+    pub residual_scale: f32,
+    /// Factor on logits.
+    pub logit_scale: f32,
     /// Factor on query times key.
     pub attention_scale: f32,
     /// Cap of attention scores.
     pub attention_soft_cap: Option<f32>,
     /// Cap of logits.
     pub final_soft_cap: Option<f32>,
+    /// Whether the feed-forward block reads the layer's input, as attention does, instead of
+    /// what attention made of it.
+    pub parallel: bool,
+    pub ffn: Ffn,
     pub activation: Activation,
     pub rope_order: RopeOrder,
     /// The kinds of rotary embedding that layers choose from.
     pub rope_tables: Vec<RopeTable>,
+    /// Tables that stand in for `rope_tables` where the context is longer than this.
+    pub long_rope: Option<LongRope>,
     pub layers: Vec<Layer>,
+}
+
+/// The norm of the residual stream, and of queries and keys where they have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    Rms,
+    Layer,
+    /// A layer norm without weights, which therefore no tensor shows.
+    PlainLayer,
+}
+
+/// The matrices of a feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ffn {
+    /// `down(activation(gate(x)) * up(x))`
+    Gated,
+    /// The same, with the rows of gate and up in one tensor, `ffn_up`.
+    GatedFused,
+    /// `down(activation(up(x)))`
+    Plain,
+}
+
+/// Rotary embedding by the size of the context, whatever the prompt's length.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LongRope {
+    /// The largest context that uses [`Config::rope_tables`].
+    pub n_ctx_orig: usize,
+    /// As many as there.
+    pub tables: Vec<RopeTable>,
 }
 
 /// What may differ from layer to layer.
@@ -42,8 +84,15 @@ pub struct Config {
 pub struct Layer {
     /// Positions a token sees, itself included; none for all.
     pub window: Option<usize>,
-    /// Index into [`Config::rope_tables`].
-    pub rope_table: usize,
+    /// None where queries and keys do not turn.
+    pub rope: Option<LayerRope>,
+}
+
+/// Indices into [`Config::rope_tables`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerRope {
+    pub q: usize,
+    pub k: usize,
 }
 
 impl Config {
@@ -57,6 +106,14 @@ impl Config {
         KvDims {
             keys: self.n_kv_heads * self.head_dim,
             values: self.n_kv_heads * self.value_dim,
+        }
+    }
+
+    /// The rotary tables for a context of `n_ctx` tokens.
+    pub fn rope_tables(&self, n_ctx: usize) -> &[RopeTable] {
+        match &self.long_rope {
+            Some(long) if n_ctx > long.n_ctx_orig => &long.tables,
+            _ => &self.rope_tables,
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::backend::{
 use crate::gguf::Gguf;
 
 pub use arch::architectures;
-pub use config::{Config, Layer};
+pub use config::{Config, Ffn, Layer, LayerRope, LongRope, Norm};
 pub use session::Session;
 
 /// Why a model cannot be run.
@@ -115,9 +115,9 @@ impl Model {
         }
     }
 
-    /// The plan of a step. Its first output is the buffer of logits `[outputs, vocab_size]`; with
+    /// The plan of a step in a context of `n_ctx` tokens. Its first output is the buffer of logits `[outputs, vocab_size]`; with
     /// `top_k` the step also returns that many candidates of each wanted row.
-    pub fn plan(&self, shape: BatchShape, top_k: Option<usize>) -> Plan {
-        decoder::plan(&self.config, &self.weights, shape, top_k)
+    pub fn plan(&self, n_ctx: usize, shape: BatchShape, top_k: Option<usize>) -> Plan {
+        decoder::plan(&self.config, &self.weights, n_ctx, shape, top_k)
     }
 }

@@ -190,8 +190,9 @@ fn iq1_codes(index: usize, minus: bool) -> u64 {
     // The grid is moved up by 8: the bytes are at most 18, and 9 less is what they stand for. They
     // are taken apart by setting the upper bits first, so that no byte borrows from the next.
     const ONES: u64 = 0x0101_0101_0101_0101;
+    const UPPER: u64 = 0x80 * ONES;
     let shifted = grids::IQ1[index] + if minus { 0 } else { 2 * ONES };
-    ((shifted | 0x80 * ONES) - 9 * ONES) ^ 0x80 * ONES
+    ((shifted | UPPER) - 9 * ONES) ^ UPPER
 }
 
 /// `d * (2 * scale + 1) * (point + delta)`, delta being an eighth of either sign: f16 d, low bytes of

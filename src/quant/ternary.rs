@@ -54,7 +54,7 @@ const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
 #[inline(always)]
 fn digits(bytes: &[u8], power: u8, out: &mut [u8]) {
     for (out, byte) in out.iter_mut().zip(bytes) {
-        *out = (u16::from(byte.wrapping_mul(power)) * 3 >> 8) as u8;
+        *out = ((u16::from(byte.wrapping_mul(power)) * 3) >> 8) as u8;
     }
 }
 
