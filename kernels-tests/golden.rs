@@ -248,7 +248,7 @@ fn f32_bound(name: &str) -> f32 {
 }
 
 /// Every log-probability above -6, and the best token where the reference's first two are
-/// further apart than the tolerance.
+/// further apart than the tolerance, at least 0.05.
 /// `n_steps` bounds the generated tokens of each run, `n_prompt` the prompts that are run.
 fn real_problems(
     name: &str,
@@ -311,7 +311,7 @@ fn step_problems(logits: &[f32], step: &Value, max_difference: f32) -> Option<St
     }
     let (first, second) = (entry(0), entry(1));
     let best = argmax(logits) as usize;
-    (best != first.0 && first.1 - second.1 > 0.05)
+    (best != first.0 && first.1 - second.1 > f64::from(max_difference).max(0.05))
         .then(|| format!("best token {best} instead of {}", first.0))
 }
 
@@ -329,6 +329,18 @@ fn real_models_on_the_cpu() {
             all,
         ));
         problems.extend(real_problems(name, &device, (KvType::F16, 0.05), all));
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// Log-probabilities move by what the cache loses.
+#[test]
+fn quantised_caches_on_the_cpu() {
+    let device = devices::cpus().pop().expect("a CPU backend");
+    let mut problems = Vec::new();
+    for (kv_type, max_difference) in [(KvType::Q8_0, 0.2), (KvType::Q4_0, 2.0)] {
+        let how = (kv_type, max_difference);
+        problems.extend(real_problems(REAL[0], &device, how, (200, 16)));
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
