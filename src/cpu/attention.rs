@@ -443,6 +443,10 @@ impl<P: Pages> Values<'_, P> {
     }
 
     /// `Q` queries, `D` vectors of columns.
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "iterators over vectors stay calls; plain indices unroll"
+    )]
     #[inline(always)]
     fn add<I: Isa, const Q: usize, const D: usize>(
         &self,
