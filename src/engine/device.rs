@@ -6,7 +6,7 @@ use super::placement::{self, Place, Placed};
 use super::{EngineOptions, Error};
 use crate::backend::{
     Backend, BackendError, Batch, BatchShape, BufferId, CacheSpec, Candidates, DeviceInfo,
-    MAX_CANDIDATES, PAGE_TOKENS, Phase, Plan, PreparedId,
+    KV_BLOCK, MAX_CANDIDATES, PAGE_TOKENS, Phase, Plan, PreparedId,
 };
 use crate::gguf::Gguf;
 use crate::model::Model;
@@ -216,6 +216,15 @@ fn alloc_cache(
     backend: &mut dyn Backend,
     options: EngineOptions,
 ) -> Result<CacheSpec, BackendError> {
+    let (wanted, kv_type) = (options.kv_type, model.kv_type(options.kv_type));
+    if kv_type != wanted {
+        tracing::warn!(
+            "a {} cache needs heads of whole blocks of {KV_BLOCK} numbers, which the model does not \
+             have: it is {} instead",
+            wanted.name(),
+            kv_type.name()
+        );
+    }
     let least = options.n_ctx.div_ceil(PAGE_TOKENS);
     let mut n_pages = least.saturating_mul(options.n_parallel);
     loop {
