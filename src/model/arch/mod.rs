@@ -6,13 +6,14 @@
 mod cohere;
 mod gemma;
 mod gpt;
+mod hybrid;
 mod llama;
 mod olmo;
 mod phi;
 mod rope;
 
 use super::keys::Keys;
-use super::{Config, Error, Ffn, Layer, LayerRope, LongRope, Norm};
+use super::{Config, Error, Ffn, Layer, LayerRope, LongRope, Mixer, Norm};
 use crate::backend::{Activation, RopeOrder, RopeTable};
 use crate::gguf::Gguf;
 use rope::Rope;
@@ -20,9 +21,13 @@ use rope::Rope;
 type Family = fn(&Keys) -> Result<Config, Error>;
 
 const TABLE: &[(&str, Family)] = &[
+    ("arcee", llama::arcee),
+    ("chatglm", llama::chatglm),
+    ("codeshell", gpt::biased),
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),
     ("ernie4_5", llama::llama),
+    ("exaone", llama::qwen2),
     ("exaone4", olmo::exaone4),
     ("falcon", gpt::falcon),
     ("gemma", gemma::gemma),
@@ -32,18 +37,30 @@ const TABLE: &[(&str, Family)] = &[
     ("gpt2", gpt::gpt2),
     ("gptneox", gpt::gptneox),
     ("granite", llama::granite),
+    ("hunyuan-dense", llama::hunyuan),
     ("internlm2", llama::llama),
+    ("lfm2", hybrid::lfm2),
     ("llama", llama::llama),
+    ("minicpm", llama::minicpm),
     ("mistral3", llama::mistral3),
+    ("nemotron", gpt::nemotron),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
+    ("orion", gpt::orion),
     ("phi2", phi::phi2),
     ("phi3", phi::phi3),
+    ("qwen", llama::qwen),
     ("qwen2", llama::qwen2),
+    ("qwen2vl", llama::qwen2),
     ("qwen3", llama::qwen3),
+    ("qwen35", hybrid::qwen35),
+    ("qwen3vl", llama::qwen3),
+    ("seed_oss", llama::seed_oss),
     ("smollm3", llama::smollm3),
     ("stablelm", gpt::stablelm),
-    ("starcoder2", gpt::starcoder2),
+    ("starcoder", gpt::gpt2),
+    ("starcoder2", gpt::biased),
+    ("xverse", llama::llama),
 ];
 
 /// Widest head that the backends take: keys of multi-head latent attention have 576 columns.
@@ -85,6 +102,17 @@ fn check(config: &Config) -> Result<(), Error> {
 /// What decoders have in common: norms before both blocks, a gated feed-forward block with SiLU,
 /// every layer with rotary embedding and without a window.
 fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Error> {
+    let n_kv_heads = keys.optional_extent("attention.head_count_kv")?;
+    with_kv_heads(keys, norm, rope_order, n_kv_heads)
+}
+
+/// As [`common`], for files that give the number of key heads in their own way.
+fn with_kv_heads(
+    keys: &Keys,
+    norm: Norm,
+    rope_order: RopeOrder,
+    n_kv_heads: Option<usize>,
+) -> Result<Config, Error> {
     refuse_experts(keys)?;
     let dim = keys.extent("embedding_length")?;
     let n_heads = keys.extent("attention.head_count")?;
@@ -103,9 +131,7 @@ fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Erro
         arch: keys.arch.into(),
         dim,
         n_heads,
-        n_kv_heads: keys
-            .optional_extent("attention.head_count_kv")?
-            .unwrap_or(n_heads),
+        n_kv_heads: n_kv_heads.unwrap_or(n_heads),
         head_dim,
         value_dim: value_dim.unwrap_or(dim / n_heads),
         ffn_dim: keys.extent("feed_forward_length")?,
@@ -122,17 +148,23 @@ fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Erro
         final_soft_cap: None,
         parallel: false,
         ffn: Ffn::Gated,
+        ffn_norm: "ffn_norm",
         activation: Activation::Silu,
         rope_order,
+        head_norms_last: false,
+        gated_attention: false,
+        output_norm: "output_norm",
         rope_tables: vec![table],
         long_rope,
         layers: vec![
             Layer {
                 window: None,
                 rope: Some(LayerRope { q: 0, k: 0 }),
+                mixer: Mixer::Attention,
             };
             n_layers
         ],
+        n_skipped_layers: 0,
     })
 }
 
