@@ -473,8 +473,8 @@ fn tile<I: Isa, const R: usize, const T: usize>(
     out: &mut Sums,
 ) {
     let mut x = [&piece.x[t][..w.len()]; T];
-    for i in 1..T {
-        x[i] = &piece.x[t + i][..w.len()];
+    for (i, x) in x.iter_mut().enumerate() {
+        *x = &piece.x[t + i][..w.len()];
     }
     let mut sums = [[isa.splat(0.0); R]; T];
     if !piece.is_first {
