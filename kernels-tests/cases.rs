@@ -7,6 +7,7 @@ use ollama_wgpu::backend::*;
 use ollama_wgpu::quant::QuantType;
 
 use crate::case::Case;
+use crate::encoder;
 use crate::file::{File, Random};
 
 /// All cases.
@@ -18,6 +19,7 @@ pub fn all() -> Vec<Case> {
     }
     rowwise(&mut cases);
     attention(&mut cases);
+    encoder::all(&mut cases);
     top_k(&mut cases);
     cases
 }
@@ -279,7 +281,7 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
     }
 }
 
-fn below(r: &mut Random, n: usize) -> usize {
+pub fn below(r: &mut Random, n: usize) -> usize {
     (r.next() % n as u64) as usize
 }
 

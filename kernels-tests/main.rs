@@ -5,6 +5,7 @@
 mod case;
 mod cases;
 mod devices;
+mod encoder;
 mod engine;
 mod file;
 mod golden;

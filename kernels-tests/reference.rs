@@ -156,6 +156,14 @@ impl Reference {
                     rope(row(input, i), head_dim, &turns, order)
                 }
                 Op::Attention { .. } => self.attention(plan, batch, op, i),
+                Op::Pool { input, .. } => {
+                    let last = batch.outputs[i] as usize;
+                    let same = |r: &usize| batch.sequences[*r] == batch.sequences[last];
+                    let rows: Vec<usize> = (0..=last).filter(same).collect();
+                    let mut y = vec![0.0; input.cols];
+                    rows.iter().for_each(|&r| add(&mut y, row(input, r)));
+                    y.iter().map(|y| y / rows.len() as f64).collect()
+                }
                 Op::Glu {
                     gate,
                     up,
@@ -206,8 +214,10 @@ impl Reference {
             n_kv_heads,
             head_dim,
             scale,
+            causal,
             window,
             soft_cap,
+            alibi,
             ..
         } = *op
         else {
@@ -215,20 +225,30 @@ impl Reference {
         };
         let position = batch.positions[i] as usize;
         let table = &batch.tables[batch.sequences[i] as usize];
-        let first = window.map_or(0, |w| (position + 1).saturating_sub(w));
-        let slots: Vec<u32> = (first..=position)
-            .map(|p| table[p / PAGE_TOKENS] * PAGE_TOKENS as u32 + (p % PAGE_TOKENS) as u32)
-            .collect();
+        let last = (0..batch.n_tokens()).rfind(|&r| batch.sequences[r] == batch.sequences[i]);
+        let last = batch.positions[last.expect("row i itself")] as usize;
+        let sees = |p: &usize| match (causal, window) {
+            (true, None) => *p <= position,
+            (true, Some(w)) => *p <= position && position - p < w,
+            (false, None) => true,
+            (false, Some(w)) => position.abs_diff(*p) <= w / 2,
+        };
+        let seen: Vec<usize> = (0..=last).filter(sees).collect();
+        let slot =
+            |p: &usize| table[p / PAGE_TOKENS] * PAGE_TOKENS as u32 + (p % PAGE_TOKENS) as u32;
+        let slots: Vec<u32> = seen.iter().map(slot).collect();
         let mut out = Vec::new();
         for head in 0..n_heads {
             let kv = head / (n_heads / n_kv_heads) * head_dim..;
             let q = &self.row(plan, q, i)[head * head_dim..][..head_dim];
-            let score = |slot: &u32| {
+            let score = |(slot, p): (&u32, &usize)| {
                 let s = dot(q, &self.keys[&(layer, *slot)][kv.clone()][..head_dim]);
                 let s = s * f64::from(scale);
-                soft_cap.map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh())
+                let s = soft_cap.map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh());
+                let slope = alibi.map_or(0.0, |b| alibi_slope(b, n_heads, head));
+                s - f64::from(slope) * position.abs_diff(*p) as f64
             };
-            let scores: Vec<f64> = slots.iter().map(score).collect();
+            let scores: Vec<f64> = slots.iter().zip(&seen).map(score).collect();
             let max = scores.iter().copied().fold(f64::MIN, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
             let total: f64 = weights.iter().sum();

@@ -4,7 +4,7 @@
 // exactly nothing, so that a query's result does not depend on the queries beside it.
 // Needs: WG, Q_ROWS, SCORE_ROWS (a divisor), TILE (a multiple of PAGE), PAGE, HEAD_DIM, KV_DIM,
 // SOFT_CAP (0: none), `keys` and `values` of Cached (kv/*), parts/fma4, parts/pages,
-// parts/soft_cap.
+// parts/soft_cap, `biased` (parts/unbiased, parts/alibi).
 
 const HEAD_QUADS: u32 = HEAD_DIM / 4u;
 // Invocations in a run that share out the columns of a head; runs share out the queries.
@@ -48,6 +48,7 @@ fn score_tile(index: u32, table: u32, kv_head: u32, tile: u32, end: u32) {
             if (SOFT_CAP > 0.0) {
                 s = soft_cap(s, SOFT_CAP);
             }
+            s = biased(s, row, token);
             let visible = token >= first_visible[row] && token < end_visible[row];
             scores[row * TILE + i % TILE] = select(MASKED, s, visible);
         }

@@ -59,6 +59,27 @@ impl Batch {
         }
     }
 
+    /// Checks that every sequence begins in this batch, and that its rows lie together by rising
+    /// position: what pooling and attention in both directions rely on.
+    ///
+    /// # Errors
+    /// Names the first row that is out of order.
+    pub fn check_whole(&self) -> Result<(), String> {
+        let runs = self.sequences.chunk_by(|a, b| a == b);
+        let expected = runs.flat_map(|run| 0..run.len() as u32);
+        match self
+            .positions
+            .iter()
+            .zip(expected)
+            .position(|(&p, e)| p != e)
+        {
+            None => Ok(()),
+            Some(row) => Err(format!(
+                "row {row} does not continue a sequence that is whole"
+            )),
+        }
+    }
+
     /// Checks what every backend relies on.
     ///
     /// # Errors
@@ -94,5 +115,24 @@ impl Batch {
             return Err("the wanted rows are not rising rows of the batch".into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_that_began_earlier_is_not_whole() {
+        let whole = Batch::single(Phase::Prefill, &[5, 6, 7], 0, vec![2]);
+        assert_eq!(whole.check_whole(), Ok(()));
+        let later = Batch::single(Phase::Prefill, &[5, 6, 7], 1, vec![2]);
+        assert!(later.check_whole().is_err());
+        let split = Batch {
+            sequences: vec![0, 1, 0],
+            positions: vec![0, 0, 1],
+            ..whole
+        };
+        assert!(split.check_whole().is_err());
     }
 }

@@ -13,6 +13,7 @@ use thiserror::Error;
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, TableRow};
 pub use plan::{
     Activation, BatchShape, BufferId, BufferInfo, Op, Plan, PlanBuilder, RopeOrder, Rows, View,
+    alibi_slope,
 };
 pub use rope::{RopeScaling, RopeTable};
 pub use weight::{WeightId, WeightSpec};

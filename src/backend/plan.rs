@@ -104,10 +104,14 @@ pub enum Op {
     },
     /// Stores keys and values of every token in its slot of the layer's cache.
     KvWrite { layer: usize, k: View, v: View },
-    /// Causal attention over the cached positions of each token's sequence, its own included:
+    /// Attention over the cached positions of each token's sequence, its own included:
     /// `softmax(scale * q k^T) v`, with `cap * tanh(score / cap)` before the softmax where
-    /// `soft_cap` is given. With `window` w, position q sees p where `q - p < w`. Query head `h`
-    /// reads key head `h / (n_heads / n_kv_heads)`. q and out are `[tokens, n_heads * head_dim]`.
+    /// `soft_cap` is given. Where it is `causal`, position q sees p <= q, with `window` w those
+    /// where `q - p < w`. Otherwise, in prefill only, q sees all positions of its sequence up to
+    /// its last row in the batch, with `window` w those where `|q - p| <= w / 2`. `alibi` b
+    /// subtracts `slope * |q - p|` from the score, with the slopes of [`alibi_slope`]. Query head
+    /// `h` reads key head `h / (n_heads / n_kv_heads)`. q and out are
+    /// `[tokens, n_heads * head_dim]`.
     Attention {
         layer: usize,
         q: View,
@@ -115,10 +119,15 @@ pub enum Op {
         n_kv_heads: usize,
         head_dim: usize,
         scale: f32,
+        causal: bool,
         window: Option<usize>,
         soft_cap: Option<f32>,
+        alibi: Option<f32>,
         out: BufferId,
     },
+    /// The mean over all positions of the sequence that each wanted row is the last of; the batch
+    /// holds them all. out `[outputs, cols]`
+    Pool { input: View, out: BufferId },
     /// `activation(gate) * up`
     Glu {
         gate: View,
@@ -149,6 +158,7 @@ impl Op {
             Op::Rope { .. } => "rope",
             Op::KvWrite { .. } => "kv_write",
             Op::Attention { .. } => "attention",
+            Op::Pool { .. } => "pool",
             Op::Glu { .. } => "glu",
             Op::Add { .. } => "add",
             Op::SoftCap { .. } => "soft_cap",
@@ -165,6 +175,7 @@ impl Op {
             | Op::Matmul { out, .. }
             | Op::Rope { out, .. }
             | Op::Attention { out, .. }
+            | Op::Pool { out, .. }
             | Op::Glu { out, .. }
             | Op::Add { out, .. }
             | Op::SoftCap { out, .. } => Some(out),
@@ -177,6 +188,7 @@ impl Op {
         let (a, b) = match *self {
             Op::Embed { .. } => (None, None),
             Op::SelectRows { input, .. }
+            | Op::Pool { input, .. }
             | Op::RmsNorm { input, .. }
             | Op::Rope { input, .. }
             | Op::SoftCap { input, .. }
@@ -191,6 +203,18 @@ impl Op {
         };
         a.into_iter().chain(b)
     }
+}
+
+/// The factor of a head's distances in attention with linear biases, where `bias` is the largest
+/// (8 everywhere so far): a power of two for each head, in two interleaved series where the heads
+/// are no power of two. Press et al. 2021, <https://arxiv.org/abs/2108.12409>.
+pub fn alibi_slope(bias: f32, n_heads: usize, head: usize) -> f32 {
+    let whole = 1 << n_heads.ilog2();
+    let power = match head < whole {
+        true => (head + 1) as f32,
+        false => (head - whole) as f32 + 0.5,
+    };
+    (-bias / whole as f32 * power).exp2()
 }
 
 /// The largest batch that a plan serves.
@@ -234,6 +258,12 @@ impl Plan {
             sizes[buffer.storage] = sizes[buffer.storage].max(size);
         }
         sizes
+    }
+
+    /// Whether batches must hold their sequences whole ([`super::Batch::check_whole`]).
+    pub fn needs_whole_sequences(&self) -> bool {
+        let needs = |op: &Op| matches!(op, Op::Pool { .. } | Op::Attention { causal: false, .. });
+        self.ops.iter().any(needs)
     }
 
     /// Gives every buffer memory of its own, so that all can be read after the step.
@@ -396,7 +426,7 @@ impl<'a> PlanBuilder<'a> {
         self.push(Op::KvWrite { layer, k, v }, "");
     }
 
-    /// Attention; `head_dim` follows from the view and `n_heads`.
+    /// Causal attention; `head_dim` follows from the view and `n_heads`.
     #[expect(clippy::too_many_arguments, reason = "the parameters of the formula")]
     pub fn attention(
         &mut self,
@@ -417,10 +447,48 @@ impl<'a> PlanBuilder<'a> {
             n_kv_heads,
             head_dim: q.cols / n_heads,
             scale,
+            causal: true,
             window,
             soft_cap,
+            alibi: None,
             out,
         })
+    }
+
+    /// Attention in both directions, over sequences that are whole in their batch.
+    #[expect(clippy::too_many_arguments, reason = "the parameters of the formula")]
+    pub fn encoder_attention(
+        &mut self,
+        layer: usize,
+        q: View,
+        n_heads: usize,
+        n_kv_heads: usize,
+        scale: f32,
+        window: Option<usize>,
+        alibi: Option<f32>,
+    ) -> View {
+        assert_eq!(q.cols % n_heads, 0);
+        assert_eq!(n_heads % n_kv_heads, 0);
+        self.record(Rows::Tokens, q.cols, |out| Op::Attention {
+            layer,
+            q,
+            n_heads,
+            n_kv_heads,
+            head_dim: q.cols / n_heads,
+            scale,
+            causal: false,
+            window,
+            soft_cap: None,
+            alibi,
+            out,
+        })
+    }
+
+    /// The mean over each wanted row's sequence.
+    pub fn pool(&mut self, input: View) -> View {
+        assert_eq!(self.rows(input), Rows::Tokens);
+        let cols = input.cols;
+        self.record(Rows::Outputs, cols, |out| Op::Pool { input, out })
     }
 
     /// Gated activation.
@@ -547,6 +615,14 @@ mod tests {
         let plan = chain().keep_all();
         assert_eq!(plan.storage_sizes().len(), plan.buffers.len());
         assert_eq!(plan.outputs.len(), plan.buffers.len());
+    }
+
+    #[test]
+    fn slopes_fall_by_powers_of_two() {
+        assert_eq!([0, 7].map(|h| alibi_slope(8.0, 8, h)), [0.5, 1.0 / 256.0]);
+        // The second series begins between the first two of the first.
+        let first = [0, 8].map(|h| alibi_slope(8.0, 12, h));
+        assert_eq!(first, [0.5, 0.5f32.sqrt()]);
     }
 
     #[test]

@@ -163,6 +163,9 @@ impl CpuBackend {
         };
         let checked = batch.check(embedding.unwrap_or(usize::MAX), cache);
         checked.map_err(BackendError::Invalid)?;
+        if prepared.plan.needs_whole_sequences() {
+            batch.check_whole().map_err(BackendError::Invalid)?;
+        }
         let shape = prepared.plan.shape;
         if batch.n_tokens() > shape.n_tokens || batch.outputs.len() > shape.n_outputs {
             return Err(BackendError::Invalid(format!(
@@ -315,8 +318,10 @@ impl CpuBackend {
                 n_kv_heads,
                 head_dim,
                 scale,
+                causal,
                 window,
                 soft_cap,
+                alibi,
                 ..
             } => {
                 let op = Attention {
@@ -325,10 +330,19 @@ impl CpuBackend {
                     n_kv_heads,
                     head_dim,
                     scale,
+                    causal,
                     window,
                     soft_cap,
+                    alibi,
                 };
                 attention::attention(isa, pool, &self.layers[layer], batch, &op, out)
+            }
+            Op::Pool { input, .. } => {
+                let input = view(input);
+                each_row(pool, cols, out, |i, out| {
+                    let last = batch.outputs[i] as usize;
+                    rowwise::mean(&input, last - batch.positions[last] as usize..=last, out);
+                })
             }
             Op::Glu {
                 gate,

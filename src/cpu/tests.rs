@@ -193,8 +193,10 @@ impl AttentionCase {
                 n_kv_heads: self.n_kv_heads,
                 head_dim: self.head_dim,
                 scale: 0.3,
+                causal: true,
                 window: self.window,
                 soft_cap: self.soft_cap,
+                alibi: None,
             };
             let mut rows = vec![0.0; step.n_tokens() * dim];
             attention(isa, &mut pool, &cache, step, &op, &mut rows).expect("runs");

@@ -146,6 +146,9 @@ impl Prepared {
             }
             n => n,
         };
+        if self.plan.needs_whole_sequences() {
+            batch.check_whole().or_else(invalid)?;
+        }
         batch.check(self.n_vocab, n_slots).or_else(invalid)
     }
 

@@ -106,9 +106,42 @@ fn attention(head_dim: usize, group: usize, window: Option<usize>, soft_cap: Opt
         n_kv_heads: 2,
         head_dim,
         scale: 0.125,
+        causal: true,
         window,
         soft_cap,
+        alibi: None,
         out: BufferId(1),
+    }
+}
+
+/// As encoders attend.
+fn both_ways(op: Op, biases: bool) -> Op {
+    match op {
+        Op::Attention {
+            layer,
+            q,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            scale,
+            window,
+            soft_cap,
+            out,
+            ..
+        } => Op::Attention {
+            layer,
+            q,
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            scale,
+            causal: false,
+            window,
+            soft_cap,
+            alibi: biases.then_some(8.0),
+            out,
+        },
+        other => other,
     }
 }
 
@@ -118,7 +151,7 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, usize)> {
     for (head_dim, group) in [(64, 3), (80, 5), (128, 8), (256, 4), (256, 1)] {
         let wide = 2 * group * head_dim;
         let buffers = [(Rows::Tokens, 2 * wide), (Rows::Tokens, wide)];
-        let ops = vec![
+        let mut ops = vec![
             attention(head_dim, group, None, None),
             attention(head_dim, group, Some(512), Some(50.0)),
             Op::KvWrite {
@@ -127,6 +160,13 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, usize)> {
                 v: view(0, 2 * head_dim, 2 * head_dim),
             },
         ];
+        if shape.phase == Phase::Prefill {
+            ops.push(both_ways(attention(head_dim, group, None, None), true));
+            ops.push(both_ways(
+                attention(head_dim, group, Some(512), None),
+                false,
+            ));
+        }
         plans.push((plan(shape, &buffers, ops), vec![], 2 * head_dim));
     }
     for rows in [Rows::Tokens, Rows::Outputs] {
@@ -185,6 +225,10 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
             out,
         },
         Op::SelectRows {
+            input: view(2, 0, 512),
+            out: BufferId(3),
+        },
+        Op::Pool {
             input: view(2, 0, 512),
             out: BufferId(3),
         },

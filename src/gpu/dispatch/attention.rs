@@ -36,8 +36,10 @@ impl Dispatch<'_> {
             n_kv_heads,
             head_dim,
             scale,
+            causal,
             window,
             soft_cap,
+            alibi,
             out,
         } = op
         else {
@@ -73,6 +75,13 @@ impl Dispatch<'_> {
                     cached(cache.kv_type),
                 ])
         };
+        let bias = |shader: Shader| match alibi {
+            None => shader.parts(&["parts/unbiased"]),
+            Some(bias) => shader
+                .float("ALIBI", bias)
+                .number("ALIBI_HEADS", 1 << n_heads.ilog2())
+                .parts(&["parts/alibi"]),
+        };
         let operands = [
             reads(self.slot(q.buffer)),
             reads(Slot::Keys(layer)),
@@ -85,13 +94,20 @@ impl Dispatch<'_> {
                 .number("WG", PREFILL_WORKGROUP)
                 .number("TILE", PAGE_TOKENS)
                 .number("Q_ROWS", rows)
-                .number("SCORE_ROWS", PREFILL_SCORE_ROWS);
+                .number("SCORE_ROWS", PREFILL_SCORE_ROWS)
+                .parts(match causal {
+                    true => &["parts/causal"],
+                    false => &["parts/both_ways"],
+                });
             program.launches.push(Launch {
-                shader: self.rows_word(attend(shader), Rows::Tokens),
+                shader: self.rows_word(bias(attend(shader)), Rows::Tokens),
                 bindings: [&operands[..], &[writes(self.slot(out))]].concat(),
                 grid: [Extent::Fixed(n_heads), Extent::Tiles, Extent::Fixed(1)],
             });
             return Ok(());
+        }
+        if !causal || alibi.is_some() {
+            return Err("a decode step attends causally and without biases".into());
         }
         let splits = self.split_memory(n_heads * (head_dim + 2), program);
         let group = group_rows(n_heads / n_kv_heads, head_dim);
@@ -102,7 +118,7 @@ impl Dispatch<'_> {
             .number("Q_ROWS", group)
             .number("SCORE_ROWS", group);
         program.launches.push(Launch {
-            shader: self.rows_word(attend(shader), Rows::Tokens),
+            shader: self.rows_word(bias(attend(shader)), Rows::Tokens),
             bindings: [&operands[..], &[writes(splits), writes(self.slot(out))]].concat(),
             grid: [
                 Extent::Fixed(n_heads / group),
