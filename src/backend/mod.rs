@@ -4,6 +4,7 @@
 //! list of operations.
 
 mod batch;
+mod builder;
 mod plan;
 mod rope;
 mod weight;
@@ -11,8 +12,9 @@ mod weight;
 use thiserror::Error;
 
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, TableRow};
+pub use builder::PlanBuilder;
 pub use plan::{
-    Activation, BatchShape, BufferId, BufferInfo, Op, Plan, PlanBuilder, RopeOrder, Rows, View,
+    Activation, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows, View,
     alibi_slope,
 };
 pub use rope::{RopeScaling, RopeTable};
