@@ -259,8 +259,10 @@ struct Heads {
     n_heads: usize,
     n_kv_heads: usize,
     head_dim: usize,
+    value_dim: usize,
     window: Option<usize>,
     soft_cap: Option<f32>,
+    sinks: bool,
     kv_type: KvType,
 }
 
@@ -269,9 +271,19 @@ fn attention(cases: &mut Vec<Case>) {
         n_heads,
         n_kv_heads,
         head_dim,
+        value_dim: head_dim,
         window,
         soft_cap,
+        sinks: false,
         kv_type: KvType::F16,
+    };
+    let unequal = |n_heads, n_kv_heads, head_dim, value_dim| Heads {
+        value_dim,
+        ..heads(n_heads, n_kv_heads, head_dim, None, None)
+    };
+    let sinks = |heads| Heads {
+        sinks: true,
+        ..heads
     };
     let table = [
         heads(4, 4, 32, None, None),
@@ -281,6 +293,11 @@ fn attention(cases: &mut Vec<Case>) {
         heads(4, 1, 256, Some(33), Some(20.0)),
         heads(2, 2, 96, Some(1), None),
         heads(8, 1, 128, Some(64), None),
+        sinks(heads(6, 2, 64, None, None)),
+        sinks(heads(4, 2, 32, Some(8), None)),
+        unequal(4, 4, 48, 40),
+        // Multi-head latent attention: one wide key head.
+        unequal(4, 1, 576, 512),
     ];
     for heads in table {
         for kv_type in [KvType::F16, KvType::F32] {
@@ -295,46 +312,62 @@ fn attention(cases: &mut Vec<Case>) {
         ..table[1]
     };
     cases.push(attention_case(long, &[600], 2));
+    cases.push(attention_case(sinks(long), &[600], 2));
 }
 
 /// Prefills one sequence per length, each in two chunks, then decodes all of them together.
 fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
     let mut r = Random::new(lengths.iter().sum::<usize>() as u64 + heads.head_dim as u64);
-    let (q_dim, kv_dim) = (
-        heads.n_heads * heads.head_dim,
-        heads.n_kv_heads * heads.head_dim,
-    );
-    let cols = q_dim + 2 * kv_dim;
+    let q_dim = heads.n_heads * heads.head_dim;
+    let kv = KvDims {
+        keys: heads.n_kv_heads * heads.head_dim,
+        values: heads.n_kv_heads * heads.value_dim,
+    };
+    let cols = q_dim + kv.keys + kv.values;
     let n_vocab = 64;
     let values: Vec<f32> = r.floats(n_vocab * cols).iter().map(|v| 1.7 * v).collect();
     let mut file = File::default();
     file.floats("source", n_vocab, cols, &values);
+    let sinks: Vec<f32> = r.floats(heads.n_heads).iter().map(|v| 4.0 * v).collect();
+    file.floats("sinks", 1, heads.n_heads, &sinks);
     let (steps, n_pages) = attention_steps(lengths, n_decode, n_vocab, &mut r);
     Case {
         name: format!("attention {heads:?} lengths {lengths:?}"),
         file: file.open(),
-        weights: vec!["source".into()],
+        weights: vec!["source".into(), "sinks".into()],
         cache: Some(CacheSpec {
             kv_type: heads.kv_type,
             n_pages,
             // The layer under test is the second, so that layers must not be mixed up.
-            kv_dims: vec![kv_dim, kv_dim],
+            layers: vec![
+                KvDims {
+                    keys: kv.values,
+                    values: kv.keys,
+                },
+                kv,
+            ],
         }),
         steps,
         record: Box::new(move |b| {
             let x = b.embed(WeightId(0), 1.0);
-            let (k, v) = (x.columns(q_dim, kv_dim), x.columns(q_dim + kv_dim, kv_dim));
+            let k = x.columns(q_dim, kv.keys);
+            let v = x.columns(q_dim + kv.keys, kv.values);
             b.kv_write(0, v, k);
             b.kv_write(1, k, v);
-            b.attention(
-                1,
-                x.columns(0, q_dim),
-                heads.n_heads,
-                heads.n_kv_heads,
-                1.0 / (heads.head_dim as f32).sqrt(),
-                heads.window,
-                heads.soft_cap,
-            )
+            b.attention(Attention {
+                layer: 1,
+                q: x.columns(0, q_dim),
+                n_heads: heads.n_heads,
+                n_kv_heads: heads.n_kv_heads,
+                head_dim: heads.head_dim,
+                value_dim: heads.value_dim,
+                scale: 1.0 / (heads.head_dim as f32).sqrt(),
+                causal: true,
+                window: heads.window,
+                soft_cap: heads.soft_cap,
+                sinks: heads.sinks.then_some(WeightId(1)),
+                alibi: None,
+            })
         }),
         top_k: None,
     }

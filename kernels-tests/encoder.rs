@@ -105,7 +105,10 @@ fn attention(heads: Heads, lengths: &[usize], kv_type: KvType) -> Case {
         cache: Some(CacheSpec {
             kv_type,
             n_pages,
-            kv_dims: vec![kv_dim],
+            layers: vec![KvDims {
+                keys: kv_dim,
+                values: kv_dim,
+            }],
         }),
         steps: vec![batch],
         record: Box::new(move |b| {
@@ -114,15 +117,20 @@ fn attention(heads: Heads, lengths: &[usize], kv_type: KvType) -> Case {
             // A layer before it, in the same slots.
             b.kv_write(0, v, k);
             b.kv_write(0, k, v);
-            b.encoder_attention(
-                0,
-                x.columns(0, q_dim),
-                heads.n_heads,
-                heads.n_kv_heads,
-                1.0 / (heads.head_dim as f32).sqrt(),
-                heads.window,
-                heads.alibi,
-            )
+            b.attention(Attention {
+                layer: 0,
+                q: x.columns(0, q_dim),
+                n_heads: heads.n_heads,
+                n_kv_heads: heads.n_kv_heads,
+                head_dim: heads.head_dim,
+                value_dim: heads.head_dim,
+                scale: 1.0 / (heads.head_dim as f32).sqrt(),
+                causal: false,
+                window: heads.window,
+                soft_cap: None,
+                sinks: None,
+                alibi: heads.alibi,
+            })
         }),
         top_k: None,
     }

@@ -177,7 +177,7 @@ impl Reference {
                     plan.rope_tables[table].append(batch.positions[i], &mut turns);
                     rope(row(input, i), head_dim, &turns, order)
                 }
-                Op::Attention { .. } => self.attention(plan, batch, op, i),
+                Op::Attention { attention, .. } => self.attention(plan, batch, &attention, i),
                 Op::Pool { input, .. } => {
                     let last = batch.outputs[i] as usize;
                     let same = |r: &usize| batch.sequences[*r] == batch.sequences[last];
@@ -238,28 +238,12 @@ impl Reference {
         }
     }
 
-    fn attention(&self, plan: &Plan, batch: &Batch, op: &Op, i: usize) -> Vec<f64> {
-        let Op::Attention {
-            layer,
-            q,
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            scale,
-            causal,
-            window,
-            soft_cap,
-            alibi,
-            ..
-        } = *op
-        else {
-            unreachable!("called for attention");
-        };
+    fn attention(&self, plan: &Plan, batch: &Batch, a: &Attention, i: usize) -> Vec<f64> {
         let position = batch.positions[i] as usize;
         let table = &batch.tables[batch.sequences[i] as usize];
         let last = (0..batch.n_tokens()).rfind(|&r| batch.sequences[r] == batch.sequences[i]);
         let last = batch.positions[last.expect("row i itself")] as usize;
-        let sees = |p: &usize| match (causal, window) {
+        let sees = |p: &usize| match (a.causal, a.window) {
             (true, None) => *p <= position,
             (true, Some(w)) => *p <= position && position - p < w,
             (false, None) => true,
@@ -270,27 +254,27 @@ impl Reference {
             |p: &usize| table[p / PAGE_TOKENS] * PAGE_TOKENS as u32 + (p % PAGE_TOKENS) as u32;
         let slots: Vec<u32> = seen.iter().map(slot).collect();
         let mut out = Vec::new();
-        for head in 0..n_heads {
-            let kv = head / (n_heads / n_kv_heads) * head_dim..;
-            let q = &self.row(plan, q, i)[head * head_dim..][..head_dim];
+        for head in 0..a.n_heads {
+            let kv = head / (a.n_heads / a.n_kv_heads);
+            let q = &self.row(plan, a.q, i)[head * a.head_dim..][..a.head_dim];
+            let slope = a.alibi.map_or(0.0, |b| alibi_slope(b, a.n_heads, head));
             let score = |(slot, p): (&u32, &usize)| {
-                let s = dot(q, &self.keys[&(layer, *slot)][kv.clone()][..head_dim]);
-                let s = s * f64::from(scale);
-                let s = soft_cap.map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh());
-                let slope = alibi.map_or(0.0, |b| alibi_slope(b, n_heads, head));
-                s - f64::from(slope) * position.abs_diff(*p) as f64
+                let key = &self.keys[&(a.layer, *slot)][kv * a.head_dim..][..a.head_dim];
+                let s = dot(q, key) * f64::from(a.scale);
+                let cap = |c: f32| f64::from(c) * (s / f64::from(c)).tanh();
+                a.soft_cap.map_or(s, cap) - f64::from(slope) * position.abs_diff(*p) as f64
             };
             let scores: Vec<f64> = slots.iter().zip(&seen).map(score).collect();
-            let max = scores.iter().copied().fold(f64::MIN, f64::max);
+            let sink = a.sinks.map(|sinks| self.weights[sinks.0].values[head]);
+            let max = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
-            let total: f64 = weights.iter().sum();
+            let total = weights.iter().sum::<f64>() + sink.map_or(0.0, |s| (s - max).exp());
             let value = |d: usize| -> f64 {
+                let values = |slot: &u32| self.values[&(a.layer, *slot)][kv * a.value_dim + d];
                 let terms = slots.iter().zip(&weights);
-                terms
-                    .map(|(slot, w)| w * self.values[&(layer, *slot)][kv.start + d])
-                    .sum()
+                terms.map(|(slot, w)| w * values(slot)).sum()
             };
-            out.extend((0..head_dim).map(|d| value(d) / total));
+            out.extend((0..a.value_dim).map(|d| value(d) / total));
         }
         out
     }

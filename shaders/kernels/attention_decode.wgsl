@@ -1,16 +1,17 @@
-// Attention of single tokens: out[t] = softmax(SCALE q k^T) v over the token's sequence. q and out
-// are [tokens, n_heads * HEAD_DIM].
+// Attention of single tokens: out[t] = softmax(SCALE q k^T) v over the token's sequence. q is
+// [tokens, N_HEADS * HEAD_DIM], out [tokens, N_HEADS * VALUE_DIM].
 // A workgroup takes Q_ROWS query heads that share a key head, over one split of the sequence. Where
-// there is more than one split it leaves, per head and split, HEAD_DIM sums, the maximum and the
+// there is more than one split it leaves, per head and split, VALUE_DIM sums, the maximum and the
 // sum of weights in `splits`, for attention_merge.
 // Needs: GROUP_HEADS (query heads per key head), N_HEADS, SCALE, WINDOW (0: none), Q_STRIDE,
-// Q_OFFSET, OUT_STRIDE, parts/attention, parts/splits, parts/batch. Twin: cpu attention.
+// Q_OFFSET, OUT_STRIDE, HAS_SINKS, parts/attention, parts/sinks, parts/splits, parts/batch. Twin: cpu attention.
 @group(0) @binding(0) var<storage, read> q: array<f32>;
 @group(0) @binding(1) var<storage, read> keys: array<Cached>;
 @group(0) @binding(2) var<storage, read> values: array<Cached>;
-@group(0) @binding(3) var<storage, read> batch: array<u32>;
-@group(0) @binding(4) var<storage, read_write> splits: array<f32>;
-@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read> sinks: array<f32>;
+@group(0) @binding(4) var<storage, read> batch: array<u32>;
+@group(0) @binding(5) var<storage, read_write> splits: array<f32>;
+@group(0) @binding(6) var<storage, read_write> out: array<f32>;
 
 fn query(row: u32, head: u32, quad: u32) -> vec4<f32> {
     let at = row * Q_STRIDE + Q_OFFSET + head * HEAD_DIM + 4u * quad;
@@ -18,32 +19,33 @@ fn query(row: u32, head: u32, quad: u32) -> vec4<f32> {
 }
 
 fn store_split(index: u32, row: u32, first_head: u32, split: u32) {
-    let column = index % HEAD_QUADS;
-    let slice = index / HEAD_QUADS;
+    let column = index % VALUE_QUADS;
+    let slice = index / VALUE_QUADS;
     for (var k = 0u; k < SLICE_ROWS; k++) {
         let r = slice + k * SLICES;
         if (slice < SLICES && r < Q_ROWS) {
-            let at = ((row * N_HEADS + first_head + r) * MAX_SPLITS + split) * (HEAD_DIM + 2u);
+            let at = ((row * N_HEADS + first_head + r) * MAX_SPLITS + split) * (VALUE_DIM + 2u);
             for (var i = 0u; i < 4u; i++) {
                 splits[at + 4u * column + i] = weighted[k][i];
             }
             if (column == 0u) {
-                splits[at + HEAD_DIM] = maxima[r];
-                splits[at + HEAD_DIM + 1u] = sums[r];
+                splits[at + VALUE_DIM] = maxima[r];
+                splits[at + VALUE_DIM + 1u] = sums[r];
             }
         }
     }
 }
 
 fn store(index: u32, row: u32, first_head: u32) {
-    let column = index % HEAD_QUADS;
-    let slice = index / HEAD_QUADS;
+    let column = index % VALUE_QUADS;
+    let slice = index / VALUE_QUADS;
     for (var k = 0u; k < SLICE_ROWS; k++) {
         let r = slice + k * SLICES;
         if (slice < SLICES && r < Q_ROWS) {
-            let at = row * OUT_STRIDE + (first_head + r) * HEAD_DIM + 4u * column;
+            let at = row * OUT_STRIDE + (first_head + r) * VALUE_DIM + 4u * column;
+            let sum = sums[r] + sink_weight(first_head + r, maxima[r]);
             for (var i = 0u; i < 4u; i++) {
-                out[at + i] = weighted[k][i] / sums[r];
+                out[at + i] = weighted[k][i] / sum;
             }
         }
     }

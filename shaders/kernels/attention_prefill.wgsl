@@ -1,14 +1,15 @@
 // Attention of a prompt: out[t] = softmax(SCALE q k^T) v over each token's sequence, as far as
-// `visible` says. q and out are [tokens, n_heads * HEAD_DIM].
+// `visible` says. q is [tokens, n_heads * HEAD_DIM], out [tokens, n_heads * VALUE_DIM].
 // A workgroup takes one head and a tile of up to Q_ROWS tokens of one sequence.
 // Needs: GROUP_HEADS (query heads per key head), SCALE, WINDOW (0: none), Q_STRIDE, Q_OFFSET,
-// OUT_STRIDE, parts/attention, parts/splits, parts/batch, `visible` (parts/causal,
-// parts/both_ways). Twin: cpu attention.
+// OUT_STRIDE, HAS_SINKS, parts/attention, parts/sinks, parts/splits, parts/batch, `visible`
+// (parts/causal, parts/both_ways). Twin: cpu attention.
 @group(0) @binding(0) var<storage, read> q: array<f32>;
 @group(0) @binding(1) var<storage, read> keys: array<Cached>;
 @group(0) @binding(2) var<storage, read> values: array<Cached>;
-@group(0) @binding(3) var<storage, read> batch: array<u32>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+@group(0) @binding(3) var<storage, read> sinks: array<f32>;
+@group(0) @binding(4) var<storage, read> batch: array<u32>;
+@group(0) @binding(5) var<storage, read_write> out: array<f32>;
 
 fn query(row: u32, head: u32, quad: u32) -> vec4<f32> {
     let at = row * Q_STRIDE + Q_OFFSET + head * HEAD_DIM + 4u * quad;
@@ -41,14 +42,15 @@ fn main(
     let begin = visible(batch_position(tile.x), tile.z).x / TILE * TILE;
     let end = visible(batch_position(tile.x + n - 1u), tile.z).y;
     attend(index, batch_table(tile.x), head / GROUP_HEADS, begin, end);
-    let column = index % HEAD_QUADS;
-    let slice = index / HEAD_QUADS;
+    let column = index % VALUE_QUADS;
+    let slice = index / VALUE_QUADS;
     for (var k = 0u; k < SLICE_ROWS; k++) {
         let r = slice + k * SLICES;
         if (slice < SLICES && r < n) {
-            let at = (tile.x + r) * OUT_STRIDE + head * HEAD_DIM + 4u * column;
+            let at = (tile.x + r) * OUT_STRIDE + head * VALUE_DIM + 4u * column;
+            let sum = sums[r] + sink_weight(head, maxima[r]);
             for (var i = 0u; i < 4u; i++) {
-                out[at + i] = weighted[k][i] / sums[r];
+                out[at + i] = weighted[k][i] / sum;
             }
         }
     }

@@ -1,6 +1,6 @@
 // keys[slot of t] = k[t], values[slot of t] = v[t]; tokens without a slot are left out. The cache
-// is [slots, COLS]. One invocation per four columns.
-// Needs: WG, COLS, K_STRIDE, K_OFFSET, V_STRIDE, V_OFFSET, NO_SLOT, cached_from (kv/*),
+// is [slots, K_COLS] and [slots, V_COLS]. One invocation per four columns of both.
+// Needs: WG, K_COLS, V_COLS, K_STRIDE, K_OFFSET, V_STRIDE, V_OFFSET, NO_SLOT, cached_from (kv/*),
 // parts/batch. Twin: cpu kv_write.
 @group(0) @binding(0) var<storage, read> k: array<f32>;
 @group(0) @binding(1) var<storage, read> v: array<f32>;
@@ -11,16 +11,21 @@
 @compute @workgroup_size(WG)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = id.y;
-    if (id.x >= COLS / 4u || row >= n_rows()) {
+    if (row >= n_rows()) {
         return;
     }
     let slot = batch_slot(row);
     if (slot == NO_SLOT) {
         return;
     }
-    let to = slot * (COLS / 4u) + id.x;
-    let k_at = row * K_STRIDE + K_OFFSET + 4u * id.x;
-    let v_at = row * V_STRIDE + V_OFFSET + 4u * id.x;
-    keys[to] = cached_from(vec4<f32>(k[k_at], k[k_at + 1u], k[k_at + 2u], k[k_at + 3u]));
-    values[to] = cached_from(vec4<f32>(v[v_at], v[v_at + 1u], v[v_at + 2u], v[v_at + 3u]));
+    if (id.x < K_COLS / 4u) {
+        let at = row * K_STRIDE + K_OFFSET + 4u * id.x;
+        let four = vec4<f32>(k[at], k[at + 1u], k[at + 2u], k[at + 3u]);
+        keys[slot * (K_COLS / 4u) + id.x] = cached_from(four);
+    }
+    if (id.x < V_COLS / 4u) {
+        let at = row * V_STRIDE + V_OFFSET + 4u * id.x;
+        let four = vec4<f32>(v[at], v[at + 1u], v[at + 2u], v[at + 3u]);
+        values[slot * (V_COLS / 4u) + id.x] = cached_from(four);
+    }
 }

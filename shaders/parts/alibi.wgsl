@@ -1,7 +1,7 @@
 // Attention with linear biases: a score loses with the distance, by the head's slope (Press et al.
 // 2021, <https://arxiv.org/abs/2108.12409>; `alibi_slope` of backend/plan.rs).
-// Needs: ALIBI (the largest bias), ALIBI_HEADS (the largest power of two of heads), `head`,
-// `positions` of parts/attention.
+// Needs: ALIBI (the largest bias), ALIBI_HEADS (the largest power of two of heads), `head` and
+// `positions` of the kernel.
 
 fn biased(score: f32, row: u32, token: u32) -> f32 {
     let heads = f32(ALIBI_HEADS);

@@ -2,13 +2,15 @@
 // tiles of TILE tokens, with a running maximum and sum per query (Dao et al. 2022,
 // <https://arxiv.org/abs/2205.14135>). Tiles begin at multiples of TILE and a masked token adds
 // exactly nothing, so that a query's result does not depend on the queries beside it.
-// Needs: WG, Q_ROWS, SCORE_ROWS (a divisor), TILE (a multiple of PAGE), PAGE, HEAD_DIM, KV_DIM,
+// Needs: WG, Q_ROWS, SCORE_ROWS (a divisor), TILE (a multiple of PAGE), PAGE, HEAD_DIM (of keys),
+// VALUE_DIM (of values), KEYS and VALUES (columns of all heads in the cache),
 // SOFT_CAP (0: none), `keys` and `values` of Cached (kv/*), parts/fma4, parts/pages,
 // parts/soft_cap, `biased` (parts/unbiased, parts/alibi).
 
 const HEAD_QUADS: u32 = HEAD_DIM / 4u;
-// Invocations in a run that share out the columns of a head; runs share out the queries.
-const SLICES: u32 = WG / HEAD_QUADS;
+const VALUE_QUADS: u32 = VALUE_DIM / 4u;
+// Invocations in a run that share out the columns of a value; runs share out the queries.
+const SLICES: u32 = WG / VALUE_QUADS;
 const SLICE_ROWS: u32 = (Q_ROWS + SLICES - 1u) / SLICES;
 // Invocations that reduce the scores of one query.
 const REDUCERS: u32 = min(16u, WG / Q_ROWS);
@@ -34,7 +36,7 @@ fn score_tile(index: u32, table: u32, kv_head: u32, tile: u32, end: u32) {
         var score: array<f32, SCORE_ROWS>;
         if (token < end) {
             let slot = page_slot(table, token / PAGE) + token % PAGE;
-            let key = (slot * KV_DIM + kv_head * HEAD_DIM) / 4u;
+            let key = (slot * KEYS + kv_head * HEAD_DIM) / 4u;
             for (var d = 0u; d < HEAD_QUADS; d++) {
                 let k = cached_values(keys[key + d]);
                 for (var r = 0u; r < SCORE_ROWS; r++) {
@@ -97,8 +99,8 @@ fn reduce_tile(index: u32) {
 }
 
 fn weigh_tile(index: u32, table: u32, kv_head: u32, tile: u32, end: u32) {
-    let column = index % HEAD_QUADS;
-    let slice = index / HEAD_QUADS;
+    let column = index % VALUE_QUADS;
+    let slice = index / VALUE_QUADS;
     if (slice >= SLICES) {
         return;
     }
@@ -110,7 +112,7 @@ fn weigh_tile(index: u32, table: u32, kv_head: u32, tile: u32, end: u32) {
         let slot = page_slot(table, page / PAGE);
         let n = min(PAGE, tile_end - page);
         for (var i = 0u; i < n; i++) {
-            let value = ((slot + i) * KV_DIM + kv_head * HEAD_DIM) / 4u + column;
+            let value = ((slot + i) * VALUES + kv_head * VALUE_DIM) / 4u + column;
             let v = cached_values(values[value]);
             for (var k = 0u; k < SLICE_ROWS; k++) {
                 let row = min(slice + k * SLICES, Q_ROWS - 1u);

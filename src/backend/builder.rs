@@ -1,7 +1,8 @@
 //! The builder that a model writes its plan with.
 
 use super::plan::{
-    Activation, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows, View,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows,
+    View,
 };
 use super::weight::{WeightId, WeightSpec};
 use super::{MAX_CANDIDATES, RopeTable};
@@ -195,66 +196,15 @@ impl<'a> PlanBuilder<'a> {
 
     /// Stores keys and values.
     pub fn kv_write(&mut self, layer: usize, k: View, v: View) {
-        assert_eq!(k.cols, v.cols);
         self.push(Op::KvWrite { layer, k, v }, "");
     }
 
-    /// Causal attention; `head_dim` follows from the view and `n_heads`.
-    #[expect(clippy::too_many_arguments, reason = "the parameters of the formula")]
-    pub fn attention(
-        &mut self,
-        layer: usize,
-        q: View,
-        n_heads: usize,
-        n_kv_heads: usize,
-        scale: f32,
-        window: Option<usize>,
-        soft_cap: Option<f32>,
-    ) -> View {
-        assert_eq!(q.cols % n_heads, 0);
-        assert_eq!(n_heads % n_kv_heads, 0);
-        self.record(Rows::Tokens, q.cols, |out| Op::Attention {
-            layer,
-            q,
-            n_heads,
-            n_kv_heads,
-            head_dim: q.cols / n_heads,
-            scale,
-            causal: true,
-            window,
-            soft_cap,
-            alibi: None,
-            out,
-        })
-    }
-
-    /// Attention in both directions, over sequences that are whole in their batch.
-    #[expect(clippy::too_many_arguments, reason = "the parameters of the formula")]
-    pub fn encoder_attention(
-        &mut self,
-        layer: usize,
-        q: View,
-        n_heads: usize,
-        n_kv_heads: usize,
-        scale: f32,
-        window: Option<usize>,
-        alibi: Option<f32>,
-    ) -> View {
-        assert_eq!(q.cols % n_heads, 0);
-        assert_eq!(n_heads % n_kv_heads, 0);
-        self.record(Rows::Tokens, q.cols, |out| Op::Attention {
-            layer,
-            q,
-            n_heads,
-            n_kv_heads,
-            head_dim: q.cols / n_heads,
-            scale,
-            causal: false,
-            window,
-            soft_cap: None,
-            alibi,
-            out,
-        })
+    /// Attention over what [`PlanBuilder::kv_write`] stored.
+    pub fn attention(&mut self, attention: Attention) -> View {
+        assert_eq!(attention.q.cols, attention.n_heads * attention.head_dim);
+        assert_eq!(attention.n_heads % attention.n_kv_heads, 0);
+        let cols = attention.n_heads * attention.value_dim;
+        self.record(Rows::Tokens, cols, |out| Op::Attention { attention, out })
     }
 
     /// The mean over each wanted row's sequence.

@@ -14,8 +14,8 @@ use thiserror::Error;
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, TableRow};
 pub use builder::PlanBuilder;
 pub use plan::{
-    Activation, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows, View,
-    alibi_slope,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows,
+    View, alibi_slope,
 };
 pub use rope::{RopeScaling, RopeTable};
 pub use weight::{WeightId, WeightSpec};
@@ -72,8 +72,14 @@ pub struct CacheSpec {
     pub kv_type: KvType,
     /// Pages in the pool, the same for all layers.
     pub n_pages: usize,
-    /// Numbers in one token's keys (and as many in its values), by layer.
-    pub kv_dims: Vec<usize>,
+    pub layers: Vec<KvDims>,
+}
+
+/// Numbers that a layer caches of one token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvDims {
+    pub keys: usize,
+    pub values: usize,
 }
 
 impl CacheSpec {
@@ -84,8 +90,8 @@ impl CacheSpec {
 
     /// Bytes of keys and values together.
     pub fn bytes(&self) -> u64 {
-        let dims: usize = self.kv_dims.iter().sum();
-        (2 * dims * self.kv_type.bytes() * self.n_slots()) as u64
+        let dims: usize = self.layers.iter().map(|l| l.keys + l.values).sum();
+        (dims * self.kv_type.bytes() * self.n_slots()) as u64
     }
 }
 

@@ -81,6 +81,36 @@ pub enum EmbedRow {
     Fixed(usize),
 }
 
+/// Attention over the cached positions of each token's sequence, its own included:
+/// `softmax(scale * q k^T) v`. Query head `h` reads key head `h / (n_heads / n_kv_heads)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attention {
+    pub layer: usize,
+    /// `[tokens, n_heads * head_dim]`
+    pub q: View,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    /// Columns of a query and of a key.
+    pub head_dim: usize,
+    /// Columns of a value and of a result.
+    pub value_dim: usize,
+    pub scale: f32,
+    /// Position q sees p where `p <= q`. Otherwise, in prefill only, it sees all positions of its
+    /// sequence up to the last row in the batch, which must begin the sequence.
+    pub causal: bool,
+    /// With window w, position q sees p where `q - p < w`; where it is not causal, those where
+    /// `|q - p| <= w / 2`.
+    pub window: Option<usize>,
+    /// Scores become `cap * tanh(score / cap)` before the softmax.
+    pub soft_cap: Option<f32>,
+    /// `[1, n_heads]`: a score per head that takes its share of the softmax and has no value.
+    /// Xiao et al. 2023, <https://arxiv.org/abs/2309.17453>, learned as in gpt-oss.
+    pub sinks: Option<WeightId>,
+    /// The largest bias b of attention with linear biases: scores lose `slope * |q - p|`, with the
+    /// slopes of [`alibi_slope`]. In prefill only.
+    pub alibi: Option<f32>,
+}
+
 /// One operation. Sizes that are not written here are those of its views and buffers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
@@ -133,27 +163,8 @@ pub enum Op {
     },
     /// Stores keys and values of every token in its slot of the layer's cache.
     KvWrite { layer: usize, k: View, v: View },
-    /// Attention over the cached positions of each token's sequence, its own included:
-    /// `softmax(scale * q k^T) v`, with `cap * tanh(score / cap)` before the softmax where
-    /// `soft_cap` is given. Where it is `causal`, position q sees p <= q, with `window` w those
-    /// where `q - p < w`. Otherwise, in prefill only, q sees all positions of its sequence up to
-    /// its last row in the batch, with `window` w those where `|q - p| <= w / 2`. `alibi` b
-    /// subtracts `slope * |q - p|` from the score, with the slopes of [`alibi_slope`]. Query head
-    /// `h` reads key head `h / (n_heads / n_kv_heads)`. q and out are
-    /// `[tokens, n_heads * head_dim]`.
-    Attention {
-        layer: usize,
-        q: View,
-        n_heads: usize,
-        n_kv_heads: usize,
-        head_dim: usize,
-        scale: f32,
-        causal: bool,
-        window: Option<usize>,
-        soft_cap: Option<f32>,
-        alibi: Option<f32>,
-        out: BufferId,
-    },
+    /// See [`Attention`]; out `[tokens, n_heads * value_dim]`
+    Attention { attention: Attention, out: BufferId },
     /// The mean over all positions of the sequence that each wanted row is the last of; the batch
     /// holds them all. out `[outputs, cols]`
     Pool { input: View, out: BufferId },
@@ -247,7 +258,7 @@ impl Op {
                 input, residual, ..
             } => (Some(input), residual),
             Op::KvWrite { k, v, .. } => (Some(k), Some(v)),
-            Op::Attention { q, .. } => (Some(q), None),
+            Op::Attention { attention, .. } => (Some(attention.q), None),
             Op::Glu { gate, up, .. } => (Some(gate), Some(up)),
             Op::Add { a, b, .. } => (Some(a), Some(b)),
         };
@@ -312,7 +323,10 @@ impl Plan {
 
     /// Whether batches must hold their sequences whole ([`super::Batch::check_whole`]).
     pub fn needs_whole_sequences(&self) -> bool {
-        let needs = |op: &Op| matches!(op, Op::Pool { .. } | Op::Attention { causal: false, .. });
+        let needs = |op: &Op| match op {
+            Op::Attention { attention, .. } => !attention.causal,
+            op => matches!(op, Op::Pool { .. }),
+        };
         self.ops.iter().any(needs)
     }
 

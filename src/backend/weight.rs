@@ -16,15 +16,22 @@ pub struct WeightSpec {
     /// Tensor names joined by `+`, for messages.
     pub name: String,
     pub quant: QuantType,
+    /// Rows of all experts together.
     pub rows: usize,
     pub cols: usize,
+    /// Matrices of `rows / n_experts` rows that lie one after another: one, but for weights that
+    /// [`WeightSpec::experts`] makes.
+    pub n_experts: usize,
+    is_vector: bool,
     parts: Vec<Part>,
     gguf: Arc<Gguf>,
 }
 
+/// Rows of a tensor.
 #[derive(Debug, Clone)]
 struct Part {
     tensor: TensorInfo,
+    first_row: usize,
     rows: usize,
 }
 
@@ -55,31 +62,110 @@ impl WeightSpec {
                 return Err(format!("tensor {name} cannot be joined to {}", names[0]));
             }
             parts.push(Part {
+                first_row: 0,
                 rows: (tensor.n_elements() / cols.max(1) as u64) as usize,
                 tensor: tensor.clone(),
             });
         }
         let (quant, cols) = first.ok_or("a weight needs at least one tensor")?;
+        let rows = parts.iter().map(|p| p.rows).sum();
         Ok(WeightSpec {
             name: names.join("+"),
             quant,
-            rows: parts.iter().map(|p| p.rows).sum(),
+            rows,
             cols,
+            n_experts: 1,
+            is_vector: rows == 1 || parts.iter().all(|p| p.tensor.shape.len() == 1),
             parts,
             gguf: Arc::clone(gguf),
         })
     }
 
+    /// The matrices of experts: tensors `[n_experts, rows, cols]` of one type and shape, joined
+    /// within each expert (`gate` and `up`, say), so that one expert's rows lie together.
+    ///
+    /// # Errors
+    /// Names the tensor that is missing or that does not fit.
+    pub fn experts(
+        gguf: &Arc<Gguf>,
+        names: &[&str],
+        n_experts: usize,
+    ) -> Result<WeightSpec, String> {
+        let joined = WeightSpec::join(gguf, names)?;
+        joined.by_expert(n_experts, false)
+    }
+
+    /// The biases of experts: tensors `[n_experts, rows]` of 32-bit floats, in the order of
+    /// [`WeightSpec::experts`].
+    ///
+    /// # Errors
+    /// As [`WeightSpec::experts`].
+    pub fn expert_biases(
+        gguf: &Arc<Gguf>,
+        names: &[&str],
+        n_experts: usize,
+    ) -> Result<WeightSpec, String> {
+        let mut joined = WeightSpec::join(gguf, names)?;
+        if !joined.quant.is_float() {
+            return Err(format!("tensor {} must hold plain floats", joined.name));
+        }
+        for part in &mut joined.parts {
+            part.rows = part.tensor.n_elements() as usize;
+        }
+        joined.cols = 1;
+        joined.by_expert(n_experts, true)
+    }
+
+    fn by_expert(mut self, n_experts: usize, is_vector: bool) -> Result<WeightSpec, String> {
+        let rows = self.parts[0].rows;
+        let fits = |part: &Part| part.rows == rows && rows.is_multiple_of(n_experts);
+        if let Some(part) = self.parts.iter().find(|part| !fits(part)) {
+            return Err(format!(
+                "tensor {} has {} rows, which are not {n_experts} times those of {}",
+                part.tensor.name, part.rows, self.parts[0].tensor.name
+            ));
+        }
+        let rows = rows / n_experts;
+        let part = |expert: usize, whole: &Part| Part {
+            tensor: whole.tensor.clone(),
+            first_row: expert * rows,
+            rows,
+        };
+        let experts = 0..n_experts;
+        let parts: Vec<Part> = experts
+            .flat_map(|e| self.parts.iter().map(move |p| part(e, p)))
+            .collect();
+        self.rows = parts.len() * rows;
+        self.n_experts = n_experts;
+        self.is_vector = is_vector;
+        self.parts = parts;
+        Ok(self)
+    }
+
+    /// Tensors that are joined within an expert.
+    pub fn parts_per_expert(&self) -> usize {
+        self.parts.len() / self.n_experts
+    }
+
     /// Whether it is a norm or a bias: one row, or the column that joined vectors become.
     pub fn is_vector(&self) -> bool {
-        self.rows == 1 || self.parts.iter().all(|p| p.tensor.shape.len() == 1)
+        self.is_vector
     }
 
     /// The parts in order: number of rows and their bytes in the mapped file.
     pub fn parts(&self) -> impl ExactSizeIterator<Item = (usize, &[u8])> {
-        self.parts
-            .iter()
-            .map(|p| (p.rows, self.gguf.data(&p.tensor)))
+        self.parts.iter().map(|p| (p.rows, self.part_bytes(p)))
+    }
+
+    /// Rows and bytes of part `i`.
+    pub fn part(&self, i: usize) -> (usize, &[u8]) {
+        let part = &self.parts[i];
+        (part.rows, self.part_bytes(part))
+    }
+
+    fn part_bytes(&self, part: &Part) -> &[u8] {
+        let row_bytes = self.row_bytes();
+        &self.gguf.data(&part.tensor)[part.first_row * row_bytes..][..part.rows * row_bytes]
     }
 
     /// The file that holds the bytes; a backend that reads them in place keeps it alive.

@@ -24,10 +24,12 @@ pub struct Attention<'a> {
     pub n_heads: usize,
     pub n_kv_heads: usize,
     pub head_dim: usize,
+    pub value_dim: usize,
     pub scale: f32,
     pub causal: bool,
     pub window: Option<usize>,
     pub soft_cap: Option<f32>,
+    pub sinks: Option<&'a [f32]>,
     pub alibi: Option<f32>,
 }
 
@@ -78,7 +80,7 @@ struct Run {
     first_task: usize,
 }
 
-/// Computes attention of every token into `out`, `[n_tokens, n_heads * head_dim]`.
+/// Computes attention of every token into `out`, `[n_tokens, n_heads * value_dim]`.
 ///
 /// # Errors
 /// Those of the pool.
@@ -136,7 +138,7 @@ fn attention_over<E: Element>(
     let chunk_tasks = n_tasks.div_ceil(n_chunks);
     let longest = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
     let n_scratch = QUERIES * (longest.div_ceil(PAGE_TOKENS) * PAGE_VECTORS)
-        + QUERIES * op.head_dim.div_ceil(LANES);
+        + QUERIES * op.value_dim.div_ceil(LANES);
     let out = &Shared::new(out);
     let task = |chunk: usize, scratch: &mut [Lanes]| {
         for task in chunk * chunk_tasks..n_tasks.min((chunk + 1) * chunk_tasks) {
@@ -159,12 +161,11 @@ fn attention_over<E: Element>(
             let last = (first + size).min(run.n_rows * group) - 1;
             let queries = std::array::from_fn(|i| query((first + i).min(last)));
             let table = &batch.tables[batch.sequences[run.first_row] as usize];
-            let kv_column = tile / tiles * op.head_dim;
             let tile = Tile {
                 op,
                 pages,
                 table,
-                kv_column,
+                kv_head: tile / tiles,
                 queries,
                 n: last + 1 - first,
             };
@@ -193,8 +194,7 @@ struct Tile<'a, E> {
     op: &'a Attention<'a>,
     pages: &'a Pages<E>,
     table: &'a [u32],
-    /// First column of the key head.
-    kv_column: usize,
+    kv_head: usize,
     /// The last is repeated where there are fewer.
     queries: [Query; QUERIES],
     n: usize,
@@ -234,17 +234,18 @@ impl<E: Element> Kernel for TileKernel<'_, E> {
         let mut sums = [0.0; QUERIES];
         for (q, query) in queries.iter().enumerate() {
             let scores = &mut scores[q * stride..(q + 1) * stride];
-            sums[q] = softmax(isa, tile.op, query, base, scores);
+            let sink = tile.op.sinks.map(|sinks| sinks[query.head]);
+            sums[q] = softmax(isa, tile.op, query, base, scores, sink);
         }
-        let width = tile.op.head_dim.div_ceil(LANES);
+        let width = tile.op.value_dim.div_ceil(LANES);
         let acc = &mut acc[..QUERIES * width];
         weigh(isa, tile, first_page, stride, scores, acc);
         for (q, query) in queries.iter().enumerate() {
-            let (cols, head_dim) = (tile.op.n_heads * tile.op.head_dim, tile.op.head_dim);
+            let (cols, value_dim) = (tile.op.n_heads * tile.op.value_dim, tile.op.value_dim);
             // SAFETY: each query belongs to one tile, and each tile to one task.
             let out = unsafe {
                 self.out
-                    .part(query.row * cols + query.head * head_dim, head_dim)
+                    .part(query.row * cols + query.head * value_dim, value_dim)
             };
             let inverse = 1.0 / sums[q];
             let acc = acc[q * width..(q + 1) * width].as_flattened();
@@ -300,7 +301,7 @@ fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
     let mut keys = [&[] as &[[E; PAGE_TOKENS]]; P];
     for p in 0..P {
         let page = tile.table[first_page + page + p];
-        keys[p] = &tile.pages.keys(page, tile.kv_column).as_chunks().0[..head_dim];
+        keys[p] = &tile.pages.keys(page, tile.kv_head * head_dim).as_chunks().0[..head_dim];
     }
     let mut sums = [[[isa.splat(0.0); PAGE_VECTORS]; P]; Q];
     for d in 0..head_dim {
@@ -326,7 +327,8 @@ fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
 }
 
 /// Turns the scores of the positions that a query sees into `exp(score - largest)` and returns
-/// their sum; the first score is that of position `base`. Vectors outside are left as they are.
+/// their sum, with the sink's share; the first score is that of position `base`. Vectors outside
+/// are left as they are.
 #[inline(always)]
 fn softmax<I: Isa>(
     isa: I,
@@ -334,6 +336,7 @@ fn softmax<I: Isa>(
     query: &Query,
     base: usize,
     scores: &mut [Lanes],
+    sink: Option<f32>,
 ) -> f32 {
     let (first, end) = (query.first - base, query.end - base);
     let scores = &mut scores[first / LANES..end.div_ceil(LANES)];
@@ -360,16 +363,25 @@ fn softmax<I: Isa>(
     }
     let mut lanes = [0.0; LANES];
     isa.store(largest, &mut lanes);
-    let largest = lanes
-        .iter()
-        .fold(f32::NEG_INFINITY, |a, &b| if a > b { a } else { b });
+    let largest = lanes.iter().fold(
+        sink.unwrap_or(f32::NEG_INFINITY),
+        |a, &b| if a > b { a } else { b },
+    );
     let (largest, mut sum) = (isa.splat(largest), isa.splat(0.0));
     for s in scores.iter_mut() {
         let weight = math::exp(isa, isa.sub(isa.load(s), largest));
         sum = isa.add(sum, weight);
         isa.store(weight, s);
     }
-    isa.sum(sum)
+    let sum = isa.sum(sum);
+    match sink {
+        None => sum,
+        Some(sink) => {
+            let weight = math::exp(isa, isa.sub(isa.splat(sink), largest));
+            isa.store(weight, &mut lanes);
+            sum + lanes[0]
+        }
+    }
 }
 
 /// Adds up the values of each query's positions by their weights: `acc` is `[QUERIES, width]`.
@@ -449,7 +461,7 @@ impl<E: Element> Values<'_, E> {
         positions: &std::ops::Range<usize>,
         acc: &mut [Lanes],
     ) {
-        let width = self.tile.op.head_dim.div_ceil(LANES);
+        let width = self.tile.op.value_dim.div_ceil(LANES);
         let acc = &mut acc[q * width..(q + Q) * width];
         let mut column = 0;
         while I::WIDE && column + 4 <= width {
@@ -477,6 +489,7 @@ impl<E: Element> Values<'_, E> {
     ) {
         let (tile, width) = (self.tile, acc.len() / Q);
         let base = self.first_page * PAGE_TOKENS;
+        let value_column = tile.kv_head * tile.op.value_dim;
         let mut weights = [&[] as &[f32]; Q];
         let mut sums = [[isa.splat(0.0); D]; Q];
         for i in 0..Q {
@@ -489,9 +502,9 @@ impl<E: Element> Values<'_, E> {
         while position < positions.end {
             let page_end = (position / PAGE_TOKENS + 1) * PAGE_TOKENS;
             let page = tile.table[position / PAGE_TOKENS];
-            let values = tile.pages.values(page, tile.kv_column + column * LANES);
+            let values = tile.pages.values(page, value_column + column * LANES);
             for p in position..page_end.min(positions.end) {
-                let values = &values[p % PAGE_TOKENS * tile.pages.kv_dim..];
+                let values = &values[p % PAGE_TOKENS * tile.pages.dims.values..];
                 let values = &values.as_chunks::<LANES>().0[..D];
                 let mut row = [isa.splat(0.0); D];
                 for d in 0..D {

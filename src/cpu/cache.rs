@@ -1,14 +1,14 @@
 //! The paged cache of one layer.
 //!
-//! A page holds its keys by column, `[kv_dim, PAGE_TOKENS]`, so that scores of sixteen positions
-//! are one vector and need no horizontal sum; and its values by token, `[PAGE_TOKENS, kv_dim]`,
+//! A page holds its keys by column, `[keys, PAGE_TOKENS]`, so that scores of sixteen positions
+//! are one vector and need no horizontal sum; and its values by token, `[PAGE_TOKENS, values]`,
 //! so that they add up to rows of the output.
 
 use bytemuck::Pod;
 
 use super::buffer::OutOfMemory;
 use super::simd::{Isa, LANES};
-use crate::backend::{KvType, PAGE_TOKENS};
+use crate::backend::{KvDims, KvType, PAGE_TOKENS};
 
 /// A stored number.
 pub trait Element: Pod + Send + Sync {
@@ -46,15 +46,15 @@ pub struct Pages<E> {
     memory: Vec<E>,
     /// Where the memory is aligned to cache lines.
     start: usize,
-    pub kv_dim: usize,
+    pub dims: KvDims,
     n_pages: usize,
 }
 
 impl<E: Element> Pages<E> {
     /// Zeroed pages. The system hands the memory out as it is first written.
-    fn new(n_pages: usize, kv_dim: usize) -> Result<Pages<E>, OutOfMemory> {
+    fn new(n_pages: usize, dims: KvDims) -> Result<Pages<E>, OutOfMemory> {
         let line = 64 / size_of::<E>();
-        let floats = n_pages.checked_mul(2 * kv_dim * PAGE_TOKENS);
+        let floats = n_pages.checked_mul((dims.keys + dims.values) * PAGE_TOKENS);
         // A vector of values may reach past the last head.
         let len = floats.and_then(|n| n.checked_add(LANES + line));
         let memory: Vec<E> = bytemuck::allocation::try_zeroed_vec(len.ok_or(OutOfMemory)?)
@@ -63,7 +63,7 @@ impl<E: Element> Pages<E> {
         Ok(Pages {
             memory,
             start,
-            kv_dim,
+            dims,
             n_pages,
         })
     }
@@ -71,7 +71,7 @@ impl<E: Element> Pages<E> {
     #[inline(always)]
     fn page_start(&self, page: usize) -> usize {
         debug_assert!(page < self.n_pages);
-        self.start + page * 2 * self.kv_dim * PAGE_TOKENS
+        self.start + page * (self.dims.keys + self.dims.values) * PAGE_TOKENS
     }
 
     /// Keys of a page from column `column` on.
@@ -80,23 +80,23 @@ impl<E: Element> Pages<E> {
         &self.memory[self.page_start(page as usize) + column * PAGE_TOKENS..]
     }
 
-    /// Values of a page from column `column` of its first token on; tokens are `kv_dim` apart.
+    /// Values of a page from column `column` of its first token on; tokens are `dims.values` apart.
     #[inline(always)]
     pub fn values(&self, page: u32, column: usize) -> &[E] {
-        let values = self.page_start(page as usize) + self.kv_dim * PAGE_TOKENS;
+        let values = self.page_start(page as usize) + self.dims.keys * PAGE_TOKENS;
         &self.memory[values + column..]
     }
 
-    /// Stores one token's keys and values, `kv_dim` numbers each.
+    /// Stores one token's keys and values.
     #[inline(always)]
     pub fn write<I: Isa>(&mut self, isa: I, slot: usize, k: &[f32], v: &[f32]) {
         let start = self.page_start(slot / PAGE_TOKENS);
-        let (kv_dim, token) = (self.kv_dim, slot % PAGE_TOKENS);
-        let page = &mut self.memory[start..start + 2 * kv_dim * PAGE_TOKENS];
-        let (keys, values) = page.split_at_mut(kv_dim * PAGE_TOKENS);
+        let (dims, token) = (self.dims, slot % PAGE_TOKENS);
+        let page = &mut self.memory[start..start + (dims.keys + dims.values) * PAGE_TOKENS];
+        let (keys, values) = page.split_at_mut(dims.keys * PAGE_TOKENS);
         let keys = keys[token..].iter_mut().step_by(PAGE_TOKENS);
         round(isa, k, keys);
-        round(isa, v, values[token * kv_dim..].iter_mut());
+        round(isa, v, values[token * dims.values..].iter_mut());
     }
 }
 
@@ -125,18 +125,18 @@ impl LayerCache {
     ///
     /// # Errors
     /// [`OutOfMemory`]
-    pub fn new(kv_type: KvType, n_pages: usize, kv_dim: usize) -> Result<LayerCache, OutOfMemory> {
+    pub fn new(kv_type: KvType, n_pages: usize, dims: KvDims) -> Result<LayerCache, OutOfMemory> {
         Ok(match kv_type {
-            KvType::F32 => LayerCache::F32(Pages::new(n_pages, kv_dim)?),
-            KvType::F16 => LayerCache::F16(Pages::new(n_pages, kv_dim)?),
+            KvType::F32 => LayerCache::F32(Pages::new(n_pages, dims)?),
+            KvType::F16 => LayerCache::F16(Pages::new(n_pages, dims)?),
         })
     }
 
-    /// Numbers of one token's keys.
-    pub fn kv_dim(&self) -> usize {
+    /// Numbers of one token's keys and values.
+    pub fn dims(&self) -> KvDims {
         match self {
-            LayerCache::F32(pages) => pages.kv_dim,
-            LayerCache::F16(pages) => pages.kv_dim,
+            LayerCache::F32(pages) => pages.dims,
+            LayerCache::F16(pages) => pages.dims,
         }
     }
 }

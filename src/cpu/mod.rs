@@ -19,8 +19,8 @@ mod top_k;
 mod weight;
 
 use crate::backend::{
-    Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, Plan, PreparedId,
-    WeightId, WeightSpec,
+    Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, KvDims, Plan,
+    PreparedId, WeightId, WeightSpec,
 };
 use buffer::Buffer;
 use cache::LayerCache;
@@ -110,8 +110,8 @@ impl Backend for CpuBackend {
         if memory::available_bytes().is_some_and(|available| bytes > available) {
             return Err(error());
         }
-        let layer = |&kv_dim: &usize| LayerCache::new(cache.kv_type, cache.n_pages, kv_dim);
-        let layers: Result<_, _> = cache.kv_dims.iter().map(layer).collect();
+        let layer = |&dims: &KvDims| LayerCache::new(cache.kv_type, cache.n_pages, dims);
+        let layers: Result<_, _> = cache.layers.iter().map(layer).collect();
         self.layers = layers.map_err(|buffer::OutOfMemory| error())?;
         self.n_slots = cache.n_slots();
         Ok(())

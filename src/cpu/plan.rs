@@ -3,13 +3,15 @@
 use super::CpuBackend;
 use super::attention::{self, Attention};
 use super::buffer::{Buffer, Matrix, OutOfMemory};
+use super::cache::LayerCache;
 use super::matmul::{Product, matmul};
 use super::pool::PoolError;
 use super::rowwise::{self, Activate, Glu, LayerNorm, Rope, SoftCap, each_row};
 use super::top_k::top_k;
 use super::weight::{WeightRows, decode_all};
 use crate::backend::{
-    BackendError, Batch, BufferId, Candidates, EmbedRow, Op, Plan, PreparedId, Rows, View, WeightId,
+    BackendError, Batch, BufferId, Candidates, EmbedRow, KvDims, Op, Plan, PreparedId, Rows, View,
+    WeightId,
 };
 
 /// A plan and the memory of the buffers that are read after a step. The other storages are
@@ -84,13 +86,11 @@ impl CpuBackend {
                 id.0
             ))),
         };
-        let cache = |layer: usize, cols: usize| match self.layers.get(layer) {
-            Some(cache) if cache.kv_dim() == cols => Ok(()),
-            Some(cache) => Err(BackendError::Invalid(format!(
-                "layer {layer} caches {} numbers, not {cols}",
-                cache.kv_dim()
+        let fits = |layer: usize, cached: usize, cols: usize| match cached == cols {
+            true => Ok(()),
+            false => Err(BackendError::Invalid(format!(
+                "layer {layer} caches {cached} numbers, not {cols}"
             ))),
-            None => Err(BackendError::Invalid(format!("layer {layer} has no cache"))),
         };
         for op in &plan.ops {
             match *op {
@@ -104,19 +104,28 @@ impl CpuBackend {
                 Op::LayerNorm {
                     weight: id, bias, ..
                 } => id.into_iter().chain(bias).try_for_each(weight)?,
-                Op::KvWrite { layer, k, .. } => cache(layer, k.cols)?,
+                Op::KvWrite { layer, k, v } => {
+                    let dims = self.cached(layer)?;
+                    fits(layer, dims.keys, k.cols)?;
+                    fits(layer, dims.values, v.cols)?;
+                }
                 Op::Attention {
-                    layer,
-                    n_kv_heads,
-                    head_dim,
-                    ..
+                    attention: ref a, ..
                 } => {
-                    cache(layer, n_kv_heads * head_dim)?;
+                    let dims = self.cached(a.layer)?;
+                    fits(a.layer, dims.keys, a.n_kv_heads * a.head_dim)?;
+                    fits(a.layer, dims.values, a.n_kv_heads * a.value_dim)?;
+                    a.sinks.map_or(Ok(()), weight)?;
                 }
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn cached(&self, layer: usize) -> Result<KvDims, BackendError> {
+        let cache = self.layers.get(layer).map(LayerCache::dims);
+        cache.ok_or_else(|| BackendError::Invalid(format!("layer {layer} has no cache")))
     }
 
     /// Decodes the weights of norms and biases: some kilobytes a layer.
@@ -126,6 +135,7 @@ impl CpuBackend {
                 Op::RmsNorm { weight, .. } => [Some(weight), None],
                 Op::LayerNorm { weight, bias, .. } => [weight, bias],
                 Op::Matmul { bias, .. } => [bias, None],
+                Op::Attention { attention, .. } => [attention.sinks, None],
                 _ => [None, None],
             };
             for WeightId(id) in ids.into_iter().flatten() {
@@ -348,31 +358,21 @@ impl CpuBackend {
                 attention::kv_write(isa, &mut self.layers[layer], batch, view(k), view(v));
                 Ok(())
             }
-            Op::Attention {
-                layer,
-                q,
-                n_heads,
-                n_kv_heads,
-                head_dim,
-                scale,
-                causal,
-                window,
-                soft_cap,
-                alibi,
-                ..
-            } => {
+            Op::Attention { attention: a, .. } => {
                 let op = Attention {
-                    q: view(q),
-                    n_heads,
-                    n_kv_heads,
-                    head_dim,
-                    scale,
-                    causal,
-                    window,
-                    soft_cap,
-                    alibi,
+                    q: view(a.q),
+                    n_heads: a.n_heads,
+                    n_kv_heads: a.n_kv_heads,
+                    head_dim: a.head_dim,
+                    value_dim: a.value_dim,
+                    scale: a.scale,
+                    causal: a.causal,
+                    window: a.window,
+                    soft_cap: a.soft_cap,
+                    sinks: a.sinks.map(|id| vector(&self.vectors, id)),
+                    alibi: a.alibi,
                 };
-                attention::attention(isa, pool, &self.layers[layer], batch, &op, out)
+                attention::attention(isa, pool, &self.layers[a.layer], batch, &op, out)
             }
             Op::Pool { input, .. } => {
                 let input = view(input);

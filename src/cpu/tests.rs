@@ -9,7 +9,7 @@ use super::pool::Pool;
 use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes, math};
 use super::top_k::top_k;
 use super::weight::WeightRows;
-use crate::backend::{Batch, KvType, NO_SLOT, PAGE_TOKENS, Phase};
+use crate::backend::{Batch, KvDims, KvType, NO_SLOT, PAGE_TOKENS, Phase};
 use crate::quant::QuantType;
 
 /// Numbers that look random: splitmix64, <https://prng.di.unimi.it/splitmix64.c>.
@@ -160,7 +160,13 @@ struct AttentionCase {
     window: Option<usize>,
     soft_cap: Option<f32>,
     kv_type: KvType,
+    sinks: bool,
 }
+
+/// A score without a value for each head, below and above the others.
+const SINKS: [f32; 14] = [
+    0.0, 1.5, -2.0, 9.0, 0.5, -0.5, 3.0, 2.5, 0.1, -7.0, 1.0, 0.2, 0.3, 4.0,
+];
 
 impl AttentionCase {
     /// The rows of all steps. Slots that nobody may see hold no numbers at first.
@@ -177,7 +183,11 @@ impl AttentionCase {
         );
         let mut pool = Pool::new(n_threads);
         let n_pages = steps[0].tables[0].len();
-        let mut cache = LayerCache::new(self.kv_type, n_pages, kv_dim).expect("memory");
+        let dims = KvDims {
+            keys: kv_dim,
+            values: kv_dim,
+        };
+        let mut cache = LayerCache::new(self.kv_type, n_pages, dims).expect("memory");
         let nan = vec![f32::NAN; kv_dim * n_pages * PAGE_TOKENS];
         let stale = Batch::single(Phase::Prefill, &vec![0; n_pages * PAGE_TOKENS], 0, vec![]);
         let matrix = |x| Matrix::new(x, kv_dim, 0, kv_dim);
@@ -192,10 +202,12 @@ impl AttentionCase {
                 n_heads: self.n_heads,
                 n_kv_heads: self.n_kv_heads,
                 head_dim: self.head_dim,
+                value_dim: self.head_dim,
                 scale: 0.3,
                 causal: true,
                 window: self.window,
                 soft_cap: self.soft_cap,
+                sinks: self.sinks.then_some(&SINKS[..self.n_heads]),
                 alibi: None,
             };
             let mut rows = vec![0.0; step.n_tokens() * dim];
@@ -216,6 +228,7 @@ fn attention_does_not_depend_on_chunks_threads_or_instruction_set() {
         window,
         soft_cap,
         kv_type,
+        sinks: n_heads == 14,
     };
     for case in [
         case(9, 3, 64, None, None, KvType::F16),
@@ -250,7 +263,7 @@ fn attention_does_not_depend_on_chunks_threads_or_instruction_set() {
 #[test]
 fn a_row_without_a_slot_stores_nothing() {
     let isa = InstructionSet::best();
-    let mut cache = LayerCache::new(KvType::F32, 1, 2).expect("memory");
+    let mut cache = LayerCache::new(KvType::F32, 1, KvDims { keys: 2, values: 2 }).expect("memory");
     let mut batch = Batch::single(Phase::Decode, &[0], 0, vec![]);
     batch.slots[0] = NO_SLOT;
     let x = Matrix::new(&[1.0, 2.0], 2, 0, 2);

@@ -18,8 +18,8 @@ use std::collections::HashMap;
 pub use device::{AdapterKind, AdapterSummary, DeviceChoice, Options, adapters};
 
 use crate::backend::{
-    Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, Plan, PreparedId,
-    WeightId, WeightSpec,
+    Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, KvDims, Plan,
+    PreparedId, WeightId, WeightSpec,
 };
 use buffer::WeightShape;
 use device::Device;
@@ -148,15 +148,16 @@ impl Backend for GpuBackend {
     }
 
     fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
-        let layers = |what: &str| -> Result<Vec<_>, BackendError> {
-            let layer_bytes = |dim| (dim * cache.kv_type.bytes() * cache.n_slots()) as u64;
-            let dims = cache.kv_dims.iter();
-            dims.map(|&dim| self.device.storage(what, layer_bytes(dim)))
+        let layers = |what: &str, dim: fn(&KvDims) -> usize| -> Result<Vec<_>, BackendError> {
+            let bytes = |dims| (dim(dims) * cache.kv_type.bytes() * cache.n_slots()) as u64;
+            let layers = cache.layers.iter();
+            layers
+                .map(|dims| self.device.storage(what, bytes(dims)))
                 .collect()
         };
         self.cache = Some(Cache {
-            keys: layers("the cache's keys")?,
-            values: layers("the cache's values")?,
+            keys: layers("the cache's keys", |dims| dims.keys)?,
+            values: layers("the cache's values", |dims| dims.values)?,
             spec: cache.clone(),
         });
         Ok(())

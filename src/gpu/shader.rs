@@ -54,6 +54,7 @@ files! {
     "parts/relu_squared",
     "parts/row_word",
     "parts/silu",
+    "parts/sinks",
     "parts/soft_cap",
     "parts/span",
     "parts/span_values",

@@ -11,8 +11,8 @@ use super::device::Tuning;
 use super::dispatch::{self, Dispatch};
 use super::launch::Launch;
 use crate::backend::{
-    Activation, BatchShape, BufferId, BufferInfo, CacheSpec, EmbedRow, KvType, Op, Phase, Plan,
-    RopeOrder, RopeScaling, RopeTable, Rows, View, WeightId,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, CacheSpec, EmbedRow, KvDims, KvType,
+    Op, Phase, Plan, RopeOrder, RopeScaling, RopeTable, Rows, View, WeightId,
 };
 use crate::quant::QuantType;
 use crate::quant::device::DeviceLayout;
@@ -101,82 +101,80 @@ fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Vec<WeightSha
     plans
 }
 
-fn attention(head_dim: usize, group: usize, window: Option<usize>, soft_cap: Option<f32>) -> Op {
+fn attention(
+    (head_dim, value_dim): (usize, usize),
+    group: usize,
+    window: Option<usize>,
+    soft_cap: Option<f32>,
+) -> Op {
     Op::Attention {
-        layer: 0,
-        q: view(0, 0, 2 * group * head_dim),
-        n_heads: 2 * group,
-        n_kv_heads: 2,
-        head_dim,
-        scale: 0.125,
-        causal: true,
-        window,
-        soft_cap,
-        alibi: None,
+        attention: Attention {
+            layer: 0,
+            q: view(0, 0, 2 * group * head_dim),
+            n_heads: 2 * group,
+            n_kv_heads: 2,
+            head_dim,
+            value_dim,
+            scale: 0.125,
+            causal: true,
+            window,
+            soft_cap,
+            sinks: window.map(|_| WeightId(0)),
+            alibi: None,
+        },
         out: BufferId(1),
     }
 }
 
 /// As encoders attend.
-fn both_ways(op: Op, biases: bool) -> Op {
-    match op {
-        Op::Attention {
-            layer,
-            q,
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            scale,
-            window,
-            soft_cap,
-            out,
-            ..
-        } => Op::Attention {
-            layer,
-            q,
-            n_heads,
-            n_kv_heads,
-            head_dim,
-            scale,
-            causal: false,
-            window,
-            soft_cap,
-            alibi: biases.then_some(8.0),
-            out,
-        },
-        other => other,
+fn both_ways(mut op: Op, biases: Option<f32>) -> Op {
+    if let Op::Attention { attention, .. } = &mut op {
+        attention.causal = false;
+        attention.alibi = biases;
     }
+    op
 }
 
 /// All ops without a quantised weight.
-fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, usize)> {
+fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
     let mut plans = Vec::new();
-    for (head_dim, group) in [(64, 3), (80, 5), (128, 8), (256, 4), (256, 1)] {
+    for (dims, group) in [
+        ((64, 64), 3),
+        ((80, 80), 5),
+        ((128, 128), 8),
+        ((256, 256), 4),
+        ((256, 256), 1),
+        ((192, 128), 2),
+        ((576, 512), 16),
+    ] {
+        let (head_dim, value_dim) = dims;
         let wide = 2 * group * head_dim;
         let buffers = [(Rows::Tokens, 2 * wide), (Rows::Tokens, wide)];
         let mut ops = vec![
-            attention(head_dim, group, None, None),
-            attention(head_dim, group, Some(512), Some(50.0)),
+            attention(dims, group, None, None),
+            attention(dims, group, Some(512), Some(50.0)),
             Op::KvWrite {
                 layer: 0,
                 k: view(0, 0, 2 * head_dim),
-                v: view(0, 2 * head_dim, 2 * head_dim),
+                v: view(0, 2 * head_dim, 2 * value_dim),
             },
         ];
         if shape.phase == Phase::Prefill {
-            ops.push(both_ways(attention(head_dim, group, None, None), true));
-            ops.push(both_ways(
-                attention(head_dim, group, Some(512), None),
-                false,
-            ));
+            ops.push(both_ways(attention(dims, group, None, None), Some(8.0)));
+            ops.push(both_ways(attention(dims, group, Some(512), None), None));
         }
-        plans.push((plan(shape, &buffers, ops), vec![], 2 * head_dim));
+        let kv = KvDims {
+            keys: 2 * head_dim,
+            values: 2 * value_dim,
+        };
+        let sinks = weight(QuantType::F32, 2 * group, 1, 1);
+        plans.push((plan(shape, &buffers, ops), vec![sinks], kv));
     }
     for rows in [Rows::Tokens, Rows::Outputs] {
         plans.push((
             rowwise_plan(shape, rows),
             vec![weight(QuantType::F32, 64, 1, 1)],
-            8,
+            KvDims { keys: 8, values: 8 },
         ));
     }
     plans
@@ -322,12 +320,11 @@ fn all_launches() -> BTreeMap<String, Launch> {
             n_outputs: n,
         };
         for kv_type in [KvType::F32, KvType::F16] {
-            for (plan, weights, kv_dim) in other_plans(shape) {
-                let kv_dims = vec![kv_dim];
+            for (plan, weights, kv) in other_plans(shape) {
                 let cache = CacheSpec {
                     kv_type,
                     n_pages: 4,
-                    kv_dims,
+                    layers: vec![kv],
                 };
                 add(&plan, &weights, &cache);
             }
@@ -335,7 +332,7 @@ fn all_launches() -> BTreeMap<String, Launch> {
         let cache = CacheSpec {
             kv_type: KvType::F16,
             n_pages: 1,
-            kv_dims: vec![],
+            layers: vec![],
         };
         for quant in QuantType::all() {
             for (plan, weights) in weight_plans(shape, quant) {

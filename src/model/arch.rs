@@ -19,6 +19,9 @@ const TABLE: &[(&str, Family)] = &[
 const GEMMA2_27B_LAYERS: usize = 46;
 const GEMMA3_27B_LAYERS: usize = 62;
 
+/// Widest head that the backends take: keys of multi-head latent attention have 576 columns.
+const MAX_HEAD_DIM: usize = 640;
+
 /// Names of the architectures that can be run.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(name, _)| *name)
@@ -44,11 +47,10 @@ fn check(config: &Config) -> Result<(), Error> {
             config.n_heads, config.n_kv_heads
         )));
     }
-    if !config.head_dim.is_multiple_of(2) || config.head_dim > 512 {
-        return Err(Error::Unsupported(format!(
-            "a head of {} columns",
-            config.head_dim
-        )));
+    for n in [config.head_dim, config.value_dim] {
+        if !n.is_multiple_of(2) || n > MAX_HEAD_DIM {
+            return Err(Error::Unsupported(format!("a head of {n} columns")));
+        }
     }
     Ok(())
 }
@@ -62,12 +64,7 @@ fn common(keys: &Keys, rope_order: RopeOrder) -> Result<Config, Error> {
         Some(n) => n,
         None => dim / n_heads,
     };
-    let value_length = keys.optional_extent("attention.value_length")?;
-    if value_length.is_some_and(|n| n != head_dim) {
-        return Err(Error::Unsupported(
-            "attention whose keys and values differ in length".into(),
-        ));
-    }
+    let value_dim = keys.optional_extent("attention.value_length")?;
     let eps = keys.optional_positive("attention.layer_norm_rms_epsilon")?;
     let n_layers = keys.extent("block_count")?;
     if n_layers > 1024 {
@@ -82,6 +79,7 @@ fn common(keys: &Keys, rope_order: RopeOrder) -> Result<Config, Error> {
             .optional_extent("attention.head_count_kv")?
             .unwrap_or(n_heads),
         head_dim,
+        value_dim: value_dim.unwrap_or(dim / n_heads),
         ffn_dim: keys.extent("feed_forward_length")?,
         vocab_size: vocab_size(keys)?,
         n_ctx_train: keys.extent("context_length")?,

@@ -1,6 +1,6 @@
 //! What distinguishes one model from another, as data.
 
-use crate::backend::{Activation, RopeOrder, RopeTable};
+use crate::backend::{Activation, KvDims, RopeOrder, RopeTable};
 
 /// The numbers of a decoder. An optional tensor that the file has is applied without a flag
 /// here; a flag is for what no tensor shows.
@@ -12,7 +12,10 @@ pub struct Config {
     pub dim: usize,
     pub n_heads: usize,
     pub n_kv_heads: usize,
+    /// Columns of a query and of a key.
     pub head_dim: usize,
+    /// Columns of a value.
+    pub value_dim: usize,
     /// Width of the feed-forward block.
     pub ffn_dim: usize,
     pub vocab_size: usize,
@@ -50,7 +53,10 @@ impl Config {
     }
 
     /// Columns of all key heads, and of all value heads.
-    pub fn kv_dim(&self) -> usize {
-        self.n_kv_heads * self.head_dim
+    pub fn kv_dims(&self) -> KvDims {
+        KvDims {
+            keys: self.n_kv_heads * self.head_dim,
+            values: self.n_kv_heads * self.value_dim,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::weights::{LayerWeights, Projections, Weights};
-use crate::backend::{BatchShape, Plan, PlanBuilder, View};
+use crate::backend::{Attention, BatchShape, Plan, PlanBuilder, View};
 
 /// Records one step: token ids to logits of the wanted rows.
 pub(super) fn plan(c: &Config, w: &Weights, shape: BatchShape, top_k: Option<usize>) -> Plan {
@@ -44,15 +44,20 @@ fn attention(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, layer: usize, x:
     let q = b.rope(q, c.head_dim, kind.rope_table, c.rope_order);
     let k = b.rope(k, c.head_dim, kind.rope_table, c.rope_order);
     b.kv_write(layer, k, v);
-    let mixed = b.attention(
+    let mixed = b.attention(Attention {
         layer,
         q,
-        c.n_heads,
-        c.n_kv_heads,
-        c.attention_scale,
-        kind.window,
-        c.attention_soft_cap,
-    );
+        n_heads: c.n_heads,
+        n_kv_heads: c.n_kv_heads,
+        head_dim: c.head_dim,
+        value_dim: c.value_dim,
+        scale: c.attention_scale,
+        causal: true,
+        window: kind.window,
+        soft_cap: c.attention_soft_cap,
+        sinks: w.sinks,
+        alibi: None,
+    });
     let output = w.attn_output;
     match w.post_attention_norm {
         None => b.matmul(mixed, output.weight, output.bias, Some(x)),

@@ -93,7 +93,7 @@ impl Model {
         CacheSpec {
             kv_type,
             n_pages,
-            kv_dims: vec![self.config.kv_dim(); self.config.layers.len()],
+            layers: vec![self.config.kv_dims(); self.config.layers.len()],
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct LayerWeights {
     pub qkv: Projections,
     pub q_norm: Option<WeightId>,
     pub k_norm: Option<WeightId>,
+    /// A score per head without a value.
+    pub sinks: Option<WeightId>,
     pub attn_output: Product,
     pub post_attention_norm: Option<WeightId>,
     pub ffn_norm: WeightId,
@@ -205,8 +207,8 @@ impl Loader<'_> {
 
     fn layer(&mut self, i: usize, c: &Config) -> Result<LayerWeights, Error> {
         let name = |part: &str| format!("blk.{i}.{part}");
-        let (q, kv) = (c.q_dim(), c.kv_dim());
-        let qkv = [("attn_q", q), ("attn_k", kv), ("attn_v", kv)];
+        let (q, kv) = (c.q_dim(), c.kv_dims());
+        let qkv = [("attn_q", q), ("attn_k", kv.keys), ("attn_v", kv.values)];
         let gate_up = [("ffn_gate", c.ffn_dim), ("ffn_up", c.ffn_dim)];
         let named = |parts: &[(&str, usize)]| -> Vec<(String, usize)> {
             parts
@@ -219,7 +221,8 @@ impl Loader<'_> {
             qkv: self.projections(&named(&qkv), c.dim)?,
             q_norm: self.optional_vector(&name("attn_q_norm.weight"), c.head_dim)?,
             k_norm: self.optional_vector(&name("attn_k_norm.weight"), c.head_dim)?,
-            attn_output: self.product(&name("attn_output"), c.dim, q)?,
+            sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
+            attn_output: self.product(&name("attn_output"), c.dim, c.n_heads * c.value_dim)?,
             post_attention_norm: self
                 .optional_vector(&name("post_attention_norm.weight"), c.dim)?,
             ffn_norm: self.vector(&name("ffn_norm.weight"), c.dim)?,

@@ -1,7 +1,7 @@
 //! Attention: split by the sequence's length for single tokens, by tiles of queries for prompts.
 
 use super::{Dispatch, Program, WORKGROUP, cached, with_pages};
-use crate::backend::{Op, PAGE_TOKENS, Phase, Plan, Rows};
+use crate::backend::{Attention, BufferId, KvDims, Op, PAGE_TOKENS, Phase, Plan, Rows};
 use crate::gpu::batch::{DECODE_TILE, MAX_SPLITS, SPLIT_TOKENS};
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
 use crate::gpu::shader::Shader;
@@ -12,60 +12,79 @@ const QUERY_FLOATS: usize = 2048;
 const PREFILL_WORKGROUP: usize = 128;
 /// Queries whose scores one invocation computes at a time.
 const PREFILL_SCORE_ROWS: usize = 4;
-/// Widest head: its quads must not outnumber a workgroup's invocations.
-const MAX_HEAD_DIM: usize = 4 * WORKGROUP;
+/// Widest query: at least one must fit beside its scores.
+const MAX_HEAD_DIM: usize = 640;
+/// Widest value: its quads must not outnumber a workgroup's invocations.
+const MAX_VALUE_DIM: usize = 4 * PREFILL_WORKGROUP;
 
 /// Queries of a tile in this plan's batches.
 pub(in crate::gpu) fn tile_rows(plan: &Plan) -> usize {
     let widest = plan.ops.iter().map(|op| match op {
-        Op::Attention { head_dim, .. } => *head_dim,
+        Op::Attention { attention, .. } => attention.head_dim,
         _ => 0,
     });
     match widest.max().unwrap_or(0) {
         0..=128 => 16,
-        _ => 8,
+        129..=256 => 8,
+        _ => 4,
     }
 }
 
 impl Dispatch<'_> {
-    pub(super) fn attention(&self, op: &Op, program: &mut Program) -> Result<(), String> {
-        let &Op::Attention {
+    pub(super) fn attention(
+        &self,
+        attention: &Attention,
+        out: BufferId,
+        program: &mut Program,
+    ) -> Result<(), String> {
+        let &Attention {
             layer,
             q,
             n_heads,
             n_kv_heads,
             head_dim,
+            value_dim,
             scale,
             causal,
             window,
             soft_cap,
+            sinks,
             alibi,
-            out,
-        } = op
-        else {
-            return Ok(());
-        };
-        if head_dim % 4 != 0 || head_dim > MAX_HEAD_DIM {
+        } = attention;
+        let quads = head_dim.is_multiple_of(4) && value_dim.is_multiple_of(4);
+        if !quads || head_dim > MAX_HEAD_DIM || value_dim > MAX_VALUE_DIM {
             return Err(format!(
-                "heads of {head_dim} numbers are not supported; at most {MAX_HEAD_DIM} and a multiple of 4"
+                "heads of {head_dim} and {value_dim} numbers are not supported; at most \
+                 {MAX_HEAD_DIM} and {MAX_VALUE_DIM}, multiples of 4"
             ));
         }
-        let cache = self.layer(layer, n_kv_heads * head_dim)?;
+        let kv = KvDims {
+            keys: n_kv_heads * head_dim,
+            values: n_kv_heads * value_dim,
+        };
+        let cache = self.layer(layer, kv)?;
+        if let Some(sinks) = sinks {
+            self.weight(sinks)?;
+        }
+        let sink_slot = sinks.map_or(Slot::Nothing, |id| Slot::Weight(id, 0));
         let window = window.unwrap_or(0);
         let shared = |shader: Shader| {
             shader
-                .number("HEAD_DIM", head_dim)
+                .number("VALUE_DIM", value_dim)
                 .number("WINDOW", window)
                 .number("OUT_STRIDE", self.stride(out))
                 .number("SPLIT_TOKENS", SPLIT_TOKENS)
                 .number("MAX_SPLITS", MAX_SPLITS)
-                .parts(&["parts/splits"])
+                .flag("HAS_SINKS", sinks.is_some())
+                .parts(&["parts/splits", "parts/sinks"])
         };
         let attend = |shader: Shader| {
             let shader = self.view(with_pages(shared(shader)), "Q", q);
             shader
                 .number("GROUP_HEADS", n_heads / n_kv_heads)
-                .number("KV_DIM", n_kv_heads * head_dim)
+                .number("HEAD_DIM", head_dim)
+                .number("KEYS", kv.keys)
+                .number("VALUES", kv.values)
                 .float("SCALE", scale)
                 .float("SOFT_CAP", soft_cap.unwrap_or(0.0))
                 .parts(&[
@@ -86,6 +105,7 @@ impl Dispatch<'_> {
             reads(self.slot(q.buffer)),
             reads(Slot::Keys(layer)),
             reads(Slot::Values(layer)),
+            reads(sink_slot),
             reads(Slot::Batch),
         ];
         if self.plan.shape.phase == Phase::Prefill {
@@ -109,10 +129,11 @@ impl Dispatch<'_> {
         if !causal || alibi.is_some() {
             return Err("a decode step attends causally and without biases".into());
         }
-        let splits = self.split_memory(n_heads * (head_dim + 2), program);
+        let splits = self.split_memory(n_heads * (value_dim + 2), program);
         let group = group_rows(n_heads / n_kv_heads, head_dim);
+        let workgroup = WORKGROUP.max((value_dim / 4).next_power_of_two());
         let shader = Shader::new("kernels/attention_decode")
-            .number("WG", WORKGROUP)
+            .number("WG", workgroup)
             .number("TILE", DECODE_TILE)
             .number("N_HEADS", n_heads)
             .number("Q_ROWS", group)
@@ -132,7 +153,12 @@ impl Dispatch<'_> {
             .number("N_HEADS", n_heads);
         program.launches.push(Launch {
             shader: self.rows_word(shader, Rows::Tokens),
-            bindings: vec![reads(splits), reads(Slot::Batch), writes(self.slot(out))],
+            bindings: vec![
+                reads(splits),
+                reads(sink_slot),
+                reads(Slot::Batch),
+                writes(self.slot(out)),
+            ],
             grid: [
                 Extent::Fixed(n_heads),
                 Extent::MergedRows(window),

@@ -13,8 +13,8 @@ use super::device::Tuning;
 use super::launch::{Binding, Extent, Launch, Slot, reads, writes};
 use super::shader::Shader;
 use crate::backend::{
-    Activation, BufferId, CacheSpec, EmbedRow, KvType, NO_SLOT, Op, PAGE_TOKENS, Plan, RopeOrder,
-    Rows, View, WeightId,
+    Activation, BufferId, CacheSpec, EmbedRow, KvDims, KvType, NO_SLOT, Op, PAGE_TOKENS, Plan,
+    RopeOrder, Rows, View, WeightId,
 };
 use crate::quant::QuantType;
 
@@ -117,7 +117,7 @@ impl Dispatch<'_> {
                 out,
             } => push(self.rope(input, head_dim, table, order, out)),
             Op::KvWrite { layer, k, v } => push(self.kv_write(layer, k, v)?),
-            Op::Attention { .. } => self.attention(op, program)?,
+            Op::Attention { ref attention, out } => self.attention(attention, out, program)?,
             Op::Glu {
                 gate,
                 up,
@@ -264,11 +264,16 @@ impl Dispatch<'_> {
     }
 
     fn kv_write(&self, layer: usize, k: View, v: View) -> Result<Launch, String> {
-        let cache = self.layer(layer, k.cols)?;
+        let kv = KvDims {
+            keys: k.cols,
+            values: v.cols,
+        };
+        let cache = self.layer(layer, kv)?;
         let rows = self.plan.buffers[k.buffer.0].rows;
         let shader = Shader::new("kernels/kv_write")
             .number("WG", WORKGROUP)
-            .number("COLS", k.cols)
+            .number("K_COLS", k.cols)
+            .number("V_COLS", v.cols)
             .number("NO_SLOT", NO_SLOT as usize)
             .parts(&[cached(cache.kv_type)]);
         let shader = self.view(self.view(shader, "K", k), "V", v);
@@ -281,7 +286,7 @@ impl Dispatch<'_> {
                 writes(Slot::Keys(layer)),
                 writes(Slot::Values(layer)),
             ],
-            grid: per_number(k.cols / 4, rows),
+            grid: per_number(k.cols.max(v.cols) / 4, rows),
         })
     }
 
@@ -376,14 +381,15 @@ impl Dispatch<'_> {
         }
     }
 
-    /// The cache, if it has the layer with tokens of `kv_dim` numbers.
-    fn layer(&self, layer: usize, kv_dim: usize) -> Result<&CacheSpec, String> {
+    /// The cache, if it has the layer with tokens of these sizes.
+    fn layer(&self, layer: usize, kv: KvDims) -> Result<&CacheSpec, String> {
         let cache = self.cache.ok_or("the cache was not allocated")?;
-        match cache.kv_dims.get(layer) {
-            Some(&dim) if dim == kv_dim && dim % 4 == 0 => Ok(cache),
-            Some(&dim) => Err(format!(
-                "layer {layer} of the cache keeps {dim} numbers per token, the plan has {kv_dim}; \
-                 both must be the same multiple of 4"
+        let whole = [kv.keys, kv.values].iter().all(|n| n.is_multiple_of(4));
+        match cache.layers.get(layer) {
+            Some(&dims) if dims == kv && whole => Ok(cache),
+            Some(dims) => Err(format!(
+                "layer {layer} of the cache keeps {dims:?}, the plan has {kv:?}; both must be the \
+                 same multiples of 4"
             )),
             None => Err(format!("the cache has no layer {layer}")),
         }
