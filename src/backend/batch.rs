@@ -59,6 +59,26 @@ impl Batch {
         }
     }
 
+    /// A batch of whole texts, each in pages of its own, its last row wanted.
+    pub fn whole(texts: &[&[u32]]) -> Batch {
+        let mut batch = Batch::single(Phase::Prefill, &[], 0, Vec::new());
+        batch.tables.clear();
+        let mut n_pages = 0;
+        for (i, text) in texts.iter().enumerate() {
+            let first_slot = (n_pages * PAGE_TOKENS) as u32;
+            let positions = 0..text.len() as u32;
+            batch.tokens.extend_from_slice(text);
+            batch.slots.extend(positions.clone().map(|p| first_slot + p));
+            batch.positions.extend(positions);
+            batch.sequences.resize(batch.tokens.len(), i as u32);
+            let end = n_pages + text.len().div_ceil(PAGE_TOKENS);
+            batch.tables.push((n_pages as u32..end as u32).collect());
+            batch.outputs.push(batch.tokens.len() as u32 - 1);
+            n_pages = end;
+        }
+        batch
+    }
+
     /// Checks that every sequence begins in this batch, and that its rows lie together by rising
     /// position: what pooling and attention in both directions rely on.
     ///
@@ -127,6 +147,16 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_have_pages_of_their_own() {
+        let batch = Batch::whole(&[&[5; 33], &[7]]);
+        assert_eq!(batch.tables, [vec![0, 1], vec![2]]);
+        assert_eq!(batch.outputs, [32, 33]);
+        assert_eq!((batch.slots[33], batch.positions[33]), (64, 0));
+        assert_eq!(batch.check_whole(), Ok(()));
+        assert_eq!(batch.check(8, usize::MAX, 3 * PAGE_TOKENS), Ok(()));
+    }
 
     #[test]
     fn a_sequence_that_began_earlier_is_not_whole() {

@@ -8,7 +8,7 @@ use crate::backend::{
     PAGE_TOKENS, Phase, Plan, PreparedId,
 };
 use crate::gguf::Gguf;
-use crate::model::Model;
+use crate::model::{Embedder, Model};
 
 /// What is known of a loaded model outside of its thread.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +20,72 @@ pub struct ModelInfo {
     pub memory_bytes: u64,
 }
 
-/// A loaded model, ready to run steps.
+/// Fewest tokens in a step of a model that embeds: many short texts.
+const EMBEDDING_TOKENS: usize = 512;
+
+/// Most texts in one step.
+const EMBEDDING_TEXTS: usize = 128;
+
+/// A loaded model, by what it does.
+pub enum Loaded {
+    /// It writes texts.
+    Generator(Device),
+    /// It embeds texts.
+    Embedder(Embedder, ModelInfo),
+}
+
+/// Loads a model. Returns the options as they were fitted to it: no longer context than it was
+/// trained for, no larger batch than the context.
+///
+/// # Errors
+/// As [`super::Engine::load`]; [`Error::Canceled`] if `cancelled` says so between two weights.
+pub fn load(
+    gguf: &Arc<Gguf>,
+    mut backend: Box<dyn Backend>,
+    options: EngineOptions,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Loaded, EngineOptions), Error> {
+    let model = Model::load(gguf)?;
+    let n_ctx_train = model.config().n_ctx_train;
+    if options.n_ctx > n_ctx_train {
+        let n_ctx = options.n_ctx;
+        tracing::warn!(n_ctx, n_ctx_train, "num_ctx is above the trained context");
+    }
+    let options = options.fit(n_ctx_train);
+    for weight in model.weights() {
+        if cancelled() {
+            return Err(Error::Canceled);
+        }
+        backend.load(weight)?;
+    }
+    let prepared = match model.pooling() {
+        None => Device::prepare(&model, backend, options).map(Loaded::Generator),
+        Some(_) => embedder(&model, backend, options),
+    };
+    let mut loaded = prepared.map_err(|e| context_error(e, options, &model))?;
+    let (Loaded::Generator(Device { info, .. }) | Loaded::Embedder(_, info)) = &mut loaded;
+    info.memory_bytes += model.weight_bytes();
+    Ok((loaded, options))
+}
+
+fn embedder(
+    model: &Model,
+    backend: Box<dyn Backend>,
+    options: EngineOptions,
+) -> Result<Loaded, BackendError> {
+    let device = backend.device();
+    let n_tokens = options.n_ctx.max(EMBEDDING_TOKENS);
+    let embedder = Embedder::prepare(model, backend, options.n_ctx, n_tokens, EMBEDDING_TEXTS)?;
+    let info = ModelInfo {
+        device,
+        vocab_size: model.config().vocab_size,
+        n_ctx_train: model.config().n_ctx_train,
+        memory_bytes: embedder.memory_bytes(),
+    };
+    Ok(Loaded::Embedder(embedder, info))
+}
+
+/// A loaded model that writes, ready to run steps.
 pub struct Device {
     pub info: ModelInfo,
     pub n_pages: usize,
@@ -36,36 +101,6 @@ struct Prepared {
 }
 
 impl Device {
-    /// Loads a model. Returns the options as they were fitted to it: no longer context than it
-    /// was trained for, no larger batch than the context.
-    ///
-    /// # Errors
-    /// As [`super::Engine::load`]; [`Error::Canceled`] if `cancelled` says so between two weights.
-    pub fn load(
-        gguf: &Arc<Gguf>,
-        mut backend: Box<dyn Backend>,
-        options: EngineOptions,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<(Device, EngineOptions), Error> {
-        let model = Model::load(gguf)?;
-        let n_ctx_train = model.config().n_ctx_train;
-        if options.n_ctx > n_ctx_train {
-            let n_ctx = options.n_ctx;
-            tracing::warn!(n_ctx, n_ctx_train, "num_ctx is above the trained context");
-        }
-        let options = options.fit(n_ctx_train);
-        for weight in model.weights() {
-            if cancelled() {
-                return Err(Error::Canceled);
-            }
-            backend.load(weight)?;
-        }
-        let mut device = Device::prepare(&model, backend, options)
-            .map_err(|e| context_error(e, options, &model))?;
-        device.info.memory_bytes += model.weight_bytes();
-        Ok((device, options))
-    }
-
     fn prepare(
         model: &Model,
         mut backend: Box<dyn Backend>,

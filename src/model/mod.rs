@@ -6,6 +6,7 @@
 mod arch;
 mod config;
 mod decoder;
+mod embedder;
 mod keys;
 mod session;
 mod weights;
@@ -19,6 +20,7 @@ use crate::gguf::Gguf;
 
 pub use arch::architectures;
 pub use config::{Config, Layer};
+pub use embedder::{Embedder, Pooling, normalised};
 pub use session::Session;
 
 /// Why a model cannot be run.

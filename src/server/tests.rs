@@ -339,7 +339,6 @@ async fn missing_endpoints_say_so() {
     for path in [
         "/api/pull",
         "/api/push",
-        "/api/embed",
         "/v1/responses",
         "/v1/messages",
     ] {
