@@ -5,10 +5,12 @@
 mod case;
 mod cases;
 mod devices;
+mod embedding;
 mod encoder;
 mod engine;
 mod file;
 mod golden;
 mod models;
 mod reference;
+mod refused;
 mod suite;

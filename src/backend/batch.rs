@@ -68,7 +68,9 @@ impl Batch {
             let first_slot = (n_pages * PAGE_TOKENS) as u32;
             let positions = 0..text.len() as u32;
             batch.tokens.extend_from_slice(text);
-            batch.slots.extend(positions.clone().map(|p| first_slot + p));
+            batch
+                .slots
+                .extend(positions.clone().map(|p| first_slot + p));
             batch.positions.extend(positions);
             batch.sequences.resize(batch.tokens.len(), i as u32);
             let end = n_pages + text.len().div_ceil(PAGE_TOKENS);

@@ -17,7 +17,7 @@ pub use plan::{
     Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows,
     View, alibi_slope,
 };
-pub use rope::{RopeScaling, RopeTable};
+pub use rope::{RopeScaling, RopeTable, Temperature};
 pub use weight::{WeightId, WeightSpec};
 
 /// How many candidates a backend returns for each wanted row, at most.

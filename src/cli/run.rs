@@ -134,7 +134,10 @@ async fn embed(
         options: session.options.clone(),
     };
     let reply: EmbedReply = client.post("/api/embed", &request).await?;
-    let vector = reply.embeddings.first().context("the server sent no vector")?;
+    let vector = reply
+        .embeddings
+        .first()
+        .context("the server sent no vector")?;
     let mut line = serde_json::to_vec(vector)?;
     line.push(b'\n');
     stdout().write_all(&line)?;

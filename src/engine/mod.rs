@@ -34,6 +34,7 @@ use inbox::Inbox;
 use sequence::{EVENT_QUEUE, EVENTS_PER_STEP, Submission, Ticket};
 use worker::Worker;
 
+pub use crate::model::normalised;
 pub use error::Error;
 pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,

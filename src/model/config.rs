@@ -1,8 +1,9 @@
 //! What distinguishes one model from another, as data.
 
+use super::Pooling;
 use crate::backend::{Activation, KvDims, RopeOrder, RopeTable};
 
-/// The numbers of a decoder. An optional tensor that the file has is applied without a flag
+/// The numbers of a model. An optional tensor that the file has is applied without a flag
 /// here; a flag is for what no tensor shows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -21,20 +22,72 @@ pub struct Config {
     pub vocab_size: usize,
     /// Tokens of context the model was trained for.
     pub n_ctx_train: usize,
+    pub norm: Norm,
     pub norm_eps: f32,
+    /// Optional tensors that this family cannot do without; `*` stands for every layer.
+    pub required: Vec<&'static str>,
     /// Factor on the rows of the embedding matrix.
     pub embed_scale: f32,
+    /// Factor on what a block adds to the residual stream.
+    pub residual_scale: f32,
+    /// Factor on logits.
+    pub logit_scale: f32,
     /// Factor on query times key.
     pub attention_scale: f32,
     /// Cap of attention scores.
     pub attention_soft_cap: Option<f32>,
+    /// Whether a token sees only what is before it; otherwise the whole text, or with a window
+    /// the half of it on either side.
+    pub causal: bool,
+    /// The largest bias of attention with linear biases.
+    pub alibi: Option<f32>,
+    /// How an embedding is made of a text, where the model embeds texts instead of writing them.
+    pub pooling: Option<Pooling>,
+    /// Whether norms stand behind the sums of the residual stream, as in BERT, instead of before
+    /// the blocks.
+    pub post_norm: bool,
     /// Cap of logits.
     pub final_soft_cap: Option<f32>,
+    /// Whether the feed-forward block reads the layer's input, as attention does, instead of
+    /// what attention made of it.
+    pub parallel: bool,
+    pub ffn: Ffn,
     pub activation: Activation,
     pub rope_order: RopeOrder,
     /// The kinds of rotary embedding that layers choose from.
     pub rope_tables: Vec<RopeTable>,
+    /// Tables that stand in for `rope_tables` where the context is longer than this.
+    pub long_rope: Option<LongRope>,
     pub layers: Vec<Layer>,
+}
+
+/// The norm of the residual stream, and of queries and keys where they have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    Rms,
+    Layer,
+    /// A layer norm without weights, which therefore no tensor shows.
+    PlainLayer,
+}
+
+/// The matrices of a feed-forward block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ffn {
+    /// `down(activation(gate(x)) * up(x))`
+    Gated,
+    /// The same, with the rows of gate and up in one tensor, `ffn_up`.
+    GatedFused,
+    /// `down(activation(up(x)))`
+    Plain,
+}
+
+/// Rotary embedding by the size of the context, whatever the prompt's length.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LongRope {
+    /// The largest context that uses [`Config::rope_tables`].
+    pub n_ctx_orig: usize,
+    /// As many as there.
+    pub tables: Vec<RopeTable>,
 }
 
 /// What may differ from layer to layer.
@@ -42,8 +95,15 @@ pub struct Config {
 pub struct Layer {
     /// Positions a token sees, itself included; none for all.
     pub window: Option<usize>,
-    /// Index into [`Config::rope_tables`].
-    pub rope_table: usize,
+    /// None where queries and keys do not turn.
+    pub rope: Option<LayerRope>,
+}
+
+/// Indices into [`Config::rope_tables`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerRope {
+    pub q: usize,
+    pub k: usize,
 }
 
 impl Config {
@@ -57,6 +117,22 @@ impl Config {
         KvDims {
             keys: self.n_kv_heads * self.head_dim,
             values: self.n_kv_heads * self.value_dim,
+        }
+    }
+
+    /// The cache that a layer uses. A model that embeds keeps nothing longer than one layer.
+    pub fn cache_layer(&self, layer: usize) -> usize {
+        match self.pooling {
+            None => layer,
+            Some(_) => 0,
+        }
+    }
+
+    /// The rotary tables for a context of `n_ctx` tokens.
+    pub fn rope_tables(&self, n_ctx: usize) -> &[RopeTable] {
+        match &self.long_rope {
+            Some(long) if n_ctx > long.n_ctx_orig => &long.tables,
+            _ => &self.rope_tables,
         }
     }
 }

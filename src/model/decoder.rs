@@ -1,23 +1,27 @@
 //! The plan of a decoder, top to bottom.
 
-use super::Config;
-use super::weights::{LayerWeights, Projections, Weights};
-use crate::backend::{Attention, BatchShape, Plan, PlanBuilder, View};
+use super::config::Norm;
+use super::weights::{FfnWeights, LayerWeights, NormWeights, Product, Projections, Weights};
+use super::{Config, Layer};
+use crate::backend::{Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
 
-/// Records one step: token ids to logits of the wanted rows.
-pub(super) fn plan(c: &Config, w: &Weights, shape: BatchShape, top_k: Option<usize>) -> Plan {
-    let mut b = PlanBuilder::new(shape, &w.specs, c.rope_tables.clone());
-    b.scope("embed");
-    let mut x = b.embed(w.embed, c.embed_scale);
-    for (i, layer) in w.layers.iter().enumerate() {
-        b.scope(format!("blk.{i}"));
-        x = attention(&mut b, c, layer, i, x);
-        x = feed_forward(&mut b, c, layer, x);
-    }
+/// Records one step in a context of `n_ctx` tokens: token ids to logits of the wanted rows.
+pub(super) fn plan(
+    c: &Config,
+    w: &Weights,
+    n_ctx: usize,
+    shape: BatchShape,
+    top_k: Option<usize>,
+) -> Plan {
+    let mut b = PlanBuilder::new(shape, &w.specs, c.rope_tables(n_ctx).to_vec());
+    let x = layers(&mut b, c, w);
     b.scope("output");
     let wanted = b.select_rows(x);
-    let normed = b.rms_norm(wanted, w.output_norm, c.norm_eps);
-    let mut logits = b.matmul(normed, w.output, None, None);
+    let normed = norm(&mut b, c, w.output_norm, wanted);
+    let mut logits = b.matmul(normed, w.output.weight, w.output.bias, None);
+    if c.logit_scale != 1.0 {
+        logits = b.scale(logits, c.logit_scale);
+    }
     if let Some(cap) = c.final_soft_cap {
         logits = b.soft_cap(logits, cap);
     }
@@ -28,63 +32,134 @@ pub(super) fn plan(c: &Config, w: &Weights, shape: BatchShape, top_k: Option<usi
     b.finish()
 }
 
-/// `x + attention(norm(x))`, `[tokens, dim]`.
-fn attention(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, layer: usize, x: View) -> View {
-    let kind = &c.layers[layer];
-    let h = b.rms_norm(x, w.attn_norm, c.norm_eps);
+/// The residual stream after all layers, `[tokens, dim]`.
+pub(super) fn layers(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
+    let mut x = embed(b, c, w);
+    for (i, layer) in w.layers.iter().enumerate() {
+        b.scope(format!("blk.{i}"));
+        x = decoder_layer(b, c, layer, i, x);
+    }
+    x
+}
+
+/// What stands at the beginning of the residual stream: tokens, learned positions and the first
+/// type of tokens, normalised.
+pub(super) fn embed(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
+    b.scope("embed");
+    let mut x = b.embed(w.embed, c.embed_scale);
+    if let Some(types) = w.token_types {
+        let first = b.embed_rows(types, EmbedRow::Fixed(0), 1.0);
+        x = b.add(x, first);
+    }
+    if let Some(positions) = w.positions {
+        let learned = b.embed_rows(positions, EmbedRow::Position, 1.0);
+        x = b.add(x, learned);
+    }
+    norm_where_present(b, c, w.embed_norm, x)
+}
+
+/// `x + attention(norm(x))`, and the feed-forward block on top of it, `[tokens, dim]`.
+fn decoder_layer(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, i: usize, x: View) -> View {
+    let h = norm(b, c, w.attn_norm, x);
+    let mixed = attention(b, c, w, (i, &c.layers[i]), h);
+    let attended = add_product(b, c, mixed, w.attn_output, w.post_attention_norm, x);
+    let h = match (c.parallel, w.ffn_norm) {
+        (false, ffn_norm) => norm(b, c, ffn_norm, attended),
+        (true, None) => h,
+        (true, ffn_norm) => norm(b, c, ffn_norm, x),
+    };
+    let h = feed_forward(b, c, &w.ffn, h);
+    add_product(b, c, h, w.ffn_down, w.post_ffw_norm, attended)
+}
+
+/// The norm of this family, or the input where the layer has none.
+pub(super) fn norm(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> View {
+    match (c.norm, w) {
+        (Norm::PlainLayer, _) => b.layer_norm(x, None, None, c.dim, c.norm_eps),
+        (_, None) => x,
+        (Norm::Rms, Some(w)) => b.rms_norm(x, w.weight, c.norm_eps),
+        (Norm::Layer, Some(w)) => b.layer_norm(x, Some(w.weight), w.bias, w.group, c.norm_eps),
+    }
+}
+
+/// A norm that only some models of the family have.
+fn norm_where_present(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> View {
+    match w {
+        None => x,
+        Some(_) => norm(b, c, w, x),
+    }
+}
+
+/// The heads' mixtures of values side by side, `[tokens, q_dim]`.
+pub(super) fn attention(
+    b: &mut PlanBuilder,
+    c: &Config,
+    w: &LayerWeights,
+    (i, layer): (usize, &Layer),
+    h: View,
+) -> View {
     let [mut q, mut k, v] = project(b, h, &w.qkv)[..] else {
         unreachable!("a layer has three attention projections");
     };
-    if let Some(norm) = w.q_norm {
-        q = b.rms_norm(q, norm, c.norm_eps);
+    q = norm_where_present(b, c, w.q_norm, q);
+    k = norm_where_present(b, c, w.k_norm, k);
+    if let Some(rope) = layer.rope {
+        q = b.rope(q, c.head_dim, rope.q, c.rope_order);
+        k = b.rope(k, c.head_dim, rope.k, c.rope_order);
     }
-    if let Some(norm) = w.k_norm {
-        k = b.rms_norm(k, norm, c.norm_eps);
-    }
-    let q = b.rope(q, c.head_dim, kind.rope_table, c.rope_order);
-    let k = b.rope(k, c.head_dim, kind.rope_table, c.rope_order);
-    b.kv_write(layer, k, v);
-    let mixed = b.attention(Attention {
-        layer,
+    let cache = c.cache_layer(i);
+    b.kv_write(cache, k, v);
+    b.attention(Attention {
+        layer: cache,
         q,
         n_heads: c.n_heads,
         n_kv_heads: c.n_kv_heads,
         head_dim: c.head_dim,
         value_dim: c.value_dim,
         scale: c.attention_scale,
-        causal: true,
-        window: kind.window,
+        causal: c.causal,
+        window: layer.window,
         soft_cap: c.attention_soft_cap,
         sinks: w.sinks,
-        alibi: None,
-    });
-    let output = w.attn_output;
-    match w.post_attention_norm {
-        None => b.matmul(mixed, output.weight, output.bias, Some(x)),
-        Some(norm) => {
-            let y = b.matmul(mixed, output.weight, output.bias, None);
-            let y = b.rms_norm(y, norm, c.norm_eps);
-            b.add(x, y)
+        alibi: c.alibi,
+    })
+}
+
+/// What the last matrix of the feed-forward block reads, `[tokens, ffn_dim]`.
+pub(super) fn feed_forward(b: &mut PlanBuilder, c: &Config, w: &FfnWeights, h: View) -> View {
+    match w {
+        FfnWeights::Gated(gate_up) => {
+            let [gate, up] = project(b, h, gate_up)[..] else {
+                unreachable!("a layer has two feed-forward projections");
+            };
+            b.glu(gate, up, c.activation)
+        }
+        FfnWeights::Plain(up) => {
+            let up = b.matmul(h, up.weight, up.bias, None);
+            b.activate(up, c.activation)
         }
     }
 }
 
-/// `x + down(activation(gate(norm(x))) * up(norm(x)))`, `[tokens, dim]`.
-fn feed_forward(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, x: View) -> View {
-    let h = b.rms_norm(x, w.ffn_norm, c.norm_eps);
-    let [gate, up] = project(b, h, &w.gate_up)[..] else {
-        unreachable!("a layer has two feed-forward projections");
-    };
-    let h = b.glu(gate, up, c.activation);
-    let down = w.ffn_down;
-    match w.post_ffw_norm {
-        None => b.matmul(h, down.weight, down.bias, Some(x)),
-        Some(norm) => {
-            let y = b.matmul(h, down.weight, down.bias, None);
-            let y = b.rms_norm(y, norm, c.norm_eps);
-            b.add(x, y)
-        }
+/// `x + scale * norm(product(input))`.
+pub(super) fn add_product(
+    b: &mut PlanBuilder,
+    c: &Config,
+    input: View,
+    product: Product,
+    post_norm: Option<NormWeights>,
+    x: View,
+) -> View {
+    let scaled = c.residual_scale != 1.0;
+    if post_norm.is_none() && !scaled {
+        return b.matmul(input, product.weight, product.bias, Some(x));
     }
+    let mut y = b.matmul(input, product.weight, product.bias, None);
+    y = norm_where_present(b, c, post_norm, y);
+    if scaled {
+        y = b.scale(y, c.residual_scale);
+    }
+    b.add(x, y)
 }
 
 /// The results of several matrices over one input, as views of the joined products.

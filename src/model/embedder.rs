@@ -21,6 +21,7 @@ pub struct Embedder {
     backend: Box<dyn Backend>,
     plan: PreparedId,
     output: BufferId,
+    pooling: Pooling,
     n_tokens: usize,
     n_texts: usize,
     dim: usize,
@@ -48,10 +49,9 @@ impl Embedder {
             n_tokens,
             n_outputs: n_texts,
         };
-        let mut cache = model.cache_spec(KvType::F32, n_tokens.div_ceil(PAGE_TOKENS) + n_texts);
-        // Keys and values of a layer are not read once the next one runs, so all share one place.
-        cache.kv_dims.truncate(1);
+        let cache = model.cache_spec(KvType::F32, n_tokens.div_ceil(PAGE_TOKENS) + n_texts);
         backend.alloc_cache(&cache)?;
+        let pooling = model.pooling().expect("a model that embeds");
         let plan = model.embedding_plan(n_ctx, shape);
         let output = plan.outputs[0];
         let buffers: usize = plan.storage_sizes().iter().sum();
@@ -61,6 +61,7 @@ impl Embedder {
             dim: plan.buffers[output.0].cols,
             memory_bytes: cache.bytes() + 4 * buffers as u64,
             output,
+            pooling,
             plan: backend.prepare(plan)?,
             backend,
         })
@@ -97,7 +98,15 @@ impl Embedder {
         if texts.iter().any(|text| text.is_empty()) {
             return Err(BackendError::Invalid("a text without tokens".into()));
         }
-        self.backend.run(self.plan, &Batch::whole(texts))?;
+        let mut batch = Batch::whole(texts);
+        if self.pooling == Pooling::First {
+            let positions = batch.positions.iter().zip(0..);
+            batch.outputs = positions
+                .filter(|(p, _)| **p == 0)
+                .map(|(_, row)| row)
+                .collect();
+        }
+        self.backend.run(self.plan, &batch)?;
         let rows = self.backend.read(self.plan, self.output, texts.len())?;
         Ok(rows.chunks_exact(self.dim).map(normalised).collect())
     }
@@ -106,7 +115,11 @@ impl Embedder {
 /// The vector with Euclidean length 1; one of length 0 as it is.
 pub fn normalised(vector: &[f32]) -> Vec<f32> {
     let squares: f64 = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-    let scale = if squares == 0.0 { 1.0 } else { 1.0 / squares.sqrt() };
+    let scale = if squares == 0.0 {
+        1.0
+    } else {
+        1.0 / squares.sqrt()
+    };
     let scaled = vector.iter().map(|&x| (f64::from(x) * scale) as f32);
     scaled.collect()
 }

@@ -1,12 +1,14 @@
 //! From a GGUF file to a configuration, named weights and the plan of a step.
 //!
 //! A family of models is a function from metadata to a [`Config`] (`arch.rs`); what differs in
-//! the arithmetic is data in it. `decoder.rs` records the plan, top to bottom.
+//! the arithmetic is data in it. `decoder.rs` records the plan, top to bottom; `encoder.rs` that of
+//! models that embed.
 
 mod arch;
 mod config;
 mod decoder;
 mod embedder;
+mod encoder;
 mod keys;
 mod session;
 mod weights;
@@ -19,7 +21,7 @@ use crate::backend::{Backend, BackendError, BatchShape, CacheSpec, KvType, Plan,
 use crate::gguf::Gguf;
 
 pub use arch::architectures;
-pub use config::{Config, Layer};
+pub use config::{Config, Ffn, Layer, LayerRope, LongRope, Norm};
 pub use embedder::{Embedder, Pooling, normalised};
 pub use session::Session;
 
@@ -90,18 +92,32 @@ impl Model {
         Ok(())
     }
 
+    /// How the model makes an embedding of a text; none for one that writes texts.
+    pub fn pooling(&self) -> Option<Pooling> {
+        self.config.pooling
+    }
+
     /// The cache that the model needs for this many pages.
     pub fn cache_spec(&self, kv_type: KvType, n_pages: usize) -> CacheSpec {
+        let n_layers = self.config.cache_layer(self.config.layers.len() - 1) + 1;
         CacheSpec {
             kv_type,
             n_pages,
-            layers: vec![self.config.kv_dims(); self.config.layers.len()],
+            layers: vec![self.config.kv_dims(); n_layers],
         }
     }
 
-    /// The plan of a step. Its first output is the buffer of logits `[outputs, vocab_size]`; with
-    /// `top_k` the step also returns that many candidates of each wanted row.
-    pub fn plan(&self, shape: BatchShape, top_k: Option<usize>) -> Plan {
-        decoder::plan(&self.config, &self.weights, shape, top_k)
+    /// The plan of a step that embeds whole texts, in a context of `n_ctx` tokens; for a model
+    /// with pooling. Its first output is the buffer of embeddings, one for each text whose last row
+    /// is wanted, or the first with [`Pooling::First`].
+    pub fn embedding_plan(&self, n_ctx: usize, shape: BatchShape) -> Plan {
+        encoder::plan(&self.config, &self.weights, n_ctx, shape)
+    }
+
+    /// The plan of a step in a context of `n_ctx` tokens, for a model that writes texts. Its first
+    /// output is the buffer of logits `[outputs, vocab_size]`; with `top_k` the step also returns
+    /// that many candidates of each wanted row.
+    pub fn plan(&self, n_ctx: usize, shape: BatchShape, top_k: Option<usize>) -> Plan {
+        decoder::plan(&self.config, &self.weights, n_ctx, shape, top_k)
     }
 }

@@ -4,13 +4,18 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::config::{Ffn, Norm};
 use super::{Config, Error};
 use crate::backend::{WeightId, WeightSpec};
 use crate::gguf::Gguf;
 use crate::quant::QuantType;
 
 /// Tensors that some files carry and no step needs.
-const NOT_NEEDED: &[&str] = &["rope_freqs.weight"];
+const NOT_NEEDED: &[&str] = &[
+    "rope_freqs.weight",
+    "rope_factors_long.weight",
+    "rope_factors_short.weight",
+];
 const NOT_NEEDED_SUFFIXES: &[&str] =
     &[".attn_rot_embd", ".attn.rope.freqs", ".rotary_emb.inv_freq"];
 
@@ -19,27 +24,55 @@ const NOT_NEEDED_SUFFIXES: &[&str] =
 pub(super) struct Weights {
     pub specs: Vec<WeightSpec>,
     pub embed: WeightId,
-    pub output_norm: WeightId,
+    /// Learned positions.
+    pub positions: Option<WeightId>,
+    /// A row for each type of token, of which texts have the first.
+    pub token_types: Option<WeightId>,
+    pub embed_norm: Option<NormWeights>,
+    pub output_norm: Option<NormWeights>,
     /// The embedding matrix itself where the file has no other.
-    pub output: WeightId,
+    pub output: Product,
     pub layers: Vec<LayerWeights>,
+    /// Matrices that an embedding goes through after pooling.
+    pub dense: Vec<Product>,
 }
 
 /// The weights of one layer.
 #[derive(Debug)]
 pub(super) struct LayerWeights {
-    pub attn_norm: WeightId,
+    pub attn_norm: Option<NormWeights>,
     pub qkv: Projections,
-    pub q_norm: Option<WeightId>,
-    pub k_norm: Option<WeightId>,
+    pub q_norm: Option<NormWeights>,
+    pub k_norm: Option<NormWeights>,
     /// A score per head without a value.
     pub sinks: Option<WeightId>,
     pub attn_output: Product,
-    pub post_attention_norm: Option<WeightId>,
-    pub ffn_norm: WeightId,
-    pub gate_up: Projections,
+    pub post_attention_norm: Option<NormWeights>,
+    /// Of an encoder: the norm of the sum with attention, and one more that some have.
+    pub attn_output_norm: Option<NormWeights>,
+    pub attn_norm_2: Option<NormWeights>,
+    pub ffn_norm: Option<NormWeights>,
+    pub ffn: FfnWeights,
     pub ffn_down: Product,
-    pub post_ffw_norm: Option<WeightId>,
+    pub post_ffw_norm: Option<NormWeights>,
+    /// Of an encoder: the norm of the sum with the feed-forward block.
+    pub layer_output_norm: Option<NormWeights>,
+}
+
+/// What the feed-forward block computes before `ffn_down`.
+#[derive(Debug)]
+pub(super) enum FfnWeights {
+    /// Gate and up.
+    Gated(Projections),
+    Plain(Product),
+}
+
+/// A norm over runs of `group` columns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NormWeights {
+    pub weight: WeightId,
+    pub bias: Option<WeightId>,
+    pub group: usize,
 }
 
 /// A matrix and its optional bias.
@@ -63,24 +96,78 @@ impl Weights {
             specs: Vec::new(),
             used: HashSet::new(),
         };
-        let embed = loader.matrix("token_embd.weight", config.vocab_size, config.dim)?;
-        let output_norm = loader.vector("output_norm.weight", config.dim)?;
-        let output = match gguf.tensor("output.weight") {
-            Some(_) => loader.matrix("output.weight", config.vocab_size, config.dim)?,
-            None => embed,
+        loader.require(config)?;
+        let (vocab_size, dim) = (config.vocab_size, config.dim);
+        let embed = loader.matrix("token_embd.weight", vocab_size, dim)?;
+        let positions = match gguf.tensor("position_embd.weight") {
+            Some(_) => Some(loader.matrix("position_embd.weight", config.n_ctx_train, dim)?),
+            None => None,
+        };
+        let (token_types, embed_norm) = match config.post_norm {
+            false => (None, None),
+            true => (
+                loader.rows_of("token_types", dim)?.map(|(p, _)| p.weight),
+                loader.norm("token_embd_norm", dim, config)?,
+            ),
+        };
+        let output_norm = loader.norm("output_norm", dim, config)?;
+        let output = Product {
+            weight: match gguf.tensor("output.weight") {
+                Some(_) => loader.matrix("output.weight", vocab_size, dim)?,
+                None => embed,
+            },
+            bias: loader.optional_vector("output.bias", vocab_size)?,
         };
         let layers = (0..config.layers.len())
             .map(|i| loader.layer(i, config))
             .collect::<Result<_, _>>()?;
+        let dense = match config.pooling {
+            Some(_) => loader.dense(dim)?,
+            None => Vec::new(),
+        };
         loader.refuse_unknown()?;
         Ok(Weights {
             specs: loader.specs,
             embed,
+            positions,
+            token_types,
+            embed_norm,
             output_norm,
             output,
             layers,
+            dense,
         })
     }
+}
+
+/// Rows of a weight that are looked at before it is accepted.
+const CHECKED_ROWS: usize = 4;
+
+/// Refuses a weight with numbers that are none, as a broken conversion leaves them: vectors are
+/// read whole, and of a matrix a few rows from the first to the last, since reading all of a file
+/// would take as long as everything else at load.
+fn check_numbers(spec: &WeightSpec) -> Result<(), Error> {
+    let mut numbers = vec![0.0; spec.cols];
+    let step = (spec.rows.saturating_sub(1) / (CHECKED_ROWS - 1)).max(1);
+    let step = if spec.is_vector() { 1 } else { step };
+    let mut next = 0;
+    let mut first = 0;
+    for (rows, bytes) in spec.parts() {
+        while next < first + rows {
+            let row = &bytes[(next - first) * spec.row_bytes()..][..spec.row_bytes()];
+            spec.quant.decode(row, &mut numbers);
+            if numbers.iter().any(|x| !x.is_finite()) {
+                return Err(Error::Tensor(format!(
+                    "tensor {} has numbers that are not finite",
+                    spec.name
+                )));
+            }
+            // The last row is always among them.
+            next = (next + step).min((spec.rows - 1).max(next + 1));
+        }
+        first += rows;
+    }
+    Ok(())
 }
 
 struct Loader<'a> {
@@ -90,8 +177,29 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
+    /// Names the first tensor that the family cannot do without and the file does.
+    fn require(&self, config: &Config) -> Result<(), Error> {
+        for pattern in &config.required {
+            let n = if pattern.contains('*') {
+                config.layers.len()
+            } else {
+                1
+            };
+            let mut names = (0..n).map(|i| pattern.replace('*', &i.to_string()));
+            if let Some(name) = names.find(|name| self.gguf.tensor(name).is_none()) {
+                return Err(Error::Tensor(format!("tensor {name} is missing")));
+            }
+        }
+        Ok(())
+    }
+
     fn add(&mut self, names: &[&str]) -> Result<WeightId, Error> {
         let spec = WeightSpec::join(self.gguf, names).map_err(Error::Tensor)?;
+        self.add_spec(spec, names)
+    }
+
+    fn add_spec(&mut self, spec: WeightSpec, names: &[&str]) -> Result<WeightId, Error> {
+        check_numbers(&spec)?;
         self.used.extend(names.iter().map(|n| n.to_string()));
         self.specs.push(spec);
         Ok(WeightId(self.specs.len() - 1))
@@ -148,12 +256,90 @@ impl Loader<'_> {
         }
     }
 
+    /// `base.weight` over runs of `group` columns, where the file has it, and the bias that only
+    /// layer norms have.
+    fn norm(
+        &mut self,
+        base: &str,
+        group: usize,
+        config: &Config,
+    ) -> Result<Option<NormWeights>, Error> {
+        let Some(weight) = self.optional_vector(&format!("{base}.weight"), group)? else {
+            return Ok(None);
+        };
+        let bias = match config.norm {
+            Norm::Layer => self.optional_vector(&format!("{base}.bias"), group)?,
+            Norm::Rms | Norm::PlainLayer => None,
+        };
+        Ok(Some(NormWeights {
+            weight,
+            bias,
+            group,
+        }))
+    }
+
+    /// The norm of queries or keys: over each head, with one weight vector or with one per head,
+    /// or over all heads together. The tensor's shape says which.
+    fn head_norm(
+        &mut self,
+        base: &str,
+        n_heads: usize,
+        config: &Config,
+    ) -> Result<Option<NormWeights>, Error> {
+        let name = format!("{base}.weight");
+        let head_dim = config.head_dim;
+        let shape = self.gguf.tensor(&name).map(|t| t.shape.clone());
+        match shape.as_deref() {
+            Some(&[_, rows]) if rows > 1 && config.norm == Norm::Layer => {
+                self.check(&name, &[head_dim as u64, n_heads as u64])?;
+                let spec = WeightSpec::flat(self.gguf, &name).map_err(Error::Tensor)?;
+                Ok(Some(NormWeights {
+                    weight: self.add_spec(spec, &[&name])?,
+                    bias: None,
+                    group: head_dim,
+                }))
+            }
+            Some(&[n]) if n == (n_heads * head_dim) as u64 => {
+                self.norm(base, n_heads * head_dim, config)
+            }
+            _ => self.norm(base, head_dim, config),
+        }
+    }
+
     /// `base.weight` and, where the file has it, `base.bias`.
     fn product(&mut self, base: &str, rows: usize, cols: usize) -> Result<Product, Error> {
         Ok(Product {
             weight: self.matrix(&format!("{base}.weight"), rows, cols)?,
             bias: self.optional_vector(&format!("{base}.bias"), rows)?,
         })
+    }
+
+    /// `base.weight` with as many rows as it has, where the file has it.
+    fn rows_of(&mut self, base: &str, cols: usize) -> Result<Option<(Product, usize)>, Error> {
+        let Some(tensor) = self.gguf.tensor(&format!("{base}.weight")) else {
+            return Ok(None);
+        };
+        let rows = tensor.shape.get(1).map_or(1, |&n| n as usize);
+        Ok(Some((self.product(base, rows, cols)?, rows)))
+    }
+
+    /// The matrices after pooling, each over the one before; the last gives as many numbers as the
+    /// model is wide.
+    fn dense(&mut self, dim: usize) -> Result<Vec<Product>, Error> {
+        let mut found = Vec::new();
+        let mut width = dim;
+        for base in ["dense_2", "dense_3"] {
+            if let Some((product, rows)) = self.rows_of(base, width)? {
+                found.push(product);
+                width = rows;
+            }
+        }
+        match width == dim {
+            true => Ok(found),
+            false => Err(Error::Tensor(format!(
+                "the dense tensors give {width} numbers, {dim} are needed"
+            ))),
+        }
     }
 
     /// Joins neighbours of one type, where both or neither have a bias.
@@ -205,31 +391,88 @@ impl Loader<'_> {
         Ok((product, group.iter().map(|(_, rows)| *rows).collect()))
     }
 
+    /// Several matrices that the file keeps in one tensor, with its bias or theirs.
+    fn fused(
+        &mut self,
+        base: &str,
+        parts: &[(String, usize)],
+        cols: usize,
+    ) -> Result<Projections, Error> {
+        let widths: Vec<usize> = parts.iter().map(|(_, rows)| *rows).collect();
+        let mut product = self.product(base, widths.iter().sum(), cols)?;
+        let biases: Vec<String> = parts.iter().map(|(p, _)| format!("{p}.bias")).collect();
+        if product.bias.is_none() && self.gguf.tensor(&biases[0]).is_some() {
+            for (bias, rows) in biases.iter().zip(&widths) {
+                self.check_vector(bias, *rows)?;
+            }
+            let names: Vec<&str> = biases.iter().map(String::as_str).collect();
+            product.bias = Some(self.add(&names)?);
+        }
+        Ok(Projections {
+            products: vec![(product, widths)],
+        })
+    }
+
     fn layer(&mut self, i: usize, c: &Config) -> Result<LayerWeights, Error> {
         let name = |part: &str| format!("blk.{i}.{part}");
-        let (q, kv) = (c.q_dim(), c.kv_dims());
-        let qkv = [("attn_q", q), ("attn_k", kv.keys), ("attn_v", kv.values)];
-        let gate_up = [("ffn_gate", c.ffn_dim), ("ffn_up", c.ffn_dim)];
-        let named = |parts: &[(&str, usize)]| -> Vec<(String, usize)> {
-            parts
-                .iter()
-                .map(|(part, rows)| (name(part), *rows))
-                .collect()
+        // The larger Falcons give attention a norm of its own and use the first for the rest.
+        let (attn_norm, ffn_norm) = match self.gguf.tensor(&name("attn_norm_2.weight")) {
+            Some(_) if !c.post_norm => ("attn_norm_2", "attn_norm"),
+            _ => ("attn_norm", "ffn_norm"),
+        };
+        let [attn_output_norm, attn_norm_2, layer_output_norm] = match c.post_norm {
+            false => [None; 3],
+            true => [
+                self.norm(&name("attn_output_norm"), c.dim, c)?,
+                self.norm(&name("attn_norm_2"), c.dim, c)?,
+                self.norm(&name("layer_output_norm"), c.dim, c)?,
+            ],
         };
         Ok(LayerWeights {
-            attn_norm: self.vector(&name("attn_norm.weight"), c.dim)?,
-            qkv: self.projections(&named(&qkv), c.dim)?,
-            q_norm: self.optional_vector(&name("attn_q_norm.weight"), c.head_dim)?,
-            k_norm: self.optional_vector(&name("attn_k_norm.weight"), c.head_dim)?,
+            attn_norm: self.norm(&name(attn_norm), c.dim, c)?,
+            qkv: self.qkv(i, c)?,
+            q_norm: self.head_norm(&name("attn_q_norm"), c.n_heads, c)?,
+            k_norm: self.head_norm(&name("attn_k_norm"), c.n_kv_heads, c)?,
             sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
             attn_output: self.product(&name("attn_output"), c.dim, c.n_heads * c.value_dim)?,
-            post_attention_norm: self
-                .optional_vector(&name("post_attention_norm.weight"), c.dim)?,
-            ffn_norm: self.vector(&name("ffn_norm.weight"), c.dim)?,
-            gate_up: self.projections(&named(&gate_up), c.dim)?,
+            post_attention_norm: self.norm(&name("post_attention_norm"), c.dim, c)?,
+            attn_output_norm,
+            attn_norm_2,
+            ffn_norm: self.norm(&name(ffn_norm), c.dim, c)?,
+            ffn: self.ffn(i, c)?,
             ffn_down: self.product(&name("ffn_down"), c.dim, c.ffn_dim)?,
-            post_ffw_norm: self.optional_vector(&name("post_ffw_norm.weight"), c.dim)?,
+            post_ffw_norm: self.norm(&name("post_ffw_norm"), c.dim, c)?,
+            layer_output_norm,
         })
+    }
+
+    fn qkv(&mut self, i: usize, c: &Config) -> Result<Projections, Error> {
+        let part = |part: &str, rows| (format!("blk.{i}.{part}"), rows);
+        let parts = [
+            part("attn_q", c.q_dim()),
+            part("attn_k", c.kv_dims().keys),
+            part("attn_v", c.kv_dims().values),
+        ];
+        let fused = format!("blk.{i}.attn_qkv");
+        match self.gguf.tensor(&format!("{fused}.weight")) {
+            Some(_) => self.fused(&fused, &parts, c.dim),
+            None => self.projections(&parts, c.dim),
+        }
+    }
+
+    fn ffn(&mut self, i: usize, c: &Config) -> Result<FfnWeights, Error> {
+        let (gate, up) = (format!("blk.{i}.ffn_gate"), format!("blk.{i}.ffn_up"));
+        match c.ffn {
+            Ffn::Gated => {
+                let parts = [(gate, c.ffn_dim), (up, c.ffn_dim)];
+                self.projections(&parts, c.dim).map(FfnWeights::Gated)
+            }
+            Ffn::GatedFused => {
+                let parts = [(gate, c.ffn_dim), (up.clone(), c.ffn_dim)];
+                self.fused(&up, &parts, c.dim).map(FfnWeights::Gated)
+            }
+            Ffn::Plain => self.product(&up, c.ffn_dim, c.dim).map(FfnWeights::Plain),
+        }
     }
 
     /// A tensor that nothing reads would mean that the model computes something else than it says.

@@ -6,8 +6,7 @@ use super::run;
 use super::{App, Incoming, Response, body, keep_alive};
 use crate::api::{EmbedReply, EmbedRequest, EmbeddingsReply, EmbeddingsRequest, Object};
 use crate::chat::Capability;
-use crate::engine::Lease;
-use crate::model::normalised;
+use crate::engine::{Lease, normalised};
 use crate::tokenizer::Tokenizer;
 use serde_json::Value;
 use std::sync::Arc;
@@ -75,7 +74,11 @@ pub async fn run(
     let n_tokens: usize = tokens.iter().map(Vec::len).sum();
     reply.embeddings = loaded.lease.engine().embed(tokens).await?;
     if let Ok(n) = usize::try_from(request.dimensions) {
-        for vector in reply.embeddings.iter_mut().filter(|v| (1..v.len()).contains(&n)) {
+        for vector in reply
+            .embeddings
+            .iter_mut()
+            .filter(|v| (1..v.len()).contains(&n))
+        {
             *vector = normalised(&vector[..n]);
         }
     }
@@ -185,8 +188,8 @@ impl Room {
         if !self.truncate {
             return Err(ApiError::bad_request(TOO_LONG));
         }
-        let (prefix, suffix) = (tokenizer.prefix(), tokenizer.suffix());
-        let n_special = usize::from(prefix.is_some()) + usize::from(suffix.is_some());
+        let suffix = tokenizer.suffix();
+        let n_special = usize::from(tokenizer.adds_bos()) + usize::from(suffix.is_some());
         if self.n_kept <= n_special {
             return Err(ApiError::bad_request(NO_ROOM));
         }

@@ -79,7 +79,7 @@ fn translate(bytes: &[u8]) -> Result<(EmbedRequest, bool), ApiError> {
         "" | "float" => false,
         "base64" => true,
         _ => {
-            return Err(refused(format!(
+            return Err(refused(&format!(
                 "Invalid value for 'encoding_format' = {}. Supported values: ['float', 'base64'].",
                 request.encoding_format
             )));
@@ -101,21 +101,21 @@ fn translate(bytes: &[u8]) -> Result<(EmbedRequest, bool), ApiError> {
 }
 
 fn reply_of(reply: &EmbedReply, as_base64: bool) -> Reply<'_> {
-    let vector = |vector: &'_ Vec<f32>| match as_base64 {
-        false => Vector::Floats(vector),
-        true => {
-            let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-            Vector::Base64(STANDARD.encode(bytes))
-        }
-    };
-    let embedding = |(index, numbers)| Embedding {
+    let vectors = reply.embeddings.iter().enumerate();
+    let data = vectors.map(|(index, vector)| Embedding {
         object: "embedding",
-        embedding: vector(numbers),
+        embedding: match as_base64 {
+            false => Vector::Floats(vector),
+            true => {
+                let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+                Vector::Base64(STANDARD.encode(bytes))
+            }
+        },
         index,
-    };
+    });
     Reply {
         object: "list",
-        data: reply.embeddings.iter().enumerate().map(embedding).collect(),
+        data: data.collect(),
         model: &reply.model,
         usage: Usage {
             prompt_tokens: reply.prompt_eval_count,
@@ -141,7 +141,10 @@ mod tests {
         assert!(as_base64);
         assert_eq!((request.input, request.dimensions), (Some(json!([""])), 4));
         for input in [json!(null), json!([])] {
-            assert_eq!(refusal(json!({"model": "m", "input": input})), "invalid input");
+            assert_eq!(
+                refusal(json!({"model": "m", "input": input})),
+                "invalid input"
+            );
         }
         let text = refusal(json!({"input": "x", "encoding_format": "json"}));
         assert!(text.contains("'encoding_format' = json."), "{text}");
@@ -155,7 +158,10 @@ mod tests {
         };
         let value = serde_json::to_value(reply_of(&reply, true)).unwrap();
         let encoded = |i: usize| value["data"][i]["embedding"].as_str().unwrap().to_owned();
-        assert_eq!([0, 1, 2].map(encoded), ["zczMPc3MTL6amZk+", "zczMPc3MTD4=", ""]);
+        assert_eq!(
+            [0, 1, 2].map(encoded),
+            ["zczMPc3MTL6amZk+", "zczMPc3MTD4=", ""]
+        );
         assert_eq!(value["data"][2]["index"], 2);
     }
 
