@@ -133,7 +133,8 @@ mod tests {
         assert_eq!(normalised(&[3.0, 0.0, -4.0]), [0.6, 0.0, -0.8]);
         assert_eq!(normalised(&[0.0, 0.0]), [0.0, 0.0]);
         // Squares beyond the range of 32 bits.
-        assert_eq!(normalised(&[3e30, 4e30]), [0.6, 0.8]);
+        let huge = 2f32.powi(100);
+        assert_eq!(normalised(&[3.0 * huge, 4.0 * huge]), [0.6, 0.8]);
         assert!(normalised(&[1.0, f32::NAN]).iter().all(|x| x.is_nan()));
     }
 }
