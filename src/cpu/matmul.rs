@@ -5,12 +5,12 @@
 //! lanes. So neither the number of rows in the batch, nor threads, nor the instruction set, nor
 //! which of the two kernels below runs changes a bit.
 //!
-//! One row of activations: the weights are read once, decoded in registers ([`vector`]). More:
-//! a panel of weight rows is decoded to memory that the cache holds, and tiles of rows and tokens
+//! One row of activations: the weights are read once, decoded in registers ([`vector`]). More, or
+//! a rare type: a panel of weight rows is decoded to memory that the cache holds, and tiles of rows and tokens
 //! are multiplied in registers ([`tile`]).
 
 use super::buffer::{Buffer, Matrix, OutOfMemory, Shared};
-use super::format::{Format, FormatKernel, with_format};
+use super::format::{Format, FormatKernel, is_direct, with_direct_format, with_format};
 use super::pool::{Pool, PoolError};
 use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes};
 use super::weight::WeightRows;
@@ -55,7 +55,7 @@ pub fn matmul<'a>(
     let out = &Shared::new(out);
     let rows = product.weight.rows;
     let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
-    if product.n_tokens == 1 {
+    if product.n_tokens == 1 && is_direct(product.weight.quant) {
         let chunk_rows = (rows / (8 * pool.n_threads()))
             .clamp(1, 64)
             .next_multiple_of(ROWS);
@@ -161,7 +161,8 @@ impl Kernel for Vector<'_> {
                 vector::<I, F>(self.0, &self.1);
             }
         }
-        with_format(self.product.weight.quant, Typed(isa, self));
+        // `matmul` sends other types to panels.
+        with_direct_format(self.product.weight.quant, Typed(isa, self));
     }
 }
 

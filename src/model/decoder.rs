@@ -101,11 +101,15 @@ pub(super) fn attention(
     let [mut q, mut k, v] = project(b, h, &w.qkv)[..] else {
         unreachable!("a layer has three attention projections");
     };
-    q = norm_where_present(b, c, w.q_norm, q);
-    k = norm_where_present(b, c, w.k_norm, k);
+    if !c.head_norms_last {
+        (q, k) = head_norms(b, c, w, q, k);
+    }
     if let Some(rope) = layer.rope {
         q = b.rope(q, c.head_dim, rope.q, c.rope_order);
         k = b.rope(k, c.head_dim, rope.k, c.rope_order);
+    }
+    if c.head_norms_last {
+        (q, k) = head_norms(b, c, w, q, k);
     }
     let cache = c.cache_layer(i);
     b.kv_write(cache, k, v);
@@ -123,6 +127,14 @@ pub(super) fn attention(
         sinks: w.sinks,
         alibi: c.alibi,
     })
+}
+
+/// Queries and keys after their norms, where the layer has them.
+fn head_norms(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, q: View, k: View) -> (View, View) {
+    (
+        norm_where_present(b, c, w.q_norm, q),
+        norm_where_present(b, c, w.k_norm, k),
+    )
 }
 
 /// What the last matrix of the feed-forward block reads, `[tokens, ffn_dim]`.

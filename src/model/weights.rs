@@ -418,7 +418,11 @@ impl Loader<'_> {
         // The larger Falcons give attention a norm of its own and use the first for the rest.
         let (attn_norm, ffn_norm) = match self.gguf.tensor(&name("attn_norm_2.weight")) {
             Some(_) if !c.post_norm => ("attn_norm_2", "attn_norm"),
-            _ => ("attn_norm", "ffn_norm"),
+            _ => ("attn_norm", c.ffn_norm),
+        };
+        let post_attention_norm = match ffn_norm {
+            "post_attention_norm" => None,
+            _ => self.norm(&name("post_attention_norm"), c.dim, c)?,
         };
         let [attn_output_norm, attn_norm_2, layer_output_norm] = match c.post_norm {
             false => [None; 3],
@@ -435,7 +439,7 @@ impl Loader<'_> {
             k_norm: self.head_norm(&name("attn_k_norm"), c.n_kv_heads, c)?,
             sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
             attn_output: self.product(&name("attn_output"), c.dim, c.n_heads * c.value_dim)?,
-            post_attention_norm: self.norm(&name("post_attention_norm"), c.dim, c)?,
+            post_attention_norm,
             attn_output_norm,
             attn_norm_2,
             ffn_norm: self.norm(&name(ffn_norm), c.dim, c)?,
