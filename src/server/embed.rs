@@ -32,11 +32,11 @@ pub async fn embeddings(app: Arc<App>, incoming: Incoming) -> Result<Response, A
         keep_alive: request.keep_alive.as_ref(),
         options: &request.options,
     };
-    let texts = match request.prompt.is_empty() {
-        true => Vec::new(),
-        false => vec![request.prompt.clone()],
-    };
-    let mut loaded = asked.load(&app, !texts.is_empty()).await?;
+    let loaded = asked.load(&app, !request.prompt.is_empty()).await?;
+    if request.prompt.is_empty() {
+        return Ok(ok_json(&EmbeddingsReply::default()));
+    }
+    let texts = vec![request.prompt.clone()];
     let tokens = loaded.tokens(texts, false).await.map_err(|e| match e {
         e if e.message == TOO_LONG => ApiError::internal(TOO_LONG),
         e => e,
@@ -60,7 +60,7 @@ pub async fn run(
         keep_alive: request.keep_alive.as_ref(),
         options: &request.options,
     };
-    let mut loaded = asked.load(app, !texts.is_empty()).await?;
+    let loaded = asked.load(app, !texts.is_empty()).await?;
     let load = received.elapsed();
     let mut reply = EmbedReply {
         model: request.model,
@@ -143,11 +143,7 @@ struct Loaded {
 
 impl Loaded {
     /// The tokens of each text, cut to the context if they may be.
-    async fn tokens(
-        &mut self,
-        texts: Vec<String>,
-        truncate: bool,
-    ) -> Result<Vec<Vec<u32>>, ApiError> {
+    async fn tokens(&self, texts: Vec<String>, truncate: bool) -> Result<Vec<Vec<u32>>, ApiError> {
         let lease = Arc::clone(&self.lease);
         let n_ctx = lease.engine().n_ctx();
         let room = Room {
