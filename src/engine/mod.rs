@@ -9,6 +9,7 @@ mod embedding;
 mod error;
 #[cfg(test)]
 mod fake;
+mod grammar;
 mod inbox;
 mod models;
 mod output;
@@ -36,6 +37,7 @@ use worker::Worker;
 
 pub use crate::model::normalised;
 pub use error::Error;
+pub use grammar::{Constraint, Grammar, Reasoning};
 pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,
 };
@@ -296,6 +298,11 @@ impl Engine {
     /// Places of context for each sequence.
     pub fn n_ctx(&self) -> usize {
         self.shared.options.n_ctx
+    }
+
+    /// Logits of each row.
+    pub fn vocab_size(&self) -> usize {
+        self.shared.info.vocab_size
     }
 
     /// Places of context the model was trained for.

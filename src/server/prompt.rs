@@ -239,6 +239,7 @@ impl From<engine::Error> for ApiError {
             E::EmptyPrompt
             | E::UnknownToken { .. }
             | E::PromptTooLong { .. }
+            | E::Grammar(_)
             | E::NotAnEmbedder
             | E::NotAGenerator
             | E::InvalidEmbedding => ApiError::bad_request(error.to_string()),
