@@ -60,13 +60,9 @@ fn whole(lengths: &[usize], r: &mut Random) -> (Batch, usize) {
         + 2;
     let mut free: Vec<u32> = (0..n_pages as u32).collect();
     let mut batch = Batch {
-        phase: Phase::Prefill,
-        tokens: Vec::new(),
-        positions: Vec::new(),
-        slots: Vec::new(),
-        sequences: Vec::new(),
         tables: Vec::new(),
-        outputs: Vec::new(),
+        states: (0..lengths.len() as u32).collect(),
+        ..Batch::single(Phase::Prefill, &[], 0, Vec::new())
     };
     for (sequence, &n) in lengths.iter().enumerate() {
         let pages = (0..n.div_ceil(PAGE_TOKENS)).map(|_| free.swap_remove(below(r, free.len())));
@@ -109,6 +105,8 @@ fn attention(heads: Heads, lengths: &[usize], kv_type: KvType) -> Case {
                 keys: kv_dim,
                 values: kv_dim,
             }],
+            n_state_slots: 0,
+            states: Vec::new(),
         }),
         steps: vec![batch],
         record: Box::new(move |b| {

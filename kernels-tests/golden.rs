@@ -100,6 +100,8 @@ const TINY: &[&str] = &[
     "tiny-qwen2vl",
     "tiny-qwen3vl",
     "tiny-hunyuan-dense",
+    "tiny-lfm2",
+    "tiny-qwen35",
     "tiny-llama-f32",
     "tiny-llama-f16",
     "tiny-llama-bf16",
@@ -154,7 +156,7 @@ pub fn tiny(name: &str) -> (Arc<Gguf>, Value) {
 }
 
 /// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
-fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
+pub fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
     let (gguf, reference) = tiny(name);
     let model = Model::load(&gguf).expect("a supported model");
     let tokens = ids(&reference["tokens"]);

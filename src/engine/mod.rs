@@ -14,6 +14,7 @@ mod inbox;
 mod models;
 mod output;
 mod pages;
+mod placement;
 mod request;
 mod sampler;
 mod scheduler;
@@ -28,10 +29,11 @@ use tokio::sync::mpsc;
 
 use crate::backend::{Backend, DeviceInfo, KvType, MAX_CANDIDATES};
 use crate::gguf::Gguf;
-use crate::model::Embedder;
+use crate::model::{Embedder, Model};
 use device::{Device, Loaded, ModelInfo};
 use embedding::{EmbeddingWorker, Texts};
 use inbox::Inbox;
+use placement::{Place, Placed};
 use sequence::{EVENT_QUEUE, EVENTS_PER_STEP, Submission, Ticket};
 use worker::Worker;
 
@@ -129,18 +131,26 @@ impl Engine {
         backend: Box<dyn Backend>,
         options: EngineOptions,
     ) -> Result<Engine, Error> {
-        Engine::load_unless(gguf, vocabulary, backend, options, &|| false)
+        let mut backend = Some(backend);
+        let mut place = |_: &Model, _: &EngineOptions, _: Option<usize>| {
+            let backend = backend
+                .take()
+                .expect("it cannot shrink, so it is asked for once");
+            Ok(Placed::whole(backend))
+        };
+        Engine::load_unless(gguf, vocabulary, &mut place, options, &|| false)
     }
 
-    /// As [`Engine::load`], but gives up between two weights once `cancelled` says so.
+    /// As [`Engine::load`] on what `place` opens, but gives up between two weights once
+    /// `cancelled` says so.
     fn load_unless(
         gguf: &Arc<Gguf>,
         vocabulary: Arc<dyn Vocabulary>,
-        backend: Box<dyn Backend>,
+        place: &mut Place<'_>,
         options: EngineOptions,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Engine, Error> {
-        match device::load(gguf, backend, options, cancelled)? {
+        match device::load(gguf, place, options, cancelled)? {
             (Loaded::Generator(device), options) => Engine::start(device, vocabulary, options),
             (Loaded::Embedder(embedder, info), options) => {
                 Engine::start_embedder(embedder, info, options)
@@ -318,6 +328,11 @@ impl Engine {
     /// The device that runs it.
     pub fn device(&self) -> &DeviceInfo {
         &self.shared.info.device
+    }
+
+    /// Those of [`Engine::memory_bytes`] that lie on a GPU.
+    pub fn gpu_bytes(&self) -> u64 {
+        self.shared.info.gpu_bytes
     }
 
     /// Bytes of weights, cache and buffers.

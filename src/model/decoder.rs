@@ -1,9 +1,10 @@
 //! The plan of a decoder, top to bottom.
 
 use super::config::Norm;
+use super::recurrent;
 use super::weights::{FfnWeights, LayerWeights, NormWeights, Product, Projections, Weights};
 use super::{Config, Layer};
-use crate::backend::{Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
+use crate::backend::{Activation, Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
 
 /// Records one step in a context of `n_ctx` tokens: token ids to logits of the wanted rows.
 pub(super) fn plan(
@@ -36,7 +37,7 @@ pub(super) fn plan(
 pub(super) fn layers(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
     let mut x = embed(b, c, w);
     for (i, layer) in w.layers.iter().enumerate() {
-        b.scope(format!("blk.{i}"));
+        b.layer(i);
         x = decoder_layer(b, c, layer, i, x);
     }
     x
@@ -61,7 +62,10 @@ pub(super) fn embed(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
 /// `x + attention(norm(x))`, and the feed-forward block on top of it, `[tokens, dim]`.
 fn decoder_layer(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, i: usize, x: View) -> View {
     let h = norm(b, c, w.attn_norm, x);
-    let mixed = attention(b, c, w, (i, &c.layers[i]), h);
+    let mixed = match w.recurrent {
+        None => attention(b, c, w, (i, &c.layers[i]), h),
+        Some(recurrent) => recurrent::plan(b, c, w, recurrent, i, h),
+    };
     let attended = add_product(b, c, mixed, w.attn_output, w.post_attention_norm, x);
     let h = match (c.parallel, w.ffn_norm) {
         (false, ffn_norm) => norm(b, c, ffn_norm, attended),
@@ -98,8 +102,10 @@ pub(super) fn attention(
     (i, layer): (usize, &Layer),
     h: View,
 ) -> View {
-    let [mut q, mut k, v] = project(b, h, &w.qkv)[..] else {
-        unreachable!("a layer has three attention projections");
+    let (mut q, gate, mut k, v) = match project(b, h, &w.qkv)[..] {
+        [q, k, v] => (q, None, k, v),
+        [q, gate, k, v] => (q, Some(gate), k, v),
+        _ => unreachable!("a layer has three attention projections, and may have a gate"),
     };
     if !c.head_norms_last {
         (q, k) = head_norms(b, c, w, q, k);
@@ -113,7 +119,7 @@ pub(super) fn attention(
     }
     let cache = c.cache_layer(i);
     b.kv_write(cache, k, v);
-    b.attention(Attention {
+    let mixed = b.attention(Attention {
         layer: cache,
         q,
         n_heads: c.n_heads,
@@ -126,7 +132,11 @@ pub(super) fn attention(
         soft_cap: c.attention_soft_cap,
         sinks: w.sinks,
         alibi: c.alibi,
-    })
+    });
+    match gate {
+        None => mixed,
+        Some(gate) => b.glu(gate, mixed, Activation::Sigmoid),
+    }
 }
 
 /// Queries and keys after their norms, where the layer has them.
@@ -175,7 +185,7 @@ pub(super) fn add_product(
 }
 
 /// The results of several matrices over one input, as views of the joined products.
-fn project(b: &mut PlanBuilder, input: View, projections: &Projections) -> Vec<View> {
+pub(super) fn project(b: &mut PlanBuilder, input: View, projections: &Projections) -> Vec<View> {
     let mut views = Vec::new();
     for (product, widths) in &projections.products {
         let out = b.matmul(input, product.weight, product.bias, None);

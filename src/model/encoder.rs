@@ -35,7 +35,7 @@ pub(super) fn plan(c: &Config, w: &Weights, n_ctx: usize, shape: BatchShape) -> 
 fn encoder_layers(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
     let mut x = embed(b, c, w);
     for (i, layer) in w.layers.iter().enumerate() {
-        b.scope(format!("blk.{i}"));
+        b.layer(i);
         x = encoder_layer(b, c, layer, i, x);
     }
     x

@@ -10,6 +10,7 @@ mod decoder;
 mod embedder;
 mod encoder;
 mod keys;
+mod recurrent;
 mod session;
 mod weights;
 
@@ -23,7 +24,7 @@ use crate::backend::{
 use crate::gguf::Gguf;
 
 pub use arch::architectures;
-pub use config::{Config, Ffn, Layer, LayerRope, LongRope, Norm};
+pub use config::{Config, Ffn, Layer, LayerRope, LongRope, Mixer, Norm};
 pub use embedder::{Embedder, Pooling, normalised};
 pub use session::Session;
 
@@ -115,14 +116,22 @@ impl Model {
     }
 
     /// The cache that the model needs for this many pages, of the type or of its stand-in
-    /// ([`Self::kv_type`]).
-    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize) -> CacheSpec {
+    /// ([`Self::kv_type`]), and for the states of this many sequences.
+    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize, n_state_slots: usize) -> CacheSpec {
         let n_layers = self.config.cache_layer(self.config.layers.len() - 1) + 1;
+        let layers = self.config.layers[..n_layers].iter();
         CacheSpec {
             kv_type: self.kv_type(kv_type),
             n_pages,
-            layers: vec![self.config.kv_dims(); n_layers],
+            layers: layers.map(|layer| self.config.cached(layer)).collect(),
+            n_state_slots,
+            states: self.config.states(),
         }
+    }
+
+    /// Whether it keeps recurrent states besides the cache.
+    pub fn is_recurrent(&self) -> bool {
+        !self.config.states().is_empty()
     }
 
     /// The plan of a step that embeds whole texts, in a context of `n_ctx` tokens; for a model
