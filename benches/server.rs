@@ -6,6 +6,7 @@
 
 #[path = "../kernels-tests/models.rs"]
 mod models;
+#[allow(dead_code, reason = "the tests ask it more")]
 #[path = "../kernels-tests/server.rs"]
 mod server;
 
