@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use ollama_wgpu::backend::{Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, Phase, PreparedId};
+use ollama_wgpu::backend::{
+    Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, PAGE_TOKENS, Phase, PreparedId,
+};
 use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::gpu::{self, DeviceChoice, GpuBackend};
 use ollama_wgpu::model::Model;
@@ -22,7 +24,7 @@ fn loaded(name: &str) -> (Model, GpuBackend, PreparedId) {
     let choice = DeviceChoice::Named(adapter.index.to_string());
     let mut backend = GpuBackend::open(&choice).expect("it opens");
     model.load_into(&mut backend).expect("it fits");
-    let cache = model.cache_spec(KvType::F16, N_CTX.div_ceil(32));
+    let cache = model.cache_spec(KvType::F16, N_CTX.div_ceil(PAGE_TOKENS), 1);
     backend.alloc_cache(&cache).expect("it fits");
     let mut prepare = |phase, n_tokens| {
         let shape = BatchShape {
@@ -73,7 +75,9 @@ fn a_decoded_token_costs_what_it_must() {
 fn a_model_takes_its_weights_its_cache_and_little_more() {
     let (model, backend, _) = loaded(models::REAL[0]);
     let memory = backend.memory();
-    let cache = model.cache_spec(KvType::F16, N_CTX.div_ceil(32)).bytes();
+    let cache = model
+        .cache_spec(KvType::F16, N_CTX.div_ceil(PAGE_TOKENS), 1)
+        .bytes();
     assert_eq!(memory.cache, cache);
     let most = model.weight_bytes() as f64 * 1.03;
     assert!(memory.weights as f64 <= most, "{memory:?}, at most {most}");

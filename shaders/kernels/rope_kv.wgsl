@@ -1,9 +1,9 @@
 // rope of queries and keys, and kv_write, in one: out = rope(q), keys[slot of t] = rope(k[t]),
 // values[slot of t] = v[t]; tokens without a slot store nothing. out [rows, Q_COLS], the cache
-// [slots, K_COLS] and [slots, V_COLS]. One invocation per four columns of all three.
-// Needs: WG, Q_COLS, K_COLS, V_COLS, HEAD_DIM (all multiples of 4), HALF, NEOX, Q_TABLE, K_TABLE,
+// [slots, KEYS] and [slots, VALUES]. One invocation per four columns of all three.
+// Needs: WG, Q_COLS, KEYS, VALUES, HEAD_DIM (all multiples of 4), HALF, NEOX, Q_TABLE, K_TABLE,
 // Q_STRIDE, Q_OFFSET, K_STRIDE, K_OFFSET, V_STRIDE, V_OFFSET, OUT_STRIDE, NO_SLOT, cached_from
-// (kv/*), parts/batch. Twin: cpu rope and kv_write.
+// (kv/f32, kv/f16), parts/batch. Twin: cpu rope and kv_write.
 @group(0) @binding(0) var<storage, read> q: array<f32>;
 @group(0) @binding(1) var<storage, read> k: array<f32>;
 @group(0) @binding(2) var<storage, read> v: array<f32>;
@@ -76,12 +76,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (slot == NO_SLOT) {
         return;
     }
-    if (id.x < K_COLS / 4u) {
-        keys[slot * (K_COLS / 4u) + id.x] = cached_from(turned_key(row, id.x));
+    if (id.x < KEYS / 4u) {
+        keys[slot * (KEYS / 4u) + id.x] = cached_from(turned_key(row, id.x));
     }
-    if (id.x < V_COLS / 4u) {
+    if (id.x < VALUES / 4u) {
         let at = row * V_STRIDE + V_OFFSET + 4u * id.x;
         let four = vec4<f32>(v[at], v[at + 1u], v[at + 2u], v[at + 3u]);
-        values[slot * (V_COLS / 4u) + id.x] = cached_from(four);
+        values[slot * (VALUES / 4u) + id.x] = cached_from(four);
     }
 }

@@ -32,7 +32,7 @@ pub fn profile(args: &ProfileArgs) -> Result<()> {
     let mut backend = GpuBackend::open(&DeviceChoice::parse(&args.device))?;
     model.load_into(&mut backend)?;
     let n_pages = args.position / PAGE_TOKENS + 1;
-    backend.alloc_cache(&model.cache_spec(KvType::F16, n_pages))?;
+    backend.alloc_cache(&model.cache_spec(KvType::F16, n_pages, 1))?;
     let shape = BatchShape {
         phase: Phase::Decode,
         n_tokens: 1,

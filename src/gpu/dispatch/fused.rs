@@ -5,7 +5,7 @@
 
 use super::matmul::{Halves, Operands};
 use super::norm::RmsNorm;
-use super::{Dispatch, WORKGROUP, cached, per_number};
+use super::{Dispatch, WORKGROUP, per_number, with_cache};
 use crate::backend::{BufferId, KvDims, MAX_RUN, NO_SLOT, Op, RopeOrder};
 use crate::gpu::launch::{Launch, Slot, reads, writes};
 use crate::gpu::shader::Shader;
@@ -92,20 +92,20 @@ impl Dispatch<'_> {
             values: v.cols,
         };
         let cache = self.layer(layer, kv)?;
+        if cache.kv_type.is_quantised() {
+            return Ok(None);
+        }
         let rows = self.rows(out);
-        let shader = Shader::new("kernels/rope_kv")
+        let shader = with_cache(Shader::new("kernels/rope_kv"), cache.kv_type, kv)
             .number("WG", WORKGROUP)
             .number("Q_COLS", q.cols)
-            .number("K_COLS", k.cols)
-            .number("V_COLS", v.cols)
             .number("OUT_STRIDE", self.stride(out))
             .number("NO_SLOT", NO_SLOT as usize)
             .number("HEAD_DIM", head_dim)
             .number("HALF", half(table))
             .number("Q_TABLE", table)
             .number("K_TABLE", k_table)
-            .flag("NEOX", order == RopeOrder::Neox)
-            .parts(&[cached(cache.kv_type)]);
+            .flag("NEOX", order == RopeOrder::Neox);
         let shader = self.view(self.view(self.view(shader, "Q", q), "K", k), "V", v);
         Ok(Some(Launch {
             shader: self.rows_word(shader, rows),
