@@ -106,7 +106,7 @@ fn embed(c: &mut Criterion) {
         let embedder = Embedder::prepare(&model, backend, 512, 512, 128);
         let mut embedder = embedder.expect("it is prepared");
         for n in [8, 16, 32] {
-            let texts = vec![tokens(n, model.config().vocab_size); N_TEXTS];
+            let texts = vec![models::tokens(n, model.config().vocab_size); N_TEXTS];
             let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
             group.bench_function(BenchmarkId::new(&device, n), |b| {
                 b.iter(|| {
