@@ -205,6 +205,18 @@ impl InstructionSet {
         }
     }
 
+    /// [`Isa::WIDE`] of it.
+    pub fn is_wide(self) -> bool {
+        struct Wide;
+        impl Kernel for Wide {
+            type Output = bool;
+            fn run<I: Isa>(self, _: I) -> bool {
+                I::WIDE
+            }
+        }
+        self.run(Wide)
+    }
+
     /// Runs a kernel.
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
