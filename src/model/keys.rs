@@ -38,6 +38,14 @@ impl Keys<'_> {
         }
     }
 
+    /// A positive number that the file may leave out or give as zero for none.
+    pub fn optional_nonzero(&self, name: &str) -> Result<Option<usize>, Error> {
+        match self.gguf.u64(&self.key(name)) {
+            Some(0) => Ok(None),
+            _ => self.optional_extent(name),
+        }
+    }
+
     /// One number per layer, which must all be the same.
     fn same_extents(&self, name: &str) -> Result<usize, Error> {
         let items = self.gguf.u32s(&self.key(name)).unwrap_or_default();
