@@ -91,15 +91,16 @@ impl Keys<'_> {
             .ok_or_else(|| self.bad(name, "a truth value is needed"))
     }
 
-    /// One truth value per layer, where the file has an array.
+    /// One truth value per layer, where the file has an array; some write them as numbers.
     pub fn optional_bools(&self, name: &str) -> Result<Option<Vec<bool>>, Error> {
         let key = self.key(name);
-        match self.gguf.metadata().get(&key) {
-            Some(Value::Array(_)) => match self.gguf.bools(&key) {
-                Some(values) => Ok(Some(values)),
-                None => Err(self.bad(name, "truth values are needed")),
-            },
-            _ => Ok(None),
+        let Some(Value::Array(_)) = self.gguf.metadata().get(&key) else {
+            return Ok(None);
+        };
+        let numbers = || Some(self.gguf.u32s(&key)?.into_iter().map(|n| n != 0).collect());
+        match self.gguf.bools(&key).or_else(numbers) {
+            Some(values) => Ok(Some(values)),
+            None => Err(self.bad(name, "truth values are needed")),
         }
     }
 
