@@ -9,7 +9,7 @@ use crate::backend::RopeOrder;
 const R_PLUS_LAYERS: usize = 64;
 
 fn command(keys: &Keys) -> Result<Config, Error> {
-    let mut config = common(keys, Norm::Layer, Some(RopeOrder::Norm))?;
+    let mut config = common(keys, Norm::Layer, RopeOrder::Norm)?;
     config.required = vec!["output_norm.weight", "blk.*.attn_norm.weight"];
     config.parallel = true;
     config.logit_scale = keys.optional_positive("logit_scale")?.unwrap_or(1.0);

@@ -12,7 +12,7 @@ const GEMMA3_27B_LAYERS: usize = 62;
 
 /// The first generation.
 pub(super) fn gemma(keys: &Keys) -> Result<Config, Error> {
-    let mut config = common(keys, Norm::Rms, Some(RopeOrder::Neox))?;
+    let mut config = common(keys, Norm::Rms, RopeOrder::Neox)?;
     config.embed_scale = (config.dim as f32).sqrt();
     config.activation = Activation::GeluTanh;
     Ok(config)

@@ -8,7 +8,7 @@ use crate::backend::{Activation, RopeOrder, RopeScaling, Temperature};
 
 /// Llama 1 to 3, Mistral, SmolLM 1 and 2, InternLM 2, ERNIE 4.5, XVERSE and their kin.
 pub(super) fn llama(keys: &Keys) -> Result<Config, Error> {
-    common(keys, Norm::Rms, Some(RopeOrder::Norm))
+    common(keys, Norm::Rms, RopeOrder::Norm)
 }
 
 /// Qwen 1: q, k, v in one tensor; the file's width is that of gate and up together.
@@ -23,12 +23,12 @@ pub(super) fn qwen(keys: &Keys) -> Result<Config, Error> {
 /// Qwen 2 and 2.5, EXAONE 3. Qwen 2 VL and 3 VL turn parts of a head by the time, row and column of
 /// an image, which for text are all the position.
 pub(super) fn qwen2(keys: &Keys) -> Result<Config, Error> {
-    common(keys, Norm::Rms, Some(RopeOrder::Neox))
+    common(keys, Norm::Rms, RopeOrder::Neox)
 }
 
 /// Qwen 3: norms on the heads of q and k.
 pub(super) fn qwen3(keys: &Keys) -> Result<Config, Error> {
-    let mut config = common(keys, Norm::Rms, Some(RopeOrder::Neox))?;
+    let mut config = common(keys, Norm::Rms, RopeOrder::Neox)?;
     let norms = ["blk.*.attn_q_norm.weight", "blk.*.attn_k_norm.weight"];
     config.required.extend(norms);
     Ok(config)

@@ -16,12 +16,12 @@ pub(super) fn olmo(keys: &Keys) -> Result<Config, Error> {
             "queries, keys and values clamped to {bound}"
         )));
     }
-    common(keys, Norm::PlainLayer, Some(RopeOrder::Norm))
+    common(keys, Norm::PlainLayer, RopeOrder::Norm)
 }
 
 /// Norms after both blocks and on q and k, none before.
 fn post_normed(keys: &Keys) -> Result<Config, Error> {
-    let mut config = common(keys, Norm::Rms, Some(RopeOrder::Neox))?;
+    let mut config = common(keys, Norm::Rms, RopeOrder::Neox)?;
     config.required = vec![
         "output_norm.weight",
         "blk.*.attn_q_norm.weight",

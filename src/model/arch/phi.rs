@@ -24,7 +24,7 @@ pub(super) fn phi2(keys: &Keys) -> Result<Config, Error> {
 /// Phi 3 and 4: q, k, v in one tensor, gate and up in another, frequencies by the context's size.
 /// The window that some files name is not used, as in llama.cpp.
 pub(super) fn phi3(keys: &Keys) -> Result<Config, Error> {
-    let mut config = common(keys, Norm::Rms, Some(RopeOrder::Neox))?;
+    let mut config = common(keys, Norm::Rms, RopeOrder::Neox)?;
     config.ffn = Ffn::GatedFused;
     Ok(config)
 }
