@@ -319,6 +319,10 @@ fn widen_scales<I: Isa, F: Format>(isa: I, blocks: &[u8], n: usize, out: &mut [f
 }
 
 /// Adds the products of a block of each row, whose first span is number `span` of the row.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "iterators over vectors stay calls; plain indices unroll"
+)]
 #[inline(always)]
 fn dot_block<I: Isa, F: Format, const R: usize, const T: usize>(
     isa: I,
