@@ -181,9 +181,11 @@ impl Isa for Avx512 {
             _mm256_storeu_si256(out.as_mut_ptr().cast(), halves);
         }
     }
+    // Through all lanes: of one lane the compiler makes an insertion into a register it never set, and
+    // each block waits for the one before.
     #[inline(always)]
     fn half(self, bits: u16) -> f32 {
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
+        unsafe { _mm512_cvtss_f32(_mm512_cvtph_ps(_mm256_set1_epi16(bits as i16))) }
     }
 
     // One conversion for both: the shuffle port is what decoding waits for.
