@@ -229,6 +229,10 @@ impl Isa for Avx512 {
         unsafe { _mm256_or_si256(a, b) }
     }
     #[inline(always)]
+    fn negate(self, x: Self::B, signs: u32) -> Self::B {
+        unsafe { _mm256_mask_sub_epi8(x, signs, _mm256_setzero_si256(), x) }
+    }
+    #[inline(always)]
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B {
         unsafe {
             let table = _mm_loadu_si128(table.as_ptr().cast());
