@@ -100,6 +100,8 @@ const TINY: &[&str] = &[
     "tiny-qwen2vl",
     "tiny-qwen3vl",
     "tiny-hunyuan-dense",
+    "tiny-lfm2",
+    "tiny-qwen35",
     "tiny-llama-f32",
     "tiny-llama-f16",
     "tiny-llama-bf16",
@@ -141,7 +143,7 @@ fn tolerance(kv_type: KvType) -> (f32, f32) {
 }
 
 /// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
-fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
+pub fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
     let reference = golden(&format!("tiny/{name}.json"));
     let gguf = open(&format!("tiny/{name}.gguf"));
     let bytes = std::fs::read(gguf.path()).expect("the model can be read");

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use ollama_wgpu::backend::*;
 
+use crate::recurrent::{self, States};
+
 /// A backend that is slow and right.
 #[derive(Default)]
 pub struct Reference {
@@ -12,6 +14,8 @@ pub struct Reference {
     /// Keys and values by (layer, slot).
     keys: HashMap<(usize, u32), Vec<f64>>,
     values: HashMap<(usize, u32), Vec<f64>>,
+    /// Recurrent states by (number, slot).
+    states: States,
     plans: Vec<Plan>,
     buffers: Vec<Vec<f64>>,
 }
@@ -70,6 +74,9 @@ impl Backend for Reference {
             match op {
                 Op::TopK { input, k } => candidates = self.top_k(&plan, batch, *input, *k),
                 Op::KvWrite { layer, k, v } => self.kv_write(&plan, batch, *layer, *k, *v),
+                Op::ShortConv { out, .. } | Op::DeltaNet { out, .. } => {
+                    self.buffers[out.0] = self.recur(&plan, batch, op);
+                }
                 op => {
                     let out = op.out().expect("all other ops write a buffer");
                     self.buffers[out.0] = self.compute(&plan, batch, op);
@@ -77,6 +84,10 @@ impl Backend for Reference {
             }
         }
         Ok(candidates)
+    }
+
+    fn write(&mut self, _: PreparedId, _: BufferId, _: &[f32]) -> Result<(), BackendError> {
+        Err(BackendError::Invalid("the oracle runs whole plans".into()))
     }
 
     fn read(
@@ -207,6 +218,7 @@ impl Reference {
                     let capped = row(input, i).iter().map(|x| cap * (x / cap).tanh());
                     capped.collect()
                 }
+                Op::ShortConv { .. } | Op::DeltaNet { .. } => unreachable!("these have states"),
                 Op::KvWrite { .. } | Op::TopK { .. } => unreachable!("these write no buffer"),
             })
             .collect()
@@ -237,6 +249,15 @@ impl Reference {
                 self.values.insert((layer, slot), value);
             }
         }
+    }
+
+    fn recur(&mut self, plan: &Plan, batch: &Batch, op: &Op) -> Vec<f64> {
+        let mut states = std::mem::take(&mut self.states);
+        let row = |view: View, i: usize| self.row(plan, view, i);
+        let vector = |id: WeightId| self.weights[id.0].values.as_slice();
+        let out = recurrent::run(batch, op, row, vector, &mut states);
+        self.states = states;
+        out
     }
 
     fn attention(&self, plan: &Plan, batch: &Batch, a: &Attention, i: usize) -> Vec<f64> {
@@ -370,6 +391,8 @@ fn rope(x: &[f64], head_dim: usize, turns: &[f32], order: RopeOrder) -> Vec<f64>
 fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Activation::Identity => x,
         Activation::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())

@@ -234,7 +234,7 @@ fn keep(model: &Model, name: &str, batch: &Batch) -> Result<Kept> {
     let mut backend = device::open(Some(name))?;
     model.load_into(&mut *backend)?;
     let n_pages = batch.n_tokens().div_ceil(PAGE_TOKENS);
-    backend.alloc_cache(&model.cache_spec(KvType::F32, n_pages))?;
+    backend.alloc_cache(&model.cache_spec(KvType::F32, n_pages, 1))?;
     let plan = backend.prepare(model.plan(batch.n_tokens(), shape(batch), None).keep_all())?;
     backend.run(plan, batch)?;
     Ok(Kept { backend, plan })

@@ -7,6 +7,7 @@ mod arch;
 mod config;
 mod decoder;
 mod keys;
+mod recurrent;
 mod session;
 mod weights;
 
@@ -20,7 +21,7 @@ use crate::backend::{
 use crate::gguf::Gguf;
 
 pub use arch::architectures;
-pub use config::{Config, Ffn, Layer, LayerRope, LongRope, Norm};
+pub use config::{Config, Ffn, Layer, LayerRope, LongRope, Mixer, Norm};
 pub use session::Session;
 
 /// Why a model cannot be run.
@@ -106,16 +107,25 @@ impl Model {
     }
 
     /// The cache that the model needs for this many pages, of the type or of its stand-in
-    /// ([`Self::kv_type`]).
-    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize) -> CacheSpec {
+    /// ([`Self::kv_type`]), and for the states of this many sequences.
+    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize, n_state_slots: usize) -> CacheSpec {
+        let layers = self.config.layers.iter();
         CacheSpec {
             kv_type: self.kv_type(kv_type),
             n_pages,
-            layers: vec![self.config.kv_dims(); self.config.layers.len()],
+            layers: layers.map(|layer| self.config.cached(layer)).collect(),
+            n_state_slots,
+            states: self.config.states(),
         }
     }
 
-    /// The plan of a step in a context of `n_ctx` tokens. Its first output is the buffer of logits `[outputs, vocab_size]`; with
+    /// Whether it keeps recurrent states besides the cache.
+    pub fn is_recurrent(&self) -> bool {
+        !self.config.states().is_empty()
+    }
+
+    /// The plan of a step in a context of `n_ctx` tokens. Its first output is the buffer of logits
+    /// `[outputs, vocab_size]`; with
     /// `top_k` the step also returns that many candidates of each wanted row.
     pub fn plan(&self, n_ctx: usize, shape: BatchShape, top_k: Option<usize>) -> Plan {
         decoder::plan(&self.config, &self.weights, n_ctx, shape, top_k)

@@ -66,6 +66,7 @@ impl Worker {
             limits: Limits {
                 n_ctx: options.n_ctx,
                 decode_equals_prefill: device.decode_equals_prefill(),
+                is_recurrent: device.is_recurrent,
             },
             device,
             vocabulary,

@@ -4,6 +4,7 @@
 mod attention;
 mod matmul;
 mod norm;
+mod recurrent;
 mod top_k;
 
 pub(super) use attention::tile_rows;
@@ -116,6 +117,8 @@ impl Dispatch<'_> {
             } => push(self.rope(input, head_dim, table, order, out)),
             Op::KvWrite { layer, k, v } => push(self.kv_write(layer, k, v)?),
             Op::Attention { ref attention, out } => self.attention(attention, out, program)?,
+            Op::ShortConv { .. } => push(self.short_conv(op)?),
+            Op::DeltaNet { .. } => push(self.delta_net(op)?),
             Op::Glu {
                 gate,
                 up,
@@ -301,7 +304,7 @@ impl Dispatch<'_> {
     }
 
     fn weight(&self, id: WeightId) -> Result<&WeightShape, String> {
-        let weight = self.weights.get(id.0);
+        let weight = self.weights.get(id.0).filter(|w| !w.shards.is_empty());
         weight.ok_or_else(|| format!("weight {} was not loaded", id.0))
     }
 
@@ -377,6 +380,8 @@ fn per_number(numbers: usize, rows: Rows) -> [Extent; 3] {
 fn activation_parts(activation: Activation) -> &'static [&'static str] {
     match activation {
         Activation::Silu => &["parts/silu", "parts/logistic"],
+        Activation::Sigmoid => &["parts/sigmoid", "parts/logistic"],
+        Activation::Identity => &["parts/identity"],
         Activation::GeluTanh => &["parts/gelu_tanh", "parts/logistic"],
         Activation::GeluErf => &["parts/gelu_erf"],
         Activation::ReluSquared => &["parts/relu_squared"],
