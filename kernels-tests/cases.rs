@@ -7,6 +7,7 @@ use ollama_wgpu::backend::*;
 use ollama_wgpu::quant::QuantType;
 
 use crate::case::Case;
+use crate::encoder;
 use crate::file::{File, Random};
 use crate::recurrent;
 
@@ -20,6 +21,7 @@ pub fn all() -> Vec<Case> {
     embed_rows(&mut cases);
     rowwise(&mut cases);
     attention(&mut cases);
+    encoder::all(&mut cases);
     recurrent::cases(&mut cases);
     top_k(&mut cases);
     if let Ok(parts) = std::env::var("OLLAMA_WGPU_TEST_CASES") {
@@ -399,16 +401,18 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
                 head_dim: heads.head_dim,
                 value_dim: heads.value_dim,
                 scale: 1.0 / (heads.head_dim as f32).sqrt(),
+                causal: true,
                 window: heads.window,
                 soft_cap: heads.soft_cap,
                 sinks: heads.sinks.then_some(WeightId(1)),
+                alibi: None,
             })
         }),
         top_k: None,
     }
 }
 
-fn below(r: &mut Random, n: usize) -> usize {
+pub fn below(r: &mut Random, n: usize) -> usize {
     (r.next() % n as u64) as usize
 }
 

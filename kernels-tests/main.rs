@@ -5,6 +5,8 @@
 mod case;
 mod cases;
 mod devices;
+mod embedding;
+mod encoder;
 mod engine;
 mod file;
 mod golden;

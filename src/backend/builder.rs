@@ -224,6 +224,13 @@ impl<'a> PlanBuilder<'a> {
         self.record(Rows::Tokens, cols, |out| Op::Attention { attention, out })
     }
 
+    /// The mean over each wanted row's sequence.
+    pub fn pool(&mut self, input: View) -> View {
+        assert_eq!(self.rows(input), Rows::Tokens);
+        let cols = input.cols;
+        self.record(Rows::Outputs, cols, |out| Op::Pool { input, out })
+    }
+
     /// Gated activation.
     pub fn glu(&mut self, gate: View, up: View, activation: Activation) -> View {
         assert_eq!(gate.cols, up.cols);

@@ -152,6 +152,9 @@ impl Prepared {
             }
             n => n,
         };
+        if self.plan.needs_whole_sequences() {
+            batch.check_whole().or_else(invalid)?;
+        }
         batch
             .check(self.n_vocab, self.n_positions, n_slots)
             .or_else(invalid)

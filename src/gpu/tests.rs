@@ -119,12 +119,23 @@ fn attention(
             head_dim,
             value_dim,
             scale: 0.125,
+            causal: true,
             window,
             soft_cap,
             sinks: window.map(|_| WeightId(0)),
+            alibi: None,
         },
         out: BufferId(1),
     }
+}
+
+/// As encoders attend.
+fn both_ways(mut op: Op, biases: Option<f32>) -> Op {
+    if let Op::Attention { attention, .. } = &mut op {
+        attention.causal = false;
+        attention.alibi = biases;
+    }
+    op
 }
 
 /// All ops without a quantised weight.
@@ -142,7 +153,7 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
         let (head_dim, value_dim) = dims;
         let wide = 2 * group * head_dim;
         let buffers = [(Rows::Tokens, 2 * wide), (Rows::Tokens, wide)];
-        let ops = vec![
+        let mut ops = vec![
             attention(dims, group, None, None),
             attention(dims, group, Some(512), Some(50.0)),
             Op::KvWrite {
@@ -151,6 +162,10 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
                 v: view(0, 2 * head_dim, 2 * value_dim),
             },
         ];
+        if shape.phase == Phase::Prefill {
+            ops.push(both_ways(attention(dims, group, None, None), Some(8.0)));
+            ops.push(both_ways(attention(dims, group, Some(512), None), None));
+        }
         let kv = KvDims {
             keys: 2 * head_dim,
             values: 2 * value_dim,
@@ -271,6 +286,10 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
             out,
         },
         Op::SelectRows {
+            input: view(2, 0, 512),
+            out: BufferId(3),
+        },
+        Op::Pool {
             input: view(2, 0, 512),
             out: BufferId(3),
         },

@@ -73,7 +73,10 @@ impl Dispatch<'_> {
                     push(self.embed(op, shape, (i, *shard)));
                 }
             }
-            Op::SelectRows { input, out } => push(self.select_rows(input, out)),
+            Op::SelectRows { input, out } => {
+                push(self.by_output("kernels/select_rows", input, out));
+            }
+            Op::Pool { input, out } => push(self.by_output("kernels/pool", input, out)),
             Op::RmsNorm {
                 input,
                 weight,
@@ -171,9 +174,10 @@ impl Dispatch<'_> {
         }
     }
 
-    fn select_rows(&self, input: View, out: BufferId) -> Launch {
+    /// A kernel that reads rows of tokens and writes those that are wanted.
+    fn by_output(&self, kernel: &'static str, input: View, out: BufferId) -> Launch {
         let shader = self
-            .elementwise("kernels/select_rows", input.cols, out)
+            .elementwise(kernel, input.cols, out)
             .number("X_STRIDE", self.stride(input.buffer))
             .number("X_OFFSET", input.offset);
         self.simple(shader, &[input], input.cols, out)

@@ -3,6 +3,7 @@
 //! What each computes and which keys it reads was learned from llama.cpp
 //! (<https://github.com/ggml-org/llama.cpp>, `src/models/`), whose files these are.
 
+mod bert;
 mod cohere;
 mod gemma;
 mod gpt;
@@ -13,7 +14,7 @@ mod phi;
 mod rope;
 
 use super::keys::Keys;
-use super::{Config, Error, Ffn, Layer, LayerRope, LongRope, Mixer, Norm};
+use super::{Config, Error, Ffn, Layer, LayerRope, LongRope, Mixer, Norm, Pooling};
 use crate::backend::{Activation, RopeOrder, RopeTable};
 use crate::gguf::Gguf;
 use rope::Rope;
@@ -22,6 +23,7 @@ type Family = fn(&Keys) -> Result<Config, Error>;
 
 const TABLE: &[(&str, Family)] = &[
     ("arcee", llama::arcee),
+    ("bert", bert::bert),
     ("chatglm", llama::chatglm),
     ("codeshell", gpt::biased),
     ("command-r", cohere::command_r),
@@ -31,6 +33,7 @@ const TABLE: &[(&str, Family)] = &[
     ("exaone4", olmo::exaone4),
     ("falcon", gpt::falcon),
     ("gemma", gemma::gemma),
+    ("gemma-embedding", gemma::gemma_embedding),
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),
     ("glm4", llama::glm4),
@@ -39,11 +42,14 @@ const TABLE: &[(&str, Family)] = &[
     ("granite", llama::granite),
     ("hunyuan-dense", llama::hunyuan),
     ("internlm2", llama::llama),
+    ("jina-bert-v2", bert::jina_bert_v2),
+    ("jina-bert-v3", bert::jina_bert_v3),
     ("lfm2", hybrid::lfm2),
     ("llama", llama::llama),
     ("minicpm", llama::minicpm),
     ("mistral3", llama::mistral3),
     ("nemotron", gpt::nemotron),
+    ("nomic-bert", bert::nomic_bert),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
     ("orion", gpt::orion),
@@ -85,6 +91,15 @@ pub(super) fn config(gguf: &Gguf) -> Result<Config, Error> {
 }
 
 fn check(config: &Config) -> Result<(), Error> {
+    let mut mixers = config.layers.iter().map(|layer| layer.mixer);
+    if config.pooling.is_some() && !mixers.all(|mixer| mixer == Mixer::Attention) {
+        let text = "a recurrent model that makes embeddings";
+        return Err(Error::Unsupported(text.into()));
+    }
+    if config.pooling.is_none() && (config.post_norm || !config.causal) {
+        let text = "a text encoder without a pooling_type to make embeddings with";
+        return Err(Error::Unsupported(text.into()));
+    }
     if !config.n_heads.is_multiple_of(config.n_kv_heads) {
         return Err(Error::Unsupported(format!(
             "{} query heads over {} key heads",
@@ -145,6 +160,10 @@ fn with_kv_heads(
         logit_scale: 1.0,
         attention_scale: 1.0 / (head_dim as f32).sqrt(),
         attention_soft_cap: None,
+        causal: keys.optional_bool("attention.causal")?.unwrap_or(true),
+        alibi: None,
+        pooling: pooling(keys)?,
+        post_norm: false,
         final_soft_cap: None,
         parallel: false,
         ffn: Ffn::Gated,
@@ -166,6 +185,23 @@ fn with_kv_heads(
         ],
         n_skipped_layers: 0,
     })
+}
+
+/// How the file wants embeddings to be made; none where it is to write texts.
+fn pooling(keys: &Keys) -> Result<Option<Pooling>, Error> {
+    const KEY: &str = "pooling_type";
+    if !keys.has(KEY) {
+        return Ok(None);
+    }
+    // The numbers of llama.cpp's `llama_pooling_type`.
+    match keys.optional_f32(KEY)? {
+        Some(0.0) => Err(Error::Unsupported("pooling_type 0 (none)".into())),
+        Some(1.0) => Ok(Some(Pooling::Mean)),
+        Some(2.0) => Ok(Some(Pooling::First)),
+        Some(3.0) => Ok(Some(Pooling::Last)),
+        Some(4.0) => Err(Error::Unsupported("pooling_type 4 (rank)".into())),
+        _ => Err(keys.bad(KEY, "a number from 0 to 4 is needed")),
+    }
 }
 
 fn norm_eps(keys: &Keys, norm: Norm) -> Result<f32, Error> {
