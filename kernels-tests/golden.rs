@@ -66,6 +66,7 @@ const TINY: &[&str] = &[
     "tiny-olmo",
     "tiny-olmo2",
     "tiny-olmo3",
+    "tiny-olmo3-pattern",
     "tiny-starcoder2",
     "tiny-command-r",
     "tiny-command-r-plus",
