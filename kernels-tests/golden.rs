@@ -15,17 +15,17 @@ use crate::models;
 /// Tokens of a prefill chunk: less than the prompts, so that chunks meet.
 const N_BATCH: usize = 24;
 
-fn open(name: &str) -> Arc<Gguf> {
+pub fn open(name: &str) -> Arc<Gguf> {
     Arc::new(Gguf::open(&models::path(name)).expect("a valid file"))
 }
 
-fn golden(name: &str) -> Value {
+pub fn golden(name: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/golden");
     let text = std::fs::read_to_string(folder.join(name)).expect("a reference file");
     serde_json::from_str(&text).expect("reference files are JSON")
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub fn ids(value: &Value) -> Vec<u32> {
     let items = value.as_array().expect("an array of ids");
     items
         .iter()
@@ -33,7 +33,7 @@ fn ids(value: &Value) -> Vec<u32> {
         .collect()
 }
 
-fn floats(value: &Value) -> Vec<f32> {
+pub fn floats(value: &Value) -> Vec<f32> {
     let items = value.as_array().expect("an array of numbers");
     items
         .iter()
@@ -66,6 +66,7 @@ const TINY: &[&str] = &[
     "tiny-olmo",
     "tiny-olmo2",
     "tiny-olmo3",
+    "tiny-olmo3-pattern",
     "tiny-starcoder2",
     "tiny-command-r",
     "tiny-command-r-plus",
@@ -100,6 +101,8 @@ const TINY: &[&str] = &[
     "tiny-qwen2vl",
     "tiny-qwen3vl",
     "tiny-hunyuan-dense",
+    "tiny-lfm2",
+    "tiny-qwen35",
     "tiny-llama-f32",
     "tiny-llama-f16",
     "tiny-llama-bf16",
@@ -134,11 +137,14 @@ fn tolerance(kv_type: KvType) -> (f32, f32) {
     match kv_type {
         KvType::F32 => (1e-3, 0.0),
         KvType::F16 => (0.05, 0.1),
+        KvType::Q8_0 => (0.1, 0.2),
+        // Four bits cost a model of this size most of its precision; cases compare them exactly.
+        KvType::Q4_0 => (4.0, 6.0),
     }
 }
 
-/// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
-fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
+/// A tiny model and its reference.
+pub fn tiny(name: &str) -> (Arc<Gguf>, Value) {
     let reference = golden(&format!("tiny/{name}.json"));
     let gguf = open(&format!("tiny/{name}.gguf"));
     let bytes = std::fs::read(gguf.path()).expect("the model can be read");
@@ -147,6 +153,12 @@ fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
         reference["sha256"].as_str().expect("a checksum"),
         "the reference does not belong to {name}"
     );
+    (gguf, reference)
+}
+
+/// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
+pub fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
+    let (gguf, reference) = tiny(name);
     let model = Model::load(&gguf).expect("a supported model");
     let tokens = ids(&reference["tokens"]);
     // Models whose rotary embedding depends on the context's size have answers for a second one.
@@ -214,27 +226,36 @@ fn every_architecture_has_a_reference() {
     assert_eq!(missing, Vec::<&str>::new());
 }
 
-fn tiny_on(devices: &[Device]) {
-    assert!(!devices.is_empty(), "there is no device to run on");
-    let mut problems = Vec::new();
-    for device in devices {
-        for name in TINY {
-            for kv_type in [KvType::F32, KvType::F16] {
-                problems.extend(tiny_problems(name, device, kv_type));
+/// Every half of the models has devices of its own.
+fn tiny_on(devices: fn() -> Vec<Device>) {
+    let halves: Vec<&[&str]> = TINY.chunks(TINY.len().div_ceil(2)).collect();
+    let problems = devices::beside_one_another(&halves, |names| {
+        let devices = devices();
+        assert!(!devices.is_empty(), "there is no device to run on");
+        let mut problems = Vec::new();
+        for device in &devices {
+            for name in *names {
+                // What a quantised cache loses shows on any model: one stands for all.
+                let all = KvType::ALL.iter().copied();
+                for kv_type in all.filter(|t| !t.is_quantised() || *name == "tiny-llama") {
+                    problems.extend(tiny_problems(name, device, kv_type));
+                }
             }
         }
-    }
+        problems
+    });
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 #[test]
 fn tiny_models_on_every_instruction_set() {
-    tiny_on(&devices::cpus());
+    tiny_on(devices::cpus);
 }
 
+/// As users run them; the other variants of the shaders have the cases of `suite`.
 #[test]
 fn tiny_models_on_every_gpu() {
-    tiny_on(&devices::gpus());
+    tiny_on(devices::plain_gpus);
 }
 
 /// The real models, as file names without their ending.
@@ -262,7 +283,7 @@ fn f32_bound(name: &str) -> f32 {
 }
 
 /// Every log-probability above -6, and the best token where the reference's first two are
-/// further apart than the tolerance.
+/// further apart than the tolerance, at least 0.05.
 /// `n_steps` bounds the generated tokens of each run, `n_prompt` the prompts that are run.
 fn real_problems(
     name: &str,
@@ -325,7 +346,7 @@ fn step_problems(logits: &[f32], step: &Value, max_difference: f32) -> Option<St
     }
     let (first, second) = (entry(0), entry(1));
     let best = argmax(logits) as usize;
-    (best != first.0 && first.1 - second.1 > 0.05)
+    (best != first.0 && first.1 - second.1 > f64::from(max_difference).max(0.05))
         .then(|| format!("best token {best} instead of {}", first.0))
 }
 
@@ -347,13 +368,21 @@ fn real_models_on_the_cpu() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// Log-probabilities move by what the cache loses.
+#[test]
+fn a_quantised_cache_on_the_cpu() {
+    let device = devices::cpus().pop().expect("a CPU backend");
+    let problems = real_problems(REAL[0], &device, (KvType::Q8_0, 0.2), (200, 16));
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
 /// Short prompts and few steps: a software GPU computes some ten tokens per second.
 #[test]
 fn real_models_on_the_gpu() {
-    let device = devices::gpus().into_iter().next().expect("a GPU adapter");
-    let mut problems = Vec::new();
-    for name in REAL {
-        problems.extend(real_problems(name, &device, (KvType::F16, 0.05), (40, 4)));
-    }
+    let problems = devices::beside_one_another(REAL, |name| {
+        let gpus = devices::plain_gpus();
+        let device = gpus.first().expect("a GPU adapter");
+        real_problems(name, device, (KvType::F16, 0.05), (40, 4))
+    });
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

@@ -1,10 +1,12 @@
 //! The real server over a socket: what holds whatever else is running, and what bad input gets.
 
 mod bad_input;
+mod cache;
 mod cli;
 mod concurrency;
 mod memory;
 #[path = "../models.rs"]
 mod models;
+mod offload;
 #[path = "../server.rs"]
 mod server;

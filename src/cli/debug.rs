@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::backend::{Backend, Batch, BatchShape, BufferId, KvType, PAGE_TOKENS, Phase};
+use crate::backend::{Backend, Batch, BatchShape, BufferId, KvType, PAGE_TOKENS, Phase, Plan};
 use crate::gguf::Gguf;
-use crate::model::{Model, Session};
+use crate::model::{Embedder, Model, Session};
 use crate::tokenizer::Tokenizer;
 
 use super::device;
+use super::profile::{ProfileArgs, profile};
 
 /// Tokens of a prefill chunk.
 const N_BATCH: usize = 128;
@@ -22,7 +23,7 @@ const N_BATCH: usize = 128;
 /// What to look at.
 #[derive(Debug, Subcommand)]
 pub enum Debug {
-    /// Logits of given tokens, as JSON
+    /// Logits of given tokens, or their embedding, as JSON
     Logits(LogitsArgs),
     /// Token ids of a text, as JSON
     Tokenize(TokenizeArgs),
@@ -30,22 +31,14 @@ pub enum Debug {
     Perplexity(PerplexityArgs),
     /// Run one prompt on two devices and name the first op that differs
     Compare(CompareArgs),
+    /// What one decoded token costs on a GPU, counted, as JSON
+    Profile(ProfileArgs),
 }
 
-/// How keys and values are stored.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Kv {
-    F32,
-    F16,
-}
-
-impl From<Kv> for KvType {
-    fn from(kv: Kv) -> KvType {
-        match kv {
-            Kv::F32 => KvType::F32,
-            Kv::F16 => KvType::F16,
-        }
-    }
+/// The cache's type by name.
+fn kv_type(name: &str) -> Result<KvType, String> {
+    let names = || KvType::ALL.map(KvType::name).join(", ");
+    KvType::from_name(name).ok_or_else(|| format!("accepted are {}", names()))
 }
 
 /// The file and where it runs.
@@ -57,8 +50,8 @@ pub struct Target {
     #[arg(long)]
     device: Option<String>,
     /// Type of the cache
-    #[arg(long, value_enum, default_value = "f16")]
-    kv: Kv,
+    #[arg(long, value_parser = kv_type, default_value = "f16")]
+    kv: KvType,
 }
 
 #[derive(Debug, Args)]
@@ -119,6 +112,7 @@ impl Debug {
             Debug::Tokenize(args) => tokenize(&args),
             Debug::Perplexity(args) => perplexity(&args),
             Debug::Compare(args) => compare(&args),
+            Debug::Profile(args) => profile(&args),
         }
     }
 }
@@ -131,14 +125,13 @@ fn open(file: &Path) -> Result<(Arc<Gguf>, Model)> {
 
 fn session(target: &Target, n_ctx: usize) -> Result<Session> {
     let (_, model) = open(&target.file)?;
+    ensure!(
+        model.pooling().is_none(),
+        "{} embeds texts and has no logits",
+        target.file.display()
+    );
     let backend = device::open(target.device.as_deref())?;
-    Ok(Session::new(
-        &model,
-        backend,
-        target.kv.into(),
-        n_ctx,
-        N_BATCH,
-    )?)
+    Ok(Session::new(&model, backend, target.kv, n_ctx, N_BATCH)?)
 }
 
 /// The index of the largest number, the lowest of equals.
@@ -147,7 +140,26 @@ fn argmax(logits: &[f32]) -> usize {
     (0..logits.len()).fold(0, best)
 }
 
+/// The embedding of given tokens.
+fn embedding(args: &LogitsArgs, model: &Model) -> Result<()> {
+    let n = args.tokens.len();
+    let mut backend = device::open(args.target.device.as_deref())?;
+    model.load_into(&mut *backend)?;
+    let mut embedder = Embedder::prepare(model, backend, n, n, 1)?;
+    let vectors = embedder.embed(&[&args.tokens])?;
+    let device = embedder.backend().device().name;
+    println!(
+        "{}",
+        json!({ "device": device, "tokens": args.tokens, "embedding": vectors[0] })
+    );
+    Ok(())
+}
+
 fn logits(args: &LogitsArgs) -> Result<()> {
+    let (_, model) = open(&args.target.file)?;
+    if model.pooling().is_some() {
+        return embedding(args, &model);
+    }
     let tokens = &args.tokens;
     let mut session = session(&args.target, tokens.len() + args.greedy)?;
     let shown = [0, tokens.len() / 2, tokens.len() - 1];
@@ -250,10 +262,18 @@ fn keep(model: &Model, name: &str, batch: &Batch) -> Result<Kept> {
     let mut backend = device::open(Some(name))?;
     model.load_into(&mut *backend)?;
     let n_pages = batch.n_tokens().div_ceil(PAGE_TOKENS);
-    backend.alloc_cache(&model.cache_spec(KvType::F32, n_pages))?;
-    let plan = backend.prepare(model.plan(batch.n_tokens(), shape(batch), None).keep_all())?;
+    backend.alloc_cache(&model.cache_spec(KvType::F32, n_pages, 1))?;
+    let plan = backend.prepare(plan_of(model, batch).keep_all())?;
     backend.run(plan, batch)?;
     Ok(Kept { backend, plan })
+}
+
+/// The plan for logits, or for an embedding.
+fn plan_of(model: &Model, batch: &Batch) -> Plan {
+    match model.pooling() {
+        None => model.plan(batch.n_tokens(), shape(batch), None),
+        Some(_) => model.embedding_plan(batch.n_tokens(), shape(batch)),
+    }
 }
 
 fn shape(batch: &Batch) -> BatchShape {
@@ -276,7 +296,7 @@ fn compare(args: &CompareArgs) -> Result<()> {
     let (mut first, mut second) = (keep(&model, a, &batch)?, keep(&model, b, &batch)?);
     println!("A: {}", first.backend.device().name);
     println!("B: {}", second.backend.device().name);
-    let plan = model.plan(batch.n_tokens(), shape(&batch), None);
+    let plan = plan_of(&model, &batch);
     for (i, (op, label)) in plan.ops.iter().zip(&plan.labels).enumerate() {
         let Some(out) = op.out() else { continue };
         let n_rows = shape(&batch).n_rows(plan.buffers[out.0].rows);

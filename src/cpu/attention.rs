@@ -1,4 +1,4 @@
-//! Causal attention over the paged cache.
+//! Attention over the paged cache.
 //!
 //! A *query* is one head of one token. Up to six queries of one key head share the loads of keys
 //! and values, but each is computed as if it were alone: scores by multiply-adds over rising
@@ -6,15 +6,13 @@
 //! batches and threads change nothing.
 
 use super::buffer::{Matrix, Shared};
-use super::cache::{Element, LayerCache, Pages};
+use super::cache::{LayerCache, PAGE_VECTORS, Pages, with_pages};
 use super::pool::{Pool, PoolError};
 use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes, math};
-use crate::backend::{Batch, NO_SLOT, PAGE_TOKENS};
+use crate::backend::{Batch, NO_SLOT, PAGE_TOKENS, alibi_slope};
 
 /// Queries that share loads.
 const QUERIES: usize = 6;
-/// Vectors of scores in a page.
-const PAGE_VECTORS: usize = PAGE_TOKENS / LANES;
 /// Multiply-adds that are worth another thread.
 const CHUNK_WORK: usize = 1 << 17;
 
@@ -26,9 +24,23 @@ pub struct Attention<'a> {
     pub head_dim: usize,
     pub value_dim: usize,
     pub scale: f32,
+    pub causal: bool,
     pub window: Option<usize>,
     pub soft_cap: Option<f32>,
     pub sinks: Option<&'a [f32]>,
+    pub alibi: Option<f32>,
+}
+
+impl Attention<'_> {
+    /// The positions that `position` sees in a sequence of `length`.
+    fn visible(&self, position: usize, length: usize) -> std::ops::Range<usize> {
+        match (self.causal, self.window) {
+            (true, None) => 0..position + 1,
+            (true, Some(w)) => (position + 1).saturating_sub(w)..position + 1,
+            (false, None) => 0..length,
+            (false, Some(w)) => position.saturating_sub(w / 2)..length.min(position + w / 2 + 1),
+        }
+    }
 }
 
 /// Stores keys and values of all tokens.
@@ -39,8 +51,8 @@ pub fn kv_write(
     k: Matrix<'_>,
     v: Matrix<'_>,
 ) {
-    struct Write<'a, E>(&'a mut Pages<E>, &'a Batch, Matrix<'a>, Matrix<'a>);
-    impl<E: Element> Kernel for Write<'_, E> {
+    struct Write<'a, P>(&'a mut P, &'a Batch, Matrix<'a>, Matrix<'a>);
+    impl<P: Pages> Kernel for Write<'_, P> {
         type Output = ();
         #[inline(always)]
         fn run<I: Isa>(self, isa: I) {
@@ -51,16 +63,15 @@ pub fn kv_write(
             }
         }
     }
-    match cache {
-        LayerCache::F32(pages) => isa.run(Write(pages, batch, k, v)),
-        LayerCache::F16(pages) => isa.run(Write(pages, batch, k, v)),
-    }
+    with_pages!(cache, pages => isa.run(Write(pages, batch, k, v)));
 }
 
 /// Consecutive rows of one sequence, and the first of the tasks that compute them.
 struct Run {
     first_row: usize,
     n_rows: usize,
+    /// Positions of the sequence up to its last row.
+    length: usize,
     first_task: usize,
 }
 
@@ -76,16 +87,13 @@ pub fn attention(
     op: &Attention<'_>,
     out: &mut [f32],
 ) -> Result<(), PoolError> {
-    match cache {
-        LayerCache::F32(pages) => attention_over(isa, pool, pages, batch, op, out),
-        LayerCache::F16(pages) => attention_over(isa, pool, pages, batch, op, out),
-    }
+    with_pages!(cache, pages => attention_over(isa, pool, pages, batch, op, out))
 }
 
-fn attention_over<E: Element>(
+fn attention_over<P: Pages>(
     isa: InstructionSet,
     pool: &mut Pool,
-    pages: &Pages<E>,
+    pages: &P,
     batch: &Batch,
     op: &Attention<'_>,
     out: &mut [f32],
@@ -105,12 +113,19 @@ fn attention_over<E: Element>(
         runs.push(Run {
             first_row,
             n_rows: rows.len(),
+            length: batch.positions[first_row + rows.len() - 1] as usize + 1,
             first_task: n_tasks,
         });
         n_tasks += tiles_of(rows.len(), size);
     }
-    let work = |&p: &u32| (p as usize + 1).min(op.window.unwrap_or(usize::MAX));
-    let work = batch.positions.iter().map(work).sum::<usize>() * op.n_heads * op.head_dim;
+    let rows = |run: &Run| run.first_row..run.first_row + run.n_rows;
+    let seen = |run: &Run| -> usize {
+        let positions = batch.positions[rows(run)].iter();
+        positions
+            .map(|&p| op.visible(p as usize, run.length).len())
+            .sum()
+    };
+    let work = runs.iter().map(seen).sum::<usize>() * op.n_heads * op.head_dim;
     let n_chunks = (work / CHUNK_WORK).clamp(1, n_tasks);
     let chunk_tasks = n_tasks.div_ceil(n_chunks);
     let longest = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
@@ -126,12 +141,13 @@ fn attention_over<E: Element>(
             let query = |i: usize| {
                 let row = run.first_row + i / group;
                 let position = batch.positions[row] as usize;
-                let first = op.window.map_or(0, |w| (position + 1).saturating_sub(w));
+                let visible = op.visible(position, run.length);
                 Query {
                     row,
                     head: tile / tiles * group + i % group,
-                    first,
-                    end: position + 1,
+                    position,
+                    first: visible.start,
+                    end: visible.end,
                 }
             };
             let last = (first + size).min(run.n_rows * group) - 1;
@@ -160,14 +176,15 @@ fn attention_over<E: Element>(
 struct Query {
     row: usize,
     head: usize,
+    position: usize,
     first: usize,
     end: usize,
 }
 
 /// Queries that read the same key head of one sequence, by rising position.
-struct Tile<'a, E> {
+struct Tile<'a, P> {
     op: &'a Attention<'a>,
-    pages: &'a Pages<E>,
+    pages: &'a P,
     table: &'a [u32],
     kv_head: usize,
     /// The last is repeated where there are fewer.
@@ -175,13 +192,13 @@ struct Tile<'a, E> {
     n: usize,
 }
 
-struct TileKernel<'a, E> {
-    tile: Tile<'a, E>,
+struct TileKernel<'a, P> {
+    tile: Tile<'a, P>,
     scratch: &'a mut [Lanes],
     out: &'a Shared<'a>,
 }
 
-impl<E: Element> Kernel for TileKernel<'_, E> {
+impl<P: Pages> Kernel for TileKernel<'_, P> {
     type Output = ();
 
     #[inline(always)]
@@ -197,12 +214,12 @@ impl<E: Element> Kernel for TileKernel<'_, E> {
         for q in (0..tile.n).step_by(step) {
             let scores = &mut scores[q * stride..];
             match step.min(tile.n - q) {
-                1 => score_pages::<I, E, 1, 4>(isa, tile, q, first_page, stride, scores),
-                2 => score_pages::<I, E, 2, 2>(isa, tile, q, first_page, stride, scores),
-                3 => score_pages::<I, E, 3, 2>(isa, tile, q, first_page, stride, scores),
-                4 => score_pages::<I, E, 4, 1>(isa, tile, q, first_page, stride, scores),
-                5 => score_pages::<I, E, 5, 1>(isa, tile, q, first_page, stride, scores),
-                _ => score_pages::<I, E, 6, 1>(isa, tile, q, first_page, stride, scores),
+                1 => score_pages::<I, P, 1, 4>(isa, tile, q, first_page, stride, scores),
+                2 => score_pages::<I, P, 2, 2>(isa, tile, q, first_page, stride, scores),
+                3 => score_pages::<I, P, 3, 2>(isa, tile, q, first_page, stride, scores),
+                4 => score_pages::<I, P, 4, 1>(isa, tile, q, first_page, stride, scores),
+                5 => score_pages::<I, P, 5, 1>(isa, tile, q, first_page, stride, scores),
+                _ => score_pages::<I, P, 6, 1>(isa, tile, q, first_page, stride, scores),
             }
         }
         let base = first_page * PAGE_TOKENS;
@@ -210,13 +227,7 @@ impl<E: Element> Kernel for TileKernel<'_, E> {
         for (q, query) in queries.iter().enumerate() {
             let scores = &mut scores[q * stride..(q + 1) * stride];
             let sink = tile.op.sinks.map(|sinks| sinks[query.head]);
-            sums[q] = softmax(
-                isa,
-                tile.op,
-                scores,
-                query.first - base..query.end - base,
-                sink,
-            );
+            sums[q] = softmax(isa, tile.op, query, base, scores, sink);
         }
         let width = tile.op.value_dim.div_ceil(LANES);
         let acc = &mut acc[..QUERIES * width];
@@ -237,12 +248,12 @@ impl<E: Element> Kernel for TileKernel<'_, E> {
     }
 }
 
-/// Unscaled scores of `Q` queries from `q` on at every position of the tile's pages; `P` pages
+/// Unscaled scores of `Q` queries from `q` on at every position of the tile's pages; `N` pages
 /// at once, so that enough sums are in flight.
 #[inline(always)]
-fn score_pages<I: Isa, E: Element, const Q: usize, const P: usize>(
+fn score_pages<I: Isa, P: Pages, const Q: usize, const N: usize>(
     isa: I,
-    tile: &Tile<'_, E>,
+    tile: &Tile<'_, P>,
     q: usize,
     first_page: usize,
     stride: usize,
@@ -250,12 +261,12 @@ fn score_pages<I: Isa, E: Element, const Q: usize, const P: usize>(
 ) {
     let n_pages = stride / PAGE_VECTORS;
     let mut page = 0;
-    while page + P <= n_pages {
-        score::<I, E, Q, P>(isa, tile, q, first_page, page, stride, scores);
-        page += P;
+    while page + N <= n_pages {
+        score::<I, P, Q, N>(isa, tile, q, first_page, page, stride, scores);
+        page += N;
     }
     for page in page..n_pages {
-        score::<I, E, Q, 1>(isa, tile, q, first_page, page, stride, scores);
+        score::<I, P, Q, 1>(isa, tile, q, first_page, page, stride, scores);
     }
 }
 
@@ -264,9 +275,9 @@ fn score_pages<I: Isa, E: Element, const Q: usize, const P: usize>(
     reason = "iterators over vectors stay calls; plain indices unroll"
 )]
 #[inline(always)]
-fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
+fn score<I: Isa, P: Pages, const Q: usize, const N: usize>(
     isa: I,
-    tile: &Tile<'_, E>,
+    tile: &Tile<'_, P>,
     q: usize,
     first_page: usize,
     page: usize,
@@ -279,16 +290,18 @@ fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
         let query = &tile.queries[q + i];
         x[i] = &tile.op.q.row(query.row)[query.head * head_dim..][..head_dim];
     }
-    let mut keys = [&[] as &[[E; PAGE_TOKENS]]; P];
-    for p in 0..P {
+    let page_keys = |p: usize| {
         let page = tile.table[first_page + page + p];
-        keys[p] = &tile.pages.keys(page, tile.kv_head * head_dim).as_chunks().0[..head_dim];
+        tile.pages.keys(page, tile.kv_head * head_dim, head_dim)
+    };
+    let mut keys = [page_keys(0); N];
+    for p in 1..N {
+        keys[p] = page_keys(p);
     }
-    let mut sums = [[[isa.splat(0.0); PAGE_VECTORS]; P]; Q];
+    let mut sums = [[[isa.splat(0.0); PAGE_VECTORS]; N]; Q];
     for d in 0..head_dim {
-        for p in 0..P {
-            let k = keys[p][d].as_chunks::<LANES>().0;
-            let k = [E::load(isa, &k[0]), E::load(isa, &k[1])];
+        for p in 0..N {
+            let k = P::key(isa, keys[p], d);
             for i in 0..Q {
                 let x = isa.splat(x[i][d]);
                 for v in 0..PAGE_VECTORS {
@@ -298,7 +311,7 @@ fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
         }
     }
     for i in 0..Q {
-        for p in 0..P {
+        for p in 0..N {
             for v in 0..PAGE_VECTORS {
                 let at = i * stride + (page + p) * PAGE_VECTORS + v;
                 isa.store(sums[i][p][v], &mut scores[at]);
@@ -307,16 +320,19 @@ fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
     }
 }
 
-/// Turns the visible scores of one query into `exp(score - largest)` and returns their sum, with
-/// the sink's share. Vectors outside are left as they are.
+/// Turns the scores of the positions that a query sees into `exp(score - largest)` and returns
+/// their sum, with the sink's share; the first score is that of position `base`. Vectors outside
+/// are left as they are.
 #[inline(always)]
 fn softmax<I: Isa>(
     isa: I,
     op: &Attention<'_>,
+    query: &Query,
+    base: usize,
     scores: &mut [Lanes],
-    std::ops::Range { start: first, end }: std::ops::Range<usize>,
     sink: Option<f32>,
 ) -> f32 {
+    let (first, end) = (query.first - base, query.end - base);
     let scores = &mut scores[first / LANES..end.div_ceil(LANES)];
     let n = scores.len();
     for s in scores.iter_mut() {
@@ -325,6 +341,13 @@ fn softmax<I: Isa>(
             score = math::soft_cap(isa, score, cap);
         }
         isa.store(score, s);
+    }
+    if let Some(bias) = op.alibi {
+        let slope = alibi_slope(bias, op.n_heads, query.head);
+        let start = base + first / LANES * LANES;
+        for (i, score) in scores.as_flattened_mut().iter_mut().enumerate() {
+            *score -= slope * query.position.abs_diff(start + i) as f32;
+        }
     }
     scores[0][..first % LANES].fill(f32::NEG_INFINITY);
     scores[n - 1][(end - 1) % LANES + 1..].fill(f32::NEG_INFINITY);
@@ -359,9 +382,9 @@ fn softmax<I: Isa>(
 /// Positions that all queries see go together, the others query by query: a cache slot that a
 /// query may not see can hold anything.
 #[inline(always)]
-fn weigh<I: Isa, E: Element>(
+fn weigh<I: Isa, P: Pages>(
     isa: I,
-    tile: &Tile<'_, E>,
+    tile: &Tile<'_, P>,
     first_page: usize,
     stride: usize,
     weights: &[Lanes],
@@ -388,14 +411,14 @@ fn weigh<I: Isa, E: Element>(
 }
 
 /// The weighted values of a tile.
-struct Values<'a, E> {
-    tile: &'a Tile<'a, E>,
+struct Values<'a, P> {
+    tile: &'a Tile<'a, P>,
     first_page: usize,
     stride: usize,
     weights: &'a [Lanes],
 }
 
-impl<E: Element> Values<'_, E> {
+impl<P: Pages> Values<'_, P> {
     /// Adds `positions` to the sums of `n` queries from `q` on.
     #[inline(always)]
     fn add_queries<I: Isa>(
@@ -449,6 +472,10 @@ impl<E: Element> Values<'_, E> {
     }
 
     /// `Q` queries, `D` vectors of columns.
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "iterators over vectors stay calls; plain indices unroll"
+    )]
     #[inline(always)]
     fn add<I: Isa, const Q: usize, const D: usize>(
         &self,
@@ -473,13 +500,12 @@ impl<E: Element> Values<'_, E> {
         while position < positions.end {
             let page_end = (position / PAGE_TOKENS + 1) * PAGE_TOKENS;
             let page = tile.table[position / PAGE_TOKENS];
-            let values = tile.pages.values(page, value_column + column * LANES);
             for p in position..page_end.min(positions.end) {
-                let values = &values[p % PAGE_TOKENS * tile.pages.dims.values..];
-                let values = &values.as_chunks::<LANES>().0[..D];
+                let token = p % PAGE_TOKENS;
+                let values = tile.pages.values(page, token, value_column, column, D);
                 let mut row = [isa.splat(0.0); D];
                 for d in 0..D {
-                    row[d] = E::load(isa, &values[d]);
+                    row[d] = P::value(isa, values, d);
                 }
                 for i in 0..Q {
                     let weight = isa.splat(weights[i][p - base]);

@@ -41,7 +41,7 @@ pub fn embed(weight: &WeightRows<'_>, row: usize, scale: f32, out: &mut [f32]) {
 
 /// Sixteen floats, or fewer and zeros.
 #[inline(always)]
-fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
+pub fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
     load_or(isa, x, 0.0)
 }
 
@@ -58,7 +58,7 @@ fn load_or<I: Isa>(isa: I, x: &[f32], rest: f32) -> I::F {
 
 /// The first lanes, as many as `out` takes.
 #[inline(always)]
-fn store<I: Isa>(isa: I, x: I::F, out: &mut [f32]) {
+pub fn store<I: Isa>(isa: I, x: I::F, out: &mut [f32]) {
     if let Ok(out) = out.try_into() {
         return isa.store(x, out);
     }
@@ -291,6 +291,18 @@ pub fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
     for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
         *out = a + b;
     }
+}
+
+/// Mean of some rows, added up in their order.
+pub fn mean(input: &Matrix<'_>, rows: std::ops::RangeInclusive<usize>, out: &mut [f32]) {
+    let scale = 1.0 / rows.clone().count() as f32;
+    out.fill(0.0);
+    for row in rows {
+        out.iter_mut()
+            .zip(input.row(row))
+            .for_each(|(o, x)| *o += x);
+    }
+    out.iter_mut().for_each(|o| *o *= scale);
 }
 
 /// Root-mean-square norm of every row.

@@ -10,6 +10,12 @@ const STAGING_BYTES: usize = 8 << 20;
 /// The largest part of a weight, so that 32-bit offsets and 2 GiB limits are far away.
 const MAX_SHARD_BYTES: u64 = 1 << 30;
 
+/// Bytes of an allocation that asks how much memory is free.
+const PROBE_BYTES: u64 = 256 << 20;
+
+/// Most that is asked for: a driver that promises more than there is must not do so for ever.
+const MAX_PROBED_BYTES: u64 = 1 << 40;
+
 /// Rows of a weight that one binding holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shard {
@@ -73,6 +79,29 @@ impl Device {
         self.buffer(what, bytes, usage)
     }
 
+    /// How many of `wanted` bytes can be allocated now: no interface tells it on every platform,
+    /// so they are allocated, without being touched, and given back.
+    pub fn free_bytes(&self, wanted: u64) -> u64 {
+        let largest = self.limits.max_storage_buffer_binding_size;
+        let largest = largest.min(self.limits.max_buffer_size).min(PROBE_BYTES);
+        let wanted = wanted.min(MAX_PROBED_BYTES);
+        let mut held = Vec::new();
+        let mut n_bytes = 0;
+        while n_bytes < wanted {
+            let bytes = largest.min(wanted - n_bytes);
+            let Ok(buffer) = self.storage("a probe of free memory", bytes) else {
+                break;
+            };
+            held.push(buffer);
+            n_bytes += bytes;
+        }
+        held.iter().for_each(wgpu::Buffer::destroy);
+        match self.wait() {
+            Ok(()) => n_bytes,
+            Err(_) => 0,
+        }
+    }
+
     fn buffer(
         &self,
         what: &str,
@@ -104,7 +133,9 @@ impl Device {
 
     /// Waits for all work and reads the first words of a readback buffer.
     pub fn read_words(&self, buffer: &wgpu::Buffer, n: usize) -> Result<Vec<u32>, BackendError> {
-        let slice = buffer.slice(..4 * n as u64);
+        let bytes = 4 * n as u64;
+        let slice = buffer.slice(..bytes);
+        self.traffic.read_back(bytes);
         let (sender, receiver) = std::sync::mpsc::channel();
         slice.map_async(wgpu::MapMode::Read, move |result| {
             // The receiver lives until the wait below is over.
@@ -133,7 +164,7 @@ impl Device {
             let table_at = (rows * row_bytes) as u64;
             let buffer = self.storage(&weight.name, table_at + table.len() as u64)?;
             if !table.is_empty() {
-                self.queue.write_buffer(&buffer, table_at, table);
+                self.write(&buffer, table_at, table);
             }
             Ok(buffer)
         };
@@ -198,8 +229,8 @@ impl Stream<'_> {
         if let Some((shard, buffer)) = holding.next() {
             let offset = 4 * ((first - shard.first_row) * row_words) as u64;
             let bytes = bytemuck::cast_slice(&self.staged);
-            self.device.queue.write_buffer(buffer, offset, bytes);
-            self.device.queue.submit([]);
+            self.device.write(buffer, offset, bytes);
+            self.device.submit(None);
             self.device.wait()?;
         }
         self.staged.clear();

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::profile::TrafficCounters;
 use crate::backend::{BackendError, DeviceInfo};
 
 /// What an adapter is, in the order in which it is preferred.
@@ -101,11 +102,16 @@ pub fn adapters() -> Vec<AdapterSummary> {
     ranked_adapters().into_iter().map(|(_, s)| s).collect()
 }
 
+/// Share of a GPU's memory budget that may be in use, all programs together.
+const MAX_BUDGET_PERCENT: u8 = 95;
+
 fn ranked_adapters() -> Vec<(wgpu::Adapter, AdapterSummary)> {
     let mut description = wgpu::InstanceDescriptor::new_without_display_handle();
     description.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     // The flags that a release build sets by default serve indirect dispatch, which is not used.
     description.flags = wgpu::InstanceFlags::empty();
+    // Allocations fail before the driver begins to swap, where it tells its budget.
+    description.memory_budget_thresholds.for_resource_creation = Some(MAX_BUDGET_PERCENT);
     let instance = wgpu::Instance::new(description);
     let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
     let mut ranked: Vec<_> = found
@@ -153,10 +159,15 @@ enum Failure {
     Lost(String),
 }
 
+/// Memory that is taken from the driver at a time for buffers that are smaller; larger ones have
+/// memory of their own. Little is left over, and a software driver fills all of it with zeros.
+const SMALL_BLOCK_BYTES: u64 = 8 << 20;
+
 /// An open device with its queue.
 pub(super) struct Device {
     pub device: wgpu::Device,
-    pub queue: wgpu::Queue,
+    queue: wgpu::Queue,
+    pub traffic: TrafficCounters,
     pub limits: wgpu::Limits,
     pub tuning: Tuning,
     pub checked: bool,
@@ -191,7 +202,9 @@ impl Device {
             label: Some("ollama-wgpu"),
             required_features: features,
             required_limits: requested_limits(offered),
-            memory_hints: wgpu::MemoryHints::Performance,
+            memory_hints: wgpu::MemoryHints::Manual {
+                suballocated_device_memory_block_size: SMALL_BLOCK_BYTES..2 * SMALL_BLOCK_BYTES,
+            },
             ..Default::default()
         });
         let (device, queue) =
@@ -207,6 +220,7 @@ impl Device {
                 software: summary.kind == AdapterKind::Software,
             },
             checked: options.checked,
+            traffic: TrafficCounters::default(),
             summary: summary.clone(),
             device,
             queue,
@@ -267,6 +281,18 @@ impl Device {
             None => Ok(made),
             Some(error) => Err(BackendError::Invalid(format!("{what}: {error}"))),
         }
+    }
+
+    /// Hands bytes to the driver, which copies them to the buffer with the next submission.
+    pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.traffic.uploaded(bytes.len() as u64);
+        self.queue.write_buffer(buffer, offset, bytes);
+    }
+
+    /// Submits what was written and, if there is one, a command buffer.
+    pub fn submit(&self, commands: Option<wgpu::CommandBuffer>) {
+        self.traffic.submitted();
+        self.queue.submit(commands);
     }
 
     /// Waits until the device has done all that was submitted.

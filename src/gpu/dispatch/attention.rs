@@ -1,6 +1,6 @@
 //! Attention: split by the sequence's length for single tokens, by tiles of queries for prompts.
 
-use super::{Dispatch, Program, WORKGROUP, cached, with_pages};
+use super::{Dispatch, Program, WORKGROUP, with_cache, with_pages};
 use crate::backend::{Attention, BufferId, KvDims, Op, PAGE_TOKENS, Phase, Plan, Rows};
 use crate::gpu::batch::{DECODE_TILE, MAX_SPLITS, SPLIT_TOKENS};
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
@@ -45,9 +45,11 @@ impl Dispatch<'_> {
             head_dim,
             value_dim,
             scale,
+            causal,
             window,
             soft_cap,
             sinks,
+            alibi,
         } = attention;
         let quads = head_dim.is_multiple_of(4) && value_dim.is_multiple_of(4);
         if !quads || head_dim > MAX_HEAD_DIM || value_dim > MAX_VALUE_DIM {
@@ -78,19 +80,19 @@ impl Dispatch<'_> {
         };
         let attend = |shader: Shader| {
             let shader = self.view(with_pages(shared(shader)), "Q", q);
-            shader
+            with_cache(shader, cache.kv_type, kv)
                 .number("GROUP_HEADS", n_heads / n_kv_heads)
                 .number("HEAD_DIM", head_dim)
-                .number("KEYS", kv.keys)
-                .number("VALUES", kv.values)
                 .float("SCALE", scale)
                 .float("SOFT_CAP", soft_cap.unwrap_or(0.0))
-                .parts(&[
-                    "parts/attention",
-                    "parts/fma4",
-                    "parts/soft_cap",
-                    cached(cache.kv_type),
-                ])
+                .parts(&["parts/attention", "parts/fma4", "parts/soft_cap"])
+        };
+        let bias = |shader: Shader| match alibi {
+            None => shader.parts(&["parts/unbiased"]),
+            Some(bias) => shader
+                .float("ALIBI", bias)
+                .number("ALIBI_HEADS", 1 << n_heads.ilog2())
+                .parts(&["parts/alibi"]),
         };
         let operands = [
             reads(self.slot(q.buffer)),
@@ -105,13 +107,20 @@ impl Dispatch<'_> {
                 .number("WG", PREFILL_WORKGROUP)
                 .number("TILE", PAGE_TOKENS)
                 .number("Q_ROWS", rows)
-                .number("SCORE_ROWS", PREFILL_SCORE_ROWS);
+                .number("SCORE_ROWS", PREFILL_SCORE_ROWS)
+                .parts(match causal {
+                    true => &["parts/causal"],
+                    false => &["parts/both_ways"],
+                });
             program.launches.push(Launch {
-                shader: self.rows_word(attend(shader), Rows::Tokens),
+                shader: self.rows_word(bias(attend(shader)), Rows::Tokens),
                 bindings: [&operands[..], &[writes(self.slot(out))]].concat(),
                 grid: [Extent::Fixed(n_heads), Extent::Tiles, Extent::Fixed(1)],
             });
             return Ok(());
+        }
+        if !causal || alibi.is_some() {
+            return Err("a decode step attends causally and without biases".into());
         }
         let splits = self.split_memory(n_heads * (value_dim + 2), program);
         let group = group_rows(n_heads / n_kv_heads, head_dim);
@@ -123,7 +132,7 @@ impl Dispatch<'_> {
             .number("Q_ROWS", group)
             .number("SCORE_ROWS", group);
         program.launches.push(Launch {
-            shader: self.rows_word(attend(shader), Rows::Tokens),
+            shader: self.rows_word(bias(attend(shader)), Rows::Tokens),
             bindings: [&operands[..], &[writes(splits), writes(self.slot(out))]].concat(),
             grid: [
                 Extent::Fixed(n_heads / group),

@@ -2,8 +2,10 @@
 //! Pure data: nothing here touches a device.
 
 mod attention;
+mod fused;
 mod matmul;
 mod norm;
+mod recurrent;
 mod top_k;
 
 pub(super) use attention::tile_rows;
@@ -14,8 +16,8 @@ use super::device::Tuning;
 use super::launch::{Binding, Extent, Launch, Slot, reads, writes};
 use super::shader::Shader;
 use crate::backend::{
-    Activation, BufferId, CacheSpec, EmbedRow, KvDims, KvType, NO_SLOT, Op, PAGE_TOKENS, Plan,
-    RopeOrder, Rows, View, WeightId,
+    Activation, BufferId, CacheSpec, EmbedRow, KV_BLOCK, KvDims, KvType, NO_SLOT, Op, PAGE_TOKENS,
+    Plan, RopeOrder, Rows, View, WeightId,
 };
 use crate::quant::QuantType;
 
@@ -26,6 +28,8 @@ const WORKGROUP: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Program {
     pub launches: Vec<Launch>,
+    /// The op of each launch, the first where it stands for several.
+    pub ops: Vec<usize>,
     /// Bytes of each [`Slot::Scratch`].
     pub scratch: Vec<u64>,
     /// Where the candidates lie afterwards.
@@ -56,8 +60,21 @@ pub(super) struct Dispatch<'a> {
 /// Names what the plan refers to and the backend does not have.
 pub(super) fn program(dispatch: &Dispatch) -> Result<Program, String> {
     let mut program = Program::default();
-    for op in &dispatch.plan.ops {
-        dispatch.launch(op, &mut program)?;
+    let ops = &dispatch.plan.ops;
+    let mut at = 0;
+    while at < ops.len() {
+        let n_ops = match dispatch.fused(at)? {
+            Some(fused) => {
+                program.launches.push(fused.launch);
+                fused.n_ops
+            }
+            None => {
+                dispatch.launch(&ops[at], &mut program)?;
+                1
+            }
+        };
+        program.ops.resize(program.launches.len(), at);
+        at += n_ops;
     }
     Ok(program)
 }
@@ -72,7 +89,10 @@ impl Dispatch<'_> {
                     push(self.embed(op, shape, (i, *shard)));
                 }
             }
-            Op::SelectRows { input, out } => push(self.select_rows(input, out)),
+            Op::SelectRows { input, out } => {
+                push(self.by_output("kernels/select_rows", input, out));
+            }
+            Op::Pool { input, out } => push(self.by_output("kernels/pool", input, out)),
             Op::RmsNorm {
                 input,
                 weight,
@@ -81,7 +101,13 @@ impl Dispatch<'_> {
                 out,
             } => {
                 self.weight(weight)?;
-                push(self.rms_norm(input, weight, group, eps, out));
+                let norm = norm::RmsNorm {
+                    input,
+                    weight,
+                    group,
+                    eps,
+                };
+                push(self.rms_norm(&norm, None, out));
             }
             Op::LayerNorm { weight, bias, .. } => {
                 let ids = weight.into_iter().chain(bias);
@@ -116,6 +142,8 @@ impl Dispatch<'_> {
             } => push(self.rope(input, head_dim, table, order, out)),
             Op::KvWrite { layer, k, v } => push(self.kv_write(layer, k, v)?),
             Op::Attention { ref attention, out } => self.attention(attention, out, program)?,
+            Op::ShortConv { .. } => push(self.short_conv(op)?),
+            Op::DeltaNet { .. } => push(self.delta_net(op)?),
             Op::Glu {
                 gate,
                 up,
@@ -168,9 +196,10 @@ impl Dispatch<'_> {
         }
     }
 
-    fn select_rows(&self, input: View, out: BufferId) -> Launch {
+    /// A kernel that reads rows of tokens and writes those that are wanted.
+    fn by_output(&self, kernel: &'static str, input: View, out: BufferId) -> Launch {
         let shader = self
-            .elementwise("kernels/select_rows", input.cols, out)
+            .elementwise(kernel, input.cols, out)
             .number("X_STRIDE", self.stride(input.buffer))
             .number("X_OFFSET", input.offset);
         self.simple(shader, &[input], input.cols, out)
@@ -204,12 +233,14 @@ impl Dispatch<'_> {
         };
         let cache = self.layer(layer, kv)?;
         let rows = self.plan.buffers[k.buffer.0].rows;
-        let shader = Shader::new("kernels/kv_write")
+        // Two blocks share a word of half floats.
+        let (kernel, columns) = match cache.kv_type.is_quantised() {
+            true => ("kernels/kv_write_blocks", 2 * KV_BLOCK),
+            false => ("kernels/kv_write", 4),
+        };
+        let shader = with_cache(Shader::new(kernel), cache.kv_type, kv)
             .number("WG", WORKGROUP)
-            .number("K_COLS", k.cols)
-            .number("V_COLS", v.cols)
-            .number("NO_SLOT", NO_SLOT as usize)
-            .parts(&[cached(cache.kv_type)]);
+            .number("NO_SLOT", NO_SLOT as usize);
         let shader = self.view(self.view(shader, "K", k), "V", v);
         Ok(Launch {
             shader: self.rows_word(shader, rows),
@@ -220,7 +251,7 @@ impl Dispatch<'_> {
                 writes(Slot::Keys(layer)),
                 writes(Slot::Values(layer)),
             ],
-            grid: per_number(k.cols.max(v.cols) / 4, rows),
+            grid: per_number(k.cols.max(v.cols).div_ceil(columns), rows),
         })
     }
 
@@ -299,7 +330,7 @@ impl Dispatch<'_> {
     }
 
     fn weight(&self, id: WeightId) -> Result<&WeightShape, String> {
-        let weight = self.weights.get(id.0);
+        let weight = self.weights.get(id.0).filter(|w| !w.shards.is_empty());
         weight.ok_or_else(|| format!("weight {} was not loaded", id.0))
     }
 
@@ -318,12 +349,17 @@ impl Dispatch<'_> {
     /// The cache, if it has the layer with tokens of these sizes.
     fn layer(&self, layer: usize, kv: KvDims) -> Result<&CacheSpec, String> {
         let cache = self.cache.ok_or("the cache was not allocated")?;
-        let whole = [kv.keys, kv.values].iter().all(|n| n.is_multiple_of(4));
+        let least = if cache.kv_type.is_quantised() {
+            KV_BLOCK
+        } else {
+            4
+        };
+        let whole = [kv.keys, kv.values].iter().all(|n| n.is_multiple_of(least));
         match cache.layers.get(layer) {
             Some(&dims) if dims == kv && whole => Ok(cache),
             Some(dims) => Err(format!(
                 "layer {layer} of the cache keeps {dims:?}, the plan has {kv:?}; both must be the \
-                 same multiples of 4"
+                 same multiples of {least}"
             )),
             None => Err(format!("the cache has no layer {layer}")),
         }
@@ -334,6 +370,17 @@ impl Dispatch<'_> {
         shader
             .number(&format!("{name}_STRIDE"), self.stride(view.buffer))
             .number(&format!("{name}_OFFSET"), view.offset)
+    }
+
+    /// What is added to a result, if anything.
+    fn residual(&self, shader: Shader, residual: Option<View>) -> Shader {
+        shader
+            .flag("HAS_RESIDUAL", residual.is_some())
+            .number(
+                "RESIDUAL_STRIDE",
+                residual.map_or(0, |r| self.stride(r.buffer)),
+            )
+            .number("RESIDUAL_OFFSET", residual.map_or(0, |r| r.offset))
     }
 
     /// Reads the batch, with rows of this kind.
@@ -370,18 +417,30 @@ fn per_number(numbers: usize, rows: Rows) -> [Extent; 3] {
 fn activation_parts(activation: Activation) -> &'static [&'static str] {
     match activation {
         Activation::Silu => &["parts/silu", "parts/logistic"],
+        Activation::Sigmoid => &["parts/sigmoid", "parts/logistic"],
+        Activation::Identity => &["parts/identity"],
         Activation::GeluTanh => &["parts/gelu_tanh", "parts/logistic"],
         Activation::GeluErf => &["parts/gelu_erf"],
         Activation::ReluSquared => &["parts/relu_squared"],
     }
 }
 
-/// The part that reads and writes cached numbers.
-fn cached(kv_type: KvType) -> &'static str {
-    match kv_type {
-        KvType::F32 => "kv/f32",
-        KvType::F16 => "kv/f16",
-    }
+/// What reads and writes a cache of this type and size needs.
+fn with_cache(shader: Shader, kv_type: KvType, kv: KvDims) -> Shader {
+    let parts: &[&'static str] = match kv_type {
+        KvType::F32 => &["kv/f32"],
+        KvType::F16 => &["kv/f16", "parts/half_bits"],
+        KvType::Q8_0 => &["kv/q8_0", "parts/kv_blocks", "parts/half_bits"],
+        KvType::Q4_0 => &["kv/q4_0", "parts/kv_blocks", "parts/half_bits"],
+    };
+    let shader = shader.number("KEYS", kv.keys).number("VALUES", kv.values);
+    shader.parts(parts)
+}
+
+/// Bytes of one token's numbers in a cache: what `shaders/kv` reads.
+pub(super) fn cached_bytes(kv_type: KvType, numbers: usize) -> usize {
+    // Half floats of blocks share words.
+    kv_type.bytes(numbers).next_multiple_of(4)
 }
 
 /// What `span_values` needs for a part of a weight.
