@@ -7,6 +7,7 @@ use ollama_wgpu::backend::*;
 use ollama_wgpu::quant::QuantType;
 
 use crate::case::Case;
+use crate::cases_experts;
 use crate::file::{File, Random};
 
 /// All cases.
@@ -19,11 +20,12 @@ pub fn all() -> Vec<Case> {
     rowwise(&mut cases);
     attention(&mut cases);
     top_k(&mut cases);
+    cases_experts::all(&mut cases);
     cases
 }
 
 /// A batch of one sequence whose token `i` is row `i` of the source table.
-fn rows(phase: Phase, n: usize) -> Batch {
+pub fn rows(phase: Phase, n: usize) -> Batch {
     let tokens: Vec<u32> = (0..n as u32).collect();
     let mut batch = Batch::single(phase, &tokens, 0, Vec::new());
     if phase == Phase::Decode {

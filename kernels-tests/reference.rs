@@ -1,5 +1,7 @@
 //! The oracle: every op as the plainest loop, in f64 over decoded weights.
 
+mod experts;
+
 use std::collections::HashMap;
 
 use ollama_wgpu::backend::*;
@@ -19,6 +21,8 @@ pub struct Reference {
 struct Matrix {
     rows: usize,
     cols: usize,
+    n_experts: usize,
+    n_parts: usize,
     values: Vec<f64>,
 }
 
@@ -47,6 +51,8 @@ impl Backend for Reference {
         self.weights.push(Matrix {
             rows: weight.rows,
             cols: weight.cols,
+            n_experts: weight.n_experts,
+            n_parts: weight.parts_per_expert(),
             values,
         });
         Ok(WeightId(self.weights.len() - 1))
@@ -143,6 +149,35 @@ impl Reference {
                         add(&mut y, row(residual, i));
                     }
                     y
+                }
+                Op::MoeRoute {
+                    scores,
+                    bias,
+                    ref routing,
+                    ..
+                } => {
+                    let bias = bias.map(|id| &self.weights[id.0].values[..]);
+                    experts::moe_route(row(scores, i), bias, routing)
+                }
+                Op::MatmulExperts { ref products, .. } => {
+                    let route = products.route.map(|route| row(route, i));
+                    let weight = &self.weights[products.weight.0];
+                    let bias = products.bias.map(|id| &self.weights[id.0].values[..]);
+                    experts::matmul_experts(products, row(products.input, i), route, weight, bias)
+                }
+                Op::MoeCombine {
+                    experts,
+                    route,
+                    residual,
+                    ..
+                } => {
+                    let residual = residual.map(|r| row(r, i));
+                    experts::moe_combine(row(experts, i), row(route, i), residual)
+                }
+                Op::ConcatHeads { n_heads, a, b, .. } => {
+                    let parts = [Some(a), b].into_iter().flatten();
+                    let parts: Vec<_> = parts.map(|heads| (heads, row(heads.view, i))).collect();
+                    experts::concat_heads(n_heads, &parts)
                 }
                 Op::Rope {
                     input,

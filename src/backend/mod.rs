@@ -4,6 +4,7 @@
 //! list of operations.
 
 mod batch;
+mod experts;
 mod plan;
 mod rope;
 mod weight;
@@ -11,9 +12,10 @@ mod weight;
 use thiserror::Error;
 
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, TableRow};
+pub use experts::{ExpertProducts, Gating, MAX_EXPERTS, Routing};
 pub use plan::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, Op, Plan, PlanBuilder, RopeOrder,
-    Rows, View,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, Heads, Op, Plan, PlanBuilder,
+    RopeOrder, Rows, View,
 };
 pub use rope::{RopeScaling, RopeTable};
 pub use weight::{WeightId, WeightSpec};

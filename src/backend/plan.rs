@@ -3,6 +3,7 @@
 //! Operations are pure: each reads views and writes one whole new buffer, so that two devices
 //! can be compared buffer by buffer. Memory is shared afterwards, by lifetime.
 
+use super::experts::{ExpertProducts, Routing};
 use super::weight::{WeightId, WeightSpec};
 use super::{Phase, RopeTable};
 
@@ -88,6 +89,15 @@ pub struct Attention {
     pub sinks: Option<WeightId>,
 }
 
+/// Columns of a buffer that belong to heads: head h has `width` columns from `h * stride` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Heads {
+    pub view: View,
+    /// Zero where all heads share the same columns.
+    pub stride: usize,
+    pub width: usize,
+}
+
 /// One operation. Sizes that are not written here are those of its views and buffers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
@@ -114,6 +124,36 @@ pub enum Op {
         weight: WeightId,
         bias: Option<WeightId>,
         residual: Option<View>,
+        out: BufferId,
+    },
+    /// The experts of each row: the numbers of the chosen ones as floats, best first, then their
+    /// weights; out `[rows, 2 * n_used]`. `bias` `[1, n_experts]` is added for the choice alone.
+    MoeRoute {
+        scores: View,
+        bias: Option<WeightId>,
+        routing: Routing,
+        out: BufferId,
+    },
+    /// Products of each row's slots with the matrices of their experts, `input * weight^T
+    /// (+ bias)`; no other expert's weights are read. The matrices that the weight joins within an
+    /// expert give one part of the result each: out `[rows, parts, n_used, rows of a part]`.
+    MatmulExperts {
+        products: ExpertProducts,
+        out: BufferId,
+    },
+    /// `sum over slots of weight * experts (+ residual)`; experts `[rows, n_used, cols]`, out
+    /// `[rows, cols]`
+    MoeCombine {
+        experts: View,
+        route: View,
+        residual: Option<View>,
+        out: BufferId,
+    },
+    /// Heads of `a` and `b` one after another; out `[rows, n_heads, a.width + b.width]`
+    ConcatHeads {
+        n_heads: usize,
+        a: Heads,
+        b: Option<Heads>,
         out: BufferId,
     },
     /// Turns the first `2 * half_dim` columns of each head by the angles of `tables[table]`;
@@ -156,6 +196,10 @@ impl Op {
             Op::SelectRows { .. } => "select_rows",
             Op::RmsNorm { .. } => "rms_norm",
             Op::Matmul { .. } => "matmul",
+            Op::MoeRoute { .. } => "moe_route",
+            Op::MatmulExperts { .. } => "matmul_experts",
+            Op::MoeCombine { .. } => "moe_combine",
+            Op::ConcatHeads { .. } => "concat_heads",
             Op::Rope { .. } => "rope",
             Op::KvWrite { .. } => "kv_write",
             Op::Attention { .. } => "attention",
@@ -173,6 +217,10 @@ impl Op {
             | Op::SelectRows { out, .. }
             | Op::RmsNorm { out, .. }
             | Op::Matmul { out, .. }
+            | Op::MoeRoute { out, .. }
+            | Op::MatmulExperts { out, .. }
+            | Op::MoeCombine { out, .. }
+            | Op::ConcatHeads { out, .. }
             | Op::Rope { out, .. }
             | Op::Attention { out, .. }
             | Op::Glu { out, .. }
@@ -186,6 +234,10 @@ impl Op {
     pub fn inputs(&self) -> impl Iterator<Item = View> {
         let (a, b) = match *self {
             Op::Embed { .. } => (None, None),
+            Op::MoeRoute { scores, .. } => (Some(scores), None),
+            Op::MatmulExperts { products, .. } => (Some(products.input), products.route),
+            Op::MoeCombine { experts, route, .. } => (Some(experts), Some(route)),
+            Op::ConcatHeads { a, b, .. } => (Some(a.view), b.map(|b| b.view)),
             Op::SelectRows { input, .. }
             | Op::RmsNorm { input, .. }
             | Op::Rope { input, .. }
@@ -199,7 +251,11 @@ impl Op {
             Op::Glu { gate, up, .. } => (Some(gate), Some(up)),
             Op::Add { a, b, .. } => (Some(a), Some(b)),
         };
-        a.into_iter().chain(b)
+        let third = match *self {
+            Op::MoeCombine { residual, .. } => residual,
+            _ => None,
+        };
+        a.into_iter().chain(b).chain(third)
     }
 }
 
@@ -260,7 +316,7 @@ impl Plan {
 /// that does not fit is a bug in the model's code, since tensors were checked at load: it panics.
 #[derive(Debug)]
 pub struct PlanBuilder<'a> {
-    weights: &'a [WeightSpec],
+    pub(super) weights: &'a [WeightSpec],
     plan: Plan,
     scope: String,
 }
@@ -305,7 +361,7 @@ impl<'a> PlanBuilder<'a> {
         }
     }
 
-    fn rows(&self, view: View) -> Rows {
+    pub(super) fn rows(&self, view: View) -> Rows {
         self.plan.buffers[view.buffer.0].rows
     }
 
@@ -319,11 +375,21 @@ impl<'a> PlanBuilder<'a> {
     }
 
     /// Appends an op that writes a new buffer of `cols` columns.
-    fn record(&mut self, rows: Rows, cols: usize, op: impl FnOnce(BufferId) -> Op) -> View {
+    pub(super) fn record(
+        &mut self,
+        rows: Rows,
+        cols: usize,
+        op: impl FnOnce(BufferId) -> Op,
+    ) -> View {
         let out = self.buffer(rows, cols);
         let op = op(out);
         let detail = match &op {
-            Op::Matmul { weight, .. } | Op::RmsNorm { weight, .. } => {
+            Op::Matmul { weight, .. }
+            | Op::RmsNorm { weight, .. }
+            | Op::MatmulExperts {
+                products: ExpertProducts { weight, .. },
+                ..
+            } => {
                 let name = &self.weights[weight.0].name;
                 format!("{}({name})", op.name())
             }

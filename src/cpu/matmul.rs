@@ -31,9 +31,28 @@ const PANEL_VECTORS: usize = 4096;
 pub struct Product<'a> {
     pub weight: WeightRows<'a>,
     pub input: Matrix<'a>,
-    pub n_tokens: usize,
+    pub rows: Rows<'a>,
     pub bias: Option<&'a [f32]>,
     pub residual: Option<Matrix<'a>>,
+}
+
+/// Which rows of the input a product has, and where their results lie.
+#[derive(Clone, Copy)]
+pub enum Rows<'a> {
+    /// So many, from the first on; results side by side.
+    All(usize),
+    /// Some of them; results `out_offset` past each place.
+    Listed {
+        places: &'a [Place],
+        out_offset: usize,
+    },
+}
+
+/// Where a row begins in the floats of input and output.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub input: usize,
+    pub out: usize,
 }
 
 /// Computes a product into `out`, `[n_tokens, weight.rows]`. `padded` is memory for inputs whose
@@ -49,36 +68,70 @@ pub fn matmul<'a>(
     out: &mut [f32],
 ) -> Result<(), PoolError> {
     if !product.weight.cols.is_multiple_of(SPAN) {
-        product.input = pad(product.input, product.n_tokens, padded)?;
+        product.input = pad(product.input, product.n_tokens(), padded)?;
     }
     let product = &product;
     let out = &Shared::new(out);
-    let rows = product.weight.rows;
-    let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
-    if product.n_tokens == 1 {
-        let chunk_rows = (rows / (8 * pool.n_threads()))
-            .clamp(1, 64)
-            .next_multiple_of(ROWS);
-        let task = |chunk: usize, _: &mut [Lanes]| {
-            let rows = chunk * chunk_rows..rows.min((chunk + 1) * chunk_rows);
-            isa.run(Vector { product, out, rows });
+    let chunks = Chunks::new(product, 1, pool.n_threads());
+    let task = |i: usize, scratch: &mut [Lanes]| {
+        chunk(isa, product, out, chunks.rows(i), scratch);
+    };
+    pool.run(chunks.n, chunks.n_scratch, &task)
+}
+
+/// How the weight rows of a product are shared out among threads.
+pub struct Chunks {
+    pub n: usize,
+    /// Vectors of scratch memory that a chunk needs.
+    pub n_scratch: usize,
+    n_rows: usize,
+    chunk_rows: usize,
+}
+
+impl Chunks {
+    /// The chunks of one of `n_products` products that run together.
+    pub fn new(product: &Product<'_>, n_products: usize, n_threads: usize) -> Chunks {
+        let n_rows = product.weight.rows;
+        let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
+        let most = match product.n_tokens() {
+            1 => (n_rows * n_products / (8 * n_threads)).clamp(1, 64),
+            _ => (PANEL_VECTORS / n_vectors).clamp(1, PANEL_ROWS),
         };
-        return pool.run(rows.div_ceil(chunk_rows), 0, &task);
+        let chunk_rows = most.next_multiple_of(ROWS);
+        Chunks {
+            n: n_rows.div_ceil(chunk_rows),
+            n_scratch: match product.n_tokens() {
+                1 => 0,
+                _ => chunk_rows * (n_vectors + TOKENS),
+            },
+            n_rows,
+            chunk_rows,
+        }
     }
-    let panel_rows = (PANEL_VECTORS / n_vectors)
-        .clamp(1, PANEL_ROWS)
-        .next_multiple_of(ROWS);
-    let n_scratch = panel_rows * (n_vectors + TOKENS);
-    let task = |chunk: usize, scratch: &mut [Lanes]| {
-        let rows = chunk * panel_rows..rows.min((chunk + 1) * panel_rows);
-        isa.run(Panel {
+
+    /// Weight rows of chunk `i`.
+    pub fn rows(&self, i: usize) -> std::ops::Range<usize> {
+        i * self.chunk_rows..self.n_rows.min((i + 1) * self.chunk_rows)
+    }
+}
+
+/// Computes the columns of some weight rows.
+pub fn chunk(
+    isa: InstructionSet,
+    product: &Product<'_>,
+    out: &Shared<'_>,
+    rows: std::ops::Range<usize>,
+    scratch: &mut [Lanes],
+) {
+    match product.n_tokens() {
+        1 => isa.run(Vector { product, out, rows }),
+        _ => isa.run(Panel {
             product,
             out,
             rows,
             scratch,
-        });
-    };
-    pool.run(rows.div_ceil(panel_rows), n_scratch, &task)
+        }),
+    }
 }
 
 /// Copies rows to whole spans, the rest zero.
@@ -109,8 +162,12 @@ impl Product<'_> {
     fn finish(&self, out: &Shared<'_>, token: usize, row: usize, sums: &[f32]) {
         let rows = self.weight.rows;
         let n = sums.len().min(rows - row);
+        let start = match self.rows {
+            Rows::All(_) => token * rows,
+            Rows::Listed { places, out_offset } => places[token].out + out_offset,
+        };
         // SAFETY: a chunk writes the columns of its own weight rows, one part at a time.
-        let out = unsafe { out.part(token * rows + row, n) };
+        let out = unsafe { out.part(start + row, n) };
         out.copy_from_slice(&sums[..n]);
         if let Some(bias) = self.bias {
             out.iter_mut().zip(&bias[row..]).for_each(|(o, b)| *o += b);
@@ -124,7 +181,18 @@ impl Product<'_> {
     /// A token's activations as vectors.
     #[inline(always)]
     fn vectors(&self, token: usize) -> &[Lanes] {
-        self.input.row(token).as_chunks().0
+        let row = match self.rows {
+            Rows::All(_) => self.input.row(token),
+            Rows::Listed { places, .. } => self.input.at(places[token].input),
+        };
+        row.as_chunks().0
+    }
+
+    fn n_tokens(&self) -> usize {
+        match self.rows {
+            Rows::All(n) => n,
+            Rows::Listed { places, .. } => places.len(),
+        }
     }
 }
 
@@ -313,8 +381,8 @@ fn multiply_panel<I: Isa>(
     let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
     let n_pieces = n_vectors.div_ceil(DEPTH);
     let depth = n_vectors.div_ceil(n_pieces);
-    for token in (0..product.n_tokens).step_by(TOKENS) {
-        let n = TOKENS.min(product.n_tokens - token);
+    for token in (0..product.n_tokens()).step_by(TOKENS) {
+        let n = TOKENS.min(product.n_tokens() - token);
         let x: [&[Lanes]; TOKENS] = std::array::from_fn(|t| product.vectors(token + t.min(n - 1)));
         for start in (0..n_vectors).step_by(depth) {
             let end = n_vectors.min(start + depth);

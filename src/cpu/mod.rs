@@ -6,11 +6,13 @@
 mod attention;
 mod buffer;
 mod cache;
+mod experts;
 mod format;
 mod matmul;
 mod memory;
 mod plan;
 mod pool;
+mod route;
 mod rowwise;
 mod simd;
 #[cfg(test)]

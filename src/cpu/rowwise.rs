@@ -4,7 +4,7 @@ use super::buffer::{Matrix, Shared};
 use super::pool::{Pool, PoolError};
 use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes, math};
 use super::weight::WeightRows;
-use crate::backend::{Activation, RopeOrder};
+use crate::backend::{Activation, Heads, RopeOrder};
 
 /// Fewest floats that are worth another thread.
 const CHUNK_FLOATS: usize = 16 * 1024;
@@ -41,7 +41,7 @@ pub fn embed(weight: &WeightRows<'_>, token: u32, scale: f32, out: &mut [f32]) {
 
 /// Sixteen floats, or fewer and zeros.
 #[inline(always)]
-fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
+pub fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
     if let Ok(x) = x.try_into() {
         return isa.load(x);
     }
@@ -52,7 +52,7 @@ fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
 
 /// The first lanes, as many as `out` takes.
 #[inline(always)]
-fn store<I: Isa>(isa: I, x: I::F, out: &mut [f32]) {
+pub fn store<I: Isa>(isa: I, x: I::F, out: &mut [f32]) {
     if let Ok(out) = out.try_into() {
         return isa.store(x, out);
     }
@@ -204,6 +204,23 @@ impl Kernel for SoftCap<'_> {
             #[inline(always)]
             |x, _| math::soft_cap(isa, x, self.cap),
         );
+    }
+}
+
+/// Heads of up to two matrices one after another, for row `i`.
+pub fn concat_heads(
+    n_heads: usize,
+    i: usize,
+    parts: &[Option<(Matrix<'_>, Heads)>; 2],
+    out: &mut [f32],
+) {
+    let mut rest = out;
+    for head in 0..n_heads {
+        for (matrix, heads) in parts.iter().flatten() {
+            let (place, after) = rest.split_at_mut(heads.width);
+            place.copy_from_slice(&matrix.row(i)[head * heads.stride..][..heads.width]);
+            rest = after;
+        }
     }
 }
 

@@ -24,14 +24,14 @@ pub(super) struct Operands {
 /// How `matmul_vec` shares out a weight. `lanes` decides the order of a row's sum, so it follows
 /// from the weight and the device alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct VecShape {
-    workgroup: usize,
-    lanes: usize,
-    rows_per_lane: usize,
+pub(super) struct VecShape {
+    pub workgroup: usize,
+    pub lanes: usize,
+    pub rows_per_lane: usize,
 }
 
 impl VecShape {
-    fn new(tuning: Tuning, rows: usize, spans: usize, n: usize) -> VecShape {
+    pub fn new(tuning: Tuning, rows: usize, spans: usize, n: usize) -> VecShape {
         if tuning.software {
             // Barriers and loads are dear on a CPU: every lane has rows of its own, and a vector of
             // x serves several of them.
@@ -57,15 +57,20 @@ impl VecShape {
 
 /// How `matmul_tile` shares out a product. The order of a sum is the same for every shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct TileShape {
-    workgroup: usize,
-    tile_rows: usize,
-    block: usize,
-    block_columns: usize,
+pub(super) struct TileShape {
+    pub workgroup: usize,
+    pub tile_rows: usize,
+    pub block: usize,
+    pub block_columns: usize,
 }
 
 impl TileShape {
-    fn new(tuning: Tuning, n: usize) -> TileShape {
+    /// Columns of out that are rows of x.
+    pub fn columns(&self) -> usize {
+        self.workgroup / (self.tile_rows / self.block) * self.block_columns
+    }
+
+    pub fn new(tuning: Tuning, n: usize) -> TileShape {
         if tuning.software {
             // Large blocks of few invocations: reads of workgroup memory cost more than products.
             return TileShape {
@@ -130,13 +135,14 @@ impl Dispatch<'_> {
     }
 
     fn matmul_tile(&self, operands: &Operands, weight: &WeightShape, shard: usize) -> Launch {
+        let shape = TileShape::new(self.tuning, self.plan.shape.n_tokens);
+        let tile_columns = shape.columns();
         let TileShape {
             workgroup,
             tile_rows,
             block,
             block_columns,
-        } = TileShape::new(self.tuning, self.plan.shape.n_tokens);
-        let tile_columns = workgroup / (tile_rows / block) * block_columns;
+        } = shape;
         let shader = Shader::new("kernels/matmul_tile")
             .number("WG", workgroup)
             .number("TILE_ROWS", tile_rows)

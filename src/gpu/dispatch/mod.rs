@@ -2,6 +2,7 @@
 //! Pure data: nothing here touches a device.
 
 mod attention;
+mod experts;
 mod matmul;
 mod top_k;
 
@@ -17,6 +18,7 @@ use crate::backend::{
     Rows, View, WeightId,
 };
 use crate::quant::QuantType;
+use experts::ExpertGroups;
 
 /// Invocations of a workgroup in kernels without reductions.
 const WORKGROUP: usize = 64;
@@ -31,6 +33,8 @@ pub(super) struct Program {
     pub top_k: Option<TopKResult>,
     /// The scratch for splits of attention.
     splits: Option<usize>,
+    /// The latest list of slots by expert.
+    groups: Option<ExpertGroups>,
 }
 
 impl Program {
@@ -100,6 +104,22 @@ impl Dispatch<'_> {
                 let shape = self.matrix(weight, input.cols)?;
                 program.launches.extend(self.matmul(&operands, shape));
             }
+            Op::MoeRoute {
+                scores,
+                bias,
+                ref routing,
+                out,
+            } => push(self.moe_route(scores, bias, routing, out)?),
+            Op::MatmulExperts { ref products, out } => {
+                self.matmul_experts(products, out, program)?;
+            }
+            Op::MoeCombine {
+                experts,
+                route,
+                residual,
+                out,
+            } => push(self.moe_combine(experts, route, residual, out)),
+            Op::ConcatHeads { a, b, out, .. } => push(self.concat_heads(a, b, out)),
             Op::Rope {
                 input,
                 head_dim,
