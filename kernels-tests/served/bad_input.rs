@@ -40,23 +40,36 @@ async fn a_truncated_file_is_named_as_such() {
 #[tokio::test]
 async fn unsupported_files_are_refused_by_name() {
     let server = Server::start(&[]);
+    let mut unknown = std::fs::read(models::path("tiny/tiny-llama.gguf")).expect("a model");
+    let key = b"general.architecture";
+    let at = unknown.windows(key.len()).position(|w| w == key);
+    // The value follows the key, its type and its length.
+    let at = at.expect("the key") + key.len() + 12;
+    unknown[at..at + 5].copy_from_slice(b"lorem");
+    let path = server.home.path().join("unknown.gguf");
+    std::fs::write(&path, unknown).expect("write");
+    refused_by_name(&server, "unknown", &path, "lorem").await;
     for (file, name) in [
         ("tiny-llama-mxfp4", "MXFP4"),
         ("tiny-llama-iq2_xs", "IQ2_XS"),
-        ("tiny-phi3", "phi3"),
         ("tiny-llama-moe", "experts"),
     ] {
         let path = models::path(&format!("tiny/{file}.gguf"));
-        let (created, mut message) = server.try_create(file, &path);
-        if created {
-            let body = json!({ "model": file, "prompt": "x" });
-            let (status, error) = refusal(&server, "/api/generate", &body).await;
-            assert!(status >= 400, "{file}: {status}");
-            message = error;
-        }
-        assert!(message.contains(name), "{file}: {message}");
+        refused_by_name(&server, file, &path, name).await;
     }
     still_serves(&server).await;
+}
+
+/// A file is refused when it is imported or when it is loaded, with a message that says `name`.
+async fn refused_by_name(server: &Server, model: &str, path: &std::path::Path, name: &str) {
+    let (created, mut message) = server.try_create(model, path);
+    if created {
+        let body = json!({ "model": model, "prompt": "x" });
+        let (status, error) = refusal(server, "/api/generate", &body).await;
+        assert!(status >= 400, "{model}: {status}");
+        message = error;
+    }
+    assert!(message.contains(name), "{model}: {message}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
-// out[t] = SCALE * weights[token of t]. out [tokens, COLS]. One invocation decodes a span.
-// Needs: WG, SPANS, COLS, FIRST_ROW and N_ROWS (the part of the matrix bound here), OUT_STRIDE,
+// out[t] = SCALE * weights[row of t]. out [tokens, COLS]. One invocation decodes a span.
+// The row is that of the token (ROW_KIND 0), of its position (1), or FIXED_ROW (2).
+// Needs: WG, ROW_KIND, FIXED_ROW, SPANS, COLS, FIRST_ROW and N_ROWS (the part of the matrix bound here), OUT_STRIDE,
 // span_values (quant/*), parts/batch. Twin: cpu embed.
 @group(0) @binding(0) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(1) var<storage, read> batch: array<u32>;
@@ -20,11 +21,16 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (span >= SPANS || row >= n_rows()) {
         return;
     }
-    let token = batch_token(row);
-    if (token < FIRST_ROW || token >= FIRST_ROW + N_ROWS) {
+    var weight_row = FIXED_ROW;
+    if (ROW_KIND == 0u) {
+        weight_row = batch_token(row);
+    } else if (ROW_KIND == 1u) {
+        weight_row = batch_position(row);
+    }
+    if (weight_row < FIRST_ROW || weight_row >= FIRST_ROW + N_ROWS) {
         return;
     }
-    let values = span_values(token - FIRST_ROW, span);
+    let values = span_values(weight_row - FIRST_ROW, span);
     let column = 32u * span;
     store(row, column, values.v0);
     store(row, column + 4u, values.v1);

@@ -59,11 +59,11 @@ impl Batch {
         }
     }
 
-    /// Checks what every backend relies on.
+    /// Checks what every backend relies on. `n_positions` bounds positions where they are learned.
     ///
     /// # Errors
     /// Names the first rule that is broken.
-    pub fn check(&self, n_vocab: usize, n_slots: usize) -> Result<(), String> {
+    pub fn check(&self, n_vocab: usize, n_positions: usize, n_slots: usize) -> Result<(), String> {
         let n = self.n_tokens();
         if self.positions.len() != n || self.slots.len() != n || self.sequences.len() != n {
             return Err("the columns of the batch differ in length".into());
@@ -73,6 +73,12 @@ impl Batch {
                 return Err(format!(
                     "token {} is outside the vocabulary of {n_vocab}",
                     self.tokens[i]
+                ));
+            }
+            if self.positions[i] as usize >= n_positions {
+                return Err(format!(
+                    "position {} is beyond the {n_positions} that the model has learned",
+                    self.positions[i]
                 ));
             }
             let Some(table) = self.tables.get(self.sequences[i] as usize) else {

@@ -1,7 +1,8 @@
 //! Experts: how a token chooses them, and the products with their matrices (Shazeer et al. 2017,
 //! <https://arxiv.org/abs/1701.06538>).
 
-use super::plan::{Heads, Op, PlanBuilder, View};
+use super::builder::PlanBuilder;
+use super::plan::{Heads, Op, View};
 use super::weight::WeightId;
 
 /// Experts that a layer may have, at most.

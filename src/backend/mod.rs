@@ -4,6 +4,7 @@
 //! list of operations.
 
 mod batch;
+mod builder;
 mod experts;
 mod plan;
 mod rope;
@@ -12,12 +13,13 @@ mod weight;
 use thiserror::Error;
 
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, TableRow};
+pub use builder::PlanBuilder;
 pub use experts::{ExpertProducts, Gating, MAX_EXPERTS, Routing};
 pub use plan::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, Heads, Op, Plan, PlanBuilder,
-    RopeOrder, Rows, View,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Heads, Op, Plan, RopeOrder,
+    Rows, View,
 };
-pub use rope::{RopeScaling, RopeTable};
+pub use rope::{RopeScaling, RopeTable, Temperature};
 pub use weight::{WeightId, WeightSpec};
 
 /// How many candidates a backend returns for each wanted row, at most.

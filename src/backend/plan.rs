@@ -1,10 +1,10 @@
-//! The list of operations of one step, and the builder that the model writes it with.
+//! The list of operations of one step.
 //!
 //! Operations are pure: each reads views and writes one whole new buffer, so that two devices
 //! can be compared buffer by buffer. Memory is shared afterwards, by lifetime.
 
 use super::experts::{ExpertProducts, Routing};
-use super::weight::{WeightId, WeightSpec};
+use super::weight::WeightId;
 use super::{Phase, RopeTable};
 
 /// A buffer of 32-bit floats `[rows, cols]`, row-major.
@@ -58,12 +58,37 @@ pub enum RopeOrder {
     Neox,
 }
 
-/// The non-linearity of a gated feed-forward block.
+/// The non-linearity of a feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
+    /// `x / (1 + exp(-x))`
     Silu,
     /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`
     GeluTanh,
+    /// `0.5 x (1 + erf(x / sqrt(2)))`
+    GeluErf,
+    /// `max(x, 0)^2`
+    ReluSquared,
+    /// `y / (1 + exp(-1.702 y))` with `y = min(x, 7)`. As a gate it multiplies
+    /// `clamp(up, -7, 7) + 1`: gpt-oss.
+    ClampedSwish,
+}
+
+impl Activation {
+    /// Bound and slope of [`Activation::ClampedSwish`].
+    pub const SWISH_LIMIT: f32 = 7.0;
+    pub const SWISH_SLOPE: f32 = 1.702;
+}
+
+/// Which row of a matrix [`Op::Embed`] takes for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EmbedRow {
+    /// That of its id: the embedding matrix.
+    Token,
+    /// That of its position: learned positions.
+    Position,
+    /// The same for all: a token type.
+    Fixed(usize),
 }
 
 /// Causal attention over the cached positions of each token's sequence, its own included:
@@ -101,9 +126,10 @@ pub struct Heads {
 /// One operation. Sizes that are not written here are those of its views and buffers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
-    /// `out[t] = scale * weight[tokens[t]]`; out `[tokens, dim]`
+    /// `out[t] = scale * weight[row of t]`; out `[tokens, dim]`
     Embed {
         weight: WeightId,
+        row: EmbedRow,
         scale: f32,
         out: BufferId,
     },
@@ -114,6 +140,18 @@ pub enum Op {
     RmsNorm {
         input: View,
         weight: WeightId,
+        group: usize,
+        eps: f32,
+        out: BufferId,
+    },
+    /// `(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) (* weight) (+ bias)` over each run of
+    /// `group` columns; `weight` and `bias` are `[1, n]` with n a multiple of `group` that divides
+    /// the columns: column c takes their number `c % n`. Ba et al. 2016,
+    /// <https://arxiv.org/abs/1607.06450>.
+    LayerNorm {
+        input: View,
+        weight: Option<WeightId>,
+        bias: Option<WeightId>,
         group: usize,
         eps: f32,
         out: BufferId,
@@ -169,11 +207,23 @@ pub enum Op {
     KvWrite { layer: usize, k: View, v: View },
     /// See [`Attention`]; out `[tokens, n_heads * value_dim]`
     Attention { attention: Attention, out: BufferId },
-    /// `activation(gate) * up`
+    /// `activation(gate) * up`, with up as the activation wants it
     Glu {
         gate: View,
         up: View,
         activation: Activation,
+        out: BufferId,
+    },
+    /// `activation(input)`
+    Activate {
+        input: View,
+        activation: Activation,
+        out: BufferId,
+    },
+    /// `factor * input`
+    Scale {
+        input: View,
+        factor: f32,
         out: BufferId,
     },
     /// `a + b`
@@ -195,6 +245,7 @@ impl Op {
             Op::Embed { .. } => "embed",
             Op::SelectRows { .. } => "select_rows",
             Op::RmsNorm { .. } => "rms_norm",
+            Op::LayerNorm { .. } => "layer_norm",
             Op::Matmul { .. } => "matmul",
             Op::MoeRoute { .. } => "moe_route",
             Op::MatmulExperts { .. } => "matmul_experts",
@@ -204,6 +255,8 @@ impl Op {
             Op::KvWrite { .. } => "kv_write",
             Op::Attention { .. } => "attention",
             Op::Glu { .. } => "glu",
+            Op::Activate { .. } => "activate",
+            Op::Scale { .. } => "scale",
             Op::Add { .. } => "add",
             Op::SoftCap { .. } => "soft_cap",
             Op::TopK { .. } => "top_k",
@@ -216,6 +269,7 @@ impl Op {
             Op::Embed { out, .. }
             | Op::SelectRows { out, .. }
             | Op::RmsNorm { out, .. }
+            | Op::LayerNorm { out, .. }
             | Op::Matmul { out, .. }
             | Op::MoeRoute { out, .. }
             | Op::MatmulExperts { out, .. }
@@ -224,6 +278,8 @@ impl Op {
             | Op::Rope { out, .. }
             | Op::Attention { out, .. }
             | Op::Glu { out, .. }
+            | Op::Activate { out, .. }
+            | Op::Scale { out, .. }
             | Op::Add { out, .. }
             | Op::SoftCap { out, .. } => Some(out),
             Op::KvWrite { .. } | Op::TopK { .. } => None,
@@ -240,6 +296,9 @@ impl Op {
             Op::ConcatHeads { a, b, .. } => (Some(a.view), b.map(|b| b.view)),
             Op::SelectRows { input, .. }
             | Op::RmsNorm { input, .. }
+            | Op::LayerNorm { input, .. }
+            | Op::Activate { input, .. }
+            | Op::Scale { input, .. }
             | Op::Rope { input, .. }
             | Op::SoftCap { input, .. }
             | Op::TopK { input, .. } => (Some(input), None),
@@ -302,6 +361,15 @@ impl Plan {
         sizes
     }
 
+    /// Fewest rows of the matrices that embed looks into by `row`; no bound where there are none.
+    pub fn n_embed_rows(&self, row: EmbedRow, n_rows: impl Fn(WeightId) -> usize) -> usize {
+        let rows = self.ops.iter().filter_map(|op| match op {
+            Op::Embed { weight, row: r, .. } if *r == row => Some(n_rows(*weight)),
+            _ => None,
+        });
+        rows.min().unwrap_or(usize::MAX)
+    }
+
     /// Gives every buffer memory of its own, so that all can be read after the step.
     pub fn keep_all(mut self) -> Plan {
         for (i, buffer) in self.buffers.iter_mut().enumerate() {
@@ -312,298 +380,9 @@ impl Plan {
     }
 }
 
-/// Records a plan. Every method checks shapes, appends one op and returns what it makes. A shape
-/// that does not fit is a bug in the model's code, since tensors were checked at load: it panics.
-#[derive(Debug)]
-pub struct PlanBuilder<'a> {
-    pub(super) weights: &'a [WeightSpec],
-    plan: Plan,
-    scope: String,
-}
-
-impl<'a> PlanBuilder<'a> {
-    /// An empty plan over these weights, whose ids are their indices.
-    pub fn new(shape: BatchShape, weights: &'a [WeightSpec], rope_tables: Vec<RopeTable>) -> Self {
-        PlanBuilder {
-            weights,
-            scope: String::new(),
-            plan: Plan {
-                shape,
-                ops: Vec::new(),
-                labels: Vec::new(),
-                buffers: Vec::new(),
-                rope_tables,
-                outputs: Vec::new(),
-            },
-        }
-    }
-
-    /// Names what follows in labels, such as `blk.3`.
-    pub fn scope(&mut self, scope: impl Into<String>) {
-        self.scope = scope.into();
-    }
-
-    fn buffer(&mut self, rows: Rows, cols: usize) -> BufferId {
-        let storage = self.plan.buffers.len();
-        self.plan.buffers.push(BufferInfo {
-            rows,
-            cols,
-            storage,
-        });
-        BufferId(storage)
-    }
-
-    fn whole(&self, buffer: BufferId) -> View {
-        View {
-            buffer,
-            offset: 0,
-            cols: self.plan.buffers[buffer.0].cols,
-        }
-    }
-
-    pub(super) fn rows(&self, view: View) -> Rows {
-        self.plan.buffers[view.buffer.0].rows
-    }
-
-    fn push(&mut self, op: Op, detail: &str) {
-        let label = match detail {
-            "" => format!("{}.{}", self.scope, op.name()),
-            detail => format!("{}.{detail}", self.scope),
-        };
-        self.plan.labels.push(label);
-        self.plan.ops.push(op);
-    }
-
-    /// Appends an op that writes a new buffer of `cols` columns.
-    pub(super) fn record(
-        &mut self,
-        rows: Rows,
-        cols: usize,
-        op: impl FnOnce(BufferId) -> Op,
-    ) -> View {
-        let out = self.buffer(rows, cols);
-        let op = op(out);
-        let detail = match &op {
-            Op::Matmul { weight, .. }
-            | Op::RmsNorm { weight, .. }
-            | Op::MatmulExperts {
-                products: ExpertProducts { weight, .. },
-                ..
-            } => {
-                let name = &self.weights[weight.0].name;
-                format!("{}({name})", op.name())
-            }
-            _ => String::new(),
-        };
-        self.push(op, &detail);
-        self.whole(out)
-    }
-
-    /// Rows of the embedding matrix, one per token.
-    pub fn embed(&mut self, weight: WeightId, scale: f32) -> View {
-        let cols = self.weights[weight.0].cols;
-        self.record(Rows::Tokens, cols, |out| Op::Embed { weight, scale, out })
-    }
-
-    /// The wanted rows alone.
-    pub fn select_rows(&mut self, input: View) -> View {
-        assert_eq!(self.rows(input), Rows::Tokens);
-        let cols = input.cols;
-        self.record(Rows::Outputs, cols, |out| Op::SelectRows { input, out })
-    }
-
-    /// Root-mean-square norm over each run of as many columns as the weight has.
-    pub fn rms_norm(&mut self, input: View, weight: WeightId, eps: f32) -> View {
-        let group = self.weights[weight.0].cols;
-        assert_eq!(self.weights[weight.0].rows, 1);
-        assert_eq!(input.cols % group, 0, "whole groups");
-        self.record(self.rows(input), input.cols, |out| Op::RmsNorm {
-            input,
-            weight,
-            group,
-            eps,
-            out,
-        })
-    }
-
-    /// Product with a weight, plus optional bias and residual.
-    pub fn matmul(
-        &mut self,
-        input: View,
-        weight: WeightId,
-        bias: Option<WeightId>,
-        residual: Option<View>,
-    ) -> View {
-        let (rows, cols) = (self.weights[weight.0].rows, self.weights[weight.0].cols);
-        assert_eq!(input.cols, cols, "{}", self.weights[weight.0].name);
-        if let Some(bias) = bias {
-            let bias = &self.weights[bias.0];
-            assert_eq!(bias.rows * bias.cols, rows, "{}", bias.name);
-        }
-        if let Some(residual) = residual {
-            assert_eq!(residual.cols, rows);
-            assert_eq!(self.rows(residual), self.rows(input));
-        }
-        self.record(self.rows(input), rows, |out| Op::Matmul {
-            input,
-            weight,
-            bias,
-            residual,
-            out,
-        })
-    }
-
-    /// Rotary embedding of whole heads.
-    pub fn rope(&mut self, input: View, head_dim: usize, table: usize, order: RopeOrder) -> View {
-        assert_eq!(input.cols % head_dim, 0);
-        assert!(2 * self.plan.rope_tables[table].half_dim() <= head_dim);
-        self.record(self.rows(input), input.cols, |out| Op::Rope {
-            input,
-            head_dim,
-            table,
-            order,
-            out,
-        })
-    }
-
-    /// Stores keys and values.
-    pub fn kv_write(&mut self, layer: usize, k: View, v: View) {
-        self.push(Op::KvWrite { layer, k, v }, "");
-    }
-
-    /// Attention over what [`PlanBuilder::kv_write`] stored.
-    pub fn attention(&mut self, attention: Attention) -> View {
-        assert_eq!(attention.q.cols, attention.n_heads * attention.head_dim);
-        assert_eq!(attention.n_heads % attention.n_kv_heads, 0);
-        let cols = attention.n_heads * attention.value_dim;
-        self.record(Rows::Tokens, cols, |out| Op::Attention { attention, out })
-    }
-
-    /// Gated activation.
-    pub fn glu(&mut self, gate: View, up: View, activation: Activation) -> View {
-        assert_eq!(gate.cols, up.cols);
-        self.record(self.rows(gate), gate.cols, |out| Op::Glu {
-            gate,
-            up,
-            activation,
-            out,
-        })
-    }
-
-    /// Sum of two.
-    pub fn add(&mut self, a: View, b: View) -> View {
-        assert_eq!(a.cols, b.cols);
-        assert_eq!(self.rows(a), self.rows(b));
-        self.record(self.rows(a), a.cols, |out| Op::Add { a, b, out })
-    }
-
-    /// Soft cap.
-    pub fn soft_cap(&mut self, input: View, cap: f32) -> View {
-        self.record(self.rows(input), input.cols, |out| Op::SoftCap {
-            input,
-            cap,
-            out,
-        })
-    }
-
-    /// Returns the best `k` candidates of each row of logits.
-    pub fn top_k(&mut self, input: View, k: usize) {
-        assert!(k <= super::MAX_CANDIDATES);
-        self.push(Op::TopK { input, k }, "");
-    }
-
-    /// Keeps a buffer readable after the step.
-    pub fn output(&mut self, view: View) {
-        self.plan.outputs.push(view.buffer);
-    }
-
-    /// Lets buffers share memory and hands the plan over.
-    pub fn finish(mut self) -> Plan {
-        share_storage(&mut self.plan);
-        self.plan
-    }
-}
-
-/// Gives each buffer the storage of one that was read for the last time before it is written.
-/// Only buffers of one kind of rows share, so that sizes fit at every batch.
-fn share_storage(plan: &mut Plan) {
-    let mut last_use = vec![0; plan.buffers.len()];
-    for (i, op) in plan.ops.iter().enumerate() {
-        for view in op.inputs() {
-            last_use[view.buffer.0] = i;
-        }
-    }
-    for output in &plan.outputs {
-        last_use[output.0] = usize::MAX;
-    }
-    // Storage number, kind of rows, and the op after which it is free.
-    let mut storages: Vec<(Rows, usize)> = Vec::new();
-    for (i, op) in plan.ops.iter().enumerate() {
-        let Some(BufferId(out)) = op.out() else {
-            continue;
-        };
-        let rows = plan.buffers[out].rows;
-        let free = storages
-            .iter()
-            .position(|&(kind, until)| kind == rows && until < i);
-        let storage = free.unwrap_or(storages.len());
-        // A buffer that nobody reads is still written at op `i`.
-        let until = last_use[out].max(i);
-        match free {
-            Some(s) => storages[s].1 = until,
-            None => storages.push((rows, until)),
-        }
-        plan.buffers[out].storage = storage;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SHAPE: BatchShape = BatchShape {
-        phase: Phase::Decode,
-        n_tokens: 4,
-        n_outputs: 4,
-    };
-
-    fn chain() -> Plan {
-        let mut b = PlanBuilder::new(SHAPE, &[], vec![]);
-        let embed = |out| Op::Embed {
-            weight: WeightId(0),
-            scale: 1.0,
-            out,
-        };
-        let mut x = b.record(Rows::Tokens, 8, embed);
-        for _ in 0..5 {
-            let capped = b.soft_cap(x, 30.0);
-            x = b.add(capped, x);
-        }
-        b.output(x);
-        b.finish()
-    }
-
-    #[test]
-    fn storage_is_shared_but_never_with_an_operand() {
-        let plan = chain();
-        for op in &plan.ops {
-            let out = op.out().expect("these ops write");
-            for view in op.inputs() {
-                assert_ne!(
-                    plan.buffers[view.buffer.0].storage, plan.buffers[out.0].storage,
-                    "{op:?}"
-                );
-            }
-        }
-        assert!(plan.storage_sizes().len() < plan.buffers.len());
-    }
-
-    #[test]
-    fn keep_all_separates_every_buffer() {
-        let plan = chain().keep_all();
-        assert_eq!(plan.storage_sizes().len(), plan.buffers.len());
-        assert_eq!(plan.outputs.len(), plan.buffers.len());
-    }
 
     #[test]
     fn columns_of_a_view_add_up() {

@@ -81,6 +81,26 @@ impl WeightSpec {
         })
     }
 
+    /// A matrix as one row: norms that have a vector for each head.
+    ///
+    /// # Errors
+    /// Names a tensor that is missing or does not hold plain 32-bit floats, whose rows alone lie
+    /// one after another on every device.
+    pub fn flat(gguf: &Arc<Gguf>, name: &str) -> Result<WeightSpec, String> {
+        let mut spec = WeightSpec::join(gguf, &[name])?;
+        if spec.quant != QuantType::F32 {
+            return Err(format!(
+                "tensor {name} has type {}, F32 is needed",
+                spec.quant.name()
+            ));
+        }
+        spec.cols *= spec.rows;
+        spec.rows = 1;
+        spec.is_vector = true;
+        spec.parts.iter_mut().for_each(|part| part.rows = 1);
+        Ok(spec)
+    }
+
     /// The matrices of experts: tensors `[n_experts, rows, cols]` of one type and shape, joined
     /// within each expert (`gate` and `up`, say), so that one expert's rows lie together.
     ///

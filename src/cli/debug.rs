@@ -251,7 +251,7 @@ fn keep(model: &Model, name: &str, batch: &Batch) -> Result<Kept> {
     model.load_into(&mut *backend)?;
     let n_pages = batch.n_tokens().div_ceil(PAGE_TOKENS);
     backend.alloc_cache(&model.cache_spec(KvType::F32, n_pages))?;
-    let plan = backend.prepare(model.plan(shape(batch), None).keep_all())?;
+    let plan = backend.prepare(model.plan(batch.n_tokens(), shape(batch), None).keep_all())?;
     backend.run(plan, batch)?;
     Ok(Kept { backend, plan })
 }
@@ -276,7 +276,7 @@ fn compare(args: &CompareArgs) -> Result<()> {
     let (mut first, mut second) = (keep(&model, a, &batch)?, keep(&model, b, &batch)?);
     println!("A: {}", first.backend.device().name);
     println!("B: {}", second.backend.device().name);
-    let plan = model.plan(shape(&batch), None);
+    let plan = model.plan(batch.n_tokens(), shape(&batch), None);
     for (i, (op, label)) in plan.ops.iter().zip(&plan.labels).enumerate() {
         let Some(out) = op.out() else { continue };
         let n_rows = shape(&batch).n_rows(plan.buffers[out.0].rows);

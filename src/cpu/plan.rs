@@ -8,11 +8,12 @@ use super::experts::{Experts, matmul_experts};
 use super::matmul::{self, Product, matmul};
 use super::pool::PoolError;
 use super::route::{Combine, Route};
-use super::rowwise::{self, Glu, Rope, SoftCap, each_row};
+use super::rowwise::{self, Activate, Glu, LayerNorm, Rope, SoftCap, each_row};
 use super::top_k::top_k;
 use super::weight::{WeightRows, decode_all};
 use crate::backend::{
-    BackendError, Batch, BufferId, Candidates, KvDims, Op, Plan, PreparedId, Rows, View, WeightId,
+    BackendError, Batch, BufferId, Candidates, EmbedRow, KvDims, Op, Plan, PreparedId, Rows, View,
+    WeightId,
 };
 
 /// A plan and the memory of the buffers that are read after a step. The other storages are
@@ -107,6 +108,9 @@ impl CpuBackend {
                     weight(products.weight)?;
                     products.bias.map_or(Ok(()), weight)?;
                 }
+                Op::LayerNorm {
+                    weight: id, bias, ..
+                } => id.into_iter().chain(bias).try_for_each(weight)?,
                 Op::KvWrite { layer, k, v } => {
                     let dims = self.cached(layer)?;
                     fits(layer, dims.keys, k.cols)?;
@@ -134,14 +138,15 @@ impl CpuBackend {
     /// Decodes the weights of norms and biases: some kilobytes a layer.
     pub(super) fn decode_vectors(&mut self, plan: &Plan) {
         for op in &plan.ops {
-            let id = match *op {
-                Op::RmsNorm { weight, .. } => Some(weight),
-                Op::Matmul { bias, .. } | Op::MoeRoute { bias, .. } => bias,
-                Op::MatmulExperts { products, .. } => products.bias,
-                Op::Attention { attention, .. } => attention.sinks,
-                _ => None,
+            let ids = match *op {
+                Op::RmsNorm { weight, .. } => [Some(weight), None],
+                Op::LayerNorm { weight, bias, .. } => [weight, bias],
+                Op::Matmul { bias, .. } | Op::MoeRoute { bias, .. } => [bias, None],
+                Op::MatmulExperts { products, .. } => [products.bias, None],
+                Op::Attention { attention, .. } => [attention.sinks, None],
+                _ => [None, None],
             };
-            if let Some(WeightId(id)) = id {
+            for WeightId(id) in ids.into_iter().flatten() {
                 self.vectors[id].get_or_insert_with(|| decode_all(&self.weights[id]));
             }
         }
@@ -169,16 +174,20 @@ impl CpuBackend {
                 id.0
             )));
         };
-        let embedding = prepared.plan.ops.iter().find_map(|op| match op {
-            Op::Embed { weight, .. } => Some(self.weights[weight.0].rows),
-            _ => None,
-        });
+        let n_embed_rows = |row| {
+            let n_rows = |weight: WeightId| self.weights[weight.0].rows;
+            prepared.plan.n_embed_rows(row, n_rows)
+        };
         // A plan for tests may use no cache, and then no pages.
         let cache = match self.layers.is_empty() {
             true => usize::MAX,
             false => self.n_slots,
         };
-        let checked = batch.check(embedding.unwrap_or(usize::MAX), cache);
+        let checked = batch.check(
+            n_embed_rows(EmbedRow::Token),
+            n_embed_rows(EmbedRow::Position),
+            cache,
+        );
         checked.map_err(BackendError::Invalid)?;
         let shape = prepared.plan.shape;
         if batch.n_tokens() > shape.n_tokens || batch.outputs.len() > shape.n_outputs {
@@ -267,10 +276,17 @@ impl CpuBackend {
         };
         let result = match *op {
             _ if n_rows == 0 => Ok(()),
-            Op::Embed { weight, scale, .. } => {
+            Op::Embed {
+                weight, row, scale, ..
+            } => {
                 let weight = WeightRows::new(&self.weights[weight.0]);
                 each_row(pool, cols, out, |i, out| {
-                    rowwise::embed(&weight, batch.tokens[i], scale, out);
+                    let row = match row {
+                        EmbedRow::Token => batch.tokens[i] as usize,
+                        EmbedRow::Position => batch.positions[i] as usize,
+                        EmbedRow::Fixed(row) => row,
+                    };
+                    rowwise::embed(&weight, row, scale, out);
                 })
             }
             Op::SelectRows { input, .. } => {
@@ -284,6 +300,28 @@ impl CpuBackend {
             } => {
                 let weight = vector(&self.vectors, weight);
                 rowwise::rms_norm(isa, pool, view(input), weight, eps, out)
+            }
+            Op::LayerNorm {
+                input,
+                weight,
+                bias,
+                group,
+                eps,
+                ..
+            } => {
+                let input = view(input);
+                let weight = weight.map(|id| vector(&self.vectors, id));
+                let bias = bias.map(|id| vector(&self.vectors, id));
+                each_row(pool, cols, out, |i, out| {
+                    isa.run(LayerNorm {
+                        x: input.row(i),
+                        weight,
+                        bias,
+                        group,
+                        eps,
+                        out,
+                    });
+                })
             }
             Op::Matmul {
                 input,
@@ -411,6 +449,24 @@ impl CpuBackend {
                         activation,
                         out,
                     });
+                })
+            }
+            Op::Activate {
+                input, activation, ..
+            } => {
+                let input = view(input);
+                each_row(pool, cols, out, |i, out| {
+                    isa.run(Activate {
+                        x: input.row(i),
+                        activation,
+                        out,
+                    });
+                })
+            }
+            Op::Scale { input, factor, .. } => {
+                let input = view(input);
+                each_row(pool, cols, out, |i, out| {
+                    rowwise::scale(input.row(i), factor, out)
                 })
             }
             Op::Add { a, b, .. } => {

@@ -31,9 +31,9 @@ pub fn each_row(
     pool.run(n_rows.div_ceil(chunk_rows), 0, &task)
 }
 
-/// A row of the embedding matrix, scaled.
-pub fn embed(weight: &WeightRows<'_>, token: u32, scale: f32, out: &mut [f32]) {
-    weight.quant.decode(weight.row(token as usize), out);
+/// A row of an embedding matrix, scaled.
+pub fn embed(weight: &WeightRows<'_>, row: usize, scale: f32, out: &mut [f32]) {
+    weight.quant.decode(weight.row(row), out);
     if scale != 1.0 {
         out.iter_mut().for_each(|x| *x *= scale);
     }
@@ -42,10 +42,16 @@ pub fn embed(weight: &WeightRows<'_>, token: u32, scale: f32, out: &mut [f32]) {
 /// Sixteen floats, or fewer and zeros.
 #[inline(always)]
 pub fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
+    load_or(isa, x, 0.0)
+}
+
+/// Sixteen floats, or fewer and `rest`.
+#[inline(always)]
+fn load_or<I: Isa>(isa: I, x: &[f32], rest: f32) -> I::F {
     if let Ok(x) = x.try_into() {
         return isa.load(x);
     }
-    let mut lanes = [0.0; LANES];
+    let mut lanes = [rest; LANES];
     lanes[..x.len()].copy_from_slice(x);
     isa.load(&lanes)
 }
@@ -104,6 +110,64 @@ impl Kernel for RmsNorm<'_> {
     }
 }
 
+/// `(x - mean) / sqrt(variance + eps) (* weight) (+ bias)` over each run of `group` columns.
+pub struct LayerNorm<'a> {
+    pub x: &'a [f32],
+    pub weight: Option<&'a [f32]>,
+    pub bias: Option<&'a [f32]>,
+    pub group: usize,
+    pub eps: f32,
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for LayerNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let n = self.group;
+        let groups = self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n));
+        for (i, (x, out)) in groups.enumerate() {
+            let mut sum = isa.splat(0.0);
+            for x in x.chunks(LANES) {
+                sum = isa.add(load(isa, x), sum);
+            }
+            let mean = isa.sum(sum) / n as f32;
+            let means = isa.splat(mean);
+            let mut squares = isa.splat(0.0);
+            for x in x.chunks(LANES) {
+                let off = isa.sub(load_or(isa, x, mean), means);
+                squares = isa.fma(off, off, squares);
+            }
+            let scale = 1.0 / (isa.sum(squares) / n as f32 + self.eps).sqrt();
+            let scale = isa.splat(scale);
+            let part = |vector: &'_ [f32]| i * n % vector.len();
+            match self.weight {
+                Some(weight) => zip(
+                    isa,
+                    x,
+                    &weight[part(weight)..][..n],
+                    out,
+                    #[inline(always)]
+                    |x, w| isa.mul(isa.mul(isa.sub(x, means), scale), w),
+                ),
+                None => zip(
+                    isa,
+                    x,
+                    x,
+                    out,
+                    #[inline(always)]
+                    |x, _| isa.mul(isa.sub(x, means), scale),
+                ),
+            }
+            if let Some(bias) = self.bias {
+                let bias = &bias[part(bias)..][..n];
+                out.iter_mut().zip(bias).for_each(|(out, b)| *out += b);
+            }
+        }
+    }
+}
+
 /// Turns the heads of one token; `angles` is `[half_dim, 2]`, cosine and sine.
 pub struct Rope<'a> {
     pub x: &'a [f32],
@@ -158,29 +222,40 @@ impl Kernel for Glu<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Glu { gate, up, out, .. } = self;
-        match self.activation {
-            Activation::Silu => {
-                zip(
-                    isa,
-                    gate,
-                    up,
-                    out,
-                    #[inline(always)]
-                    |g, u| isa.mul(math::silu(isa, g), u),
-                );
-            }
-            Activation::GeluTanh => {
-                zip(
-                    isa,
-                    gate,
-                    up,
-                    out,
-                    #[inline(always)]
-                    |g, u| isa.mul(math::gelu_tanh(isa, g), u),
-                );
-            }
-        }
+        zip(
+            isa,
+            self.gate,
+            self.up,
+            self.out,
+            #[inline(always)]
+            |gate, up| {
+                let up = math::gated(isa, self.activation, up);
+                isa.mul(math::activate(isa, self.activation, gate), up)
+            },
+        );
+    }
+}
+
+/// `activation(x)`
+pub struct Activate<'a> {
+    pub x: &'a [f32],
+    pub activation: Activation,
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        zip(
+            isa,
+            self.x,
+            self.x,
+            self.out,
+            #[inline(always)]
+            |x, _| math::activate(isa, self.activation, x),
+        );
     }
 }
 
@@ -221,6 +296,13 @@ pub fn concat_heads(
             place.copy_from_slice(&matrix.row(i)[head * heads.stride..][..heads.width]);
             rest = after;
         }
+    }
+}
+
+/// `factor * x`
+pub fn scale(x: &[f32], factor: f32, out: &mut [f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = factor * x;
     }
 }
 

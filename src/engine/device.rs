@@ -78,8 +78,12 @@ impl Device {
             n_outputs: options.n_parallel,
         };
         let top_k = Some(MAX_CANDIDATES.min(model.config().vocab_size));
-        let prefill = model.plan(shape(Phase::Prefill, options.n_batch), top_k);
-        let decode = model.plan(shape(Phase::Decode, options.n_parallel), top_k);
+        let prefill = model.plan(options.n_ctx, shape(Phase::Prefill, options.n_batch), top_k);
+        let decode = model.plan(
+            options.n_ctx,
+            shape(Phase::Decode, options.n_parallel),
+            top_k,
+        );
         let buffer_bytes = bytes(&prefill) + bytes(&decode);
         let mut device = Device::new(backend, n_pages, model.config().vocab_size, prefill, decode)?;
         device.info.n_ctx_train = model.config().n_ctx_train;

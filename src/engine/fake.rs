@@ -219,7 +219,7 @@ impl Backend for FakeBackend {
         } = &self.plans[plan.0];
         let vocab_size = buffers[outputs[0].0].cols;
         batch
-            .check(vocab_size, self.cache.len())
+            .check(vocab_size, usize::MAX, self.cache.len())
             .map_err(BackendError::Invalid)?;
         assert_eq!(batch.phase, shape.phase);
         assert!(batch.n_tokens() <= shape.n_tokens && batch.outputs.len() <= shape.n_outputs);

@@ -5,7 +5,9 @@ use super::device::Device;
 use super::dispatch::{self, Dispatch, Program, TopKResult};
 use super::launch::{Extent, Launch, Slot};
 use super::{GpuBackend, Pipelines, shader};
-use crate::backend::{BackendError, Batch, BufferId, Candidates, Op, PAGE_TOKENS, Plan};
+use crate::backend::{
+    BackendError, Batch, BufferId, Candidates, EmbedRow, PAGE_TOKENS, Plan, WeightId,
+};
 
 /// Rows along an axis of a grid, at most.
 const MAX_ROWS: usize = 65535;
@@ -17,6 +19,8 @@ const NO_ID: u32 = u32::MAX;
 pub(super) struct Prepared {
     plan: Plan,
     n_vocab: usize,
+    /// Positions that the plan has learned rows for.
+    n_positions: usize,
     tile_rows: usize,
     launches: Vec<Ready>,
     storages: Vec<wgpu::Buffer>,
@@ -69,8 +73,10 @@ impl Prepared {
         let mut pipelines = std::mem::take(&mut backend.pipelines);
         let launches = ready(backend, &mut pipelines, &memory, &program);
         backend.pipelines = pipelines;
+        let n_rows = |weight: WeightId| backend.weights[weight.0].rows;
         Ok(Prepared {
-            n_vocab: n_vocab(&plan, backend),
+            n_vocab: plan.n_embed_rows(EmbedRow::Token, n_rows),
+            n_positions: plan.n_embed_rows(EmbedRow::Position, n_rows),
             tile_rows: dispatch::tile_rows(&plan),
             launches: launches?,
             result: result(&backend.device, &plan, &program, &memory)?,
@@ -146,7 +152,9 @@ impl Prepared {
             }
             n => n,
         };
-        batch.check(self.n_vocab, n_slots).or_else(invalid)
+        batch
+            .check(self.n_vocab, self.n_positions, n_slots)
+            .or_else(invalid)
     }
 
     fn encode(&self, encoder: &mut wgpu::CommandEncoder, counts: &Counts) {
@@ -208,15 +216,6 @@ impl Device {
     ) -> Result<Vec<wgpu::Buffer>, BackendError> {
         bytes.map(|bytes| self.storage(what, bytes)).collect()
     }
-}
-
-/// Tokens that the plan's embedding has rows for; a plan without one takes any.
-fn n_vocab(plan: &Plan, backend: &GpuBackend) -> usize {
-    let rows = plan.ops.iter().filter_map(|op| match op {
-        Op::Embed { weight, .. } => Some(backend.weights[weight.0].rows),
-        _ => None,
-    });
-    rows.min().unwrap_or(usize::MAX)
 }
 
 fn ready(

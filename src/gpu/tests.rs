@@ -11,9 +11,9 @@ use super::device::Tuning;
 use super::dispatch::{self, Dispatch};
 use super::launch::Launch;
 use crate::backend::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, CacheSpec, ExpertProducts, Gating,
-    Heads, KvDims, KvType, Op, Phase, Plan, RopeOrder, RopeScaling, RopeTable, Routing, Rows, View,
-    WeightId,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, CacheSpec, EmbedRow, ExpertProducts,
+    Gating, Heads, KvDims, KvType, Op, Phase, Plan, RopeOrder, RopeScaling, RopeTable, Routing,
+    Rows, View, WeightId,
 };
 use crate::quant::QuantType;
 use crate::quant::device::DeviceLayout;
@@ -74,8 +74,9 @@ fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Vec<WeightSha
         residual,
         out: BufferId(1),
     };
-    let embed = Op::Embed {
+    let embed = |row| Op::Embed {
         weight: WeightId(0),
+        row,
         scale: 0.5,
         out: BufferId(1),
     };
@@ -96,7 +97,9 @@ fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Vec<WeightSha
         ];
         plans.push((plan(shape, &buffers, ops), weights.clone()));
         let buffers = [(Rows::Tokens, 1), (Rows::Tokens, cols)];
-        plans.push((plan(shape, &buffers, vec![embed.clone()]), weights));
+        let rows = [EmbedRow::Token, EmbedRow::Position, EmbedRow::Fixed(1)];
+        let embeds = rows.map(embed).into();
+        plans.push((plan(shape, &buffers, embeds), weights));
     }
     plans.push(expert_products(shape, quant, cols));
     plans
@@ -264,7 +267,22 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
         activation,
         out,
     };
-    let ops = vec![
+    let layer_norm = |weight: Option<WeightId>, group| Op::LayerNorm {
+        input,
+        weight,
+        bias: weight,
+        group,
+        eps: 1e-5,
+        out,
+    };
+    let mut ops = vec![
+        layer_norm(Some(WeightId(0)), 64),
+        layer_norm(None, 512),
+        Op::Scale {
+            input,
+            factor: 0.5,
+            out,
+        },
         Op::RmsNorm {
             input,
             weight: WeightId(0),
@@ -281,8 +299,6 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
         },
         rope(RopeOrder::Norm),
         rope(RopeOrder::Neox),
-        glu(Activation::Silu),
-        glu(Activation::GeluTanh),
         Op::Add {
             a: half(0),
             b: half(1),
@@ -302,6 +318,20 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
             k: 128,
         },
     ];
+    for activation in [
+        Activation::Silu,
+        Activation::GeluTanh,
+        Activation::GeluErf,
+        Activation::ReluSquared,
+        Activation::ClampedSwish,
+    ] {
+        ops.push(glu(activation));
+        ops.push(Op::Activate {
+            input,
+            activation,
+            out,
+        });
+    }
     let buffers = [
         (rows, 1024),
         (rows, 512),

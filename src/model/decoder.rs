@@ -1,23 +1,39 @@
 //! The plan of a decoder, top to bottom.
 
-use super::Config;
-use super::weights::{LayerWeights, Projections, Weights};
-use crate::backend::{Attention, BatchShape, Plan, PlanBuilder, View};
+use super::config::Norm;
+use super::weights::{
+    AttentionWeights, FfnWeights, HeadWeights, LayerWeights, NormWeights, Product, Projections,
+    Weights,
+};
+use super::{Config, Layer, experts, latent};
+use crate::backend::{Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
 
-/// Records one step: token ids to logits of the wanted rows.
-pub(super) fn plan(c: &Config, w: &Weights, shape: BatchShape, top_k: Option<usize>) -> Plan {
-    let mut b = PlanBuilder::new(shape, &w.specs, c.rope_tables.clone());
+/// Records one step in a context of `n_ctx` tokens: token ids to logits of the wanted rows.
+pub(super) fn plan(
+    c: &Config,
+    w: &Weights,
+    n_ctx: usize,
+    shape: BatchShape,
+    top_k: Option<usize>,
+) -> Plan {
+    let mut b = PlanBuilder::new(shape, &w.specs, c.rope_tables(n_ctx).to_vec());
     b.scope("embed");
     let mut x = b.embed(w.embed, c.embed_scale);
+    if let Some(positions) = w.positions {
+        let learned = b.embed_rows(positions, EmbedRow::Position, 1.0);
+        x = b.add(x, learned);
+    }
     for (i, layer) in w.layers.iter().enumerate() {
         b.scope(format!("blk.{i}"));
-        x = attention(&mut b, c, layer, i, x);
-        x = feed_forward(&mut b, c, layer, x);
+        x = decoder_layer(&mut b, c, layer, i, x);
     }
     b.scope("output");
     let wanted = b.select_rows(x);
-    let normed = b.rms_norm(wanted, w.output_norm, c.norm_eps);
-    let mut logits = b.matmul(normed, w.output, None, None);
+    let normed = norm(&mut b, c, w.output_norm, wanted);
+    let mut logits = b.matmul(normed, w.output.weight, w.output.bias, None);
+    if c.logit_scale != 1.0 {
+        logits = b.scale(logits, c.logit_scale);
+    }
     if let Some(cap) = c.final_soft_cap {
         logits = b.soft_cap(logits, cap);
     }
@@ -28,65 +44,110 @@ pub(super) fn plan(c: &Config, w: &Weights, shape: BatchShape, top_k: Option<usi
     b.finish()
 }
 
-/// `x + attention(norm(x))`, `[tokens, dim]`.
-fn attention(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, layer: usize, x: View) -> View {
-    let kind = &c.layers[layer];
-    let h = b.rms_norm(x, w.attn_norm, c.norm_eps);
+/// `x + attention(norm(x))`, and the feed-forward block on top of it, `[tokens, dim]`.
+fn decoder_layer(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, i: usize, x: View) -> View {
+    let h = norm(b, c, w.attn_norm, x);
+    let mixed = match (&w.attention, &c.latent) {
+        (AttentionWeights::Latent(w), Some(l)) => latent::attention(b, c, l, w, (i, h)),
+        (AttentionWeights::Heads(w), _) => attention(b, c, w, (i, &c.layers[i]), h),
+        (AttentionWeights::Latent(_), None) => unreachable!("loaded by the configuration"),
+    };
+    let attended = add_product(b, c, mixed, w.attn_output, w.post_attention_norm, x);
+    let h = match (c.parallel, w.ffn_norm) {
+        (false, ffn_norm) => norm(b, c, ffn_norm, attended),
+        (true, None) => h,
+        (true, ffn_norm) => norm(b, c, ffn_norm, x),
+    };
+    let (h, down) = match (&w.ffn, c.moe(i)) {
+        (FfnWeights::Experts(w), Some(moe)) => {
+            return experts::feed_forward(b, c, moe, w, (attended, h));
+        }
+        (FfnWeights::Experts(_), None) => unreachable!("loaded by the configuration"),
+        (FfnWeights::Gated(gate_up, down), _) => {
+            let [gate, up] = project(b, h, gate_up)[..] else {
+                unreachable!("a layer has two feed-forward projections");
+            };
+            (b.glu(gate, up, c.activation), down)
+        }
+        (FfnWeights::Plain(up, down), _) => {
+            let up = b.matmul(h, up.weight, up.bias, None);
+            (b.activate(up, c.activation), down)
+        }
+    };
+    add_product(b, c, h, *down, w.post_ffw_norm, attended)
+}
+
+/// The norm of this family, or the input where the layer has none.
+fn norm(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> View {
+    match (c.norm, w) {
+        (Norm::PlainLayer, _) => b.layer_norm(x, None, None, c.dim, c.norm_eps),
+        (_, None) => x,
+        (Norm::Rms, Some(w)) => b.rms_norm(x, w.weight, c.norm_eps),
+        (Norm::Layer, Some(w)) => b.layer_norm(x, Some(w.weight), w.bias, w.group, c.norm_eps),
+    }
+}
+
+/// The heads' mixtures of values side by side, `[tokens, q_dim]`.
+fn attention(
+    b: &mut PlanBuilder,
+    c: &Config,
+    w: &HeadWeights,
+    (i, layer): (usize, &Layer),
+    h: View,
+) -> View {
     let [mut q, mut k, v] = project(b, h, &w.qkv)[..] else {
         unreachable!("a layer has three attention projections");
     };
-    if let Some(norm) = w.q_norm {
-        q = b.rms_norm(q, norm, c.norm_eps);
+    if w.q_norm.is_some() {
+        q = norm(b, c, w.q_norm, q);
     }
-    if let Some(norm) = w.k_norm {
-        k = b.rms_norm(k, norm, c.norm_eps);
+    if w.k_norm.is_some() {
+        k = norm(b, c, w.k_norm, k);
     }
-    let q = b.rope(q, c.head_dim, kind.rope_table, c.rope_order);
-    let k = b.rope(k, c.head_dim, kind.rope_table, c.rope_order);
-    b.kv_write(layer, k, v);
-    let mixed = b.attention(Attention {
-        layer,
+    if let Some(rope) = layer.rope {
+        q = b.rope(q, c.head_dim, rope.q, c.rope_order);
+        k = b.rope(k, c.head_dim, rope.k, c.rope_order);
+    }
+    b.kv_write(i, k, v);
+    b.attention(Attention {
+        layer: i,
         q,
         n_heads: c.n_heads,
         n_kv_heads: c.n_kv_heads,
         head_dim: c.head_dim,
         value_dim: c.value_dim,
         scale: c.attention_scale,
-        window: kind.window,
+        window: layer.window,
         soft_cap: c.attention_soft_cap,
         sinks: w.sinks,
-    });
-    let output = w.attn_output;
-    match w.post_attention_norm {
-        None => b.matmul(mixed, output.weight, output.bias, Some(x)),
-        Some(norm) => {
-            let y = b.matmul(mixed, output.weight, output.bias, None);
-            let y = b.rms_norm(y, norm, c.norm_eps);
-            b.add(x, y)
-        }
-    }
+    })
 }
 
-/// `x + down(activation(gate(norm(x))) * up(norm(x)))`, `[tokens, dim]`.
-fn feed_forward(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, x: View) -> View {
-    let h = b.rms_norm(x, w.ffn_norm, c.norm_eps);
-    let [gate, up] = project(b, h, &w.gate_up)[..] else {
-        unreachable!("a layer has two feed-forward projections");
-    };
-    let h = b.glu(gate, up, c.activation);
-    let down = w.ffn_down;
-    match w.post_ffw_norm {
-        None => b.matmul(h, down.weight, down.bias, Some(x)),
-        Some(norm) => {
-            let y = b.matmul(h, down.weight, down.bias, None);
-            let y = b.rms_norm(y, norm, c.norm_eps);
-            b.add(x, y)
-        }
+/// `x + scale * norm(product(input))`.
+fn add_product(
+    b: &mut PlanBuilder,
+    c: &Config,
+    input: View,
+    product: Product,
+    post_norm: Option<NormWeights>,
+    x: View,
+) -> View {
+    let scaled = c.residual_scale != 1.0;
+    if post_norm.is_none() && !scaled {
+        return b.matmul(input, product.weight, product.bias, Some(x));
     }
+    let mut y = b.matmul(input, product.weight, product.bias, None);
+    if post_norm.is_some() {
+        y = norm(b, c, post_norm, y);
+    }
+    if scaled {
+        y = b.scale(y, c.residual_scale);
+    }
+    b.add(x, y)
 }
 
 /// The results of several matrices over one input, as views of the joined products.
-fn project(b: &mut PlanBuilder, input: View, projections: &Projections) -> Vec<View> {
+pub(super) fn project(b: &mut PlanBuilder, input: View, projections: &Projections) -> Vec<View> {
     let mut views = Vec::new();
     for (product, widths) in &projections.products {
         let out = b.matmul(input, product.weight, product.bias, None);

@@ -58,11 +58,10 @@ impl Keys<'_> {
 
     /// A finite number that the file may leave out.
     pub fn optional_f32(&self, name: &str) -> Result<Option<f32>, Error> {
-        let key = self.key(name);
-        if !self.gguf.metadata().contains_key(&key) {
+        if !self.has(name) {
             return Ok(None);
         }
-        match self.gguf.f32(&key) {
+        match self.gguf.f32(&self.key(name)) {
             Some(v) if v.is_finite() => Ok(Some(v)),
             _ => Err(self.bad(name, "a finite number is needed")),
         }
@@ -71,6 +70,34 @@ impl Keys<'_> {
     /// A positive number that the file may leave out or give as zero for none.
     pub fn optional_positive(&self, name: &str) -> Result<Option<f32>, Error> {
         Ok(self.optional_f32(name)?.filter(|&v| v > 0.0))
+    }
+
+    /// A truth value that the file may leave out.
+    pub fn optional_bool(&self, name: &str) -> Result<Option<bool>, Error> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let value = self.gguf.bool(&self.key(name));
+        value
+            .map(Some)
+            .ok_or_else(|| self.bad(name, "a truth value is needed"))
+    }
+
+    /// One truth value per layer, where the file has an array.
+    pub fn optional_bools(&self, name: &str) -> Result<Option<Vec<bool>>, Error> {
+        let key = self.key(name);
+        match self.gguf.metadata().get(&key) {
+            Some(Value::Array(_)) => match self.gguf.bools(&key) {
+                Some(values) => Ok(Some(values)),
+                None => Err(self.bad(name, "truth values are needed")),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the file has the key.
+    pub fn has(&self, name: &str) -> bool {
+        self.gguf.metadata().contains_key(&self.key(name))
     }
 
     /// A string that the file may leave out.

@@ -6,7 +6,9 @@
 mod arch;
 mod config;
 mod decoder;
+mod experts;
 mod keys;
+mod latent;
 mod session;
 mod weights;
 
@@ -18,7 +20,7 @@ use crate::backend::{Backend, BackendError, BatchShape, CacheSpec, KvType, Plan,
 use crate::gguf::Gguf;
 
 pub use arch::architectures;
-pub use config::{Config, Layer};
+pub use config::{Config, Ffn, Latent, Layer, LayerRope, LongRope, Moe, Norm};
 pub use session::Session;
 
 /// Why a model cannot be run.
@@ -97,9 +99,9 @@ impl Model {
         }
     }
 
-    /// The plan of a step. Its first output is the buffer of logits `[outputs, vocab_size]`; with
+    /// The plan of a step in a context of `n_ctx` tokens. Its first output is the buffer of logits `[outputs, vocab_size]`; with
     /// `top_k` the step also returns that many candidates of each wanted row.
-    pub fn plan(&self, shape: BatchShape, top_k: Option<usize>) -> Plan {
-        decoder::plan(&self.config, &self.weights, shape, top_k)
+    pub fn plan(&self, n_ctx: usize, shape: BatchShape, top_k: Option<usize>) -> Plan {
+        decoder::plan(&self.config, &self.weights, n_ctx, shape, top_k)
     }
 }

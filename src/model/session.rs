@@ -43,7 +43,7 @@ impl Session {
                 n_tokens,
                 n_outputs: n_tokens,
             };
-            let plan: Plan = model.plan(shape, None);
+            let plan: Plan = model.plan(n_ctx, shape, None);
             let logits = plan.outputs[0];
             Ok::<_, BackendError>(Step {
                 plan: backend.prepare(plan)?,

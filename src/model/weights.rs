@@ -4,13 +4,20 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::config::{Ffn, Norm};
+use super::experts::ExpertWeights;
+use super::latent::LatentWeights;
 use super::{Config, Error};
 use crate::backend::{WeightId, WeightSpec};
 use crate::gguf::Gguf;
 use crate::quant::QuantType;
 
 /// Tensors that some files carry and no step needs.
-const NOT_NEEDED: &[&str] = &["rope_freqs.weight"];
+const NOT_NEEDED: &[&str] = &[
+    "rope_freqs.weight",
+    "rope_factors_long.weight",
+    "rope_factors_short.weight",
+];
 const NOT_NEEDED_SUFFIXES: &[&str] =
     &[".attn_rot_embd", ".attn.rope.freqs", ".rotary_emb.inv_freq"];
 
@@ -19,27 +26,59 @@ const NOT_NEEDED_SUFFIXES: &[&str] =
 pub(super) struct Weights {
     pub specs: Vec<WeightSpec>,
     pub embed: WeightId,
-    pub output_norm: WeightId,
+    /// Learned positions.
+    pub positions: Option<WeightId>,
+    pub output_norm: Option<NormWeights>,
     /// The embedding matrix itself where the file has no other.
-    pub output: WeightId,
+    pub output: Product,
     pub layers: Vec<LayerWeights>,
 }
 
 /// The weights of one layer.
 #[derive(Debug)]
 pub(super) struct LayerWeights {
-    pub attn_norm: WeightId,
+    pub attn_norm: Option<NormWeights>,
+    pub attention: AttentionWeights,
+    pub attn_output: Product,
+    pub post_attention_norm: Option<NormWeights>,
+    pub ffn_norm: Option<NormWeights>,
+    pub ffn: FfnWeights,
+    pub post_ffw_norm: Option<NormWeights>,
+}
+
+/// Where queries, keys and values come from.
+#[derive(Debug)]
+pub(super) enum AttentionWeights {
+    Heads(HeadWeights),
+    Latent(LatentWeights),
+}
+
+/// A projection each for queries, keys and values.
+#[derive(Debug)]
+pub(super) struct HeadWeights {
     pub qkv: Projections,
-    pub q_norm: Option<WeightId>,
-    pub k_norm: Option<WeightId>,
+    pub q_norm: Option<NormWeights>,
+    pub k_norm: Option<NormWeights>,
     /// A score per head without a value.
     pub sinks: Option<WeightId>,
-    pub attn_output: Product,
-    pub post_attention_norm: Option<WeightId>,
-    pub ffn_norm: WeightId,
-    pub gate_up: Projections,
-    pub ffn_down: Product,
-    pub post_ffw_norm: Option<WeightId>,
+}
+
+/// The feed-forward block, or what stands in its place.
+#[derive(Debug)]
+pub(super) enum FfnWeights {
+    /// Gate and up, then down.
+    Gated(Projections, Product),
+    /// Up, then down.
+    Plain(Product, Product),
+    Experts(ExpertWeights),
+}
+
+/// A norm over runs of `group` columns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NormWeights {
+    pub weight: WeightId,
+    pub bias: Option<WeightId>,
+    pub group: usize,
 }
 
 /// A matrix and its optional bias.
@@ -63,19 +102,29 @@ impl Weights {
             specs: Vec::new(),
             used: HashSet::new(),
         };
-        let embed = loader.matrix("token_embd.weight", config.vocab_size, config.dim)?;
-        let output_norm = loader.vector("output_norm.weight", config.dim)?;
-        let output = match gguf.tensor("output.weight") {
-            Some(_) => loader.matrix("output.weight", config.vocab_size, config.dim)?,
-            None => embed,
+        loader.require(config)?;
+        let (vocab_size, dim) = (config.vocab_size, config.dim);
+        let embed = loader.matrix("token_embd.weight", vocab_size, dim)?;
+        let positions = match gguf.tensor("position_embd.weight") {
+            Some(_) => Some(loader.matrix("position_embd.weight", config.n_ctx_train, dim)?),
+            None => None,
+        };
+        let output_norm = loader.norm("output_norm", dim, config)?;
+        let output = Product {
+            weight: match gguf.tensor("output.weight") {
+                Some(_) => loader.matrix("output.weight", vocab_size, dim)?,
+                None => embed,
+            },
+            bias: loader.optional_vector("output.bias", vocab_size)?,
         };
         let layers = (0..config.layers.len())
             .map(|i| loader.layer(i, config))
             .collect::<Result<_, _>>()?;
-        loader.refuse_unknown()?;
+        loader.refuse_unknown(config)?;
         Ok(Weights {
             specs: loader.specs,
             embed,
+            positions,
             output_norm,
             output,
             layers,
@@ -83,22 +132,90 @@ impl Weights {
     }
 }
 
-struct Loader<'a> {
+/// Rows of a weight that are looked at before it is accepted.
+const CHECKED_ROWS: usize = 4;
+
+/// Refuses a weight with numbers that are none, as a broken conversion leaves them: vectors are
+/// read whole, and of a matrix a few rows from the first to the last, since reading all of a file
+/// would take as long as everything else at load.
+fn check_numbers(spec: &WeightSpec) -> Result<(), Error> {
+    let mut numbers = vec![0.0; spec.cols];
+    let step = (spec.rows.saturating_sub(1) / (CHECKED_ROWS - 1)).max(1);
+    let step = if spec.is_vector() { 1 } else { step };
+    let mut next = 0;
+    let mut first = 0;
+    for (rows, bytes) in spec.parts() {
+        while next < first + rows {
+            let row = &bytes[(next - first) * spec.row_bytes()..][..spec.row_bytes()];
+            spec.quant.decode(row, &mut numbers);
+            if numbers.iter().any(|x| !x.is_finite()) {
+                return Err(Error::Tensor(format!(
+                    "tensor {} has numbers that are not finite",
+                    spec.name
+                )));
+            }
+            // The last row is always among them.
+            next = (next + step).min((spec.rows - 1).max(next + 1));
+        }
+        first += rows;
+    }
+    Ok(())
+}
+
+/// Takes tensors from a file, each checked.
+pub(super) struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
     specs: Vec<WeightSpec>,
     used: HashSet<String>,
 }
 
 impl Loader<'_> {
+    /// Names the first tensor that the family cannot do without and the file does.
+    fn require(&self, config: &Config) -> Result<(), Error> {
+        for pattern in &config.required {
+            let n = if pattern.contains('*') {
+                config.layers.len()
+            } else {
+                1
+            };
+            let mut names = (0..n).map(|i| pattern.replace('*', &i.to_string()));
+            if let Some(name) = names.find(|name| self.gguf.tensor(name).is_none()) {
+                return Err(Error::Tensor(format!("tensor {name} is missing")));
+            }
+        }
+        Ok(())
+    }
+
     fn add(&mut self, names: &[&str]) -> Result<WeightId, Error> {
         let spec = WeightSpec::join(self.gguf, names).map_err(Error::Tensor)?;
+        self.add_spec(spec, names)
+    }
+
+    fn add_spec(&mut self, spec: WeightSpec, names: &[&str]) -> Result<WeightId, Error> {
+        check_numbers(&spec)?;
         self.used.extend(names.iter().map(|n| n.to_string()));
         self.specs.push(spec);
         Ok(WeightId(self.specs.len() - 1))
     }
 
+    /// A weight that `make` makes of these tensors.
+    pub fn add_made(
+        &mut self,
+        names: &[String],
+        make: impl FnOnce(&Arc<Gguf>, &[&str]) -> Result<WeightSpec, String>,
+    ) -> Result<WeightId, Error> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let spec = make(self.gguf, &names).map_err(Error::Tensor)?;
+        self.add_spec(spec, &names)
+    }
+
+    /// Whether the file has a tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
+    }
+
     /// Checks that a tensor exists with this shape, fastest extent first, and says its type.
-    fn check(&self, name: &str, shape: &[u64]) -> Result<QuantType, Error> {
+    pub fn check(&self, name: &str, shape: &[u64]) -> Result<QuantType, Error> {
         let tensor = self
             .gguf
             .tensor(name)
@@ -120,7 +237,19 @@ impl Loader<'_> {
             .ok_or_else(|| Error::Tensor(format!("tensor {name} has an unknown type")))
     }
 
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<WeightId, Error> {
+    pub fn optional_matrix(
+        &mut self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Option<WeightId>, Error> {
+        match self.has(name) {
+            true => self.matrix(name, rows, cols).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<WeightId, Error> {
         self.check(name, &[cols as u64, rows as u64])?;
         self.add(&[name])
     }
@@ -132,7 +261,12 @@ impl Loader<'_> {
     }
 
     fn check_vector(&self, name: &str, n: usize) -> Result<(), Error> {
-        match self.check(name, &[n as u64])? {
+        self.check_floats(name, &[n as u64])
+    }
+
+    /// Checks that a tensor has this shape and plain 32-bit floats.
+    pub fn check_floats(&self, name: &str, shape: &[u64]) -> Result<(), Error> {
+        match self.check(name, shape)? {
             QuantType::F32 => Ok(()),
             other => Err(Error::Tensor(format!(
                 "tensor {name} has type {}, F32 is needed",
@@ -141,15 +275,76 @@ impl Loader<'_> {
         }
     }
 
-    fn optional_vector(&mut self, name: &str, n: usize) -> Result<Option<WeightId>, Error> {
+    pub fn optional_vector(&mut self, name: &str, n: usize) -> Result<Option<WeightId>, Error> {
         match self.gguf.tensor(name) {
             Some(_) => self.vector(name, n).map(Some),
             None => Ok(None),
         }
     }
 
+    /// `base.weight` over runs of `group` columns, where the file has it, and the bias that only
+    /// layer norms have.
+    fn norm(
+        &mut self,
+        base: &str,
+        group: usize,
+        config: &Config,
+    ) -> Result<Option<NormWeights>, Error> {
+        let Some(weight) = self.optional_vector(&format!("{base}.weight"), group)? else {
+            return Ok(None);
+        };
+        let bias = match config.norm {
+            Norm::Layer => self.optional_vector(&format!("{base}.bias"), group)?,
+            Norm::Rms | Norm::PlainLayer => None,
+        };
+        Ok(Some(NormWeights {
+            weight,
+            bias,
+            group,
+        }))
+    }
+
+    /// A norm that the family cannot do without.
+    pub fn needed_norm(
+        &mut self,
+        base: &str,
+        group: usize,
+        config: &Config,
+    ) -> Result<NormWeights, Error> {
+        let norm = self.norm(base, group, config)?;
+        norm.ok_or_else(|| Error::Tensor(format!("tensor {base}.weight is missing")))
+    }
+
+    /// The norm of queries or keys: over each head, with one weight vector or with one per head,
+    /// or over all heads together. The tensor's shape says which.
+    fn head_norm(
+        &mut self,
+        base: &str,
+        n_heads: usize,
+        config: &Config,
+    ) -> Result<Option<NormWeights>, Error> {
+        let name = format!("{base}.weight");
+        let head_dim = config.head_dim;
+        let shape = self.gguf.tensor(&name).map(|t| t.shape.clone());
+        match shape.as_deref() {
+            Some(&[_, rows]) if rows > 1 && config.norm == Norm::Layer => {
+                self.check(&name, &[head_dim as u64, n_heads as u64])?;
+                let spec = WeightSpec::flat(self.gguf, &name).map_err(Error::Tensor)?;
+                Ok(Some(NormWeights {
+                    weight: self.add_spec(spec, &[&name])?,
+                    bias: None,
+                    group: head_dim,
+                }))
+            }
+            Some(&[n]) if n == (n_heads * head_dim) as u64 => {
+                self.norm(base, n_heads * head_dim, config)
+            }
+            _ => self.norm(base, head_dim, config),
+        }
+    }
+
     /// `base.weight` and, where the file has it, `base.bias`.
-    fn product(&mut self, base: &str, rows: usize, cols: usize) -> Result<Product, Error> {
+    pub fn product(&mut self, base: &str, rows: usize, cols: usize) -> Result<Product, Error> {
         Ok(Product {
             weight: self.matrix(&format!("{base}.weight"), rows, cols)?,
             bias: self.optional_vector(&format!("{base}.bias"), rows)?,
@@ -157,7 +352,7 @@ impl Loader<'_> {
     }
 
     /// Joins neighbours of one type, where both or neither have a bias.
-    fn projections(
+    pub fn projections(
         &mut self,
         parts: &[(String, usize)],
         cols: usize,
@@ -205,37 +400,107 @@ impl Loader<'_> {
         Ok((product, group.iter().map(|(_, rows)| *rows).collect()))
     }
 
+    /// Several matrices that the file keeps in one tensor, with its bias or theirs.
+    fn fused(
+        &mut self,
+        base: &str,
+        parts: &[(String, usize)],
+        cols: usize,
+    ) -> Result<Projections, Error> {
+        let widths: Vec<usize> = parts.iter().map(|(_, rows)| *rows).collect();
+        let mut product = self.product(base, widths.iter().sum(), cols)?;
+        let biases: Vec<String> = parts.iter().map(|(p, _)| format!("{p}.bias")).collect();
+        if product.bias.is_none() && self.gguf.tensor(&biases[0]).is_some() {
+            for (bias, rows) in biases.iter().zip(&widths) {
+                self.check_vector(bias, *rows)?;
+            }
+            let names: Vec<&str> = biases.iter().map(String::as_str).collect();
+            product.bias = Some(self.add(&names)?);
+        }
+        Ok(Projections {
+            products: vec![(product, widths)],
+        })
+    }
+
     fn layer(&mut self, i: usize, c: &Config) -> Result<LayerWeights, Error> {
         let name = |part: &str| format!("blk.{i}.{part}");
-        let (q, kv) = (c.q_dim(), c.kv_dims());
-        let qkv = [("attn_q", q), ("attn_k", kv.keys), ("attn_v", kv.values)];
-        let gate_up = [("ffn_gate", c.ffn_dim), ("ffn_up", c.ffn_dim)];
-        let named = |parts: &[(&str, usize)]| -> Vec<(String, usize)> {
-            parts
-                .iter()
-                .map(|(part, rows)| (name(part), *rows))
-                .collect()
+        // The larger Falcons give attention a norm of its own and use the first for the rest.
+        let (attn_norm, ffn_norm) = match self.gguf.tensor(&name("attn_norm_2.weight")) {
+            Some(_) => ("attn_norm_2", "attn_norm"),
+            None => ("attn_norm", c.ffn_norm),
+        };
+        // A name that is taken by the norm before the next block is no norm after this one.
+        let post_attention = name("post_attention_norm");
+        let post_attention_norm = match c.ffn_norm {
+            "post_attention_norm" => None,
+            _ => self.norm(&post_attention, c.dim, c)?,
         };
         Ok(LayerWeights {
-            attn_norm: self.vector(&name("attn_norm.weight"), c.dim)?,
-            qkv: self.projections(&named(&qkv), c.dim)?,
-            q_norm: self.optional_vector(&name("attn_q_norm.weight"), c.head_dim)?,
-            k_norm: self.optional_vector(&name("attn_k_norm.weight"), c.head_dim)?,
+            attn_norm: self.norm(&name(attn_norm), c.dim, c)?,
+            attention: self.attention(i, c)?,
+            attn_output: self.product(&name("attn_output"), c.dim, c.mixed_dim())?,
+            post_attention_norm,
+            ffn_norm: self.norm(&name(ffn_norm), c.dim, c)?,
+            ffn: self.ffn(i, c)?,
+            post_ffw_norm: self.norm(&name("post_ffw_norm"), c.dim, c)?,
+        })
+    }
+
+    fn attention(&mut self, i: usize, c: &Config) -> Result<AttentionWeights, Error> {
+        let name = |part: &str| format!("blk.{i}.{part}");
+        if let Some(latent) = &c.latent {
+            return LatentWeights::load(self, i, c, latent).map(AttentionWeights::Latent);
+        }
+        Ok(AttentionWeights::Heads(HeadWeights {
+            qkv: self.qkv(i, c)?,
+            q_norm: self.head_norm(&name("attn_q_norm"), c.n_heads, c)?,
+            k_norm: self.head_norm(&name("attn_k_norm"), c.n_kv_heads, c)?,
             sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
-            attn_output: self.product(&name("attn_output"), c.dim, c.n_heads * c.value_dim)?,
-            post_attention_norm: self
-                .optional_vector(&name("post_attention_norm.weight"), c.dim)?,
-            ffn_norm: self.vector(&name("ffn_norm.weight"), c.dim)?,
-            gate_up: self.projections(&named(&gate_up), c.dim)?,
-            ffn_down: self.product(&name("ffn_down"), c.dim, c.ffn_dim)?,
-            post_ffw_norm: self.optional_vector(&name("post_ffw_norm.weight"), c.dim)?,
+        }))
+    }
+
+    fn qkv(&mut self, i: usize, c: &Config) -> Result<Projections, Error> {
+        let part = |part: &str, rows| (format!("blk.{i}.{part}"), rows);
+        let parts = [
+            part("attn_q", c.q_dim()),
+            part("attn_k", c.kv_dims().keys),
+            part("attn_v", c.kv_dims().values),
+        ];
+        let fused = format!("blk.{i}.attn_qkv");
+        match self.gguf.tensor(&format!("{fused}.weight")) {
+            Some(_) => self.fused(&fused, &parts, c.dim),
+            None => self.projections(&parts, c.dim),
+        }
+    }
+
+    fn ffn(&mut self, i: usize, c: &Config) -> Result<FfnWeights, Error> {
+        if let Some(moe) = c.moe(i) {
+            return ExpertWeights::load(self, i, c, moe).map(FfnWeights::Experts);
+        }
+        let (gate, up) = (format!("blk.{i}.ffn_gate"), format!("blk.{i}.ffn_up"));
+        let down = self.product(&format!("blk.{i}.ffn_down"), c.dim, c.ffn_dim)?;
+        Ok(match c.ffn {
+            Ffn::Gated => {
+                let parts = [(gate, c.ffn_dim), (up, c.ffn_dim)];
+                FfnWeights::Gated(self.projections(&parts, c.dim)?, down)
+            }
+            Ffn::GatedFused => {
+                let parts = [(gate, c.ffn_dim), (up.clone(), c.ffn_dim)];
+                FfnWeights::Gated(self.fused(&up, &parts, c.dim)?, down)
+            }
+            Ffn::Plain => FfnWeights::Plain(self.product(&up, c.ffn_dim, c.dim)?, down),
         })
     }
 
     /// A tensor that nothing reads would mean that the model computes something else than it says.
-    fn refuse_unknown(&self) -> Result<(), Error> {
+    fn refuse_unknown(&self, config: &Config) -> Result<(), Error> {
+        let n_layers = config.layers.len();
+        let skipped = n_layers..n_layers + config.n_predict_layers;
+        let skipped: Vec<String> = skipped.map(|i| format!("blk.{i}.")).collect();
         let ignored = |name: &str| {
-            NOT_NEEDED.contains(&name) || NOT_NEEDED_SUFFIXES.iter().any(|s| name.ends_with(s))
+            NOT_NEEDED.contains(&name)
+                || NOT_NEEDED_SUFFIXES.iter().any(|s| name.ends_with(s))
+                || skipped.iter().any(|s| name.starts_with(s.as_str()))
         };
         let mut names = self.gguf.tensors().iter().map(|t| t.name.as_str());
         match names.find(|name| !self.used.contains(*name) && !ignored(name)) {

@@ -10,6 +10,7 @@ mod spm;
 #[cfg(test)]
 mod tests;
 mod vocab;
+mod wordpiece;
 
 use std::collections::BTreeSet;
 
@@ -21,6 +22,7 @@ use memo::Memo;
 use special::{Fragment, Specials};
 use spm::Spm;
 use vocab::{Kind, Texts, Vocab};
+use wordpiece::WordPiece;
 
 /// Why a file's vocabulary cannot be used.
 #[derive(Debug, Error)]
@@ -33,8 +35,8 @@ pub enum Error {
         len: usize,
         tokens: usize,
     },
-    #[error("tokenizer model `{0}` is not supported (supported: gpt2, llama)")]
-    Model(String),
+    #[error("tokenizer model `{name}` is not supported (supported: {supported})")]
+    Model { name: String, supported: String },
     #[error("pre-tokenizer `{name}` is not supported (supported: {supported})")]
     Pre { name: String, supported: String },
     #[error(
@@ -53,9 +55,62 @@ const EOS: &str = "tokenizer.ggml.eos_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 
+const SEP: &str = "tokenizer.ggml.seperator_token_id";
+
+/// The families of vocabularies, by `tokenizer.ggml.model`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    /// Byte-level BPE.
+    Bpe,
+    /// SentencePiece's own BPE.
+    Spm,
+    WordPiece,
+}
+
+const MODELS: &[(&str, Family)] = &[
+    ("gpt2", Family::Bpe),
+    ("llama", Family::Spm),
+    ("bert", Family::WordPiece),
+];
+
+fn names(models: &[(&str, Family)]) -> String {
+    let names: Vec<_> = models.iter().map(|model| model.0).collect();
+    names.join(", ")
+}
+
+/// Special tokens that a family has where the file does not name them.
+#[derive(Default)]
+struct Defaults {
+    bos: Option<u32>,
+    eos: Option<u32>,
+    unknown: Option<u32>,
+    sep: Option<u32>,
+}
+
+impl Family {
+    fn defaults(self) -> Defaults {
+        match self {
+            Family::Bpe => Defaults::default(),
+            Family::Spm => Defaults {
+                bos: Some(1),
+                eos: Some(2),
+                unknown: Some(0),
+                sep: None,
+            },
+            Family::WordPiece => Defaults {
+                bos: Some(101),
+                eos: None,
+                unknown: Some(100),
+                sep: Some(102),
+            },
+        }
+    }
+}
+
 enum Algorithm {
     Bpe(Box<Bpe>),
     Spm(Box<Spm>),
+    WordPiece(Box<WordPiece>),
 }
 
 /// A model's tokenizer. Ids outside the vocabulary are harmless everywhere: they have no text.
@@ -68,8 +123,9 @@ pub struct Tokenizer {
     literal: Specials,
     bos: Option<u32>,
     eos: Option<u32>,
-    adds_bos: bool,
-    adds_eos: bool,
+    /// What `encode` with `add_special` puts in front of the text, and behind it.
+    prefix: Option<u32>,
+    suffix: Option<u32>,
     ends: BTreeSet<u32>,
 }
 
@@ -79,53 +135,71 @@ impl Tokenizer {
     /// Token ids that point outside the vocabulary count as absent. Errors name the key that is
     /// missing or wrong, or the tokenizer model or pre-tokenizer that is not supported.
     pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer, Error> {
-        let is_spm = match gguf.str("tokenizer.ggml.model") {
-            Some("gpt2") => false,
-            Some("llama") => true,
-            Some(other) => return Err(Error::Model(other.into())),
-            None => return Err(Error::Missing("tokenizer.ggml.model")),
-        };
+        let model = gguf.str("tokenizer.ggml.model");
+        let model = model.ok_or(Error::Missing("tokenizer.ggml.model"))?;
+        let family = MODELS.iter().find(|row| row.0 == model);
+        let family = family
+            .ok_or_else(|| Error::Model {
+                name: model.into(),
+                supported: names(MODELS),
+            })?
+            .1;
         let mut vocab = Vocab::from_gguf(gguf)?;
-        // SentencePiece's own order of its special entries; byte-level vocabularies have none.
-        let default = |id: u32| (is_spm && (id as usize) < vocab.len()).then_some(id);
-        let bos = vocab.named(gguf, BOS, default(1));
-        let eos = vocab.named(gguf, EOS, default(2));
-        let unknown = vocab.named(gguf, "tokenizer.ggml.unknown_token_id", default(0));
+        let defaults = family.defaults();
+        let bos = vocab.named(gguf, BOS, defaults.bos);
+        let eos = vocab.named(gguf, EOS, defaults.eos);
+        let sep = vocab.named(gguf, SEP, defaults.sep);
+        let unknown = vocab.named(gguf, "tokenizer.ggml.unknown_token_id", defaults.unknown);
         let ends = end::tokens(gguf, &mut vocab, eos);
-        let (algorithm, prompts_start_with_bos) = if is_spm {
-            let spm = Spm::from_gguf(gguf, &vocab, unknown)?;
-            (Algorithm::Spm(Box::new(spm)), true)
-        } else {
-            let name = gguf.str("tokenizer.ggml.pre").unwrap_or("default");
-            let pre = pre_tokenizer::by_name(name)?;
-            let bpe = Bpe::from_gguf(gguf, &vocab, pre)?;
-            (Algorithm::Bpe(Box::new(bpe)), pre.adds_bos)
+        let flag = |flag, default| gguf.bool(flag).unwrap_or(default);
+        let (algorithm, prefix, suffix) = match family {
+            Family::Bpe => {
+                let name = gguf.str("tokenizer.ggml.pre").unwrap_or("default");
+                let pre = pre_tokenizer::by_name(name)?;
+                let bpe = Bpe::from_gguf(gguf, &vocab, pre)?;
+                let prefix = added(flag(ADD_BOS, pre.adds_bos), ADD_BOS, BOS, bos)?;
+                let suffix = added(flag(ADD_EOS, false), ADD_EOS, EOS, eos)?;
+                (Algorithm::Bpe(Box::new(bpe)), prefix, suffix)
+            }
+            Family::Spm => {
+                let spm = Spm::from_gguf(gguf, &vocab, unknown)?;
+                let prefix = added(flag(ADD_BOS, true), ADD_BOS, BOS, bos)?;
+                let suffix = added(flag(ADD_EOS, false), ADD_EOS, EOS, eos)?;
+                (Algorithm::Spm(Box::new(spm)), prefix, suffix)
+            }
+            // Texts stand between both tokens whatever the flags say.
+            Family::WordPiece => {
+                let wordpiece = WordPiece::from_gguf(gguf, unknown)?;
+                let prefix = added(true, ADD_BOS, BOS, bos)?;
+                let suffix = added(true, "tokenizer.ggml.add_sep_token", SEP, sep)?;
+                (Algorithm::WordPiece(Box::new(wordpiece)), prefix, suffix)
+            }
         };
         let trims = special::trims_after(gguf);
         let markup = |kind| matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown);
         Ok(Tokenizer {
-            pieces: pieces(&vocab, is_spm),
+            pieces: pieces(&vocab, family),
             parsed: Specials::new(&vocab, trims, markup),
             literal: Specials::new(&vocab, trims, |kind| kind == Kind::UserDefined),
             vocab,
             algorithm,
             bos,
             eos,
-            adds_bos: adds(gguf, ADD_BOS, prompts_start_with_bos, BOS, bos)?,
-            adds_eos: adds(gguf, ADD_EOS, false, EOS, eos)?,
+            prefix,
+            suffix,
             ends,
         })
     }
 
     /// Token ids of `text`, as llama.cpp's `llama_tokenize`.
     ///
-    /// `add_special` puts the beginning-of-sequence token in front (and the end-of-sequence token
-    /// behind) where the vocabulary asks for it; `parse_special` recognises control tokens written
+    /// `add_special` puts the beginning-of-sequence token in front (and the end-of-sequence token,
+    /// or WordPiece's separator, behind) where the vocabulary asks for it; `parse_special` recognises control tokens written
     /// in the text, which only a rendered prompt may do. User-defined tokens are always recognised.
     pub fn encode(&self, text: &str, add_special: bool, parse_special: bool) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 4 + 2);
-        if add_special && self.adds_bos {
-            ids.extend(self.bos);
+        if add_special {
+            ids.extend(self.prefix);
         }
         let specials = if parse_special {
             &self.parsed
@@ -151,9 +225,15 @@ impl Tokenizer {
                     first = matches!(fragment, Fragment::Token(_));
                 });
             }
+            Algorithm::WordPiece(wordpiece) => {
+                specials.partition(&self.vocab, text, |fragment| match fragment {
+                    Fragment::Token(id) => ids.push(id),
+                    Fragment::Text(text) => wordpiece.encode(&self.vocab, text, &mut ids),
+                })
+            }
         }
-        if add_special && self.adds_eos {
-            ids.extend(self.eos);
+        if add_special {
+            ids.extend(self.suffix);
         }
         ids
     }
@@ -202,7 +282,12 @@ impl Tokenizer {
 
     /// Whether `encode` with `add_special` puts `bos` in front.
     pub fn adds_bos(&self) -> bool {
-        self.adds_bos
+        self.prefix.is_some()
+    }
+
+    /// The token that `encode` with `add_special` puts behind the text.
+    pub fn suffix(&self) -> Option<u32> {
+        self.suffix
     }
 
     /// Entries of the vocabulary; every id is below it.
@@ -223,22 +308,22 @@ impl Tokenizer {
     }
 }
 
-/// Whether a prompt gets the token `id`, by the flag of the file.
-fn adds(
-    gguf: &Gguf,
+/// The token `id` that every prompt gets, if `wanted` by the flag of the file.
+fn added(
+    wanted: bool,
     flag: &'static str,
-    default: bool,
     key: &'static str,
     id: Option<u32>,
-) -> Result<bool, Error> {
-    match gguf.bool(flag).unwrap_or(default) {
+) -> Result<Option<u32>, Error> {
+    match wanted {
         true if id.is_none() => Err(Error::NoToken { flag, key }),
-        set => Ok(set),
+        true => Ok(id),
+        false => Ok(None),
     }
 }
 
 /// The bytes that each token renders as.
-fn pieces(vocab: &Vocab, is_spm: bool) -> Texts {
+fn pieces(vocab: &Vocab, family: Family) -> Texts {
     let mut pieces = Texts::with_capacity(vocab.len());
     let mut piece = Vec::new();
     for id in 0..vocab.len() as u32 {
@@ -246,8 +331,8 @@ fn pieces(vocab: &Vocab, is_spm: bool) -> Texts {
         piece.clear();
         match vocab.kind(id) {
             Kind::Control | Kind::Unknown | Kind::UserDefined => piece.extend_from_slice(text),
-            Kind::Normal if is_spm => spm::unescape(text, &mut piece),
-            Kind::Normal => bpe::to_bytes(text, &mut piece),
+            Kind::Normal if family == Family::Bpe => bpe::to_bytes(text, &mut piece),
+            Kind::Normal => vocab::unescape(text, &mut piece),
             Kind::Byte => match vocab::byte_value(text) {
                 Some(byte) => piece.push(byte),
                 None => piece.extend_from_slice(text),

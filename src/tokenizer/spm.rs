@@ -6,12 +6,8 @@ use std::collections::{BTreeSet, BinaryHeap};
 use super::Error;
 use super::memo::Memo;
 use super::split::parts;
-use super::vocab::Vocab;
+use super::vocab::{SPACE, SPACE_CHAR, Vocab};
 use crate::gguf::Gguf;
-
-/// Stands for a space in vocabulary entries.
-const SPACE_CHAR: char = '\u{2581}';
-const SPACE: &str = "\u{2581}";
 
 pub(super) struct Spm {
     scores: Vec<f32>,
@@ -86,23 +82,6 @@ fn before_space(vocab: &Vocab) -> BTreeSet<char> {
         before.extend(inner.filter_map(|head| head.chars().next_back()));
     }
     before
-}
-
-/// Appends an entry's bytes with spaces for what stands for them.
-pub(super) fn unescape(text: &[u8], piece: &mut Vec<u8>) {
-    let mut rest = text;
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = match rest.strip_prefix(SPACE.as_bytes()) {
-            Some(behind) => {
-                piece.push(b' ');
-                behind
-            }
-            None => {
-                piece.push(byte);
-                tail
-            }
-        };
-    }
 }
 
 const NONE: usize = usize::MAX;

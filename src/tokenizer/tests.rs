@@ -86,7 +86,7 @@ fn tiny_tokenizers_match_the_reference() {
     let reference = golden("tokenizers.json");
     let strings = items(&reference["strings"]);
     let tokenizers = reference["tokenizers"].as_object().expect("an object");
-    for (name, case) in tokenizers.iter().filter(|(name, _)| *name != "wordpiece") {
+    for (name, case) in tokenizers {
         let tokenizer = model(&format!("tiny/{}", text(&case["models"][0])));
         for (i, input) in strings.iter().map(text).enumerate() {
             let special = tokenizer.encode(input, true, true);
@@ -94,7 +94,7 @@ fn tiny_tokenizers_match_the_reference() {
             let plain = tokenizer.encode(input, false, false);
             assert_eq!(plain, ids(&case["plain"][i]), "{name}: plain {input:?}");
         }
-        for chat in items(&case["chat"]) {
+        for chat in case["chat"].as_array().into_iter().flatten() {
             let prompt = text(&chat["prompt"]);
             let encoded = tokenizer.encode(prompt, true, true);
             assert_eq!(encoded, ids(&chat["ids"]), "{name}: {prompt:?}");

@@ -7,6 +7,10 @@ use tracing::warn;
 use super::Error;
 use crate::gguf::Gguf;
 
+/// Stands for a space in vocabulary entries, but for those of byte-level vocabularies.
+pub(super) const SPACE_CHAR: char = '\u{2581}';
+pub(super) const SPACE: &str = "\u{2581}";
+
 /// What an entry is, from `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -186,14 +190,15 @@ impl Vocab {
         self.kinds[id as usize] = kind;
     }
 
-    /// The token that a key of the file names, `default` where the key is absent or out of range.
+    /// The token that a key of the file names, else `default`; ids outside the vocabulary count
+    /// as absent.
     pub(super) fn named(&self, gguf: &Gguf, key: &str, default: Option<u32>) -> Option<u32> {
         match gguf.u32(key) {
             Some(id) if (id as usize) < self.len() => return Some(id),
             None if !gguf.metadata().contains_key(key) => {}
             _ => warn!("`{key}` is not an id of the vocabulary, ignored"),
         }
-        default
+        default.filter(|&id| (id as usize) < self.len())
     }
 }
 
@@ -203,4 +208,21 @@ pub(super) fn byte_value(text: &[u8]) -> Option<u8> {
     let digits = std::str::from_utf8(digits).ok()?;
     let is_hex = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
     is_hex.then(|| u8::from_str_radix(digits, 16).ok())?
+}
+
+/// Appends an entry's bytes with spaces for what stands for them.
+pub(super) fn unescape(text: &[u8], piece: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = match rest.strip_prefix(SPACE.as_bytes()) {
+            Some(behind) => {
+                piece.push(b' ');
+                behind
+            }
+            None => {
+                piece.push(byte);
+                tail
+            }
+        };
+    }
 }

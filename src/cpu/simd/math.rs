@@ -1,6 +1,7 @@
 //! Exponential, hyperbolic tangent and the activations, the same bits on every instruction set.
 
 use super::Isa;
+use crate::backend::Activation;
 
 /// Below this, `exp` is close to the smallest normal `f32`; it becomes zero.
 const EXP_MIN: f32 = -86.6;
@@ -70,6 +71,68 @@ pub fn gelu_tanh<I: Isa>(isa: I, x: I::F) -> I::F {
     let cubic = isa.fma(isa.mul(x, x), isa.splat(0.044_715), isa.splat(1.0));
     let u = isa.mul(isa.mul(x, isa.splat(TWICE)), cubic);
     isa.mul(x, sigmoid(isa, u))
+}
+
+/// `0.5 x (1 + erf(x / sqrt(2)))`, within 3e-7 of `|x|`.
+///
+/// With `z = |x| / sqrt(2)`, `1 - erf(z) = t p(t) e^(-z^2)` where `t = 1 / (1 + 0.3275911 z)`:
+/// Abramowitz and Stegun 1964, 7.1.26. Negative x need `1 - erf(z)` itself, so nothing cancels.
+#[inline(always)]
+pub fn gelu_erf<I: Isa>(isa: I, x: I::F) -> I::F {
+    let zero = isa.splat(0.0);
+    let magnitude = isa.max(isa.sub(zero, x), x);
+    let z = isa.mul(magnitude, isa.splat(std::f32::consts::FRAC_1_SQRT_2));
+    let denominator = isa.fma(z, isa.splat(0.327_591_1), isa.splat(1.0));
+    let t = isa.div(isa.splat(1.0), denominator);
+    let mut p = isa.splat(1.061_405_4);
+    for c in [-1.453_152_1, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
+        p = isa.fma(p, t, isa.splat(c));
+    }
+    let e = exp(isa, isa.sub(zero, isa.mul(z, z)));
+    let tail = isa.mul(isa.mul(p, t), e);
+    let twice = isa.select_less(x, zero, tail, isa.sub(isa.splat(2.0), tail));
+    isa.mul(isa.mul(isa.splat(0.5), x), twice)
+}
+
+/// `max(x, 0)^2`
+#[inline(always)]
+pub fn relu_squared<I: Isa>(isa: I, x: I::F) -> I::F {
+    // The second operand survives where it is not a number.
+    let positive = isa.max(isa.splat(0.0), x);
+    isa.mul(positive, positive)
+}
+
+/// What a gate with this activation multiplies.
+#[inline(always)]
+pub fn gated<I: Isa>(isa: I, activation: Activation, up: I::F) -> I::F {
+    match activation {
+        Activation::ClampedSwish => {
+            let limit = Activation::SWISH_LIMIT;
+            let up = isa.max(isa.splat(-limit), isa.min(isa.splat(limit), up));
+            isa.add(up, isa.splat(1.0))
+        }
+        _ => up,
+    }
+}
+
+/// `y sigmoid(1.702 y)` with `y = min(x, 7)`
+#[inline(always)]
+fn clamped_swish<I: Isa>(isa: I, x: I::F) -> I::F {
+    let y = isa.min(isa.splat(Activation::SWISH_LIMIT), x);
+    let slope = isa.splat(Activation::SWISH_SLOPE);
+    isa.mul(y, sigmoid(isa, isa.mul(slope, y)))
+}
+
+/// The non-linearity of a feed-forward block.
+#[inline(always)]
+pub fn activate<I: Isa>(isa: I, activation: Activation, x: I::F) -> I::F {
+    match activation {
+        Activation::Silu => silu(isa, x),
+        Activation::GeluTanh => gelu_tanh(isa, x),
+        Activation::GeluErf => gelu_erf(isa, x),
+        Activation::ReluSquared => relu_squared(isa, x),
+        Activation::ClampedSwish => clamped_swish(isa, x),
+    }
 }
 
 /// `cap tanh(x / cap)`

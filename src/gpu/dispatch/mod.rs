@@ -14,8 +14,8 @@ use super::device::Tuning;
 use super::launch::{Binding, Extent, Launch, Slot, reads, writes};
 use super::shader::Shader;
 use crate::backend::{
-    Activation, BufferId, CacheSpec, KvDims, KvType, NO_SLOT, Op, PAGE_TOKENS, Plan, RopeOrder,
-    Rows, View, WeightId,
+    Activation, BufferId, CacheSpec, EmbedRow, KvDims, KvType, NO_SLOT, Op, PAGE_TOKENS, Plan,
+    RopeOrder, Rows, View, WeightId,
 };
 use crate::quant::QuantType;
 use experts::ExpertGroups;
@@ -69,10 +69,10 @@ impl Dispatch<'_> {
     fn launch(&self, op: &Op, program: &mut Program) -> Result<(), String> {
         let mut push = |launch| program.launches.push(launch);
         match *op {
-            Op::Embed { weight, scale, out } => {
+            Op::Embed { weight, out, .. } => {
                 let shape = self.matrix(weight, self.stride(out))?;
                 for (i, shard) in shape.shards.iter().enumerate() {
-                    push(self.embed(weight, shape, (i, *shard), scale, out));
+                    push(self.embed(op, shape, (i, *shard)));
                 }
             }
             Op::SelectRows { input, out } => push(self.select_rows(input, out)),
@@ -85,6 +85,12 @@ impl Dispatch<'_> {
             } => {
                 self.weight(weight)?;
                 push(self.rms_norm(input, weight, group, eps, out));
+            }
+            Op::LayerNorm { weight, bias, .. } => {
+                let ids = weight.into_iter().chain(bias);
+                ids.map(|id| self.weight(id))
+                    .collect::<Result<Vec<_>, _>>()?;
+                push(self.layer_norm(op));
             }
             Op::Matmul {
                 input,
@@ -135,6 +141,12 @@ impl Dispatch<'_> {
                 activation,
                 out,
             } => push(self.glu(gate, up, activation, out)),
+            Op::Activate {
+                input,
+                activation,
+                out,
+            } => push(self.activate(input, activation, out)),
+            Op::Scale { input, factor, out } => push(self.scale(input, factor, out)),
             Op::Add { a, b, out } => push(self.add(a, b, out)),
             Op::SoftCap { input, cap, out } => push(self.soft_cap(input, cap, out)),
             Op::TopK { input, k } => self.top_k(input, k, program)?,
@@ -142,16 +154,25 @@ impl Dispatch<'_> {
         Ok(())
     }
 
-    fn embed(
-        &self,
-        weight: WeightId,
-        shape: &WeightShape,
-        (index, shard): (usize, Shard),
-        scale: f32,
-        out: BufferId,
-    ) -> Launch {
+    fn embed(&self, op: &Op, shape: &WeightShape, (index, shard): (usize, Shard)) -> Launch {
+        let Op::Embed {
+            weight,
+            row,
+            scale,
+            out,
+        } = *op
+        else {
+            unreachable!("called for embed");
+        };
+        let (kind, fixed) = match row {
+            EmbedRow::Token => (0, 0),
+            EmbedRow::Position => (1, 0),
+            EmbedRow::Fixed(row) => (2, row),
+        };
         let shader = Shader::new("kernels/embed")
             .number("WG", WORKGROUP)
+            .number("ROW_KIND", kind)
+            .number("FIXED_ROW", fixed)
             .number("FIRST_ROW", shard.first_row)
             .number("OUT_STRIDE", self.stride(out))
             .float("SCALE", scale);
@@ -182,8 +203,6 @@ impl Dispatch<'_> {
         eps: f32,
         out: BufferId,
     ) -> Launch {
-        // Heads are short, rows are long.
-        let workgroup = if group <= 256 { 64 } else { 256 };
         let shader = self
             .view(Shader::new("kernels/rms_norm"), "X", input)
             .number("GROUP", group)
@@ -191,18 +210,51 @@ impl Dispatch<'_> {
             .float("EPS", eps);
         let rows = self.rows(out);
         Launch {
-            shader: self.rows_word(self.reduce(shader, workgroup), rows),
+            shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
             bindings: vec![
                 reads(self.slot(input.buffer)),
                 reads(Slot::Weight(weight, 0)),
                 reads(Slot::Batch),
                 writes(self.slot(out)),
             ],
-            grid: [
-                Extent::Fixed(input.cols / group),
-                Extent::Rows(rows, 1),
-                Extent::Fixed(1),
+            grid: per_group(input.cols / group, rows),
+        }
+    }
+
+    fn layer_norm(&self, op: &Op) -> Launch {
+        let Op::LayerNorm {
+            input,
+            weight,
+            bias,
+            group,
+            eps,
+            out,
+        } = *op
+        else {
+            unreachable!("called for layer_norm");
+        };
+        let cols = |id: Option<WeightId>| id.map_or(1, |id| self.weights[id.0].layout.cols);
+        let shader = self
+            .view(Shader::new("kernels/layer_norm"), "X", input)
+            .number("GROUP", group)
+            .number("OUT_STRIDE", self.stride(out))
+            .flag("HAS_WEIGHT", weight.is_some())
+            .number("WEIGHT_COLS", cols(weight))
+            .flag("HAS_BIAS", bias.is_some())
+            .number("BIAS_COLS", cols(bias))
+            .float("EPS", eps);
+        let rows = self.rows(out);
+        let vector = |id: Option<WeightId>| id.map_or(Slot::Nothing, |id| Slot::Weight(id, 0));
+        Launch {
+            shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
+            bindings: vec![
+                reads(self.slot(input.buffer)),
+                reads(vector(weight)),
+                reads(vector(bias)),
+                reads(Slot::Batch),
+                writes(self.slot(out)),
             ],
+            grid: per_group(input.cols / group, rows),
         }
     }
 
@@ -257,9 +309,31 @@ impl Dispatch<'_> {
     fn glu(&self, gate: View, up: View, activation: Activation, out: BufferId) -> Launch {
         let shader = self
             .elementwise("kernels/glu", gate.cols, out)
-            .flag("GELU", activation == Activation::GeluTanh);
+            .parts(activation_parts(activation))
+            .parts(match activation {
+                Activation::ClampedSwish => &["parts/up_clamped"],
+                _ => &["parts/up_plain"],
+            });
+        let shader = swish_numbers(shader, activation);
         let shader = self.view(self.view(shader, "GATE", gate), "UP", up);
         self.simple(shader, &[gate, up], gate.cols, out)
+    }
+
+    fn activate(&self, input: View, activation: Activation, out: BufferId) -> Launch {
+        let shader = self
+            .elementwise("kernels/activate", input.cols, out)
+            .parts(activation_parts(activation));
+        let shader = swish_numbers(shader, activation);
+        let shader = self.view(shader, "X", input);
+        self.simple(shader, &[input], input.cols, out)
+    }
+
+    fn scale(&self, input: View, factor: f32, out: BufferId) -> Launch {
+        let shader = self
+            .elementwise("kernels/scale", input.cols, out)
+            .float("FACTOR", factor);
+        let shader = self.view(shader, "X", input);
+        self.simple(shader, &[input], input.cols, out)
     }
 
     fn add(&self, a: View, b: View, out: BufferId) -> Launch {
@@ -378,6 +452,40 @@ fn per_number(numbers: usize, rows: Rows) -> [Extent; 3] {
         Extent::Rows(rows, 1),
         Extent::Fixed(1),
     ]
+}
+
+/// One workgroup per group of columns, rows along the second axis.
+fn per_group(groups: usize, rows: Rows) -> [Extent; 3] {
+    [
+        Extent::Fixed(groups),
+        Extent::Rows(rows, 1),
+        Extent::Fixed(1),
+    ]
+}
+
+/// Invocations that share a group of a norm: heads are short, rows are long.
+fn norm_workgroup(group: usize) -> usize {
+    if group <= 256 { 64 } else { 256 }
+}
+
+/// The parts that define `activate`.
+fn activation_parts(activation: Activation) -> &'static [&'static str] {
+    match activation {
+        Activation::Silu => &["parts/silu", "parts/logistic"],
+        Activation::GeluTanh => &["parts/gelu_tanh", "parts/logistic"],
+        Activation::GeluErf => &["parts/gelu_erf"],
+        Activation::ReluSquared => &["parts/relu_squared"],
+        Activation::ClampedSwish => &["parts/clamped_swish", "parts/logistic"],
+    }
+}
+
+fn swish_numbers(shader: Shader, activation: Activation) -> Shader {
+    match activation {
+        Activation::ClampedSwish => shader
+            .float("LIMIT", Activation::SWISH_LIMIT)
+            .float("SLOPE", Activation::SWISH_SLOPE),
+        _ => shader,
+    }
 }
 
 /// The part that reads and writes cached numbers.

@@ -118,6 +118,23 @@ fn spm(entries: &[(&str, f32)]) -> File {
     file
 }
 
+/// A WordPiece vocabulary: these entries behind its own four.
+fn wordpiece(entries: &[&str]) -> File {
+    let own = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+    let texts = own.iter().chain(entries).map(|e| e.as_bytes());
+    let types: Vec<_> = (0..4 + entries.len())
+        .map(|i| if i < 4 { 3 } else { 1 })
+        .collect();
+    let mut file = File::default();
+    file.text("tokenizer.ggml.model", "bert")
+        .tokens(&texts.collect::<Vec<_>>())
+        .types(&types)
+        .id("unknown", 0)
+        .id("bos", 1)
+        .id("seperator", 2);
+    file
+}
+
 fn texts(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
     let text = |&id| tokenizer.token_text(id).unwrap_or_default().to_owned();
     ids.iter().map(text).collect()
@@ -283,6 +300,45 @@ fn the_best_score_merges_first_and_the_left_of_equals() {
     assert_eq!(merge("ab"), ["ab"]);
     assert_eq!(merge("aba"), ["a", "ba"]);
     assert_eq!(merge("aaa"), ["aa", "a"]);
+}
+
+#[test]
+fn words_are_made_plain_and_covered_from_the_left() {
+    let entries = [
+        "\u{2581}cafe",
+        "s",
+        "\u{2581}!",
+        "\u{2581}\u{1112}",
+        "\u{1161}",
+        "\u{11AB}",
+        "\u{2581}a",
+    ];
+    let tokenizer = wordpiece(&entries).built();
+    let words = |text| texts(&tokenizer, &tokenizer.encode(text, false, true));
+    assert_eq!(tokenizer.encode("", true, true), [1, 2]);
+    assert_eq!(words("Caf\u{E9}s!"), ["\u{2581}cafe", "s", "\u{2581}!"]);
+    assert_eq!(words("ca\u{AD}f\0es"), ["\u{2581}cafe", "s"]);
+    assert_eq!(
+        words("\u{D55C}"),
+        ["\u{2581}\u{1112}", "\u{1161}", "\u{11AB}"]
+    );
+    assert_eq!(words("cafex a[MASK]"), ["[UNK]", "\u{2581}a", "[MASK]"]);
+    assert_eq!(words("\u{4E00}a"), ["[UNK]", "\u{2581}a"]);
+    let s = "s".repeat(96);
+    assert_eq!(
+        tokenizer.encode(&format!("cafe{s}"), false, false).len(),
+        97
+    );
+    assert_eq!(words(&format!("cafe{s}s")), ["[UNK]"]);
+    assert_eq!(tokenizer.decode(&[4, 5, 6], false), " cafes !");
+}
+
+#[test]
+fn cased_words_keep_their_accents() {
+    let tokenizer = wordpiece(&["\u{2581}\u{C9}t", "\u{E9}"])
+        .flag("normalizer.lowercase", false)
+        .built();
+    assert_eq!(tokenizer.encode("\u{C9}t\u{E9}", true, false), [1, 4, 5, 2]);
 }
 
 #[test]

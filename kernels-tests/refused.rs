@@ -1,0 +1,173 @@
+//! Files that are valid GGUF and no model that can be run: each is refused at load, by name.
+
+use std::sync::Arc;
+
+use ollama_wgpu::gguf::Gguf;
+use ollama_wgpu::model::{Error, Model};
+
+use crate::models;
+
+/// The bytes of a small model, to be damaged.
+struct Damaged(Vec<u8>);
+
+impl Damaged {
+    fn new(name: &str) -> Damaged {
+        let path = models::path(&format!("tiny/{name}.gguf"));
+        Damaged(std::fs::read(path).expect("the model can be read"))
+    }
+
+    /// Where a name ends that is written with its length.
+    fn after(&self, name: &str) -> usize {
+        let mut wanted = (name.len() as u64).to_le_bytes().to_vec();
+        wanted.extend(name.as_bytes());
+        let at = self.0.windows(wanted.len()).position(|w| w == wanted);
+        at.unwrap_or_else(|| panic!("{name} is in the file")) + wanted.len()
+    }
+
+    /// Replaces a name of a key or tensor by another of the same length.
+    fn rename(mut self, name: &str, other: &str) -> Damaged {
+        assert_eq!(name.len(), other.len());
+        let end = self.after(name);
+        self.0[end - name.len()..end].copy_from_slice(other.as_bytes());
+        self
+    }
+
+    /// Overwrites what follows a name by some bytes.
+    fn write_after(mut self, name: &str, skip: usize, bytes: &[u8]) -> Damaged {
+        let at = self.after(name) + skip;
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        self
+    }
+
+    fn open(&self) -> Arc<Gguf> {
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        std::fs::write(file.path(), &self.0).expect("write the temporary file");
+        Arc::new(Gguf::open(file.path()).expect("a valid file"))
+    }
+
+    /// Overwrites numbers of a tensor from byte `at` on.
+    fn write_data(mut self, tensor: &str, at: usize, bytes: &[u8]) -> Damaged {
+        let gguf = self.open();
+        let info = gguf.tensor(tensor).expect("the tensor is in the file");
+        let at = info.offset as usize + at;
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        self
+    }
+
+    fn load(&self) -> Result<Model, Error> {
+        Model::load(&self.open())
+    }
+
+    /// Why it is refused.
+    fn refusal(&self) -> String {
+        self.load().expect_err("the model is refused").to_string()
+    }
+}
+
+/// Asserts that a message has all of these words.
+fn says(message: &str, words: &[&str]) {
+    for word in words {
+        assert!(message.contains(word), "{message:?} does not name {word:?}");
+    }
+}
+
+#[test]
+fn the_model_itself_is_accepted() {
+    assert!(Damaged::new("tiny-llama").load().is_ok());
+}
+
+#[test]
+fn an_unknown_architecture_is_named_with_those_that_are_known() {
+    // The value follows its type and length.
+    let model = Damaged::new("tiny-llama").write_after("general.architecture", 12, b"lorem");
+    says(&model.refusal(), &["lorem", "llama", "qwen2"]);
+}
+
+#[test]
+fn a_missing_key_is_named() {
+    for (key, other) in [
+        ("llama.block_count", "llama.block_caunt"),
+        ("llama.embedding_length", "llama.embedding_langth"),
+        (
+            "llama.attention.layer_norm_rms_epsilon",
+            "llama.attention.layer_norm_rms_epsilan",
+        ),
+    ] {
+        let model = Damaged::new("tiny-llama").rename(key, other);
+        says(&model.refusal(), &[key]);
+    }
+}
+
+#[test]
+fn an_impossible_key_is_named() {
+    let zero = 0u32.to_le_bytes();
+    for key in ["llama.attention.head_count", "llama.feed_forward_length"] {
+        let model = Damaged::new("tiny-llama").write_after(key, 4, &zero);
+        says(&model.refusal(), &[key]);
+    }
+}
+
+#[test]
+fn a_key_that_the_family_does_not_read_may_hold_anything() {
+    let model = Damaged::new("tiny-llama").write_after("llama.vocab_size", 4, &[0xff; 4]);
+    assert!(model.load().is_ok());
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    for (file, tensor, other) in [
+        ("tiny-llama", "blk.1.ffn_up.weight", "blk.1.ffn_ux.weight"),
+        ("tiny-llama", "blk.0.attn_q.weight", "blk.0.attn_x.weight"),
+        ("tiny-llama", "output_norm.weight", "output_narm.weight"),
+        // What other families can do without, these cannot.
+        (
+            "tiny-llama",
+            "blk.1.ffn_norm.weight",
+            "blk.1.ffn_narm.weight",
+        ),
+        (
+            "tiny-qwen3",
+            "blk.1.attn_q_norm.weight",
+            "blk.1.attn_q_narm.weight",
+        ),
+        ("tiny-starcoder2", "blk.0.ffn_up.bias", "blk.0.ffn_ux.bias"),
+        (
+            "tiny-gemma2",
+            "blk.2.post_ffw_norm.weight",
+            "blk.2.post_ffx_norm.weight",
+        ),
+    ] {
+        let model = Damaged::new(file).rename(tensor, other);
+        says(&model.refusal(), &[tensor, "missing"]);
+    }
+}
+
+#[test]
+fn a_tensor_that_nothing_reads_is_named() {
+    // Without the embedding's own matrix the model would use another.
+    let model = Damaged::new("tiny-llama").rename("output.weight", "outpux.weight");
+    says(&model.refusal(), &["outpux.weight"]);
+}
+
+#[test]
+fn a_tensor_of_another_shape_is_named_with_both_shapes() {
+    // Two extents follow the name and their number.
+    let swapped: Vec<u8> = [512u64, 256].iter().flat_map(|n| n.to_le_bytes()).collect();
+    let tensor = "blk.0.ffn_up.weight";
+    let model = Damaged::new("tiny-llama").write_after(tensor, 4, &swapped);
+    says(&model.refusal(), &[tensor, "[512, 256]", "[256, 512]"]);
+}
+
+#[test]
+fn numbers_that_are_none_are_named_by_their_tensor() {
+    let nan = f32::NAN.to_le_bytes();
+    let norm = "blk.1.attn_norm.weight";
+    let model = Damaged::new("tiny-llama").write_data(norm, 4 * 100, &nan);
+    says(&model.refusal(), &[norm, "not finite"]);
+    // The scale of the first block of the last row.
+    let infinite = half::f16::INFINITY.to_le_bytes();
+    let matrix = "blk.0.ffn_down.weight";
+    let row_bytes = 512 / 32 * 34;
+    let model = Damaged::new("tiny-llama-q8_0").write_data(matrix, 255 * row_bytes, &infinite);
+    says(&model.refusal(), &[matrix, "not finite"]);
+}

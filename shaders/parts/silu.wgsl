@@ -1,0 +1,4 @@
+// x / (1 + exp(-x)). Needs: parts/logistic.
+fn activate(x: f32) -> f32 {
+    return x * logistic(x);
+}

@@ -1,0 +1,281 @@
+//! The table of architectures: one function from metadata to a [`Config`] each.
+//!
+//! What each computes and which keys it reads was learned from llama.cpp
+//! (<https://github.com/ggml-org/llama.cpp>, `src/models/`), whose files these are.
+
+mod cohere;
+mod deepseek;
+mod gemma;
+mod gpt;
+mod llama;
+mod moe;
+mod olmo;
+mod phi;
+mod rope;
+
+use super::keys::Keys;
+use super::{Config, Error, Ffn, Layer, LayerRope, LongRope, Norm};
+use crate::backend::{Activation, RopeOrder, RopeTable};
+use crate::gguf::Gguf;
+use rope::Rope;
+
+type Family = fn(&Keys) -> Result<Config, Error>;
+
+const TABLE: &[(&str, Family)] = &[
+    ("command-r", cohere::command_r),
+    ("cohere2", cohere::cohere2),
+    ("deepseek2", deepseek::deepseek2),
+    ("ernie4_5", llama::llama),
+    ("ernie4_5-moe", moe::ernie4_5_moe),
+    ("exaone4", olmo::exaone4),
+    ("falcon", gpt::falcon),
+    ("gemma", gemma::gemma),
+    ("gemma2", gemma::gemma2),
+    ("gemma3", gemma::gemma3),
+    ("glm4", llama::glm4),
+    ("glm4moe", moe::glm4moe),
+    ("gpt-oss", moe::gpt_oss),
+    ("gpt2", gpt::gpt2),
+    ("gptneox", gpt::gptneox),
+    ("granite", llama::granite),
+    ("granitemoe", moe::granitemoe),
+    ("internlm2", llama::llama),
+    ("llama", llama::mixtral),
+    ("mistral3", llama::mistral3),
+    ("olmo", olmo::olmo),
+    ("olmo2", olmo::olmo2),
+    ("olmoe", moe::olmoe),
+    ("phi2", phi::phi2),
+    ("phi3", phi::phi3),
+    ("qwen2", llama::qwen2),
+    ("qwen2moe", moe::qwen2moe),
+    ("qwen3", llama::qwen3),
+    ("qwen3moe", moe::qwen3moe),
+    ("smollm3", llama::smollm3),
+    ("stablelm", gpt::stablelm),
+    ("starcoder2", gpt::starcoder2),
+];
+
+/// Widest head that the backends take: keys of multi-head latent attention have 576 columns.
+const MAX_HEAD_DIM: usize = 640;
+
+/// Names of the architectures that can be run.
+pub fn architectures() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
+}
+
+/// The configuration of a file.
+pub(super) fn config(gguf: &Gguf) -> Result<Config, Error> {
+    let arch = gguf.architecture();
+    let family = TABLE.iter().find(|(name, _)| *name == arch);
+    let (_, family) = family.ok_or_else(|| Error::Architecture {
+        name: arch.into(),
+        supported: architectures().collect::<Vec<_>>().join(", "),
+    })?;
+    let keys = Keys { gguf, arch };
+    let config = family(&keys)?;
+    check(&config)?;
+    if config.moe.is_none() && moe::has_experts(&keys)? {
+        return Err(keys.bad("expert_count", "this family has no experts"));
+    }
+    Ok(config)
+}
+
+fn check(config: &Config) -> Result<(), Error> {
+    if !config.n_heads.is_multiple_of(config.n_kv_heads) {
+        return Err(Error::Unsupported(format!(
+            "{} query heads over {} key heads",
+            config.n_heads, config.n_kv_heads
+        )));
+    }
+    for n in [config.head_dim, config.value_dim] {
+        if !n.is_multiple_of(2) || n > MAX_HEAD_DIM {
+            return Err(Error::Unsupported(format!("a head of {n} columns")));
+        }
+    }
+    Ok(())
+}
+
+/// What decoders have in common: norms before both blocks, a gated feed-forward block with SiLU,
+/// every layer with rotary embedding and without a window.
+fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Error> {
+    let dim = keys.extent("embedding_length")?;
+    let n_heads = keys.extent("attention.head_count")?;
+    let head_dim = match keys.optional_extent("attention.key_length")? {
+        Some(n) => n,
+        None => dim / n_heads,
+    };
+    let value_dim = keys.optional_extent("attention.value_length")?;
+    let n_layers = keys.extent("block_count")?;
+    if n_layers > 1024 {
+        return Err(keys.bad("block_count", "at most 1024 layers are accepted"));
+    }
+    let n_ctx_train = keys.extent("context_length")?;
+    let (table, long_rope) = rope_tables(keys, head_dim, n_ctx_train)?;
+    Ok(Config {
+        arch: keys.arch.into(),
+        dim,
+        n_heads,
+        n_kv_heads: keys
+            .optional_extent("attention.head_count_kv")?
+            .unwrap_or(n_heads),
+        head_dim,
+        value_dim: value_dim.unwrap_or(dim / n_heads),
+        ffn_dim: keys.extent("feed_forward_length")?,
+        vocab_size: vocab_size(keys)?,
+        n_ctx_train,
+        norm,
+        norm_eps: norm_eps(keys, norm)?,
+        required: required(norm),
+        embed_scale: 1.0,
+        residual_scale: 1.0,
+        logit_scale: 1.0,
+        attention_scale: 1.0 / (head_dim as f32).sqrt(),
+        attention_soft_cap: None,
+        final_soft_cap: None,
+        parallel: false,
+        ffn: Ffn::Gated,
+        ffn_norm: "ffn_norm",
+        moe: None,
+        latent: None,
+        activation: Activation::Silu,
+        rope_order,
+        rope_tables: vec![table],
+        long_rope,
+        layers: vec![
+            Layer {
+                window: None,
+                rope: Some(LayerRope { q: 0, k: 0 }),
+            };
+            n_layers
+        ],
+        n_predict_layers: 0,
+    })
+}
+
+fn norm_eps(keys: &Keys, norm: Norm) -> Result<f32, Error> {
+    let key = match norm {
+        Norm::Rms => "attention.layer_norm_rms_epsilon",
+        Norm::Layer | Norm::PlainLayer => "attention.layer_norm_epsilon",
+    };
+    let eps = keys.optional_positive(key)?;
+    eps.ok_or_else(|| keys.bad(key, "a positive number is needed"))
+}
+
+/// The norms of the usual layer.
+fn required(norm: Norm) -> Vec<&'static str> {
+    match norm {
+        Norm::PlainLayer => vec![],
+        Norm::Rms | Norm::Layer => vec![
+            "output_norm.weight",
+            "blk.*.attn_norm.weight",
+            "blk.*.ffn_norm.weight",
+        ],
+    }
+}
+
+/// Rows of the embedding matrix; files need not say it otherwise.
+fn vocab_size(keys: &Keys) -> Result<usize, Error> {
+    let tensor = keys.gguf.tensor("token_embd.weight");
+    match tensor.map(|t| t.shape.as_slice()) {
+        Some(&[_, rows]) if rows <= 1 << 24 => Ok(rows as usize),
+        Some(shape) => Err(Error::Tensor(format!(
+            "tensor token_embd.weight has shape {shape:?}, two extents are needed"
+        ))),
+        None => Err(Error::Tensor("tensor token_embd.weight is missing".into())),
+    }
+}
+
+/// The table with the file's base, scaling and factors, and the one for long contexts where the
+/// file has factors for both.
+fn rope_tables(
+    keys: &Keys,
+    head_dim: usize,
+    n_ctx_train: usize,
+) -> Result<(RopeTable, Option<LongRope>), Error> {
+    let rope = Rope::read(keys, head_dim, n_ctx_train)?;
+    let factors = |name| rope::factors(keys, name);
+    let long = factors("rope_factors_long.weight")?;
+    let short = factors("rope_factors_short.weight")?;
+    match (factors("rope_freqs.weight")?, short, long) {
+        (None, Some(short), Some(long)) => {
+            let long_rope = LongRope {
+                n_ctx_orig: rope.n_ctx_orig,
+                tables: vec![rope.table(Some(&long))?],
+            };
+            Ok((rope.table(Some(&short))?, Some(long_rope)))
+        }
+        (None, Some(_), None) | (None, None, Some(_)) => Err(Error::Tensor(
+            "one of the tensors rope_factors_short.weight and rope_factors_long.weight is missing"
+                .into(),
+        )),
+        (factors, _, _) => Ok((rope.table(factors.as_deref())?, None)),
+    }
+}
+
+/// Which layers see a window: what the file says for each, or all but the last of every
+/// `period` layers, by its own period or the family's.
+fn windowed_layers(keys: &Keys, n_layers: usize, period: usize) -> Result<Vec<bool>, Error> {
+    const KEY: &str = "attention.sliding_window_pattern";
+    if let Some(layers) = keys.optional_bools(KEY)? {
+        return match layers.len() {
+            n if n == n_layers => Ok(layers),
+            n => Err(keys.bad(KEY, format!("{n} layers are named of {n_layers}"))),
+        };
+    }
+    let period = keys.optional_extent(KEY)?.unwrap_or(period);
+    Ok((0..n_layers).map(|i| i % period != period - 1).collect())
+}
+
+impl Config {
+    /// Adds a rotary table for contexts of any length and returns its index.
+    fn add_rope_table(&mut self, table: RopeTable) -> usize {
+        if let Some(long) = &mut self.long_rope {
+            long.tables.push(table.clone());
+        }
+        self.rope_tables.push(table);
+        self.rope_tables.len() - 1
+    }
+
+    /// Gives the layers that are marked a window.
+    fn set_windows(&mut self, window: usize, windowed: &[bool]) {
+        for (layer, _) in self.layers.iter_mut().zip(windowed).filter(|(_, w)| **w) {
+            layer.window = Some(window);
+        }
+    }
+
+    /// Takes rotary embedding from the layers that are marked.
+    fn remove_rope(&mut self, marked: impl IntoIterator<Item = bool>) {
+        for (layer, _) in self.layers.iter_mut().zip(marked).filter(|(_, m)| *m) {
+            layer.rope = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::architectures;
+
+    /// What stands between backticks in the first column of the README's table.
+    fn documented() -> Vec<String> {
+        let readme = include_str!("../../../README.md");
+        let rows = readme
+            .lines()
+            .skip_while(|l| !l.starts_with("| architecture |"));
+        let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+        let names = rows.flat_map(|row| {
+            let column = row.split('|').nth(1).unwrap_or_default();
+            column.split('`').skip(1).step_by(2).map(String::from)
+        });
+        names.collect()
+    }
+
+    #[test]
+    fn the_readme_names_every_architecture() {
+        let mut known: Vec<&str> = architectures().collect();
+        let mut documented = documented();
+        known.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(documented, known);
+    }
+}
