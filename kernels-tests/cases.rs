@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ollama_wgpu::backend::*;
 use ollama_wgpu::quant::QuantType;
 
-use crate::case::Case;
+use crate::case::{Case, Weight};
 use crate::cases_experts;
 use crate::file::{File, Random};
 
@@ -250,7 +250,7 @@ fn rowwise_case(name: &str, cols: usize, record: Record, phase: Phase, n: usize)
         name: format!("{name} x {n}"),
         file: file.open(),
         weights: ["source", "norm 32", "norm 128", "bias 128"]
-            .map(String::from)
+            .map(Weight::from)
             .into(),
         cache: None,
         steps: vec![batch],

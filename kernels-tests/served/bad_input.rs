@@ -52,7 +52,6 @@ async fn unsupported_files_are_refused_by_name() {
     for (file, name) in [
         ("tiny-llama-mxfp4", "MXFP4"),
         ("tiny-llama-iq2_xs", "IQ2_XS"),
-        ("tiny-llama-moe", "experts"),
     ] {
         let path = models::path(&format!("tiny/{file}.gguf"));
         refused_by_name(&server, file, &path, name).await;

@@ -116,6 +116,15 @@ impl<'a> PlanBuilder<'a> {
         })
     }
 
+    /// A vector in every row, rows being those of `like`.
+    pub fn repeat(&mut self, vector: WeightId, like: View) -> View {
+        let all = self.embed_rows(vector, EmbedRow::Fixed(0), 1.0);
+        match self.rows(like) {
+            Rows::Tokens => all,
+            Rows::Outputs => self.select_rows(all),
+        }
+    }
+
     /// The wanted rows alone.
     pub fn select_rows(&mut self, input: View) -> View {
         assert_eq!(self.rows(input), Rows::Tokens);

@@ -82,7 +82,13 @@ fn norm(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> Vie
     match (c.norm, w) {
         (Norm::PlainLayer, _) => b.layer_norm(x, None, None, c.dim, c.norm_eps),
         (_, None) => x,
-        (Norm::Rms, Some(w)) => b.rms_norm(x, w.weight, c.norm_eps),
+        (Norm::Rms, Some(w)) => {
+            let normed = b.rms_norm(x, w.weight, c.norm_eps);
+            w.bias.map_or(normed, |bias| {
+                let bias = b.repeat(bias, normed);
+                b.add(normed, bias)
+            })
+        }
         (Norm::Layer, Some(w)) => b.layer_norm(x, Some(w.weight), w.bias, w.group, c.norm_eps),
     }
 }

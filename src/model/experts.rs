@@ -3,7 +3,8 @@
 use super::config::Moe;
 use super::weights::{Loader, Product, Projections};
 use super::{Config, Error};
-use crate::backend::{ExpertProducts, PlanBuilder, Routing, View, WeightId, WeightSpec};
+use crate::backend::{ExpertProducts, Gating, PlanBuilder, Routing, View, WeightId};
+use crate::quant::QuantType;
 
 /// The weights of a layer's experts.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ impl Loader<'_> {
         base: &str,
         [cols, rows]: [usize; 2],
         moe: &Moe,
-    ) -> Result<(crate::quant::QuantType, bool), Error> {
+    ) -> Result<(QuantType, bool), Error> {
         let extents = [cols, rows, moe.n_experts].map(|n| n as u64);
         let quant = self.check(&format!("{base}.weight"), &extents)?;
         let bias = format!("{base}.bias");
@@ -99,22 +100,24 @@ impl Loader<'_> {
 
     /// Matrices of experts joined within each, with their biases.
     fn experts(&mut self, bases: &[&str], moe: &Moe) -> Result<Product, Error> {
-        let names = |suffix: &str| -> Vec<String> {
-            bases.iter().map(|b| format!("{b}.{suffix}")).collect()
+        let named = |suffix: &str| -> Vec<String> {
+            let names = bases.iter().map(|base| format!("{base}.{suffix}"));
+            names.collect()
         };
-        let (weights, biases) = (names("weight"), names("bias"));
-        let has_bias = self.has(&biases[0]);
-        let n = moe.n_experts;
+        let (weights, biases) = (named("weight"), named("bias"));
+        let bias = match self.has(&biases[0]) {
+            true => Some(self.add_expert_biases(&strs(&biases), moe.n_experts)?),
+            false => None,
+        };
         Ok(Product {
-            weight: self.add_made(&weights, |file, names| WeightSpec::experts(file, names, n))?,
-            bias: has_bias
-                .then(|| {
-                    let make = |file: &_, names: &_| WeightSpec::expert_biases(file, names, n);
-                    self.add_made(&biases, make)
-                })
-                .transpose()?,
+            weight: self.add_experts(&strs(&weights), moe.n_experts)?,
+            bias,
         })
     }
+}
+
+fn strs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
 }
 
 /// `x + scale * experts(h)`, `[tokens, dim]`.
@@ -183,7 +186,7 @@ fn shared_experts(
     // One expert that is always chosen, with the sigmoid of its score for a weight.
     let score = b.matmul(h, router, None, None);
     let routing = Routing {
-        gating: crate::backend::Gating::Sigmoid,
+        gating: Gating::Sigmoid,
         ..Routing::softmax(1, false)
     };
     let route = b.moe_route(score, None, routing);

@@ -2,9 +2,9 @@
 //! <https://arxiv.org/abs/2405.04434>.
 
 use super::config::Latent;
-use super::weights::{Loader, NormWeights, Product};
+use super::weights::{Loader, NormWeights};
 use super::{Config, Error};
-use crate::backend::{Attention, ExpertProducts, Heads, PlanBuilder, View, WeightId, WeightSpec};
+use crate::backend::{Attention, ExpertProducts, Heads, PlanBuilder, View, WeightId};
 
 /// The weights of one layer but for the output's.
 #[derive(Debug)]
@@ -75,8 +75,7 @@ impl Loader<'_> {
     /// A matrix for each head: `[cols, rows, n_heads]`.
     fn heads(&mut self, name: &str, shape: [usize; 3]) -> Result<WeightId, Error> {
         self.check(name, &shape.map(|n| n as u64))?;
-        let make = |file: &_, names: &_| WeightSpec::experts(file, names, shape[2]);
-        self.add_made(&[name.to_string()], make)
+        self.add_experts(&[name], shape[2])
     }
 }
 

@@ -198,15 +198,20 @@ impl Loader<'_> {
         Ok(WeightId(self.specs.len() - 1))
     }
 
-    /// A weight that `make` makes of these tensors.
-    pub fn add_made(
+    /// The matrices of experts, joined within each.
+    pub fn add_experts(&mut self, names: &[&str], n_experts: usize) -> Result<WeightId, Error> {
+        let spec = WeightSpec::experts(self.gguf, names, n_experts).map_err(Error::Tensor)?;
+        self.add_spec(spec, names)
+    }
+
+    /// The biases of experts, as [`Loader::add_experts`].
+    pub fn add_expert_biases(
         &mut self,
-        names: &[String],
-        make: impl FnOnce(&Arc<Gguf>, &[&str]) -> Result<WeightSpec, String>,
+        names: &[&str],
+        n_experts: usize,
     ) -> Result<WeightId, Error> {
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let spec = make(self.gguf, &names).map_err(Error::Tensor)?;
-        self.add_spec(spec, &names)
+        let spec = WeightSpec::expert_biases(self.gguf, names, n_experts).map_err(Error::Tensor)?;
+        self.add_spec(spec, names)
     }
 
     /// Whether the file has a tensor.
@@ -282,8 +287,7 @@ impl Loader<'_> {
         }
     }
 
-    /// `base.weight` over runs of `group` columns, where the file has it, and the bias that only
-    /// layer norms have.
+    /// `base.weight` over runs of `group` columns, where the file has it, and its bias.
     fn norm(
         &mut self,
         base: &str,
@@ -294,8 +298,8 @@ impl Loader<'_> {
             return Ok(None);
         };
         let bias = match config.norm {
-            Norm::Layer => self.optional_vector(&format!("{base}.bias"), group)?,
-            Norm::Rms | Norm::PlainLayer => None,
+            Norm::Layer | Norm::Rms => self.optional_vector(&format!("{base}.bias"), group)?,
+            Norm::PlainLayer => None,
         };
         Ok(Some(NormWeights {
             weight,

@@ -47,6 +47,7 @@ const TABLE: &[(&str, Family)] = &[
     ("olmoe", moe::olmoe),
     ("phi2", phi::phi2),
     ("phi3", phi::phi3),
+    ("phimoe", moe::phimoe),
     ("qwen2", llama::qwen2),
     ("qwen2moe", moe::qwen2moe),
     ("qwen3", llama::qwen3),

@@ -1,7 +1,8 @@
 //! Families with mixtures of experts.
 
 use super::super::keys::Keys;
-use super::super::{Config, Error, Moe, Norm};
+use super::super::{Config, Error, LayerRope, Moe, Norm};
+use super::rope::Rope;
 use super::{common, llama, windowed_layers};
 use crate::backend::{Activation, Gating, MAX_EXPERTS, RopeOrder, Routing};
 
@@ -109,6 +110,22 @@ pub(super) fn olmoe(keys: &Keys) -> Result<Config, Error> {
     Ok(config)
 }
 
+/// Phi 3.5 MoE: root-mean-square norms with biases, as llama.cpp reads them; frequencies by the
+/// context's size.
+pub(super) fn phimoe(keys: &Keys) -> Result<Config, Error> {
+    let mut config = common(keys, Norm::Rms, RopeOrder::Neox)?;
+    config.moe = Some(read(keys, config.ffn_dim, true)?);
+    config.required.extend([
+        "output_norm.bias",
+        "output.weight",
+        "output.bias",
+        "blk.*.attn_norm.bias",
+        "blk.*.attn_output.bias",
+        "blk.*.ffn_norm.bias",
+    ]);
+    Ok(config)
+}
+
 /// Granite 3 and 4 MoE, with shared experts where the file says so.
 pub(super) fn granitemoe(keys: &Keys) -> Result<Config, Error> {
     let mut config = llama::granite(keys)?;
@@ -160,12 +177,16 @@ pub(super) fn gpt_oss(keys: &Keys) -> Result<Config, Error> {
     let mut moe = read(keys, keys.extent("expert_feed_forward_length")?, false)?;
     moe.routing.gating = Gating::SoftmaxOfChosen;
     config.moe = Some(moe);
-    if keys.has("rope.freq_base_swa") {
-        return Err(keys.bad("rope.freq_base_swa", "is not supported"));
-    }
     let window = keys.extent("attention.sliding_window")?;
     let windowed = windowed_layers(keys, config.layers.len(), 2)?;
     config.set_windows(window, &windowed);
+    if let Some(base) = keys.optional_positive("rope.freq_base_swa")? {
+        let rope = Rope::read(keys, config.head_dim, config.n_ctx_train)?;
+        let local = config.add_rope_table(Rope { base, ..rope }.table(None)?);
+        for layer in config.layers.iter_mut().filter(|l| l.window.is_some()) {
+            layer.rope = Some(LayerRope { q: local, k: local });
+        }
+    }
     config.required.extend([
         "output.weight",
         "blk.*.attn_sinks.weight",
