@@ -103,6 +103,31 @@ fn block(quant: QuantType, r: &mut Random) -> Vec<u8> {
         QuantType::F16 => put(0, r.float()),
         QuantType::BF16 => return r.float().to_le_bytes()[2..].into(),
         QuantType::Q4_0 => put(0, d / 8.0),
+        QuantType::IQ1_S => put(0, d / 16.0),
+        QuantType::IQ1_M => {
+            // Its factor lies in the upper four bits of each pair of bytes.
+            let bits = half::f16::from_f32(d / 16.0).to_bits();
+            for i in 0..4 {
+                let byte = &mut bytes[49 + 2 * i];
+                *byte = *byte & 15 | ((bits >> (4 * i) & 15) as u8) << 4;
+            }
+        }
+        QuantType::IQ2_XXS | QuantType::IQ2_XS | QuantType::IQ2_S => put(0, d / 128.0),
+        QuantType::IQ3_XXS => put(0, d / 256.0),
+        QuantType::IQ3_S => put(0, d / 256.0),
+        QuantType::IQ4_NL => put(0, d / 128.0),
+        QuantType::IQ4_XS => put(0, d / 2048.0),
+        QuantType::TQ1_0 => put(52, d),
+        QuantType::TQ2_0 => put(64, d),
+        QuantType::Q1_0 | QuantType::Q2_0 => put(0, d),
+        QuantType::MXFP4 => bytes[0] = 124 + bytes[0] % 4,
+        // Exponents near that of an eighth, some of them subnormal.
+        QuantType::NVFP4 => bytes[..4].iter_mut().for_each(|b| *b %= 48),
+        QuantType::Q2_K => {
+            put(80, d / 16.0);
+            put(82, d / 16.0);
+        }
+        QuantType::Q3_K => put(108, d / 64.0),
         QuantType::Q5_0 => put(0, d / 16.0),
         QuantType::Q8_0 => put(0, d / 128.0),
         QuantType::Q4_1 | QuantType::Q5_1 => {

@@ -5,7 +5,3 @@ fn span_codes(row: u32, span: u32) -> Codes {
     let nibble = vec4<u32>(0x0f0f0f0fu);
     return Codes(packed & nibble, (packed >> vec4<u32>(4u)) & nibble);
 }
-
-fn code_values(codes: u32) -> vec4<f32> {
-    return vec4<f32>(unpack4xU8(codes));
-}

@@ -13,7 +13,3 @@ fn span_codes(row: u32, span: u32) -> Codes {
         ((packed >> vec4<u32>(4u)) & nibble) | (second << vec4<u32>(4u)),
     );
 }
-
-fn code_values(codes: u32) -> vec4<f32> {
-    return vec4<f32>(unpack4xU8(codes));
-}

@@ -4,7 +4,3 @@ fn span_codes(row: u32, span: u32) -> Codes {
     let at = row * ROW_VEC4S + 2u * span;
     return Codes(weights[at], weights[at + 1u]);
 }
-
-fn code_values(codes: u32) -> vec4<f32> {
-    return vec4<f32>(unpack4xI8(codes));
-}

@@ -5,12 +5,12 @@
 //! lanes. So neither the number of rows in the batch, nor threads, nor the instruction set, nor
 //! which of the two kernels below runs changes a bit.
 //!
-//! One row of activations: the weights are read once, decoded in registers ([`vector`]). More:
-//! a panel of weight rows is decoded to memory that the cache holds, and tiles of rows and tokens
+//! One row of activations: the weights are read once, decoded in registers ([`vector`]). More, or
+//! a rare type: a panel of weight rows is decoded to memory that the cache holds, and tiles of rows and tokens
 //! are multiplied in registers ([`tile`]).
 
 use super::buffer::{Buffer, Matrix, OutOfMemory, Shared};
-use super::format::{Format, FormatKernel, with_format};
+use super::format::{Format, FormatKernel, is_direct, with_direct_format, with_format};
 use super::pool::{Pool, PoolError};
 use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes};
 use super::weight::WeightRows;
@@ -93,16 +93,16 @@ impl Chunks {
     pub fn new(product: &Product<'_>, n_products: usize, n_threads: usize) -> Chunks {
         let n_rows = product.weight.rows;
         let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
-        let most = match product.n_tokens() {
-            1 => (n_rows * n_products / (8 * n_threads)).clamp(1, 64),
-            _ => (PANEL_VECTORS / n_vectors).clamp(1, PANEL_ROWS),
+        let most = match product.is_vector() {
+            true => (n_rows * n_products / (8 * n_threads)).clamp(1, 64),
+            false => (PANEL_VECTORS / n_vectors).clamp(1, PANEL_ROWS),
         };
         let chunk_rows = most.next_multiple_of(ROWS);
         Chunks {
             n: n_rows.div_ceil(chunk_rows),
-            n_scratch: match product.n_tokens() {
-                1 => 0,
-                _ => chunk_rows * (n_vectors + TOKENS),
+            n_scratch: match product.is_vector() {
+                true => 0,
+                false => chunk_rows * (n_vectors + TOKENS),
             },
             n_rows,
             chunk_rows,
@@ -123,9 +123,9 @@ pub fn chunk(
     rows: std::ops::Range<usize>,
     scratch: &mut [Lanes],
 ) {
-    match product.n_tokens() {
-        1 => isa.run(Vector { product, out, rows }),
-        _ => isa.run(Panel {
+    match product.is_vector() {
+        true => isa.run(Vector { product, out, rows }),
+        false => isa.run(Panel {
             product,
             out,
             rows,
@@ -188,6 +188,11 @@ impl Product<'_> {
         row.as_chunks().0
     }
 
+    /// Whether weights are decoded in registers.
+    fn is_vector(&self) -> bool {
+        self.n_tokens() == 1 && is_direct(self.weight.quant)
+    }
+
     fn n_tokens(&self) -> usize {
         match self.rows {
             Rows::All(n) => n,
@@ -229,7 +234,8 @@ impl Kernel for Vector<'_> {
                 vector::<I, F>(self.0, &self.1);
             }
         }
-        with_format(self.product.weight.quant, Typed(isa, self));
+        // `matmul` sends other types to panels.
+        with_direct_format(self.product.weight.quant, Typed(isa, self));
     }
 }
 

@@ -49,14 +49,23 @@ impl Random {
         let n_bytes = quant.row_bytes(n_weights);
         let mut bytes: Vec<u8> = (0..n_bytes).map(|_| self.byte()).collect();
         let halves: &[usize] = match quant {
+            QuantType::Q2_K => &[80, 82],
+            QuantType::Q3_K => &[108],
             QuantType::Q6_K => &[208],
-            QuantType::Q4_0 | QuantType::Q5_0 | QuantType::Q8_0 | QuantType::F16 => &[0],
-            QuantType::BF16 => &[0],
-            _ => &[0, 2],
+            QuantType::TQ1_0 => &[52],
+            QuantType::TQ2_0 => &[64],
+            // The upper bits of its factor lie among the scales.
+            QuantType::IQ1_M => &[54],
+            QuantType::MXFP4 | QuantType::NVFP4 => &[],
+            QuantType::Q4_1 | QuantType::Q5_1 | QuantType::Q4_K | QuantType::Q5_K => &[0, 2],
+            _ => &[0],
         };
         for block in bytes.chunks_mut(quant.block_bytes()) {
             for &at in halves {
                 block[at + 1] = block[at + 1] & 0x83 | 0x38;
+            }
+            if quant == QuantType::MXFP4 {
+                block[0] = block[0] & 7 | 120;
             }
         }
         bytes

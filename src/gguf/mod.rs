@@ -135,7 +135,11 @@ impl Gguf {
     }
 
     fn parse(path: &Path, map: Mmap) -> Result<Gguf, Error> {
-        let scan::Scan { header, arrays } = scan::scan(&map).map_err(|problem| match problem {
+        let scan::Scan {
+            header,
+            quants,
+            arrays,
+        } = scan::scan(&map).map_err(|problem| match problem {
             scan::Problem::Invalid(what) => invalid(path, what),
             scan::Problem::Unsupported(what) => unsupported(path, what),
         })?;
@@ -151,7 +155,14 @@ impl Gguf {
         let metadata = metadata(decoded.metadata(), arrays, path)?;
         let alignment = alignment(&metadata, path)?;
         let data_start = (header.original_bytes as u64).next_multiple_of(alignment);
-        let tensors = directory(&decoded, data_start, alignment, map.len() as u64, path)?;
+        let tensors = directory(
+            &decoded,
+            &quants,
+            data_start,
+            alignment,
+            map.len() as u64,
+            path,
+        )?;
         let by_name: HashMap<_, _> = tensors
             .iter()
             .enumerate()
@@ -430,6 +441,7 @@ fn alignment(metadata: &BTreeMap<String, Value>, path: &Path) -> Result<u64, Err
 /// Checks every tensor's type, extents and place.
 fn directory(
     decoded: &gguf_rs::GGUFModel,
+    quants: &[QuantType],
     data_start: u64,
     alignment: u64,
     file_bytes: u64,
@@ -438,12 +450,11 @@ fn directory(
     decoded
         .tensors()
         .iter()
-        .map(|t| {
+        .zip(quants)
+        .map(|(t, &quant)| {
             let name = &t.name;
             let bad = |what: String| invalid(path, format!("tensor {name}: {what}"));
             let shape = t.shape.clone();
-            let quant = QuantType::from_ggml(t.kind)
-                .ok_or_else(|| bad(format!("unknown type {}", t.kind)))?;
             let bytes = tensor_bytes(&shape, quant).map_err(bad)?;
             if t.offset % alignment != 0 {
                 return Err(bad(format!(
@@ -457,7 +468,7 @@ fn directory(
                 (Some(offset), Some(end)) if end <= file_bytes => Ok(TensorInfo {
                     name: name.clone(),
                     shape,
-                    ggml_type: t.kind,
+                    ggml_type: quant.ggml(),
                     offset,
                     bytes,
                 }),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Array, ElementType};
+use crate::quant::{self, QuantType};
 
 /// Bounds that no real file comes near; they keep a hostile one from costing memory.
 const MAX_TENSORS: u64 = 1 << 16;
@@ -23,12 +24,15 @@ pub(super) enum Problem {
 /// A header that has been walked to its end.
 pub(super) struct Scan {
     pub header: Header,
+    /// The tensors' types, in file order.
+    pub quants: Vec<QuantType>,
     /// Arrays by key; their items stay in the file.
     pub arrays: HashMap<String, Array>,
 }
 
 pub(super) struct Header {
-    /// The header after the magic, with every array emptied.
+    /// The header after the magic, with every array emptied and every tensor's type F32: the
+    /// decoder does not know all types.
     pub condensed: Vec<u8>,
     /// Length of the header in the file, magic included.
     pub original_bytes: usize,
@@ -71,14 +75,19 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan> {
     let n_tensors = walker.count("the number of tensors", MAX_TENSORS)?;
     let n_keys = walker.count("the number of metadata keys", MAX_KEYS)?;
     let arrays = walker.metadata(n_keys)?;
+    let mut quants = Vec::new();
     for i in 0..n_tensors {
-        walker.tensor(i)?;
+        quants.push(walker.tensor(i)?);
     }
     let header = Header {
         original_bytes: walker.at,
         condensed: walker.condensed,
     };
-    Ok(Scan { header, arrays })
+    Ok(Scan {
+        header,
+        quants,
+        arrays,
+    })
 }
 
 impl<'a> Walker<'a> {
@@ -195,7 +204,7 @@ impl<'a> Walker<'a> {
         })
     }
 
-    fn tensor(&mut self, i: u64) -> Result<()> {
+    fn tensor(&mut self, i: u64) -> Result<QuantType> {
         let what = format!("tensor {i} of the directory");
         let name = self.string(&what, MAX_NAME_BYTES)?;
         let name = String::from_utf8_lossy(name).into_owned();
@@ -213,16 +222,19 @@ impl<'a> Walker<'a> {
                 None => return invalid(format!("tensor {name}: its size overflows")),
             };
         }
-        let kind = self.u32(&what)?;
-        if crate::quant::QuantType::from_ggml(kind).is_none() {
+        let kind = self.take(4, &what, false)?;
+        let kind = u32::from_le_bytes([kind[0], kind[1], kind[2], kind[3]]);
+        let Some(quant) = QuantType::from_ggml(kind) else {
             return Err(Problem::Unsupported(format!(
                 "tensor {name} has type {}; supported are {}",
-                crate::quant::ggml_name(kind),
-                crate::quant::supported_names()
+                quant::ggml_name(kind),
+                quant::supported_names()
             )));
-        }
+        };
+        let f32 = QuantType::F32.ggml();
+        self.condensed.extend_from_slice(&f32.to_le_bytes());
         self.u64(&what, true)?;
-        Ok(())
+        Ok(quant)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::device::Device;
 use crate::backend::{BackendError, WeightSpec};
 use crate::quant::QuantType;
-use crate::quant::device::DeviceLayout;
+use crate::quant::device::{self, DeviceLayout};
 
 /// Bytes of re-laid rows that are handed to the driver at a time.
 const STAGING_BYTES: usize = 8 << 20;
@@ -39,7 +39,9 @@ impl WeightShape {
         };
         let layout = DeviceLayout::new(quant, cols);
         let row_bytes = 4 * layout.row_words as u64;
-        let fitting = binding_bytes.min(MAX_SHARD_BYTES) / row_bytes.max(1);
+        let table_bytes = 4 * device::table(quant).len() as u64;
+        let most = binding_bytes.min(MAX_SHARD_BYTES);
+        let fitting = most.saturating_sub(table_bytes) / row_bytes.max(1);
         let expert_rows = (rows / weight.n_experts).max(1);
         let step = match (fitting as usize).max(1) {
             step if step > expert_rows => step / expert_rows * expert_rows,
@@ -134,10 +136,19 @@ impl Device {
         shape: &WeightShape,
     ) -> Result<Vec<wgpu::Buffer>, BackendError> {
         let row_bytes = 4 * shape.layout.row_words;
-        let buffers = shape
-            .shards
-            .iter()
-            .map(|shard| self.storage(&weight.name, (shard.rows * row_bytes) as u64))
+        let table = device::table(shape.layout.quant);
+        let table = bytemuck::cast_slice(&table);
+        let shard_buffer = |rows: usize| -> Result<wgpu::Buffer, BackendError> {
+            let table_at = (rows * row_bytes) as u64;
+            let buffer = self.storage(&weight.name, table_at + table.len() as u64)?;
+            if !table.is_empty() {
+                self.queue.write_buffer(&buffer, table_at, table);
+            }
+            Ok(buffer)
+        };
+        let shards = shape.shards.iter();
+        let buffers = shards
+            .map(|shard| shard_buffer(shard.rows))
             .collect::<Result<Vec<_>, _>>()?;
         let mut stream = Stream {
             device: self,

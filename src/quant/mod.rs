@@ -4,10 +4,15 @@
 //! Layouts: `ggml-common.h` of llama.cpp. Every type here decodes as
 //! `scale * code + bias` with one scale and bias per 16 or 32 weights.
 
+pub mod coded;
 pub mod device;
 mod float;
-mod k;
+pub mod grid;
+mod grids;
+pub mod k;
 mod legacy;
+pub mod lookup;
+pub mod ternary;
 #[cfg(test)]
 mod tests;
 
@@ -26,9 +31,26 @@ pub enum QuantType {
     Q5_0,
     Q5_1,
     Q8_0,
+    Q2_K,
+    Q3_K,
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ1_S,
+    IQ1_M,
+    IQ2_XXS,
+    IQ2_XS,
+    IQ2_S,
+    IQ3_XXS,
+    IQ3_S,
+    IQ4_NL,
+    IQ4_XS,
+    TQ1_0,
+    TQ2_0,
+    MXFP4,
+    NVFP4,
+    Q1_0,
+    Q2_0,
 }
 
 /// What the table says of one type.
@@ -44,7 +66,7 @@ struct Row {
 }
 
 macro_rules! rows {
-    ($($quant:ident = $ggml:literal: $len:literal in $bytes:literal by $decode:path;)*) => {
+    ($($quant:ident = $ggml:literal: $len:literal in $bytes:literal by $decode:expr;)*) => {
         const ROWS: &[Row] = &[$(Row {
             quant: QuantType::$quant, ggml: $ggml, name: stringify!($quant),
             block_len: $len, block_bytes: $bytes, decode: $decode,
@@ -61,35 +83,37 @@ rows! {
     Q5_0 = 6: 32 in 22 by legacy::q5_0;
     Q5_1 = 7: 32 in 24 by legacy::q5_1;
     Q8_0 = 8: 32 in 34 by legacy::q8_0;
+    Q2_K = 10: 256 in 84 by k::q2_k;
+    Q3_K = 11: 256 in 110 by coded::decode::<k::Q3K>;
     Q4_K = 12: 256 in 144 by k::q4_k;
     Q5_K = 13: 256 in 176 by k::q5_k;
     Q6_K = 14: 256 in 210 by k::q6_k;
+    IQ1_S = 19: 256 in 50 by coded::decode::<grid::Iq1S>;
+    IQ1_M = 29: 256 in 56 by coded::decode::<grid::Iq1M>;
+    IQ2_XXS = 16: 256 in 66 by coded::decode::<grid::Iq2Xxs>;
+    IQ2_XS = 17: 256 in 74 by coded::decode::<grid::Iq2Xs>;
+    IQ2_S = 22: 256 in 82 by coded::decode::<grid::Iq2S>;
+    IQ3_XXS = 18: 256 in 98 by coded::decode::<grid::Iq3Xxs>;
+    IQ3_S = 21: 256 in 110 by coded::decode::<grid::Iq3S>;
+    IQ4_NL = 20: 32 in 18 by coded::decode::<lookup::Iq4Nl>;
+    IQ4_XS = 23: 256 in 136 by coded::decode::<lookup::Iq4Xs>;
+    TQ1_0 = 34: 256 in 54 by coded::decode::<ternary::Tq1_0>;
+    TQ2_0 = 35: 256 in 66 by coded::decode::<ternary::Tq2_0>;
+    MXFP4 = 39: 32 in 17 by coded::decode::<lookup::Mxfp4>;
+    NVFP4 = 40: 64 in 36 by coded::decode::<lookup::Nvfp4>;
+    Q1_0 = 41: 128 in 18 by coded::decode::<ternary::Q1_0>;
+    Q2_0 = 42: 64 in 18 by coded::decode::<ternary::Q2_0>;
 }
 
 /// Names of the types that GGUF numbers but this engine does not compute with.
 const OTHER_NAMES: &[(u32, &str)] = &[
     (9, "Q8_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
     (15, "Q8_K"),
-    (16, "IQ2_XXS"),
-    (17, "IQ2_XS"),
-    (18, "IQ3_XXS"),
-    (19, "IQ1_S"),
-    (20, "IQ4_NL"),
-    (21, "IQ3_S"),
-    (22, "IQ2_S"),
-    (23, "IQ4_XS"),
     (24, "I8"),
     (25, "I16"),
     (26, "I32"),
     (27, "I64"),
     (28, "F64"),
-    (29, "IQ1_M"),
-    (34, "TQ1_0"),
-    (35, "TQ2_0"),
-    (39, "MXFP4"),
-    (40, "NVFP4"),
 ];
 
 impl QuantType {

@@ -239,6 +239,13 @@ impl Isa for Avx2 {
     fn or_32(self, a: Self::B, b: Self::B) -> Self::B {
         unsafe { _mm256_or_si256(a, b) }
     }
+    #[inline(always)]
+    fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B {
+        unsafe {
+            let table = _mm_loadu_si128(table.as_ptr().cast());
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), x)
+        }
+    }
 }
 
 /// The two halves of 32 bytes; `from` points to as many.

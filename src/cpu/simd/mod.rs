@@ -122,6 +122,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// `(x << n) & mask` byte by byte, for masks without the lower n bits.
     fn shl_and(self, x: Self::B, n: u32, mask: u8) -> Self::B;
     fn or_32(self, a: Self::B, b: Self::B) -> Self::B;
+    /// The entry of `table` that each byte (0 to 15) names.
+    fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B;
 
     /// Weights of the low four bits of each lane. Where table look-ups are cheap they are computed
     /// once for the sixteen codes: the results are the same.

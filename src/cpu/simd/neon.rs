@@ -227,6 +227,10 @@ impl Isa for Neon {
     fn or_32(self, a: Self::B, b: Self::B) -> Self::B {
         from_fn(|i| unsafe { vorrq_u8(a[i], b[i]) })
     }
+    #[inline(always)]
+    fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B {
+        from_fn(|i| unsafe { vqtbl1q_u8(vld1q_u8(table.as_ptr().cast()), x[i]) })
+    }
 }
 
 /// Sixteen unsigned words as integers.

@@ -172,4 +172,8 @@ impl Isa for Scalar {
     fn or_32(self, a: Self::B, b: Self::B) -> Self::B {
         both(a, b, |a, b| a | b)
     }
+    #[inline(always)]
+    fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B {
+        each(x, |x| table[usize::from(x)] as u8)
+    }
 }

@@ -504,7 +504,9 @@ fn with_weights(shader: Shader, weight: &WeightShape, shard: Shard) -> Shader {
         .number("SPANS", layout.spans())
         .number("N_ROWS", shard.rows)
         .number("ROW_VEC4S", layout.row_words / 4)
+        .number("TABLE_AT", shard.rows * layout.row_words / 4)
         .number("HIGH_AT", layout.high_at)
+        .number("SIGNS_AT", layout.signs_at)
         .number("SCALES_AT", layout.scales_at)
         .number("STEPS_AT", layout.steps_at)
         .parts(weight_parts(layout.quant))
@@ -512,12 +514,13 @@ fn with_weights(shader: Shader, weight: &WeightShape, shard: Shard) -> Shader {
 
 fn weight_parts(quant: QuantType) -> &'static [&'static str] {
     macro_rules! quantised {
-        ($codes:literal, $quant:literal) => {
+        ($codes:literal, $values:literal, $quant:literal) => {
             &[
                 "parts/span",
                 "parts/span_values",
                 "parts/row_word",
                 $codes,
+                $values,
                 $quant,
             ]
         };
@@ -526,14 +529,32 @@ fn weight_parts(quant: QuantType) -> &'static [&'static str] {
         QuantType::F32 => &["parts/span", "quant/f32"],
         QuantType::F16 => &["parts/span", "quant/f16"],
         QuantType::BF16 => &["parts/span", "quant/bf16"],
-        QuantType::Q4_0 => quantised!("parts/codes_4", "quant/q4_0"),
-        QuantType::Q4_1 => quantised!("parts/codes_4", "quant/q4_1"),
-        QuantType::Q4_K => quantised!("parts/codes_4", "quant/q4_k"),
-        QuantType::Q5_0 => quantised!("parts/codes_5", "quant/q5_0"),
-        QuantType::Q5_1 => quantised!("parts/codes_5", "quant/q5_1"),
-        QuantType::Q5_K => quantised!("parts/codes_5", "quant/q5_k"),
-        QuantType::Q6_K => quantised!("parts/codes_6", "quant/q6_k"),
-        QuantType::Q8_0 => quantised!("parts/codes_8", "quant/q8_0"),
+        QuantType::Q4_0 => quantised!("parts/codes_4", "parts/values_unsigned", "quant/q4_0"),
+        QuantType::Q4_1 => quantised!("parts/codes_4", "parts/values_unsigned", "quant/q4_1"),
+        QuantType::Q5_0 => quantised!("parts/codes_5", "parts/values_unsigned", "quant/q5_0"),
+        QuantType::Q5_1 => quantised!("parts/codes_5", "parts/values_unsigned", "quant/q5_1"),
+        QuantType::Q8_0 => quantised!("parts/codes_8", "parts/values_signed", "quant/q8_0"),
+        QuantType::Q2_K => quantised!("parts/codes_2", "parts/values_unsigned", "quant/q2_k"),
+        QuantType::Q3_K => quantised!("parts/codes_3", "parts/values_unsigned", "quant/q3_k"),
+        QuantType::Q4_K => quantised!("parts/codes_4", "parts/values_unsigned", "quant/q4_k"),
+        QuantType::Q5_K => quantised!("parts/codes_5", "parts/values_unsigned", "quant/q5_k"),
+        QuantType::Q6_K => quantised!("parts/codes_6", "parts/values_unsigned", "quant/q6_k"),
+        QuantType::IQ1_S => quantised!("parts/grid", "parts/values_unsigned", "quant/iq1_s"),
+        QuantType::IQ1_M => quantised!("parts/grid", "parts/values_unsigned", "quant/iq1_m"),
+        QuantType::IQ2_XXS => quantised!("parts/grid", "parts/values_signed", "quant/iq2_xxs"),
+        QuantType::IQ2_XS => quantised!("parts/grid", "parts/values_signed", "quant/iq2_xs"),
+        QuantType::IQ2_S => quantised!("parts/grid", "parts/values_signed", "quant/iq2_s"),
+        QuantType::IQ3_XXS => quantised!("parts/grid", "parts/values_signed", "quant/iq3_xxs"),
+        QuantType::IQ3_S => quantised!("parts/grid", "parts/values_signed", "quant/iq3_s"),
+        QuantType::IQ4_NL => quantised!("parts/codes_4", "parts/values_iq4", "quant/iq4_nl"),
+        QuantType::IQ4_XS => quantised!("parts/codes_4", "parts/values_iq4", "quant/iq4_xs"),
+        QuantType::TQ1_0 | QuantType::TQ2_0 => {
+            quantised!("parts/codes_2", "parts/values_unsigned", "quant/tq2_0")
+        }
+        QuantType::MXFP4 => quantised!("parts/codes_4", "parts/values_e2m1", "quant/mxfp4"),
+        QuantType::NVFP4 => quantised!("parts/codes_4", "parts/values_e2m1", "quant/nvfp4"),
+        QuantType::Q1_0 => quantised!("parts/codes_1", "parts/values_unsigned", "quant/q1_0"),
+        QuantType::Q2_0 => quantised!("parts/codes_2", "parts/values_unsigned", "quant/q2_0"),
     }
 }
 

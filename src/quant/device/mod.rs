@@ -6,7 +6,10 @@
 #[cfg(test)]
 mod tests;
 
-use super::{QuantType, SPAN, k, legacy};
+use std::ops::Range;
+
+use super::coded::Coded;
+use super::{QuantType, SPAN, grids, k, legacy, lookup, ternary};
 
 /// 32-bit words of the vectors that shaders read.
 pub const VECTOR_WORDS: usize = 4;
@@ -18,34 +21,109 @@ pub struct DeviceLayout {
     pub cols: usize,
     /// Words of a row, whole vectors.
     pub row_words: usize,
-    /// Upper bits of codes of five and six bits.
+    /// Upper bits of codes or of indices into a grid.
     pub high_at: usize,
+    /// Signs of codes that are points of a grid.
+    pub signs_at: usize,
     /// Scales of spans, or of blocks for the K types.
     pub scales_at: usize,
     /// Steps of blocks (`d` of Q6_K), after their scales.
     pub steps_at: usize,
 }
 
-/// Words of each plane, of whole spans or blocks.
+/// What the first plane holds, and where it is split the plane of upper bits too.
+enum Codes {
+    /// Plain floats as they are.
+    Floats,
+    /// Codes of `low + high` bits, repacked. `low` is 0, 2 or 4, `high` 0, 1 or 2.
+    Packed { low: usize, high: usize },
+    /// Bytes of a block: signed codes, or indices into a grid with their upper bits.
+    Copied {
+        codes: Range<usize>,
+        high: Range<usize>,
+        signs: Range<usize>,
+    },
+}
+
+/// What a type's planes are made of. The planes of scales and steps copy bytes of each block.
 struct Planes {
-    codes: usize,
-    high: usize,
-    scales: usize,
-    steps: usize,
+    codes: Codes,
+    scales: Range<usize>,
+    steps: Range<usize>,
+}
+
+fn planes(quant: QuantType) -> Planes {
+    const NONE: Range<usize> = 0..0;
+    let packed = |low, high, scales, steps| Planes {
+        codes: Codes::Packed { low, high },
+        scales,
+        steps,
+    };
+    let copied = |codes, high, signs, scales, steps| Planes {
+        codes: Codes::Copied { codes, high, signs },
+        scales,
+        steps,
+    };
+    match quant {
+        QuantType::F32 | QuantType::F16 | QuantType::BF16 => Planes {
+            codes: Codes::Floats,
+            scales: NONE,
+            steps: NONE,
+        },
+        QuantType::Q4_0 | QuantType::IQ4_NL => packed(4, 0, 0..2, NONE),
+        QuantType::Q4_1 => packed(4, 0, 0..4, NONE),
+        QuantType::Q5_0 => packed(4, 1, 0..2, NONE),
+        QuantType::Q5_1 => packed(4, 1, 0..4, NONE),
+        QuantType::Q8_0 => copied(2..34, NONE, NONE, 0..2, NONE),
+        QuantType::Q2_K => packed(2, 0, 0..16, 80..84),
+        QuantType::Q3_K => packed(2, 1, 96..108, 108..110),
+        QuantType::Q4_K => packed(4, 0, 0..16, NONE),
+        QuantType::Q5_K => packed(4, 1, 0..16, NONE),
+        QuantType::Q6_K => packed(4, 2, 192..208, 208..210),
+        QuantType::IQ1_S => copied(2..34, 34..50, NONE, 0..2, NONE),
+        QuantType::IQ1_M => copied(0..32, 32..48, NONE, 48..56, NONE),
+        QuantType::IQ2_XXS => copied(2..66, NONE, NONE, 0..2, NONE),
+        QuantType::IQ2_XS => copied(2..66, NONE, NONE, 66..74, 0..2),
+        QuantType::IQ2_S => copied(2..34, 66..74, 34..66, 74..82, 0..2),
+        QuantType::IQ3_XXS => copied(2..66, NONE, 66..98, 0..2, NONE),
+        QuantType::IQ3_S => copied(2..66, 66..74, 74..106, 106..110, 0..2),
+        QuantType::IQ4_XS => packed(4, 0, 0..8, NONE),
+        // Five digits a byte would need a division for each: they become pairs of bits.
+        QuantType::TQ1_0 => packed(2, 0, 52..54, NONE),
+        QuantType::TQ2_0 => packed(2, 0, 64..66, NONE),
+        QuantType::MXFP4 => packed(4, 0, 0..1, NONE),
+        QuantType::NVFP4 => packed(4, 0, 0..4, NONE),
+        QuantType::Q1_0 => packed(0, 1, 0..2, NONE),
+        QuantType::Q2_0 => packed(2, 0, 0..2, NONE),
+    }
 }
 
 impl DeviceLayout {
     /// The layout of rows of `cols` weights. Rows of floats are filled up to whole spans.
     pub fn new(quant: QuantType, cols: usize) -> DeviceLayout {
-        let planes = planes(quant, cols.div_ceil(SPAN));
-        let high_at = planes.codes;
-        let scales_at = (high_at + planes.high).next_multiple_of(VECTOR_WORDS);
-        let steps_at = scales_at + planes.scales;
+        let spans = cols.div_ceil(SPAN);
+        let n_blocks = cols / quant.block_len();
+        let words = |part: &Range<usize>| (n_blocks * part.len()).div_ceil(4);
+        let Planes {
+            codes,
+            scales,
+            steps,
+        } = planes(quant);
+        let (codes, high, signs) = match &codes {
+            Codes::Floats => (spans * SPAN * quant.block_bytes() / 4, 0, 0),
+            // A word per span and bit.
+            Codes::Packed { low, high } => (spans * low, spans * high, 0),
+            Codes::Copied { codes, high, signs } => (words(codes), words(high), words(signs)),
+        };
+        let signs_at = codes + high;
+        let scales_at = (signs_at + signs).next_multiple_of(VECTOR_WORDS);
+        let steps_at = scales_at + words(&scales);
         DeviceLayout {
             quant,
             cols,
-            row_words: (steps_at + planes.steps).next_multiple_of(VECTOR_WORDS),
-            high_at,
+            row_words: (steps_at + words(&steps)).next_multiple_of(VECTOR_WORDS),
+            high_at: codes,
+            signs_at,
             scales_at,
             steps_at,
         }
@@ -64,110 +142,109 @@ impl DeviceLayout {
         assert_eq!(row.len(), self.quant.row_bytes(self.cols));
         assert_eq!(words.len(), self.row_words);
         words.fill(0);
-        if self.quant.is_float() {
-            return copy_bytes(row, words);
+        let planes = planes(self.quant);
+        match &planes.codes {
+            Codes::Floats => copy(row, words, 0),
+            Codes::Packed { low, high } => self.pack(row, words, *low, *high),
+            Codes::Copied { codes, high, signs } => {
+                self.copy_blocks(row, words, codes, 0);
+                self.copy_blocks(row, words, high, self.high_at);
+                self.copy_blocks(row, words, signs, self.signs_at);
+            }
         }
-        let block_bytes = self.quant.block_bytes();
+        self.copy_blocks(row, words, &planes.scales, self.scales_at);
+        self.copy_blocks(row, words, &planes.steps, self.steps_at);
+    }
+
+    /// Copies a part of each block to the plane at word `at`.
+    fn copy_blocks(&self, row: &[u8], words: &mut [u32], part: &Range<usize>, at: usize) {
+        for (i, block) in row.chunks_exact(self.quant.block_bytes()).enumerate() {
+            copy(&block[part.clone()], words, 4 * at + i * part.len());
+        }
+    }
+
+    /// Packs all codes, span by span.
+    fn pack(&self, row: &[u8], words: &mut [u32], low: usize, high: usize) {
+        let blocks = row.chunks_exact(self.quant.block_bytes());
         let block_spans = self.quant.block_len() / SPAN;
-        for (b, block) in row.chunks_exact(block_bytes).enumerate() {
-            for s in 0..block_spans {
-                self.put_codes(b * block_spans + s, codes(self.quant, block, s), words);
+        for (i, block) in blocks.enumerate() {
+            for j in 0..block_spans {
+                let codes = codes(self.quant, block, j);
+                let span = i * block_spans + j;
+                put(low, &codes, 0, &mut words[low * span..]);
+                put(high, &codes, low, &mut words[self.high_at + high * span..]);
             }
-            self.put_scales(b, block, words);
-        }
-    }
-
-    fn put_codes(&self, span: usize, codes: [u8; SPAN], words: &mut [u32]) {
-        if self.quant == QuantType::Q8_0 {
-            return copy_bytes(&codes, &mut words[8 * span..][..8]);
-        }
-        for i in 0..4 {
-            let quad = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|b| codes[at + b] & 15));
-            words[4 * span + i] = quad(4 * i) | quad(16 + 4 * i) << 4;
-        }
-        for (i, code) in codes.iter().enumerate() {
-            let (quad, byte) = (i / 4, i % 4);
-            let upper = u32::from(code >> 4);
-            match self.quant {
-                QuantType::Q5_0 | QuantType::Q5_1 | QuantType::Q5_K => {
-                    words[self.high_at + span] |= upper << (8 * byte + quad);
-                }
-                QuantType::Q6_K => {
-                    let word = self.high_at + 2 * span + quad / 4;
-                    words[word] |= upper << (8 * byte + 2 * (quad % 4));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn put_scales(&self, block: usize, bytes: &[u8], words: &mut [u32]) {
-        let half = |at: usize| u32::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
-        match self.quant {
-            QuantType::Q4_0 | QuantType::Q5_0 | QuantType::Q8_0 => {
-                words[self.scales_at + block / 2] |= half(0) << (16 * (block % 2));
-            }
-            QuantType::Q4_1 | QuantType::Q5_1 => {
-                words[self.scales_at + block] = half(0) | half(2) << 16;
-            }
-            QuantType::Q4_K | QuantType::Q5_K => {
-                copy_bytes(&bytes[..16], &mut words[self.scales_at + 4 * block..][..4]);
-            }
-            QuantType::Q6_K => {
-                copy_bytes(
-                    &bytes[192..208],
-                    &mut words[self.scales_at + 4 * block..][..4],
-                );
-                words[self.steps_at + block / 2] |= half(208) << (16 * (block % 2));
-            }
-            QuantType::F32 | QuantType::F16 | QuantType::BF16 => {}
         }
     }
 }
 
-fn planes(quant: QuantType, spans: usize) -> Planes {
-    let blocks = spans.div_ceil(8);
-    let halves = spans.div_ceil(2);
-    let (codes, high, scales, steps) = match quant {
-        QuantType::F32 => (32 * spans, 0, 0, 0),
-        QuantType::F16 | QuantType::BF16 => (16 * spans, 0, 0, 0),
-        QuantType::Q4_0 => (4 * spans, 0, halves, 0),
-        QuantType::Q4_1 => (4 * spans, 0, spans, 0),
-        QuantType::Q5_0 => (4 * spans, spans, halves, 0),
-        QuantType::Q5_1 => (4 * spans, spans, spans, 0),
-        QuantType::Q8_0 => (8 * spans, 0, halves, 0),
-        QuantType::Q4_K => (4 * spans, 0, 4 * blocks, 0),
-        QuantType::Q5_K => (4 * spans, spans, 4 * blocks, 0),
-        QuantType::Q6_K => (4 * spans, 2 * spans, 4 * blocks, blocks.div_ceil(2)),
+/// The table that a type's shader reads behind the last row, in whole vectors; none for most types.
+pub fn table(quant: QuantType) -> Vec<u32> {
+    let eight = |points: &[u64]| -> Vec<u32> {
+        let words = points.iter().flat_map(|&p| [p as u32, (p >> 32) as u32]);
+        words.collect()
     };
-    Planes {
-        codes,
-        high,
-        scales,
-        steps,
+    let four = |points: &[u64]| points.iter().map(|&p| p as u32).collect();
+    match quant {
+        QuantType::IQ1_S | QuantType::IQ1_M => eight(&grids::IQ1),
+        QuantType::IQ2_XXS => eight(&grids::IQ2_XXS),
+        QuantType::IQ2_XS => eight(&grids::IQ2_XS),
+        QuantType::IQ2_S => eight(&grids::IQ2_S),
+        QuantType::IQ3_XXS => four(&grids::IQ3_XXS),
+        QuantType::IQ3_S => four(&grids::IQ3_S),
+        _ => Vec::new(),
     }
 }
 
-/// The codes of span `span` of a block, in the order of the weights.
+/// Packed codes of span `span` of a block, in the order of the weights.
 fn codes(quant: QuantType, block: &[u8], span: usize) -> [u8; SPAN] {
     match quant {
         QuantType::Q4_0 => legacy::codes(&block[2..], 0),
         QuantType::Q4_1 => legacy::codes(&block[4..], 0),
         QuantType::Q5_0 => legacy::codes(&block[6..], legacy::high_bits(block, 2)),
         QuantType::Q5_1 => legacy::codes(&block[8..], legacy::high_bits(block, 4)),
-        QuantType::Q8_0 => std::array::from_fn(|i| block[2 + i]),
+        QuantType::Q2_K => k::q2_k_codes(block, span),
+        QuantType::Q3_K => k::Q3K::codes(block, span),
         QuantType::Q4_K => std::array::from_fn(|i| k::q4_k_code(block, span, i)),
         QuantType::Q5_K => std::array::from_fn(|i| k::q5_k_code(block, span, i)),
         QuantType::Q6_K => std::array::from_fn(|i| k::q6_k_code(block, SPAN * span + i)),
-        QuantType::F32 | QuantType::F16 | QuantType::BF16 => [0; SPAN],
+        QuantType::IQ4_NL => lookup::Iq4Nl::codes(block, span),
+        QuantType::IQ4_XS => lookup::Iq4Xs::codes(block, span),
+        QuantType::TQ1_0 => ternary::Tq1_0::codes(block, span),
+        QuantType::TQ2_0 => ternary::Tq2_0::codes(block, span),
+        QuantType::MXFP4 => lookup::Mxfp4::codes(block, span),
+        QuantType::NVFP4 => lookup::Nvfp4::codes(block, span),
+        QuantType::Q1_0 => ternary::Q1_0::codes(block, span),
+        QuantType::Q2_0 => ternary::Q2_0::codes(block, span),
+        // Types whose codes are copied.
+        _ => [0; SPAN],
     }
 }
 
-/// Copies bytes into little-endian words; the last word is filled up with zeros.
-fn copy_bytes(bytes: &[u8], words: &mut [u32]) {
-    for (chunk, word) in bytes.chunks(4).zip(words) {
-        let mut four = [0; 4];
-        four[..chunk.len()].copy_from_slice(chunk);
-        *word = u32::from_le_bytes(four);
+/// Puts the `bits` bits above `shift` of each code into as many words.
+fn put(bits: usize, codes: &[u8; SPAN], shift: usize, words: &mut [u32]) {
+    for (i, code) in codes.iter().enumerate() {
+        let (half, quad, byte) = (i / 16, i / 4, i % 4);
+        let (word, bit) = match bits {
+            4 => (quad % 4, 4 * half),
+            2 => (half, 2 * (quad % 4)),
+            1 => (0, quad),
+            _ => return,
+        };
+        let code = u32::from(code >> shift) & ((1 << bits) - 1);
+        words[word] |= code << (8 * byte + bit);
+    }
+}
+
+/// Copies bytes into little-endian words that are zero there, from byte `at` on.
+fn copy(bytes: &[u8], words: &mut [u32], at: usize) {
+    if at.is_multiple_of(4) && bytes.len().is_multiple_of(4) {
+        for (chunk, word) in bytes.as_chunks().0.iter().zip(&mut words[at / 4..]) {
+            *word = u32::from_le_bytes(*chunk);
+        }
+        return;
+    }
+    for (at, byte) in (at..).zip(bytes) {
+        words[at / 4] |= u32::from(*byte) << (8 * (at % 4));
     }
 }

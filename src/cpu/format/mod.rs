@@ -3,8 +3,17 @@
 //! Every weight is the `f32` that `QuantType::decode` gives, rounding for rounding (zeros may
 //! differ in sign). Layouts are described in `quant`.
 
-use super::simd::{Isa, LANES, Lanes, Rule};
-use crate::quant::QuantType;
+mod k;
+#[cfg(test)]
+mod tests;
+
+use std::marker::PhantomData;
+
+use super::simd::{Isa, Rule};
+use crate::quant::coded::Coded;
+use crate::quant::k::Q3K;
+use crate::quant::{QuantType, grid, lookup, ternary};
+use k::{Q2K, Q4K, Q5K, Q6K};
 
 /// How blocks of one quant type become vectors.
 pub trait Format {
@@ -40,10 +49,63 @@ pub fn with_format<K: FormatKernel>(quant: QuantType, kernel: K) -> K::Output {
         QuantType::Q5_0 => kernel.run::<Q5_0>(),
         QuantType::Q5_1 => kernel.run::<Q5_1>(),
         QuantType::Q8_0 => kernel.run::<Q8_0>(),
+        QuantType::Q2_K => kernel.run::<Q2K>(),
+        QuantType::Q3_K => kernel.run::<Signed<Q3K>>(),
         QuantType::Q4_K => kernel.run::<Q4K>(),
         QuantType::Q5_K => kernel.run::<Q5K>(),
         QuantType::Q6_K => kernel.run::<Q6K>(),
+        QuantType::IQ1_S => kernel.run::<Signed<grid::Iq1S>>(),
+        QuantType::IQ1_M => kernel.run::<Signed<grid::Iq1M>>(),
+        QuantType::IQ2_XXS => kernel.run::<Signed<grid::Iq2Xxs>>(),
+        QuantType::IQ2_XS => kernel.run::<Signed<grid::Iq2Xs>>(),
+        QuantType::IQ2_S => kernel.run::<Signed<grid::Iq2S>>(),
+        QuantType::IQ3_XXS => kernel.run::<Signed<grid::Iq3Xxs>>(),
+        QuantType::IQ3_S => kernel.run::<Signed<grid::Iq3S>>(),
+        QuantType::IQ4_NL => kernel.run::<Signed<lookup::Iq4Nl>>(),
+        QuantType::IQ4_XS => kernel.run::<Signed<lookup::Iq4Xs>>(),
+        QuantType::TQ1_0 => kernel.run::<Signed<ternary::Tq1_0>>(),
+        QuantType::TQ2_0 => kernel.run::<Signed<ternary::Tq2_0>>(),
+        QuantType::MXFP4 => kernel.run::<Signed<lookup::Mxfp4>>(),
+        QuantType::NVFP4 => kernel.run::<Signed<lookup::Nvfp4>>(),
+        QuantType::Q1_0 => kernel.run::<Signed<ternary::Q1_0>>(),
+        QuantType::Q2_0 => kernel.run::<Signed<ternary::Q2_0>>(),
     }
+}
+
+/// As [`with_format`] for the types that a product with one row of activations decodes in registers;
+/// none for the others. Those are rare, and decoding costs them more than the way through a panel:
+/// a kernel of their own would be code without a gain.
+#[inline(always)]
+pub fn with_direct_format<K: FormatKernel>(quant: QuantType, kernel: K) -> Option<K::Output> {
+    Some(match quant {
+        QuantType::F32 => kernel.run::<F32>(),
+        QuantType::F16 => kernel.run::<F16>(),
+        QuantType::BF16 => kernel.run::<Bf16>(),
+        QuantType::Q4_0 => kernel.run::<Q4_0>(),
+        QuantType::Q4_1 => kernel.run::<Q4_1>(),
+        QuantType::Q5_0 => kernel.run::<Q5_0>(),
+        QuantType::Q5_1 => kernel.run::<Q5_1>(),
+        QuantType::Q8_0 => kernel.run::<Q8_0>(),
+        QuantType::Q2_K => kernel.run::<Q2K>(),
+        QuantType::Q3_K => kernel.run::<Signed<Q3K>>(),
+        QuantType::Q4_K => kernel.run::<Q4K>(),
+        QuantType::Q5_K => kernel.run::<Q5K>(),
+        QuantType::Q6_K => kernel.run::<Q6K>(),
+        QuantType::IQ4_NL => kernel.run::<Signed<lookup::Iq4Nl>>(),
+        QuantType::IQ4_XS => kernel.run::<Signed<lookup::Iq4Xs>>(),
+        QuantType::MXFP4 => kernel.run::<Signed<lookup::Mxfp4>>(),
+        _ => return None,
+    })
+}
+
+/// Whether [`with_direct_format`] knows the type.
+pub fn is_direct(quant: QuantType) -> bool {
+    struct Nothing;
+    impl FormatKernel for Nothing {
+        type Output = ();
+        fn run<F: Format>(self) {}
+    }
+    with_direct_format(quant, Nothing).is_some()
 }
 
 /// The `N` bytes at `at`. Blocks are as long as their format says, so this cannot fail; the
@@ -280,200 +342,35 @@ impl Format for Q8_0 {
     }
 }
 
-/// Lane numbers.
-const LANE: Lanes = [
-    0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
-];
+/// Any type of signed codes: `scale * code`.
+pub struct Signed<T>(PhantomData<T>);
 
-/// Scales of the eight sub-blocks of Q4_K and Q5_K, then their biases. All sixteen codes are
-/// unpacked as bytes of four words, as `quant` does one by one.
-#[inline(always)]
-fn k_scales<I: Isa>(isa: I, block: &[u8]) -> Lanes {
-    const LOW_6: u32 = 0x3f3f_3f3f;
-    const LOW_4: u32 = 0x0f0f_0f0f;
-    const LOW_2: u32 = 0x0303_0303;
-    let word = |at| u32::from_le_bytes(*array(block, at));
-    let (a, b, c) = (word(4), word(8), word(12));
-    let words = [
-        a & LOW_6,
-        c & LOW_4 | (a >> 6 & LOW_2) << 4,
-        b & LOW_6,
-        c >> 4 & LOW_4 | (b >> 6 & LOW_2) << 4,
-    ];
-    let codes = isa.to_float(isa.bytes(&bytemuck::cast(words.map(u32::to_le))));
-    let [d, d_min] = isa.splat_halves(array(block, 0));
-    let d_min = isa.sub(isa.splat(0.0), d_min);
-    let factors = isa.select_less(isa.load(&LANE), isa.splat(8.0), d, d_min);
-    let mut out = [0.0; LANES];
-    isa.store(isa.mul(factors, codes), &mut out);
-    out
-}
-
-/// Scale and bias of sub-block `j`.
-#[inline(always)]
-fn k_rule<I: Isa>(isa: I, scales: &Lanes, j: usize) -> Affine<I::F> {
-    Affine {
-        scale: isa.splat(scales[j]),
-        bias: isa.splat(scales[8 + j]),
-    }
-}
-
-/// `d * scale * code - dmin * min`
-pub struct Q4K;
-
-impl Format for Q4K {
-    const SPANS: usize = 8;
-    const BYTES: usize = 144;
-    type Head<I: Isa> = Lanes;
+impl<T: Coded> Format for Signed<T> {
+    const SPANS: usize = T::SPANS;
+    const BYTES: usize = T::BYTES;
+    type Head<I: Isa> = f32;
 
     #[inline(always)]
-    fn head<I: Isa>(isa: I, block: &[u8]) -> Lanes {
-        k_scales(isa, block)
+    fn head<I: Isa>(isa: I, block: &[u8]) -> f32 {
+        isa.half(T::step(block))
     }
 
     #[inline(always)]
-    fn span<I: Isa>(isa: I, block: &[u8], head: &Lanes, j: usize) -> [I::F; 2] {
-        let rule = k_rule(isa, head, j);
-        let (at, shift) = (16 + j / 2 * 32, 4 * (j as u32 % 2));
-        let low = isa.int_shr(isa.bytes(array(block, at)), shift);
-        let high = isa.int_shr(isa.bytes(array(block, at + 16)), shift);
-        [isa.decode_4(low, rule), isa.decode_4(high, rule)]
-    }
-}
-
-/// As [`Q4K`] with a fifth bit.
-pub struct Q5K;
-
-impl Format for Q5K {
-    const SPANS: usize = 8;
-    const BYTES: usize = 176;
-    type Head<I: Isa> = (Lanes, I::B);
-
-    #[inline(always)]
-    fn head<I: Isa>(isa: I, block: &[u8]) -> Self::Head<I> {
-        (k_scales(isa, block), isa.load_32(array(block, 16)))
-    }
-
-    #[inline(always)]
-    fn span<I: Isa>(isa: I, block: &[u8], head: &Self::Head<I>, j: usize) -> [I::F; 2] {
-        let rule = k_rule(isa, &head.0, j);
-        let low = isa.load_32(array(block, 48 + j / 2 * 32));
-        let low = isa.shr_and(low, 4 * (j as u32 % 2), 15);
-        let bit = match j as u32 {
-            j @ 0..4 => isa.shl_and(head.1, 4 - j, 16),
-            j => isa.shr_and(head.1, j - 4, 16),
-        };
-        let mut codes = [0; 32];
-        isa.store_32(isa.or_32(low, bit), &mut codes);
-        [
-            isa.decode_5(isa.bytes(array(&codes, 0)), rule),
-            isa.decode_5(isa.bytes(array(&codes, 16)), rule),
-        ]
-    }
-}
-
-/// `d * scale * (code - 32)`
-pub struct Q6K;
-
-impl Format for Q6K {
-    const SPANS: usize = 8;
-    const BYTES: usize = 210;
-    type Head<I: Isa> = Lanes;
-
-    #[inline(always)]
-    fn head<I: Isa>(isa: I, block: &[u8]) -> Lanes {
-        let d = isa.splat(half_at(isa, block, 208));
-        let scales = isa.to_float(isa.signed_bytes(array(block, 192)));
-        let mut out = [0.0; LANES];
-        isa.store(isa.mul(d, scales), &mut out);
-        out
-    }
-
-    #[inline(always)]
-    fn span<I: Isa>(isa: I, block: &[u8], head: &Lanes, j: usize) -> [I::F; 2] {
-        let (half, plane) = (j / 4, j as u32 % 4);
-        let low = isa.load_32(array(block, half * 64 + plane as usize % 2 * 32));
-        let low = isa.shr_and(low, 4 * (plane / 2), 15);
-        let high = isa.load_32(array(block, 128 + half * 32));
-        let high = match plane {
-            0 | 1 => isa.shl_and(high, 4 - 2 * plane, 0x30),
-            plane => isa.shr_and(high, 2 * plane - 4, 0x30),
-        };
-        let mut codes = [0; 32];
-        isa.store_32(isa.or_32(low, high), &mut codes);
-        let (low, high) = (
-            isa.to_float(isa.bytes(array(&codes, 0))),
-            isa.to_float(isa.bytes(array(&codes, 16))),
-        );
-        [
-            Centred {
-                scale: isa.splat(head[2 * j]),
-                centre: 32.0,
-            }
-            .weight(isa, low),
-            Centred {
-                scale: isa.splat(head[2 * j + 1]),
-                centre: 32.0,
-            }
-            .weight(isa, high),
-        ]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::simd::{InstructionSet, Kernel};
-    use super::*;
-
-    /// Decodes one block.
-    struct Decode<'a>(QuantType, &'a [u8]);
-
-    impl Kernel for Decode<'_> {
-        type Output = Vec<f32>;
-
-        #[inline(always)]
-        fn run<I: Isa>(self, isa: I) -> Vec<f32> {
-            struct Typed<'a, I>(I, &'a [u8]);
-            impl<I: Isa> FormatKernel for Typed<'_, I> {
-                type Output = Vec<f32>;
-                #[inline(always)]
-                fn run<F: Format>(self) -> Vec<f32> {
-                    let Typed(isa, block) = self;
-                    let head = F::head(isa, block);
-                    let mut out = Vec::new();
-                    for j in 0..F::SPANS {
-                        for x in F::span(isa, block, &head, j) {
-                            let mut lanes = [0.0; LANES];
-                            isa.store(x, &mut lanes);
-                            out.extend(lanes);
-                        }
-                    }
-                    out
-                }
-            }
-            with_format(self.0, Typed(isa, self.1))
+    fn span<I: Isa>(isa: I, block: &[u8], &step: &f32, j: usize) -> [I::F; 2] {
+        let mut codes = T::codes(block, j);
+        if let Some(table) = &T::TABLE {
+            isa.store_32(isa.lookup(isa.load_32(&codes), table), &mut codes);
         }
-    }
-
-    #[test]
-    fn every_type_decodes_as_the_table_says() {
-        let mut random = crate::cpu::tests::Random::new(1);
-        for quant in QuantType::all() {
-            let len = quant.block_len().max(32);
-            for _ in 0..300 {
-                let block: Vec<u8> = (0..quant.row_bytes(len)).map(|_| random.byte()).collect();
-                let mut want = vec![0.0; len];
-                quant.decode(&block, &mut want);
-                for isa in InstructionSet::present() {
-                    let got = isa.run(Decode(quant, &block));
-                    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-                        // Zeros may differ in sign, what is no number in its bits.
-                        let same = got == want || got.is_nan() && want.is_nan();
-                        let (isa, name) = (isa.name(), quant.name());
-                        assert!(same, "{isa} {name} weight {i}: {got} instead of {want}");
-                    }
-                }
-            }
-        }
+        let [low, high] = T::scales(step, block, j);
+        [
+            isa.mul(
+                isa.splat(low),
+                isa.to_float(isa.signed_bytes(array(&codes, 0))),
+            ),
+            isa.mul(
+                isa.splat(high),
+                isa.to_float(isa.signed_bytes(array(&codes, 16))),
+            ),
+        ]
     }
 }
