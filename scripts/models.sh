@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches models into the cache, each once and checked by its SHA-256.
-# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, tiny
+# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, tiny, vocabs
 source "$(dirname "$0")/lib.sh"
 
 MODELS="$CACHE/test-models"
@@ -56,7 +56,21 @@ for model in "$@"; do
         rm -f "$MODELS"/tiny/complete*
         touch "$complete"
       fi ;;
-    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, tiny" ;;
+    vocabs)
+      # llama.cpp's vocabularies, each with texts and their ids, from a source package.
+      if [ ! -f "$MODELS/vocabs/complete" ]; then
+        say "fetching llama.cpp's vocabularies"
+        WORK="$(mktemp -d "$MODELS/fetch.XXXXXX")"
+        trap 'rm -rf "$WORK"' EXIT
+        python3 -m pip download -q --disable-pip-version-check --no-deps --no-binary :all: -d "$WORK" llama-cpp-python==0.3.36 ||
+          fail "cannot download llama-cpp-python; is the Python package index reachable?"
+        echo "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e  $WORK/llama_cpp_python-0.3.36.tar.gz" | sha256sum -c --quiet ||
+          fail "the checksum of llama-cpp-python is wrong"
+        mkdir -p "$MODELS/vocabs"
+        tar -xzf "$WORK"/*.tar.gz -C "$MODELS/vocabs" --strip-components 4 --wildcards '*/vendor/llama.cpp/models/ggml-vocab-*'
+        touch "$MODELS/vocabs/complete"
+      fi ;;
+    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, tiny, vocabs" ;;
   esac
 done
 echo "$MODELS"

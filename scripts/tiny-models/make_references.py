@@ -26,7 +26,7 @@ sys.dont_write_bytecode = True
 from make_tiny_models import CATALOGUE, Stream, write_models  # noqa: E402
 
 N_PROMPT, N_GREEDY, N_CTX = 40, 16, 512
-GELU = {"falcon", "gemma", "gpt2", "gptneox", "phi2"}
+GELU = {"codeshell", "falcon", "gemma", "gpt2", "gptneox", "phi2", "starcoder"}
 # Largest difference of a logit and smallest margin where llama.cpp's own GELU is not exact.
 GELU_TOLERANCE, GELU_MARGIN, MARGIN = 0.02, 0.05, 0.02
 

@@ -329,6 +329,13 @@ impl Gguf {
         })
     }
 
+    /// The items of an array of bytes, straight from the map.
+    pub fn bytes(&self, key: &str) -> Option<&[u8]> {
+        let array = self.array(key)?;
+        let is_bytes = matches!(array.element, ElementType::U8 | ElementType::I8);
+        is_bytes.then(|| &self.map[array.range.clone()])
+    }
+
     /// The tensor directory, in file order.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors

@@ -41,7 +41,8 @@ pub struct Config {
     /// what attention made of it.
     pub parallel: bool,
     pub ffn: Ffn,
-    /// The tensor with the norm before the feed-forward block.
+    /// The tensor that norms what the feed-forward block reads: `ffn_norm`, or another name that
+    /// some families give it.
     pub ffn_norm: &'static str,
     /// Where experts stand in the place of the feed-forward block.
     pub moe: Option<Moe>,
@@ -49,6 +50,8 @@ pub struct Config {
     pub latent: Option<Latent>,
     pub activation: Activation,
     pub rope_order: RopeOrder,
+    /// Whether the norms of queries and keys come after rotary embedding instead of before.
+    pub head_norms_last: bool,
     /// The kinds of rotary embedding that layers choose from.
     pub rope_tables: Vec<RopeTable>,
     /// Tables that stand in for `rope_tables` where the context is longer than this.

@@ -104,15 +104,15 @@ fn attention(
     let [mut q, mut k, v] = project(b, h, &w.qkv)[..] else {
         unreachable!("a layer has three attention projections");
     };
-    if w.q_norm.is_some() {
-        q = norm(b, c, w.q_norm, q);
-    }
-    if w.k_norm.is_some() {
-        k = norm(b, c, w.k_norm, k);
+    if !c.head_norms_last {
+        (q, k) = head_norms(b, c, w, q, k);
     }
     if let Some(rope) = layer.rope {
         q = b.rope(q, c.head_dim, rope.q, c.rope_order);
         k = b.rope(k, c.head_dim, rope.k, c.rope_order);
+    }
+    if c.head_norms_last {
+        (q, k) = head_norms(b, c, w, q, k);
     }
     b.kv_write(i, k, v);
     b.attention(Attention {
@@ -127,6 +127,15 @@ fn attention(
         soft_cap: c.attention_soft_cap,
         sinks: w.sinks,
     })
+}
+
+/// Queries and keys after their norms, where the layer has them.
+fn head_norms(b: &mut PlanBuilder, c: &Config, w: &HeadWeights, q: View, k: View) -> (View, View) {
+    let mut normed = |weights: Option<NormWeights>, x| match weights {
+        Some(_) => norm(b, c, weights, x),
+        None => x,
+    };
+    (normed(w.q_norm, q), normed(w.k_norm, k))
 }
 
 /// `x + scale * norm(product(input))`.

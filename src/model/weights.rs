@@ -433,11 +433,9 @@ impl Loader<'_> {
             Some(_) => ("attn_norm_2", "attn_norm"),
             None => ("attn_norm", c.ffn_norm),
         };
-        // A name that is taken by the norm before the next block is no norm after this one.
-        let post_attention = name("post_attention_norm");
-        let post_attention_norm = match c.ffn_norm {
+        let post_attention_norm = match ffn_norm {
             "post_attention_norm" => None,
-            _ => self.norm(&post_attention, c.dim, c)?,
+            _ => self.norm(&name("post_attention_norm"), c.dim, c)?,
         };
         Ok(LayerWeights {
             attn_norm: self.norm(&name(attn_norm), c.dim, c)?,

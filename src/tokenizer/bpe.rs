@@ -1,16 +1,16 @@
-//! Byte-level BPE: each word's bytes, written in a printable alphabet, are merged by the `tokenizers` crate.
+//! BPE: each word's bytes, or its characters, are merged by the ranks of the file.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use tokenizers::Model;
-use tokenizers::models::bpe::{BPE, Merges, Vocab as CrateVocab};
 use tracing::warn;
 
 use super::Error;
 use super::memo::Memo;
-use super::pre_tokenizer::PreTokenizer;
+use super::merge::{Merge, Merger, Symbol};
+use super::pre_tokenizer::{Alphabet, PreTokenizer};
 use super::split::{Splitter, parts};
-use super::vocab::Vocab;
+use super::vocab::{SPACE_CHAR, Vocab};
 use crate::gguf::Gguf;
 
 /// The printable character of every byte, as GPT-2 has it: printable Latin-1 is itself, the other
@@ -47,88 +47,149 @@ pub(super) fn to_bytes(entry: &[u8], piece: &mut Vec<u8>) {
 
 pub(super) struct Bpe {
     splitter: Splitter,
-    model: BPE,
-    /// Bytes that no entry stands for. They get no token, and nothing merges across them.
-    missing: [bool; 256],
+    merges: HashMap<(u32, u32), Merge>,
+    alphabet: Alphabet,
+    /// Whether a word that is an entry is taken whole, without looking at merges.
+    whole_words: bool,
+    /// The entry of each byte's printable character, or for text the one such as `<0x0A>`. A byte
+    /// without one gets no token, and nothing merges across it.
+    bytes: [Option<u32>; 256],
 }
 
 impl Bpe {
     pub(super) fn from_gguf(gguf: &Gguf, vocab: &Vocab, pre: &PreTokenizer) -> Result<Bpe, Error> {
-        let missing = |c: char| vocab.find(c.encode_utf8(&mut [0; 4]).as_bytes()).is_none();
-        let model = build(gguf, vocab, pre, false).or_else(|_| build(gguf, vocab, pre, true))?;
+        let printable = |c: char| vocab.find(c.encode_utf8(&mut [0; 4]).as_bytes());
         Ok(Bpe {
             splitter: Splitter::new(pre.passes)?,
-            model,
-            missing: std::array::from_fn(|byte| missing(ALPHABET[byte])),
+            merges: merges(gguf, vocab)?,
+            alphabet: pre.alphabet,
+            whole_words: pre.whole_words,
+            bytes: std::array::from_fn(|byte| match pre.alphabet {
+                Alphabet::Bytes => printable(ALPHABET[byte]),
+                Alphabet::Text { .. } => vocab.byte(byte as u8),
+            }),
         })
     }
 
+    /// Starts on a text; its pieces then go through [`Session::encode`].
+    pub(super) fn session<'a>(&'a self, vocab: &'a Vocab) -> Session<'a> {
+        Session {
+            bpe: self,
+            vocab,
+            word: String::new(),
+            merger: Merger::default(),
+        }
+    }
+}
+
+/// Tokenizes word after word, keeping its allocations.
+pub(super) struct Session<'a> {
+    bpe: &'a Bpe,
+    vocab: &'a Vocab,
+    /// The word as entries write it.
+    word: String,
+    merger: Merger,
+}
+
+impl Session<'_> {
     /// Appends the ids of a text without special tokens.
-    pub(super) fn encode<'t>(&self, text: &'t str, memo: &mut Memo<'t>, ids: &mut Vec<u32>) {
-        self.splitter.split(text, &mut |word| {
-            memo.encode(word, ids, |ids| {
-                parts(word).for_each(|part| self.encode_word(part, ids));
-            });
+    pub(super) fn encode<'t>(&mut self, text: &'t str, memo: &mut Memo<'t>, ids: &mut Vec<u32>) {
+        let bpe = self.bpe;
+        bpe.splitter.split(text, &mut |word| {
+            memo.encode(word, ids, |ids| self.encode_word(word, ids));
         });
     }
 
-    fn encode_word(&self, word: &str, ids: &mut Vec<u32>) {
-        for run in word.as_bytes().split(|&b| self.missing[b as usize]) {
-            let printable: String = run.iter().map(|&b| ALPHABET[b as usize]).collect();
-            // Fails only for an unknown token that is not an entry, and none is set.
-            let tokens = self.model.tokenize(&printable).unwrap_or_default();
-            ids.extend(tokens.iter().map(|token| token.id));
+    fn encode_word(&mut self, word: &str, ids: &mut Vec<u32>) {
+        let is_whole = match self.bpe.alphabet {
+            Alphabet::Bytes => self.bpe.whole_words,
+            Alphabet::Text { line_breaks } => line_breaks && word.starts_with('\n'),
+        };
+        if is_whole {
+            self.word.clear();
+            match self.bpe.alphabet {
+                Alphabet::Bytes => self.word.extend(word.bytes().map(|b| ALPHABET[b as usize])),
+                Alphabet::Text { .. } => self.word.push_str(word),
+            }
+            if let Some(id) = self.vocab.find(self.word.as_bytes()) {
+                return ids.push(id);
+            }
         }
+        for part in parts(word) {
+            match self.bpe.alphabet {
+                Alphabet::Bytes => self.merge_bytes(part, ids),
+                Alphabet::Text { .. } => self.merge_text(part, ids),
+            }
+        }
+    }
+
+    fn merge_bytes(&mut self, word: &str, ids: &mut Vec<u32>) {
+        self.merger.clear();
+        for byte in word.bytes() {
+            self.merger.push(1, self.bpe.bytes[byte as usize]);
+        }
+        let symbols = self.merger.merge(|a, b| self.bpe.merged(a, b));
+        ids.extend(symbols.filter_map(|symbol| symbol.token));
+    }
+
+    fn merge_text(&mut self, word: &str, ids: &mut Vec<u32>) {
+        self.merger.clear();
+        for c in word.chars() {
+            let c = if c == ' ' { SPACE_CHAR } else { c };
+            let mut utf8 = [0; 4];
+            match self.vocab.find(c.encode_utf8(&mut utf8).as_bytes()) {
+                Some(id) => self.merger.push(1, Some(id)),
+                None => {
+                    let bytes = utf8[..c.len_utf8()].iter();
+                    let bytes = bytes.filter_map(|&b| self.bpe.bytes[b as usize]);
+                    bytes.for_each(|id| self.merger.push(1, Some(id)));
+                }
+            }
+        }
+        let symbols = self.merger.merge(|a, b| self.bpe.merged(a, b));
+        ids.extend(symbols.filter_map(|symbol| symbol.token));
     }
 }
 
-/// The crate's model. Merges of what is no entry make it fail; `only_known` leaves them out, which
-/// takes longer.
-fn build(gguf: &Gguf, vocab: &Vocab, pre: &PreTokenizer, only_known: bool) -> Result<BPE, Error> {
+impl Bpe {
+    fn merged(&self, left: &Symbol, right: &Symbol) -> Option<Merge> {
+        self.merges.get(&(left.token?, right.token?)).copied()
+    }
+}
+
+/// The table of merges; those of what is no entry are left out.
+fn merges(gguf: &Gguf, vocab: &Vocab) -> Result<HashMap<(u32, u32), Merge>, Error> {
     const MERGES: &str = "tokenizer.ggml.merges";
     let lines = gguf.strings(MERGES).ok_or(Error::Missing(MERGES))?;
     let n = lines.len();
-    let merges: Merges = lines
-        .filter_map(split_merge)
-        .filter(|(left, right)| !only_known || is_known(vocab, left, right))
-        .map(|(left, right)| (left.into(), right.into()))
-        .collect();
-    if merges.len() < n {
-        warn!(
-            "{} of {n} `{MERGES}` merge nothing of the vocabulary",
-            n - merges.len()
-        );
-    }
-    // The crate's cache would keep what clients send; `Memo` takes its place.
-    BPE::builder()
-        .vocab_and_merges(entries(vocab), merges)
-        .ignore_merges(pre.whole_words)
-        .cache_capacity(0)
-        .build()
-        .map_err(|e| Error::Build(e.to_string()))
-}
-
-fn is_known(vocab: &Vocab, left: &str, right: &str) -> bool {
-    [left, right, &format!("{left}{right}")]
-        .iter()
-        .all(|text| vocab.find(text.as_bytes()).is_some())
-}
-
-fn entries(vocab: &Vocab) -> CrateVocab {
-    let mut entries = CrateVocab::with_capacity(vocab.len());
-    // Backwards, so that of equal entries the first one stays.
-    for id in (0..vocab.len() as u32).rev() {
-        if let Ok(text) = std::str::from_utf8(vocab.text(id)) {
-            entries.insert(text.into(), id);
+    let mut merges = HashMap::with_capacity(n);
+    let mut whole = Vec::new();
+    let mut n_useless = 0;
+    // The first of equal merges counts.
+    for (line, priority) in lines.zip((0..u32::MAX).rev()) {
+        let known = split_merge(line).and_then(|(left, right)| {
+            whole.clear();
+            whole.extend_from_slice(left);
+            whole.extend_from_slice(right);
+            let token = vocab.find(&whole)?;
+            Some(((vocab.find(left)?, vocab.find(right)?), token))
+        });
+        match known {
+            Some((pair, token)) => {
+                merges.entry(pair).or_insert(Merge { token, priority });
+            }
+            None => n_useless += 1,
         }
     }
-    entries
+    if n_useless > 0 {
+        warn!("{n_useless} of {n} `{MERGES}` merge nothing of the vocabulary");
+    }
+    Ok(merges)
 }
 
 /// The two sides of a merge; a space at the very start belongs to the left one.
-fn split_merge(line: &[u8]) -> Option<(&str, &str)> {
-    let line = std::str::from_utf8(line).ok()?;
-    let at = line.bytes().skip(1).position(|b| b == b' ')? + 1;
+fn split_merge(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = line.iter().skip(1).position(|&b| b == b' ')? + 1;
     Some((&line[..at], &line[at + 1..]))
 }
 

@@ -1,16 +1,21 @@
 //! Text to token ids and back, from the vocabulary inside a GGUF file, token for token as llama.cpp does it.
 
 mod bpe;
+mod charsmap;
 mod end;
 mod memo;
+mod merge;
 mod pre_tokenizer;
+mod prefixes;
 mod special;
 mod split;
 mod spm;
 #[cfg(test)]
 mod tests;
+mod unigram;
 mod vocab;
 mod wordpiece;
+mod words;
 
 use std::collections::BTreeSet;
 
@@ -19,8 +24,10 @@ use thiserror::Error;
 use crate::gguf::Gguf;
 use bpe::Bpe;
 use memo::Memo;
-use special::{Fragment, Specials};
+use pre_tokenizer::Alphabet;
+use special::{Fragment, Specials, Trimming};
 use spm::Spm;
+use unigram::Unigram;
 use vocab::{Kind, Texts, Vocab};
 use wordpiece::WordPiece;
 
@@ -46,6 +53,8 @@ pub enum Error {
         flag: &'static str,
         key: &'static str,
     },
+    #[error("`{0}` is no table of replacements: convert the model again")]
+    Charsmap(&'static str),
     #[error("cannot build the tokenizer: {0}")]
     Build(String),
 }
@@ -60,17 +69,20 @@ const SEP: &str = "tokenizer.ggml.seperator_token_id";
 /// The families of vocabularies, by `tokenizer.ggml.model`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
-    /// Byte-level BPE.
+    /// BPE by merges, mostly byte-level.
     Bpe,
     /// SentencePiece's own BPE.
     Spm,
     WordPiece,
+    Unigram,
 }
 
 const MODELS: &[(&str, Family)] = &[
     ("gpt2", Family::Bpe),
+    ("gemma4", Family::Bpe),
     ("llama", Family::Spm),
     ("bert", Family::WordPiece),
+    ("t5", Family::Unigram),
 ];
 
 fn names(models: &[(&str, Family)]) -> String {
@@ -103,6 +115,12 @@ impl Family {
                 unknown: Some(100),
                 sep: Some(102),
             },
+            Family::Unigram => Defaults {
+                bos: None,
+                eos: Some(1),
+                unknown: Some(2),
+                sep: None,
+            },
         }
     }
 }
@@ -111,6 +129,7 @@ enum Algorithm {
     Bpe(Box<Bpe>),
     Spm(Box<Spm>),
     WordPiece(Box<WordPiece>),
+    Unigram(Box<Unigram>),
 }
 
 /// A model's tokenizer. Ids outside the vocabulary are harmless everywhere: they have no text.
@@ -152,12 +171,20 @@ impl Tokenizer {
         let unknown = vocab.named(gguf, "tokenizer.ggml.unknown_token_id", defaults.unknown);
         let ends = end::tokens(gguf, &mut vocab, eos);
         let flag = |flag, default| gguf.bool(flag).unwrap_or(default);
+        let mut alphabet = Alphabet::Text { line_breaks: false };
         let (algorithm, prefix, suffix) = match family {
             Family::Bpe => {
-                let name = gguf.str("tokenizer.ggml.pre").unwrap_or("default");
+                let name = match model {
+                    "gemma4" => model,
+                    _ => gguf.str("tokenizer.ggml.pre").unwrap_or("default"),
+                };
                 let pre = pre_tokenizer::by_name(name)?;
+                alphabet = pre.alphabet;
                 let bpe = Bpe::from_gguf(gguf, &vocab, pre)?;
-                let prefix = added(flag(ADD_BOS, pre.adds_bos), ADD_BOS, BOS, bos)?;
+                // Files of gemma 4 deny that it needs its first token.
+                let adds_bos = pre.adds_bos && alphabet != Alphabet::Bytes;
+                let adds_bos = adds_bos || flag(ADD_BOS, pre.adds_bos);
+                let prefix = added(adds_bos, ADD_BOS, BOS, bos)?;
                 let suffix = added(flag(ADD_EOS, false), ADD_EOS, EOS, eos)?;
                 (Algorithm::Bpe(Box::new(bpe)), prefix, suffix)
             }
@@ -174,13 +201,19 @@ impl Tokenizer {
                 let suffix = added(true, "tokenizer.ggml.add_sep_token", SEP, sep)?;
                 (Algorithm::WordPiece(Box::new(wordpiece)), prefix, suffix)
             }
+            Family::Unigram => {
+                let unigram = Unigram::from_gguf(gguf, &vocab, unknown)?;
+                let prefix = added(flag(ADD_BOS, false), ADD_BOS, BOS, bos)?;
+                let suffix = added(flag(ADD_EOS, true), ADD_EOS, EOS, eos)?;
+                (Algorithm::Unigram(Box::new(unigram)), prefix, suffix)
+            }
         };
-        let trims = special::trims_after(gguf);
+        let trimming = Trimming::of(gguf);
         let markup = |kind| matches!(kind, Kind::Control | Kind::UserDefined | Kind::Unknown);
         Ok(Tokenizer {
-            pieces: pieces(&vocab, family),
-            parsed: Specials::new(&vocab, trims, markup),
-            literal: Specials::new(&vocab, trims, |kind| kind == Kind::UserDefined),
+            pieces: pieces(&vocab, alphabet),
+            parsed: Specials::new(&vocab, trimming, markup),
+            literal: Specials::new(&vocab, trimming, |kind| kind == Kind::UserDefined),
             vocab,
             algorithm,
             bos,
@@ -209,18 +242,19 @@ impl Tokenizer {
         let mut memo = Memo::default();
         match &self.algorithm {
             Algorithm::Bpe(bpe) => {
+                let mut session = bpe.session(&self.vocab);
                 specials.partition(&self.vocab, text, |fragment| match fragment {
                     Fragment::Token(id) => ids.push(id),
-                    Fragment::Text(text) => bpe.encode(text, &mut memo, &mut ids),
+                    Fragment::Text(text) => session.encode(text, &mut memo, &mut ids),
                 })
             }
             Algorithm::Spm(spm) => {
-                let mut merger = spm.merger(&self.vocab);
+                let mut session = spm.session(&self.vocab);
                 let mut first = true;
                 specials.partition(&self.vocab, text, |fragment| {
                     match fragment {
                         Fragment::Token(id) => ids.push(id),
-                        Fragment::Text(text) => merger.encode(text, first, &mut memo, &mut ids),
+                        Fragment::Text(text) => session.encode(text, first, &mut memo, &mut ids),
                     }
                     first = matches!(fragment, Fragment::Token(_));
                 });
@@ -229,6 +263,12 @@ impl Tokenizer {
                 specials.partition(&self.vocab, text, |fragment| match fragment {
                     Fragment::Token(id) => ids.push(id),
                     Fragment::Text(text) => wordpiece.encode(&self.vocab, text, &mut ids),
+                })
+            }
+            Algorithm::Unigram(unigram) => {
+                specials.partition(&self.vocab, text, |fragment| match fragment {
+                    Fragment::Token(id) => ids.push(id),
+                    Fragment::Text(text) => unigram.encode(&self.vocab, text, &mut ids),
                 })
             }
         }
@@ -323,7 +363,7 @@ fn added(
 }
 
 /// The bytes that each token renders as.
-fn pieces(vocab: &Vocab, family: Family) -> Texts {
+fn pieces(vocab: &Vocab, alphabet: Alphabet) -> Texts {
     let mut pieces = Texts::with_capacity(vocab.len());
     let mut piece = Vec::new();
     for id in 0..vocab.len() as u32 {
@@ -331,7 +371,7 @@ fn pieces(vocab: &Vocab, family: Family) -> Texts {
         piece.clear();
         match vocab.kind(id) {
             Kind::Control | Kind::Unknown | Kind::UserDefined => piece.extend_from_slice(text),
-            Kind::Normal if family == Family::Bpe => bpe::to_bytes(text, &mut piece),
+            Kind::Normal if alphabet == Alphabet::Bytes => bpe::to_bytes(text, &mut piece),
             Kind::Normal => vocab::unescape(text, &mut piece),
             Kind::Byte => match vocab::byte_value(text) {
                 Some(byte) => piece.push(byte),

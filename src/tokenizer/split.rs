@@ -1,16 +1,29 @@
 //! Cutting text into words with a pre-tokenizer's patterns, in time linear in the text.
 //!
 //! The patterns are compiled to automata, so no text makes them backtrack. Automata cannot look
-//! ahead; the one look-ahead in use, [`TRAILING_SPACE`], is white space that leaves its last
-//! character to the word behind, which is done after the match.
+//! ahead; the four look-aheads in use are constants, and what they look at is done after the match.
+
+use std::ops::Range;
 
 use regex_automata::meta::Regex;
-use regex_automata::{Anchored, Input, PatternID};
+use regex_automata::{Anchored, Input};
 
 use super::Error;
 
 /// White space up to, but without, the last character before a word.
 pub(super) const TRAILING_SPACE: &str = r"\s+(?!\S)";
+
+/// As [`TRAILING_SPACE`], in pieces of up to 512 characters, each a power of two.
+pub(super) const CASCADING_SPACE: &str = concat!(
+    r"\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)",
+    r"|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}"
+);
+
+/// Digits in groups of three, of which the first may be shorter.
+pub(super) const DIGITS_FROM_THE_RIGHT: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
+
+/// The places with a multiple of three digits behind them.
+pub(super) const THREES_FROM_THE_RIGHT: &str = r"(?=(\d{3})+(?!\d))";
 
 /// One pass over the text: alternatives, of which the first that matches counts. What none matches
 /// is a word as well.
@@ -29,11 +42,6 @@ pub(super) fn parts(word: &str) -> impl Iterator<Item = &str> {
         rest = (!behind.is_empty()).then_some(behind);
         Some(part)
     })
-}
-
-struct Stage {
-    regex: Regex,
-    trailing_space: Option<PatternID>,
 }
 
 /// Passes one after another, each over the words of the pass before.
@@ -60,51 +68,140 @@ fn split<'t>(stages: &[Stage], text: &'t str, word: &mut impl FnMut(&'t str)) {
         return word(text);
     };
     let mut done = 0;
-    while done < text.len() {
-        let (start, end) = stage.next(text, done).unwrap_or((text.len(), text.len()));
-        if start > done {
-            split(later, &text[done..start], word);
+    let mut cut = |at| {
+        if at > done {
+            split(later, &text[done..at], word);
+            done = at;
         }
-        if end > start {
-            split(later, &text[start..end], word);
-        }
-        done = end;
+    };
+    let mut from = 0;
+    while let Some((look, run)) = stage.next(text, from) {
+        from = look.cut(text, run, &mut cut);
     }
+    cut(text.len());
+}
+
+/// One pass.
+struct Stage {
+    regex: Regex,
+    /// How what each pattern matches is cut.
+    looks: Vec<Look>,
 }
 
 impl Stage {
     fn new(pass: Pass) -> Result<Stage, Error> {
-        let trailing_space = pass.iter().position(|&p| p == TRAILING_SPACE);
-        let patterns: Vec<_> = pass
-            .iter()
-            .map(|&p| if p == TRAILING_SPACE { r"\s+" } else { p })
-            .collect();
+        let looks: Vec<_> = pass.iter().map(|pattern| Look::of(pattern)).collect();
+        let patterns = pass.iter().zip(&looks);
+        let patterns: Vec<_> = patterns.map(|(pattern, look)| look.run(pattern)).collect();
         let regex = Regex::new_many(&patterns).map_err(|e| Error::Build(e.to_string()))?;
-        Ok(Stage {
-            regex,
-            trailing_space: trailing_space.map(PatternID::must),
-        })
+        Ok(Stage { regex, looks })
     }
 
     /// The next match at or after `from`.
-    fn next(&self, text: &str, from: usize) -> Option<(usize, usize)> {
+    fn next(&self, text: &str, from: usize) -> Option<(Look, Range<usize>)> {
+        if from == text.len() {
+            return None;
+        }
         let input = Input::new(text).range(from..);
         let anchored = input.clone().anchored(Anchored::Yes);
         // Most passes match everywhere, and an anchored search need not look for its start.
         let found = self
             .regex
             .search_half(&anchored)
-            .map(|half| (half.pattern(), from, half.offset()));
-        let (pattern, start, mut end) = found.or_else(|| {
+            .map(|half| (half.pattern(), from..half.offset()));
+        let (pattern, run) = found.or_else(|| {
             let found = self.regex.search(&input)?;
-            Some((found.pattern(), found.start(), found.end()))
+            Some((found.pattern(), found.range()))
         })?;
-        if Some(pattern) == self.trailing_space && end < text.len() {
-            let last = text[start..end].char_indices().next_back();
-            // A lone character is matched by the alternative behind, or is a word by itself.
-            end = last.map_or(end, |(at, _)| if at > 0 { start + at } else { end });
+        Some((self.looks[pattern], run))
+    }
+}
+
+/// What is done after a match, in place of a look-ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// The match is a word.
+    None,
+    TrailingSpace,
+    CascadingSpace,
+    DigitsFromTheRight,
+    ThreesFromTheRight,
+}
+
+impl Look {
+    fn of(pattern: &str) -> Look {
+        match pattern {
+            TRAILING_SPACE => Look::TrailingSpace,
+            CASCADING_SPACE => Look::CascadingSpace,
+            DIGITS_FROM_THE_RIGHT => Look::DigitsFromTheRight,
+            THREES_FROM_THE_RIGHT => Look::ThreesFromTheRight,
+            _ => Look::None,
         }
-        Some((start, end))
+    }
+
+    /// The pattern of the whole run that is cut.
+    fn run(self, pattern: &'static str) -> &'static str {
+        match self {
+            Look::None => pattern,
+            Look::TrailingSpace | Look::CascadingSpace => r"\s+",
+            Look::DigitsFromTheRight => r"\p{N}+",
+            Look::ThreesFromTheRight => "[0-9]+",
+        }
+    }
+
+    /// Calls `cut` with every place where a word ends, and returns where the next match may start.
+    fn cut(self, text: &str, run: Range<usize>, cut: &mut impl FnMut(usize)) -> usize {
+        let Range { start, end } = run;
+        let chars = || text[start..end].char_indices().map(|(at, _)| start + at);
+        match self {
+            Look::None => {
+                cut(start);
+                cut(end);
+            }
+            Look::TrailingSpace | Look::CascadingSpace => {
+                cut(start);
+                // A lone character is matched by the alternative behind, or is a word by itself.
+                let last = chars().next_back().filter(|&last| last > start);
+                let end = if end < text.len() {
+                    last.unwrap_or(end)
+                } else {
+                    end
+                };
+                if self == Look::CascadingSpace {
+                    cascade(chars().take_while(|&at| at < end), cut);
+                }
+                cut(end);
+                return end;
+            }
+            // As llama.cpp has it, the text in front belongs to the first group.
+            Look::DigitsFromTheRight => {
+                let n = chars().count();
+                let groups = chars()
+                    .enumerate()
+                    .filter(|(i, _)| *i > 0 && (n - i) % 3 == 0);
+                groups.for_each(|(_, at)| cut(at));
+                cut(end);
+            }
+            // The last group belongs to the text behind.
+            Look::ThreesFromTheRight => {
+                let ends = (start..end).filter(|at| (end - at) % 3 == 0);
+                ends.for_each(cut);
+            }
+        }
+        end
+    }
+}
+
+/// Cuts a run of characters into pieces of the lengths that [`CASCADING_SPACE`] lists, long ones
+/// first.
+fn cascade(chars: impl Iterator<Item = usize>, cut: &mut impl FnMut(usize)) {
+    let chars: Vec<usize> = chars.collect();
+    let mut rest = &chars[..];
+    while let Some(&at) = rest.first() {
+        cut(at);
+        let length = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
+        let length = length.into_iter().find(|&n| n <= rest.len());
+        rest = &rest[length.unwrap_or(1)..];
     }
 }
 

@@ -1,6 +1,8 @@
 //! Reference ids, and text that must survive.
 
+mod hugging_face;
 mod made;
+mod vocabs;
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +11,16 @@ use serde_json::Value;
 
 use super::*;
 
-fn model(name: &str) -> Tokenizer {
-    let root = std::env::var_os("OLLAMA_WGPU_TEST_MODELS").map_or_else(
+/// The folder of the test models.
+fn models() -> PathBuf {
+    std::env::var_os("OLLAMA_WGPU_TEST_MODELS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-models"),
         PathBuf::from,
-    );
-    let path = root.join(format!("{name}.gguf"));
+    )
+}
+
+fn model(name: &str) -> Tokenizer {
+    let path = models().join(format!("{name}.gguf"));
     let gguf = Gguf::open(&path)
         .unwrap_or_else(|e| panic!("{e}: scripts/test.sh fetches and makes the test models"));
     Tokenizer::from_gguf(&gguf).unwrap_or_else(|e| panic!("{name}: {e}"))
@@ -101,6 +107,19 @@ fn tiny_tokenizers_match_the_reference() {
         }
     }
     assert!(tokenizers.len() > 15, "too few tokenizers");
+}
+
+#[test]
+fn the_readme_lists_what_is_supported() {
+    let readme = include_str!("../../README.md");
+    let words = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut models: Vec<_> = MODELS.iter().map(|row| row.0).collect();
+    let mut pre: Vec<_> = pre_tokenizer::names().collect();
+    for (key, names) in [("model", &mut models), ("pre", &mut pre)] {
+        names.sort_unstable();
+        let line = format!("- `tokenizer.ggml.{key}`: {}", names.join(", "));
+        assert!(words.contains(&line), "README.md lacks: {line}");
+    }
 }
 
 #[test]

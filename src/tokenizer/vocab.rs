@@ -121,6 +121,24 @@ impl Vocab {
         Ok(Vocab::new(tokens, kinds))
     }
 
+    /// A score for every entry.
+    pub(super) fn scores(&self, gguf: &Gguf) -> Result<Vec<f32>, Error> {
+        const SCORES: &str = "tokenizer.ggml.scores";
+        let integers = || Some(gguf.i32s(SCORES)?.into_iter().map(|s| s as f32).collect());
+        let scores: Vec<f32> = gguf
+            .f32s(SCORES)
+            .or_else(integers)
+            .ok_or(Error::Missing(SCORES))?;
+        if scores.len() != self.len() {
+            return Err(Error::Length {
+                key: SCORES,
+                len: scores.len(),
+                tokens: self.len(),
+            });
+        }
+        Ok(scores)
+    }
+
     fn new<'a>(tokens: impl ExactSizeIterator<Item = &'a [u8]>, kinds: Vec<Kind>) -> Vocab {
         let n = tokens.len();
         let mut vocab = Vocab {
@@ -176,6 +194,11 @@ impl Vocab {
 
     pub(super) fn find(&self, text: &[u8]) -> Option<u32> {
         self.slot(text).ok()
+    }
+
+    /// The entry of a byte, such as `<0x0A>`.
+    pub(super) fn byte(&self, byte: u8) -> Option<u32> {
+        self.find(format!("<0x{byte:02X}>").as_bytes())
     }
 
     pub(super) fn text(&self, id: u32) -> &[u8] {

@@ -4,6 +4,7 @@
 mod attention;
 mod experts;
 mod matmul;
+mod norm;
 mod top_k;
 
 pub(super) use attention::tile_rows;
@@ -193,69 +194,6 @@ impl Dispatch<'_> {
             .number("X_STRIDE", self.stride(input.buffer))
             .number("X_OFFSET", input.offset);
         self.simple(shader, &[input], input.cols, out)
-    }
-
-    fn rms_norm(
-        &self,
-        input: View,
-        weight: WeightId,
-        group: usize,
-        eps: f32,
-        out: BufferId,
-    ) -> Launch {
-        let shader = self
-            .view(Shader::new("kernels/rms_norm"), "X", input)
-            .number("GROUP", group)
-            .number("OUT_STRIDE", self.stride(out))
-            .float("EPS", eps);
-        let rows = self.rows(out);
-        Launch {
-            shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
-            bindings: vec![
-                reads(self.slot(input.buffer)),
-                reads(Slot::Weight(weight, 0)),
-                reads(Slot::Batch),
-                writes(self.slot(out)),
-            ],
-            grid: per_group(input.cols / group, rows),
-        }
-    }
-
-    fn layer_norm(&self, op: &Op) -> Launch {
-        let Op::LayerNorm {
-            input,
-            weight,
-            bias,
-            group,
-            eps,
-            out,
-        } = *op
-        else {
-            unreachable!("called for layer_norm");
-        };
-        let cols = |id: Option<WeightId>| id.map_or(1, |id| self.weights[id.0].layout.cols);
-        let shader = self
-            .view(Shader::new("kernels/layer_norm"), "X", input)
-            .number("GROUP", group)
-            .number("OUT_STRIDE", self.stride(out))
-            .flag("HAS_WEIGHT", weight.is_some())
-            .number("WEIGHT_COLS", cols(weight))
-            .flag("HAS_BIAS", bias.is_some())
-            .number("BIAS_COLS", cols(bias))
-            .float("EPS", eps);
-        let rows = self.rows(out);
-        let vector = |id: Option<WeightId>| id.map_or(Slot::Nothing, |id| Slot::Weight(id, 0));
-        Launch {
-            shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
-            bindings: vec![
-                reads(self.slot(input.buffer)),
-                reads(vector(weight)),
-                reads(vector(bias)),
-                reads(Slot::Batch),
-                writes(self.slot(out)),
-            ],
-            grid: per_group(input.cols / group, rows),
-        }
     }
 
     fn rope(
@@ -452,20 +390,6 @@ fn per_number(numbers: usize, rows: Rows) -> [Extent; 3] {
         Extent::Rows(rows, 1),
         Extent::Fixed(1),
     ]
-}
-
-/// One workgroup per group of columns, rows along the second axis.
-fn per_group(groups: usize, rows: Rows) -> [Extent; 3] {
-    [
-        Extent::Fixed(groups),
-        Extent::Rows(rows, 1),
-        Extent::Fixed(1),
-    ]
-}
-
-/// Invocations that share a group of a norm: heads are short, rows are long.
-fn norm_workgroup(group: usize) -> usize {
-    if group <= 256 { 64 } else { 256 }
 }
 
 /// The parts that define `activate`.

@@ -1,4 +1,4 @@
-//! Decoders with layer norms: GPT 2, GPT-NeoX, Falcon, StarCoder 2, StableLM.
+//! Decoders with layer norms: GPT 2, GPT-NeoX, Falcon, StarCoder, Nemotron, Orion, StableLM.
 
 use super::super::keys::Keys;
 use super::super::{Config, Error, Ffn, Norm};
@@ -18,8 +18,9 @@ pub(super) fn layer_normed(keys: &Keys) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// As [`layer_normed`], with biases on all matrices of a layer that do not make q, k, v.
-fn biased(keys: &Keys) -> Result<Config, Error> {
+/// StarCoder 2, CodeShell: as [`layer_normed`], with biases on all matrices of a layer that do not
+/// make q, k, v.
+pub(super) fn biased(keys: &Keys) -> Result<Config, Error> {
     let mut config = layer_normed(keys)?;
     config.required.extend([
         "blk.*.attn_output.bias",
@@ -29,7 +30,7 @@ fn biased(keys: &Keys) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// GPT 2: learned positions instead of rotary embedding.
+/// GPT 2 and the first StarCoder: learned positions instead of rotary embedding.
 pub(super) fn gpt2(keys: &Keys) -> Result<Config, Error> {
     let mut config = biased(keys)?;
     config.required.extend([
@@ -61,17 +62,25 @@ pub(super) fn falcon(keys: &Keys) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// StarCoder 2.
-pub(super) fn starcoder2(keys: &Keys) -> Result<Config, Error> {
-    biased(keys)
+/// Nemotron 3 and 4: squared ReLU.
+pub(super) fn nemotron(keys: &Keys) -> Result<Config, Error> {
+    let mut config = layer_normed(keys)?;
+    config.activation = Activation::ReluSquared;
+    Ok(config)
+}
+
+/// Orion: Llama with layer norms.
+pub(super) fn orion(keys: &Keys) -> Result<Config, Error> {
+    let mut config = layer_normed(keys)?;
+    config.ffn = Ffn::Gated;
+    config.activation = Activation::Silu;
+    Ok(config)
 }
 
 /// StableLM: a gated block; the one with norms on the heads of q and k (12B) has both blocks side by
 /// side on one norm.
 pub(super) fn stablelm(keys: &Keys) -> Result<Config, Error> {
-    let mut config = layer_normed(keys)?;
-    config.ffn = Ffn::Gated;
-    config.activation = Activation::Silu;
+    let mut config = orion(keys)?;
     config.required.push("output.weight");
     if keys.gguf.tensor("blk.0.ffn_norm.weight").is_none() {
         config.required.retain(|name| !name.contains("ffn_norm"));
