@@ -330,6 +330,18 @@ fn attention(cases: &mut Vec<Case>) {
             cases.push(attention_case(heads, &[32, 33, 70], 2));
         }
     }
+    // Quantised types need heads of whole blocks.
+    for heads in [
+        table[0],
+        table[1],
+        table[4],
+        heads(5, 1, 96, Some(40), None),
+    ] {
+        for kv_type in [KvType::Q8_0, KvType::Q4_0] {
+            let heads = Heads { kv_type, ..heads };
+            cases.push(attention_case(heads, &[31, 2, 70], 2));
+        }
+    }
     let long = Heads {
         kv_type: KvType::F16,
         ..table[1]

@@ -252,11 +252,20 @@ impl Reference {
     fn kv_write(&mut self, plan: &Plan, batch: &Batch, layer: usize, k: View, v: View) {
         let kv_type = self.cache.as_ref().expect("a cache").kv_type;
         let stored = |row: &[f64]| -> Vec<f64> {
-            let round = |x: &f64| match kv_type {
-                KvType::F32 => f64::from(*x as f32),
-                KvType::F16 => half::f16::from_f32(*x as f32).to_f64(),
+            let half = |x: f32| half::f16::from_f32(x).to_f64();
+            let blocks = |of: fn(&[f32]) -> (f32, Vec<f64>)| -> Vec<f64> {
+                let row: Vec<f32> = row.iter().map(|&x| x as f32).collect();
+                let blocks = row.chunks(KV_BLOCK).map(of);
+                blocks
+                    .flat_map(|(d, codes)| codes.into_iter().map(move |code| half(d) * code))
+                    .collect()
             };
-            row.iter().map(round).collect()
+            match kv_type {
+                KvType::F32 => row.iter().map(|&x| f64::from(x as f32)).collect(),
+                KvType::F16 => row.iter().map(|&x| half(x as f32)).collect(),
+                KvType::Q8_0 => blocks(q8_0),
+                KvType::Q4_0 => blocks(q4_0),
+            }
         };
         for (i, &slot) in batch.slots.iter().enumerate() {
             if slot != NO_SLOT {
@@ -316,6 +325,29 @@ impl Reference {
             })
             .collect()
     }
+}
+
+/// Factor and codes of a block in Q8_0. Rounding is part of the format, so it is done in f32, as
+/// the format is defined.
+fn q8_0(block: &[f32]) -> (f32, Vec<f64>) {
+    let d = block.iter().fold(0f32, |a, x| a.max(x.abs())) / 127.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let code = |x: &f32| f64::from((x * inverse).round());
+    (d, block.iter().map(code).collect())
+}
+
+/// As [`q8_0`] for Q4_0, whose codes are less eight.
+fn q4_0(block: &[f32]) -> (f32, Vec<f64>) {
+    let mut furthest = 0f32;
+    for &x in block {
+        if x.abs() > furthest.abs() {
+            furthest = x;
+        }
+    }
+    let d = furthest / -8.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let code = |x: &f32| f64::from((x * inverse + 8.5).floor().min(15.0)) - 8.0;
+    (d, block.iter().map(code).collect())
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

@@ -49,20 +49,53 @@ pub enum BackendError {
     Invalid(String),
 }
 
-/// How keys and values are stored.
+/// How keys and values are stored: as floats, or in blocks of [`KV_BLOCK`] numbers of a token, each
+/// with codes and a half float as in the weights' type of that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum KvType {
     F32,
     #[default]
     F16,
+    Q8_0,
+    Q4_0,
 }
 
+/// Numbers in a block of a quantised cache.
+pub const KV_BLOCK: usize = 32;
+
 impl KvType {
-    /// Bytes of one stored number.
-    pub fn bytes(self) -> usize {
+    /// All types, the most exact first.
+    pub const ALL: [KvType; 4] = [KvType::F32, KvType::F16, KvType::Q8_0, KvType::Q4_0];
+
+    /// Such as `q8_0`.
+    pub fn name(self) -> &'static str {
         match self {
-            KvType::F32 => 4,
-            KvType::F16 => 2,
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+            KvType::Q8_0 => "q8_0",
+            KvType::Q4_0 => "q4_0",
+        }
+    }
+
+    /// The type of this name, in lower case.
+    pub fn from_name(name: &str) -> Option<KvType> {
+        KvType::ALL
+            .into_iter()
+            .find(|kv_type| kv_type.name() == name)
+    }
+
+    /// Whether numbers are stored in blocks; heads must then be whole blocks.
+    pub fn is_quantised(self) -> bool {
+        matches!(self, KvType::Q8_0 | KvType::Q4_0)
+    }
+
+    /// Bytes of `n` stored numbers, whole blocks where there are any.
+    pub fn bytes(self, n: usize) -> usize {
+        match self {
+            KvType::F32 => 4 * n,
+            KvType::F16 => 2 * n,
+            KvType::Q8_0 => n / KV_BLOCK * (2 + KV_BLOCK),
+            KvType::Q4_0 => n / KV_BLOCK * (2 + KV_BLOCK / 2),
         }
     }
 }
@@ -92,8 +125,13 @@ impl CacheSpec {
 
     /// Bytes of keys and values together.
     pub fn bytes(&self) -> u64 {
-        let dims: usize = self.layers.iter().map(|l| l.keys + l.values).sum();
-        (dims * self.kv_type.bytes() * self.n_slots()) as u64
+        let bytes = |n| self.kv_type.bytes(n);
+        let token: usize = self
+            .layers
+            .iter()
+            .map(|l| bytes(l.keys) + bytes(l.values))
+            .sum();
+        (token * self.n_slots()) as u64
     }
 }
 

@@ -122,6 +122,13 @@ impl CpuBackend {
                     let dims = self.cached(a.layer)?;
                     fits(a.layer, dims.keys, a.n_kv_heads * a.head_dim)?;
                     fits(a.layer, dims.values, a.n_kv_heads * a.value_dim)?;
+                    let block = self.layers[a.layer].block();
+                    if !(a.head_dim.is_multiple_of(block) && a.value_dim.is_multiple_of(block)) {
+                        return Err(BackendError::Invalid(format!(
+                            "heads of {} and {} numbers are not blocks of {block}",
+                            a.head_dim, a.value_dim
+                        )));
+                    }
                     a.sinks.map_or(Ok(()), weight)?;
                 }
                 _ => {}

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{EngineOptions, Error};
 use crate::backend::{
-    Backend, BackendError, Batch, BatchShape, BufferId, Candidates, DeviceInfo, MAX_CANDIDATES,
-    PAGE_TOKENS, Phase, Plan, PreparedId,
+    Backend, BackendError, Batch, BatchShape, BufferId, Candidates, DeviceInfo, KV_BLOCK,
+    MAX_CANDIDATES, PAGE_TOKENS, Phase, Plan, PreparedId,
 };
 use crate::gguf::Gguf;
 use crate::model::Model;
@@ -171,6 +171,15 @@ fn alloc_cache(
     backend: &mut dyn Backend,
     options: EngineOptions,
 ) -> Result<(usize, u64), BackendError> {
+    let (wanted, kv_type) = (options.kv_type, model.kv_type(options.kv_type));
+    if kv_type != wanted {
+        tracing::warn!(
+            "a {} cache needs heads of whole blocks of {KV_BLOCK} numbers, which the model does not \
+             have: it is {} instead",
+            wanted.name(),
+            kv_type.name()
+        );
+    }
     let least = options.n_ctx.div_ceil(PAGE_TOKENS);
     let mut n_pages = least.saturating_mul(options.n_parallel);
     loop {

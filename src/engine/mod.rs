@@ -7,6 +7,7 @@ mod device;
 mod error;
 #[cfg(test)]
 mod fake;
+mod grammar;
 mod inbox;
 mod models;
 mod output;
@@ -31,6 +32,7 @@ use sequence::{EVENT_QUEUE, EVENTS_PER_STEP, Submission, Ticket};
 use worker::Worker;
 
 pub use error::Error;
+pub use grammar::{Constraint, Grammar, Reasoning};
 pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,
 };
@@ -202,6 +204,11 @@ impl Engine {
     /// Places of context for each sequence.
     pub fn n_ctx(&self) -> usize {
         self.shared.options.n_ctx
+    }
+
+    /// Logits of each row.
+    pub fn vocab_size(&self) -> usize {
+        self.shared.info.vocab_size
     }
 
     /// Places of context the model was trained for.

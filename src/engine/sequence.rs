@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::grammar::{Allowed, Grammar};
 use super::output::{Output, Piece, Vocabulary};
 use super::pages::PageTable;
 use super::sampler::Sampler;
@@ -58,6 +59,18 @@ pub struct Limits {
     pub n_ctx: usize,
     /// Whether generated tokens may be recomputed as a prompt.
     pub decode_equals_prefill: bool,
+}
+
+/// What the next token of a sequence is chosen with.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    pub sampler: &'a Sampler,
+    /// All tokens before it.
+    pub history: &'a [u32],
+    /// Its place among the generated tokens.
+    pub index: usize,
+    /// The tokens to choose from, where there is a grammar.
+    pub allowed: Option<&'a Allowed>,
 }
 
 /// A prompt and its continuation.
@@ -168,9 +181,23 @@ impl Sequence {
         self.request.logprobs
     }
 
-    /// What the next token is chosen with: sampler, all tokens before it, its index.
-    pub fn choice(&self) -> (&Sampler, &[u32], usize) {
-        (&self.sampler, &self.tokens, self.usage.eval_tokens)
+    /// What the next token is chosen with.
+    ///
+    /// # Errors
+    /// [`Error::Grammar`] where the grammar cannot go on.
+    pub fn choice(&self) -> Result<Choice<'_>, Error> {
+        let grammar = self.request.grammar.as_ref();
+        Ok(Choice {
+            sampler: &self.sampler,
+            history: &self.tokens,
+            index: self.usage.eval_tokens,
+            allowed: grammar.map(Grammar::allowed).transpose()?,
+        })
+    }
+
+    /// The automaton that restricts its tokens.
+    pub fn grammar(&mut self) -> Option<&mut Grammar> {
+        self.request.grammar.as_mut()
     }
 
     /// Most tokens that it may generate.
@@ -200,6 +227,12 @@ impl Sequence {
         self.usage.eval_tokens += 1;
         if vocabulary.is_end_of_generation(token) {
             self.finish(FinishReason::Stop);
+            return true;
+        }
+        if let Some(grammar) = &mut self.request.grammar
+            && let Err(error) = grammar.accept(token)
+        {
+            self.fail(error);
             return true;
         }
         self.tokens.push(token);

@@ -149,7 +149,10 @@ impl Backend for GpuBackend {
 
     fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
         let layers = |what: &str, dim: fn(&KvDims) -> usize| -> Result<Vec<_>, BackendError> {
-            let bytes = |dims| (dim(dims) * cache.kv_type.bytes() * cache.n_slots()) as u64;
+            let bytes = |dims| {
+                let token = dispatch::cached_bytes(cache.kv_type, dim(dims));
+                (token * cache.n_slots()) as u64
+            };
             let layers = cache.layers.iter();
             layers
                 .map(|dims| self.device.storage(what, bytes(dims)))

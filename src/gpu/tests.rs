@@ -12,8 +12,8 @@ use super::dispatch::{self, Dispatch};
 use super::launch::Launch;
 use crate::backend::{
     Activation, Attention, BatchShape, BufferId, BufferInfo, CacheSpec, EmbedRow, ExpertProducts,
-    Gating, Heads, KvDims, KvType, Op, Phase, Plan, RopeOrder, RopeScaling, RopeTable, Routing,
-    Rows, View, WeightId,
+    Gating, Heads, KV_BLOCK, KvDims, KvType, Op, Phase, Plan, RopeOrder, RopeScaling, RopeTable,
+    Routing, Rows, View, WeightId,
 };
 use crate::quant::QuantType;
 use crate::quant::device::DeviceLayout;
@@ -387,8 +387,10 @@ fn all_launches() -> BTreeMap<String, Launch> {
             n_tokens: n,
             n_outputs: n,
         };
-        for kv_type in [KvType::F32, KvType::F16] {
-            for (plan, weights, kv) in other_plans(shape) {
+        for kv_type in KvType::ALL {
+            let whole = |kv: &KvDims| kv.keys.is_multiple_of(KV_BLOCK) || !kv_type.is_quantised();
+            let plans = other_plans(shape).into_iter();
+            for (plan, weights, kv) in plans.filter(|(_, _, kv)| whole(kv)) {
                 let cache = CacheSpec {
                     kv_type,
                     n_pages: 4,

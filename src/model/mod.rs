@@ -16,7 +16,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::backend::{Backend, BackendError, BatchShape, CacheSpec, KvType, Plan, WeightSpec};
+use crate::backend::{
+    Backend, BackendError, BatchShape, CacheSpec, KV_BLOCK, KvType, Plan, WeightSpec,
+};
 use crate::gguf::Gguf;
 
 pub use arch::architectures;
@@ -90,10 +92,26 @@ impl Model {
         Ok(())
     }
 
-    /// The cache that the model needs for this many pages.
+    /// The type its cache has where `wanted` is asked for: heads that are not whole blocks of a
+    /// quantised type are kept as half floats.
+    pub fn kv_type(&self, wanted: KvType) -> KvType {
+        let Config {
+            head_dim,
+            value_dim,
+            ..
+        } = self.config;
+        let whole = head_dim.is_multiple_of(KV_BLOCK) && value_dim.is_multiple_of(KV_BLOCK);
+        match wanted.is_quantised() && !whole {
+            true => KvType::F16,
+            false => wanted,
+        }
+    }
+
+    /// The cache that the model needs for this many pages, of the type or of its stand-in
+    /// ([`Self::kv_type`]).
     pub fn cache_spec(&self, kv_type: KvType, n_pages: usize) -> CacheSpec {
         CacheSpec {
-            kv_type,
+            kv_type: self.kv_type(kv_type),
             n_pages,
             layers: vec![self.config.kv_dims(); self.config.layers.len()],
         }

@@ -8,7 +8,7 @@ mod options;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
@@ -347,6 +347,7 @@ fn load_parts(inner: &Inner, request: &LoadRequest, caller: &Weak<()>) -> Result
         engine,
         tokenizer,
         gguf,
+        grammars: OnceLock::new(),
     })
 }
 

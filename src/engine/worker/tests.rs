@@ -176,7 +176,13 @@ fn reference(request: &Request, equal: bool) -> Vec<u32> {
         let row = fake::reference_logits(&request.tokens, &generated, equal);
         let history = [&request.tokens[..], &generated[..]].concat();
         let token = sampler
-            .choose_from_row(&row, fake::log_sum_exp(&row), &history, generated.len())
+            .choose_from_row(
+                &row,
+                fake::log_sum_exp(&row),
+                &history,
+                generated.len(),
+                None,
+            )
             .expect("finite logits");
         if token == fake::END {
             break;
