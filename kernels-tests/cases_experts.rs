@@ -16,14 +16,22 @@ pub fn all(cases: &mut Vec<Case>) {
     combine(cases);
     heads(cases);
     for quant in QuantType::all() {
-        let cols = 256;
-        products(cases, quant, Sizes::new(5, 2, 7, cols), 3);
+        let runs = [(Phase::Decode, 1), (Phase::Prefill, 3)];
+        for run in runs {
+            products(cases, quant, Sizes::new(5, 2, 7, 256), run, &[Way::Joined]);
+        }
     }
-    let odd = QuantType::F16;
-    products(cases, odd, Sizes::new(3, 3, 33, 40), 9);
-    products(cases, odd, Sizes::new(1, 1, 5, 7), 2);
-    products(cases, odd, Sizes::new(64, 8, 4, 32), 40);
-    products(cases, QuantType::Q8_0, Sizes::new(4, 2, 130, 96), 67);
+    let ways = [Way::Joined, Way::EachSlot, Way::InOrder];
+    for (quant, sizes, n) in [
+        (QuantType::F16, Sizes::new(3, 3, 33, 40), 9),
+        (QuantType::F16, Sizes::new(1, 1, 5, 7), 2),
+        (QuantType::F16, Sizes::new(64, 8, 4, 32), 40),
+        (QuantType::Q8_0, Sizes::new(4, 2, 130, 96), 67),
+    ] {
+        for run in [(Phase::Decode, 1), (Phase::Decode, 3), (Phase::Prefill, n)] {
+            products(cases, quant, sizes, run, &ways);
+        }
+    }
 }
 
 /// A case over one table `source`, of which every token takes a row.
@@ -227,89 +235,76 @@ impl Sizes {
     }
 }
 
-/// Products by a route with joined matrices and biases and one input for all slots; then one
-/// matrix, an input for each slot, and all experts in order.
-fn products(cases: &mut Vec<Case>, quant: QuantType, s: Sizes, n_prefill: usize) {
+/// How products are asked for.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// By a route, with matrices and biases joined within each expert, one input for all slots.
+    Joined,
+    /// By a route, one matrix, an input for each slot.
+    EachSlot,
+    /// All experts in order, an input for each.
+    InOrder,
+}
+
+fn products(
+    cases: &mut Vec<Case>,
+    quant: QuantType,
+    s: Sizes,
+    (phase, n): (Phase, usize),
+    ways: &[Way],
+) {
     let Sizes {
         n_experts,
         n_used,
         rows,
         cols,
     } = s;
-    for (phase, n) in [
-        (Phase::Decode, 1),
-        (Phase::Decode, 3),
-        (Phase::Prefill, n_prefill),
-    ] {
-        let mut r = Random::new((n_experts * rows + cols + n) as u64);
-        let mut file = File::default();
-        let inputs = n_experts.max(n_used) * cols;
-        let source = n_experts + inputs;
-        file.floats("source", n, source, &r.floats(n * source));
-        for name in ["gate", "up"] {
-            file.random(name, quant, n_experts * rows, cols, &mut r);
-            let biases = r.floats(n_experts * rows);
-            file.floats(&format!("{name} bias"), n_experts, rows, &biases);
-        }
-        let file = file.open();
-        let weights = vec![
-            Weight::Experts(vec!["gate".into(), "up".into()], n_experts),
-            Weight::Biases(vec!["gate bias".into(), "up bias".into()], n_experts),
-            Weight::Experts(vec!["up".into()], n_experts),
-        ];
-        let name = |what: &str| {
-            let quant = quant.name();
-            format!("matmul_experts {quant} {what} [{n_experts}, {rows}, {cols}] used {n_used}")
-        };
-        let joined = move |b: &mut PlanBuilder, x: View| {
-            let route = b.moe_route(
-                x.columns(0, n_experts),
-                None,
-                Routing::softmax(n_used, true),
-            );
-            b.matmul_experts(ExpertProducts {
-                input: x.columns(n_experts, cols),
-                slot_stride: 0,
-                route: Some(route),
-                n_used,
-                weight: WeightId(1),
-                bias: Some(WeightId(2)),
-            })
-        };
-        cases.push(case(
-            name("joined"),
-            phase,
-            n,
-            &file,
-            weights.clone(),
-            joined,
-        ));
-        let each = move |b: &mut PlanBuilder, x: View| {
-            let route = b.moe_route(
-                x.columns(0, n_experts),
-                None,
-                Routing::softmax(n_used, true),
-            );
-            b.matmul_experts(ExpertProducts {
+    let mut r = Random::new((n_experts * rows + cols + n) as u64);
+    let mut file = File::default();
+    let inputs = n_experts.max(n_used) * cols;
+    let source = n_experts + inputs;
+    file.floats("source", n, source, &r.floats(n * source));
+    for name in ["gate", "up"] {
+        file.random(name, quant, n_experts * rows, cols, &mut r);
+        let biases = r.floats(n_experts * rows);
+        file.floats(&format!("{name} bias"), n_experts, rows, &biases);
+    }
+    let file = file.open();
+    let names = |a: &str, b: &str| vec![a.into(), b.into()];
+    let weights = vec![
+        Weight::Experts(names("gate", "up"), n_experts),
+        Weight::Biases(names("gate bias", "up bias"), n_experts),
+        Weight::Experts(vec!["up".into()], n_experts),
+    ];
+    for &way in ways {
+        let record = move |b: &mut PlanBuilder, x: View| {
+            let scores = x.columns(0, n_experts);
+            let routing = Routing::softmax(n_used, true);
+            let products = |route, weight, bias| ExpertProducts {
                 input: x.columns(n_experts, inputs),
                 slot_stride: cols,
-                route: Some(route),
-                n_used,
-                weight: WeightId(3),
-                bias: None,
-            })
+                route,
+                n_used: route.map_or(n_experts, |_| n_used),
+                weight: WeightId(weight),
+                bias,
+            };
+            let products = match way {
+                Way::Joined => ExpertProducts {
+                    slot_stride: 0,
+                    ..products(
+                        Some(b.moe_route(scores, None, routing)),
+                        1,
+                        Some(WeightId(2)),
+                    )
+                },
+                Way::EachSlot => products(Some(b.moe_route(scores, None, routing)), 3, None),
+                Way::InOrder => products(None, 3, None),
+            };
+            b.matmul_experts(products)
         };
-        cases.push(case(name("slots"), phase, n, &file, weights.clone(), each));
-        let all = move |b: &mut PlanBuilder, x: View| {
-            b.matmul_experts(ExpertProducts {
-                input: x.columns(n_experts, inputs),
-                slot_stride: cols,
-                route: None,
-                n_used: n_experts,
-                weight: WeightId(3),
-                bias: None,
-            })
-        };
-        cases.push(case(name("in order"), phase, n, &file, weights, all));
+        let quant = quant.name();
+        let name =
+            format!("matmul_experts {quant} {way:?} [{n_experts}, {rows}, {cols}] used {n_used}");
+        cases.push(case(name, phase, n, &file, weights.clone(), record));
     }
 }
