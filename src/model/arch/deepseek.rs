@@ -40,10 +40,9 @@ pub(super) fn deepseek2(keys: &Keys) -> Result<Config, Error> {
         config.value_dim = latent.value_dim;
     }
     set_rope(keys, &mut config, &latent)?;
-    if let Some(scale) = keys.optional_f32("attention.temperature_scale")? {
-        if scale != 0.0 {
-            return Err(keys.bad("attention.temperature_scale", "is not supported"));
-        }
+    let temperature = keys.optional_f32("attention.temperature_scale")?;
+    if temperature.is_some_and(|scale| scale != 0.0) {
+        return Err(keys.bad("attention.temperature_scale", "is not supported"));
     }
     config.latent = Some(latent);
     let ffn_dim = keys.extent("expert_feed_forward_length")?;
