@@ -1,4 +1,5 @@
-//! Prefill and decode of real models, by length of context, in tokens per second.
+//! Prefill and decode of real models, by length of context, in tokens per second; embeddings of
+//! short texts, in texts per second.
 //!
 //! `cargo bench --bench model`; models are those of `scripts/models.sh`.
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ollama_wgpu::backend::KvType;
 use ollama_wgpu::gguf::Gguf;
-use ollama_wgpu::model::{Model, Session};
+use ollama_wgpu::model::{Embedder, Model, Session};
 
 /// Files of `scripts/models.sh`.
 const MODELS: [&str; 3] = [
@@ -88,5 +89,35 @@ fn decode(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, prefill, decode);
+fn embed(c: &mut Criterion) {
+    const N_TEXTS: usize = 256;
+    let mut group = c.benchmark_group("embed");
+    group
+        .sample_size(10)
+        .throughput(Throughput::Elements(N_TEXTS as u64));
+    let file = Gguf::open(&models::path("all-minilm-l6-v2-f16.gguf")).expect("a valid file");
+    let model = Model::load(&Arc::new(file)).expect("a supported model");
+    for device in devices::names() {
+        let mut backend = devices::open(&device);
+        model.load_into(&mut *backend).expect("it loads");
+        let embedder = Embedder::prepare(&model, backend, 512, 512, 128);
+        let mut embedder = embedder.expect("it is prepared");
+        for n in [8, 16, 32] {
+            let texts = vec![tokens(n, model.config().vocab_size); N_TEXTS];
+            let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+            group.bench_function(BenchmarkId::new(&device, n), |b| {
+                b.iter(|| {
+                    let mut rest = &texts[..];
+                    while !rest.is_empty() {
+                        let n = embedder.n_fitting(rest.iter().copied());
+                        embedder.embed(&rest[..n]).expect("a step");
+                        rest = &rest[n..];
+                    }
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, prefill, decode, embed);
 criterion_main!(benches);

@@ -8,9 +8,11 @@ use ollama_wgpu::quant::QuantType;
 
 use crate::case::{Case, Weight};
 use crate::cases_experts;
+use crate::encoder;
 use crate::file::{File, Random};
+use crate::recurrent;
 
-/// All cases.
+/// All cases; where `OLLAMA_WGPU_TEST_CASES` is set, those whose name contains one of its parts.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     for quant in QuantType::all() {
@@ -20,8 +22,13 @@ pub fn all() -> Vec<Case> {
     embed_rows(&mut cases);
     rowwise(&mut cases);
     attention(&mut cases);
+    encoder::all(&mut cases);
+    recurrent::cases(&mut cases);
     top_k(&mut cases);
     cases_experts::all(&mut cases);
+    if let Ok(parts) = std::env::var("OLLAMA_WGPU_TEST_CASES") {
+        cases.retain(|case| parts.split(',').any(|part| case.name.contains(part)));
+    }
     cases
 }
 
@@ -34,6 +41,7 @@ pub fn rows(phase: Phase, n: usize) -> Batch {
         batch.sequences = tokens;
         batch.positions = vec![0; n];
         batch.tables = vec![vec![0]; n];
+        batch.states = (0..n as u32).collect();
     }
     batch.slots = vec![NO_SLOT; n];
     batch
@@ -228,6 +236,12 @@ fn rowwise(cases: &mut Vec<Case>) {
         ("glu gelu", 64, |b, x| {
             b.glu(x.columns(32, 32), x.columns(0, 32), Activation::GeluTanh)
         }),
+        ("glu sigmoid", 64, |b, x| {
+            b.glu(x.columns(32, 32), x.columns(0, 32), Activation::Sigmoid)
+        }),
+        ("glu identity", 64, |b, x| {
+            b.glu(x.columns(32, 32), x.columns(0, 32), Activation::Identity)
+        }),
         ("glu gelu_erf", 66, |b, x| {
             b.glu(x.columns(1, 33), x.columns(33, 33), Activation::GeluErf)
         }),
@@ -381,6 +395,7 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
                 },
                 kv,
             ],
+            ..CacheSpec::default()
         }),
         steps,
         record: Box::new(move |b| {
@@ -397,16 +412,18 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
                 head_dim: heads.head_dim,
                 value_dim: heads.value_dim,
                 scale: 1.0 / (heads.head_dim as f32).sqrt(),
+                causal: true,
                 window: heads.window,
                 soft_cap: heads.soft_cap,
                 sinks: heads.sinks.then_some(WeightId(1)),
+                alibi: None,
             })
         }),
         top_k: None,
     }
 }
 
-fn below(r: &mut Random, n: usize) -> usize {
+pub fn below(r: &mut Random, n: usize) -> usize {
     (r.next() % n as u64) as usize
 }
 
@@ -433,6 +450,7 @@ fn attention_steps(
             slots: Vec::new(),
             sequences: Vec::new(),
             tables: tables.clone(),
+            states: (0..tables.len() as u32).collect(),
             outputs: Vec::new(),
         };
         for (sequence, range) in ranges.into_iter().enumerate() {

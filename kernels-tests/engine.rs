@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::models;
 
 /// No token ends a generation, as in the references, and all have the same text.
-struct Endless;
+pub struct Endless;
 
 impl Vocabulary for Endless {
     fn token_bytes(&self, _: u32) -> &[u8] {
@@ -86,6 +86,8 @@ fn greedy_answers_are_those_of_the_references() {
         "tiny-llama",
         "tiny-gemma3",
         "tiny-gemma2",
+        "tiny-lfm2",
+        "tiny-qwen35",
         "tiny-llama-q4_k",
     ] {
         let reference = reference(name);
@@ -125,6 +127,8 @@ fn eight_streams_give_the_tokens_that_each_gives_alone() {
         ("tiny-gemma3", KvType::F16),
         ("tiny-llama-f16", KvType::Q8_0),
         ("tiny-llama-iq3_s", KvType::Q4_0),
+        ("tiny-lfm2", KvType::F16),
+        ("tiny-qwen35", KvType::Q8_0),
     ] {
         let requests = requests(&ids(&reference(name)["tokens"]));
         let alone: Vec<Vec<u32>> = requests

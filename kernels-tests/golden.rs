@@ -15,17 +15,17 @@ use crate::models;
 /// Tokens of a prefill chunk: less than the prompts, so that chunks meet.
 const N_BATCH: usize = 24;
 
-fn open(name: &str) -> Arc<Gguf> {
+pub fn open(name: &str) -> Arc<Gguf> {
     Arc::new(Gguf::open(&models::path(name)).expect("a valid file"))
 }
 
-fn golden(name: &str) -> Value {
+pub fn golden(name: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/golden");
     let text = std::fs::read_to_string(folder.join(name)).expect("a reference file");
     serde_json::from_str(&text).expect("reference files are JSON")
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub fn ids(value: &Value) -> Vec<u32> {
     let items = value.as_array().expect("an array of ids");
     items
         .iter()
@@ -33,7 +33,7 @@ fn ids(value: &Value) -> Vec<u32> {
         .collect()
 }
 
-fn floats(value: &Value) -> Vec<f32> {
+pub fn floats(value: &Value) -> Vec<f32> {
     let items = value.as_array().expect("an array of numbers");
     items
         .iter()
@@ -100,6 +100,8 @@ const TINY: &[&str] = &[
     "tiny-qwen2vl",
     "tiny-qwen3vl",
     "tiny-hunyuan-dense",
+    "tiny-lfm2",
+    "tiny-qwen35",
     "tiny-llama-moe",
     "tiny-qwen2moe",
     "tiny-qwen3moe",
@@ -153,8 +155,8 @@ fn tolerance(kv_type: KvType) -> (f32, f32) {
     }
 }
 
-/// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
-fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
+/// A tiny model and its reference.
+pub fn tiny(name: &str) -> (Arc<Gguf>, Value) {
     let reference = golden(&format!("tiny/{name}.json"));
     let gguf = open(&format!("tiny/{name}.gguf"));
     let bytes = std::fs::read(gguf.path()).expect("the model can be read");
@@ -163,6 +165,12 @@ fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
         reference["sha256"].as_str().expect("a checksum"),
         "the reference does not belong to {name}"
     );
+    (gguf, reference)
+}
+
+/// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
+pub fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
+    let (gguf, reference) = tiny(name);
     let model = Model::load(&gguf).expect("a supported model");
     let tokens = ids(&reference["tokens"]);
     // Models whose rotary embedding depends on the context's size have answers for a second one.

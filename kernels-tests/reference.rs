@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 use ollama_wgpu::backend::*;
 
+use crate::recurrent::{self, States};
+
 /// A backend that is slow and right.
 #[derive(Default)]
 pub struct Reference {
@@ -14,6 +16,8 @@ pub struct Reference {
     /// Keys and values by (layer, slot).
     keys: HashMap<(usize, u32), Vec<f64>>,
     values: HashMap<(usize, u32), Vec<f64>>,
+    /// Recurrent states by (number, slot).
+    states: States,
     plans: Vec<Plan>,
     buffers: Vec<Vec<f64>>,
 }
@@ -76,6 +80,9 @@ impl Backend for Reference {
             match op {
                 Op::TopK { input, k } => candidates = self.top_k(&plan, batch, *input, *k),
                 Op::KvWrite { layer, k, v } => self.kv_write(&plan, batch, *layer, *k, *v),
+                Op::ShortConv { out, .. } | Op::DeltaNet { out, .. } => {
+                    self.buffers[out.0] = self.recur(&plan, batch, op);
+                }
                 op => {
                     let out = op.out().expect("all other ops write a buffer");
                     self.buffers[out.0] = self.compute(&plan, batch, op);
@@ -83,6 +90,10 @@ impl Backend for Reference {
             }
         }
         Ok(candidates)
+    }
+
+    fn write(&mut self, _: PreparedId, _: BufferId, _: &[f32]) -> Result<(), BackendError> {
+        Err(BackendError::Invalid("the oracle runs whole plans".into()))
     }
 
     fn read(
@@ -213,6 +224,14 @@ impl Reference {
                     rope(row(input, i), head_dim, &turns, order)
                 }
                 Op::Attention { attention, .. } => self.attention(plan, batch, &attention, i),
+                Op::Pool { input, .. } => {
+                    let last = batch.outputs[i] as usize;
+                    let same = |r: &usize| batch.sequences[*r] == batch.sequences[last];
+                    let rows: Vec<usize> = (0..=last).filter(same).collect();
+                    let mut y = vec![0.0; input.cols];
+                    rows.iter().for_each(|&r| add(&mut y, row(input, r)));
+                    y.iter().map(|y| y / rows.len() as f64).collect()
+                }
                 Op::Glu {
                     gate,
                     up,
@@ -244,6 +263,7 @@ impl Reference {
                     let capped = row(input, i).iter().map(|x| cap * (x / cap).tanh());
                     capped.collect()
                 }
+                Op::ShortConv { .. } | Op::DeltaNet { .. } => unreachable!("these have states"),
                 Op::KvWrite { .. } | Op::TopK { .. } => unreachable!("these write no buffer"),
             })
             .collect()
@@ -276,24 +296,42 @@ impl Reference {
         }
     }
 
+    fn recur(&mut self, plan: &Plan, batch: &Batch, op: &Op) -> Vec<f64> {
+        let mut states = std::mem::take(&mut self.states);
+        let row = |view: View, i: usize| self.row(plan, view, i);
+        let vector = |id: WeightId| self.weights[id.0].values.as_slice();
+        let out = recurrent::run(batch, op, row, vector, &mut states);
+        self.states = states;
+        out
+    }
+
     fn attention(&self, plan: &Plan, batch: &Batch, a: &Attention, i: usize) -> Vec<f64> {
         let position = batch.positions[i] as usize;
         let table = &batch.tables[batch.sequences[i] as usize];
-        let first = a.window.map_or(0, |w| (position + 1).saturating_sub(w));
-        let slots: Vec<u32> = (first..=position)
-            .map(|p| table[p / PAGE_TOKENS] * PAGE_TOKENS as u32 + (p % PAGE_TOKENS) as u32)
-            .collect();
+        let last = (0..batch.n_tokens()).rfind(|&r| batch.sequences[r] == batch.sequences[i]);
+        let last = batch.positions[last.expect("row i itself")] as usize;
+        let sees = |p: &usize| match (a.causal, a.window) {
+            (true, None) => *p <= position,
+            (true, Some(w)) => *p <= position && position - p < w,
+            (false, None) => true,
+            (false, Some(w)) => position.abs_diff(*p) <= w / 2,
+        };
+        let seen: Vec<usize> = (0..=last).filter(sees).collect();
+        let slot =
+            |p: &usize| table[p / PAGE_TOKENS] * PAGE_TOKENS as u32 + (p % PAGE_TOKENS) as u32;
+        let slots: Vec<u32> = seen.iter().map(slot).collect();
         let mut out = Vec::new();
         for head in 0..a.n_heads {
             let kv = head / (a.n_heads / a.n_kv_heads);
             let q = &self.row(plan, a.q, i)[head * a.head_dim..][..a.head_dim];
-            let score = |slot: &u32| {
+            let slope = a.alibi.map_or(0.0, |b| alibi_slope(b, a.n_heads, head));
+            let score = |(slot, p): (&u32, &usize)| {
                 let key = &self.keys[&(a.layer, *slot)][kv * a.head_dim..][..a.head_dim];
                 let s = dot(q, key) * f64::from(a.scale);
-                a.soft_cap
-                    .map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh())
+                let cap = |c: f32| f64::from(c) * (s / f64::from(c)).tanh();
+                a.soft_cap.map_or(s, cap) - f64::from(slope) * position.abs_diff(*p) as f64
             };
-            let scores: Vec<f64> = slots.iter().map(score).collect();
+            let scores: Vec<f64> = slots.iter().zip(&seen).map(score).collect();
             let sink = a.sinks.map(|sinks| self.weights[sinks.0].values[head]);
             let max = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
@@ -416,6 +454,8 @@ fn gated(activation: Activation, up: f64) -> f64 {
 fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Activation::Identity => x,
         Activation::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())

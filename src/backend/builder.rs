@@ -15,6 +15,7 @@ pub struct PlanBuilder<'a> {
     pub(super) weights: &'a [WeightSpec],
     plan: Plan,
     scope: String,
+    layer: Option<usize>,
 }
 
 impl<'a> PlanBuilder<'a> {
@@ -23,20 +24,30 @@ impl<'a> PlanBuilder<'a> {
         PlanBuilder {
             weights,
             scope: String::new(),
+            layer: None,
             plan: Plan {
                 shape,
                 ops: Vec::new(),
                 labels: Vec::new(),
+                layers: Vec::new(),
                 buffers: Vec::new(),
                 rope_tables,
                 outputs: Vec::new(),
+                inputs: Vec::new(),
             },
         }
     }
 
-    /// Names what follows in labels, such as `blk.3`.
+    /// Names what follows in labels; it belongs to no layer.
     pub fn scope(&mut self, scope: impl Into<String>) {
         self.scope = scope.into();
+        self.layer = None;
+    }
+
+    /// Begins a layer, such as `blk.3`.
+    pub fn layer(&mut self, layer: usize) {
+        self.scope(format!("blk.{layer}"));
+        self.layer = Some(layer);
     }
 
     fn buffer(&mut self, rows: Rows, cols: usize) -> BufferId {
@@ -67,6 +78,7 @@ impl<'a> PlanBuilder<'a> {
             detail => format!("{}.{detail}", self.scope),
         };
         self.plan.labels.push(label);
+        self.plan.layers.push(self.layer);
         self.plan.ops.push(op);
     }
 
@@ -226,6 +238,13 @@ impl<'a> PlanBuilder<'a> {
         self.record(Rows::Tokens, cols, |out| Op::Attention { attention, out })
     }
 
+    /// The mean over each wanted row's sequence.
+    pub fn pool(&mut self, input: View) -> View {
+        assert_eq!(self.rows(input), Rows::Tokens);
+        let cols = input.cols;
+        self.record(Rows::Outputs, cols, |out| Op::Pool { input, out })
+    }
+
     /// Gated activation.
     pub fn glu(&mut self, gate: View, up: View, activation: Activation) -> View {
         assert_eq!(gate.cols, up.cols);
@@ -291,7 +310,7 @@ impl<'a> PlanBuilder<'a> {
 
 /// Gives each buffer the storage of one that was read for the last time before it is written.
 /// Only buffers of one kind of rows share, so that sizes fit at every batch.
-fn share_storage(plan: &mut Plan) {
+pub(super) fn share_storage(plan: &mut Plan) {
     let mut last_use = vec![0; plan.buffers.len()];
     for (i, op) in plan.ops.iter().enumerate() {
         for view in op.inputs() {
@@ -303,6 +322,10 @@ fn share_storage(plan: &mut Plan) {
     }
     // Storage number, kind of rows, and the op after which it is free.
     let mut storages: Vec<(Rows, usize)> = Vec::new();
+    for input in &plan.inputs {
+        plan.buffers[input.0].storage = storages.len();
+        storages.push((plan.buffers[input.0].rows, last_use[input.0]));
+    }
     for (i, op) in plan.ops.iter().enumerate() {
         let Some(BufferId(out)) = op.out() else {
             continue;

@@ -7,19 +7,23 @@ mod batch;
 mod builder;
 mod experts;
 mod plan;
+mod recurrent;
 mod rope;
+mod split;
 mod weight;
 
 use thiserror::Error;
 
-pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, TableRow};
+pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use builder::PlanBuilder;
 pub use experts::{ExpertProducts, Gating, MAX_EXPERTS, Routing};
 pub use plan::{
     Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Heads, Op, Plan, RopeOrder,
-    Rows, View,
+    Rows, View, alibi_slope,
 };
+pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};
 pub use rope::{RopeScaling, RopeTable, Temperature};
+pub use split::{Piece, Side, SplitBackend, cut, side};
 pub use weight::{WeightId, WeightSpec};
 
 /// How many candidates a backend returns for each wanted row, at most.
@@ -100,21 +104,35 @@ impl KvType {
     }
 }
 
-/// The paged cache of all layers. A slot is one token's place; slot `page * PAGE_TOKENS + i` is
-/// token `i` of a page.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a device keeps of sequences between steps: the paged cache of all layers, and recurrent
+/// states. A cache slot is one token's place; slot `page * PAGE_TOKENS + i` is token `i` of a page.
+/// A state slot is the place of one sequence's states.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheSpec {
     pub kv_type: KvType,
     /// Pages in the pool, the same for all layers.
     pub n_pages: usize,
+    /// By layer; zeros for layers without attention.
     pub layers: Vec<KvDims>,
+    /// State slots: sequences that may run at the same time.
+    pub n_state_slots: usize,
+    /// Recurrent states, by the number that operations give.
+    pub states: Vec<StateSpec>,
 }
 
 /// Numbers that a layer caches of one token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KvDims {
     pub keys: usize,
     pub values: usize,
+}
+
+/// A recurrent state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateSpec {
+    pub layer: usize,
+    /// Floats for each sequence.
+    pub size: usize,
 }
 
 impl CacheSpec {
@@ -123,15 +141,32 @@ impl CacheSpec {
         self.n_pages * PAGE_TOKENS
     }
 
-    /// Bytes of keys and values together.
+    /// Bytes of keys, values and states together.
     pub fn bytes(&self) -> u64 {
-        let bytes = |n| self.kv_type.bytes(n);
-        let token: usize = self
-            .layers
-            .iter()
-            .map(|l| bytes(l.keys) + bytes(l.values))
-            .sum();
-        (token * self.n_slots()) as u64
+        (0..self.layers.len()).map(|i| self.layer_bytes(i)).sum()
+    }
+
+    /// Leaves the layers out that `keeps` refuses; layers and states keep their numbers.
+    pub fn keep_layers(&mut self, keeps: impl Fn(usize) -> bool) {
+        for (layer, dims) in self.layers.iter_mut().enumerate() {
+            if !keeps(layer) {
+                *dims = KvDims::default();
+            }
+        }
+        for state in &mut self.states {
+            if !keeps(state.layer) {
+                state.size = 0;
+            }
+        }
+    }
+
+    /// Bytes of one layer's part.
+    pub fn layer_bytes(&self, layer: usize) -> u64 {
+        let states = self.states.iter().filter(|state| state.layer == layer);
+        let floats = states.map(|state| state.size).sum::<usize>() * self.n_state_slots;
+        let KvDims { keys, values } = self.layers[layer];
+        let token = self.kv_type.bytes(keys) + self.kv_type.bytes(values);
+        (token * self.n_slots() + 4 * floats) as u64
     }
 }
 
@@ -172,6 +207,20 @@ pub trait Backend: Send {
     /// [`BackendError::OutOfMemory`] where the device cannot hold it.
     fn load(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError>;
 
+    /// Counts a weight that another device has, so that the next one's id is higher by one. Plans
+    /// that use it may be refused. A backend that keeps no copies may load it all the same.
+    ///
+    /// # Errors
+    /// As [`Backend::load`].
+    fn skip(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
+        self.load(weight)
+    }
+
+    /// How many of `wanted` bytes can be allocated now, as far as the device tells.
+    fn free_bytes(&mut self, wanted: u64) -> u64 {
+        wanted
+    }
+
     /// Makes the cache, all zero. Called once, before the first `prepare`.
     ///
     /// # Errors
@@ -191,6 +240,17 @@ pub trait Backend: Send {
     /// # Errors
     /// [`BackendError::Lost`] where the device is gone; the backend must then be dropped.
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError>;
+
+    /// Fills an input of a plan, row-major `[n_rows, cols]`, for the next step that runs it.
+    ///
+    /// # Errors
+    /// [`BackendError::Invalid`] for a buffer that is not an input, or with too many numbers.
+    fn write(
+        &mut self,
+        plan: PreparedId,
+        buffer: BufferId,
+        values: &[f32],
+    ) -> Result<(), BackendError>;
 
     /// Reads rows `0..n_rows` of a buffer of the last step that ran `plan`, row-major
     /// `[n_rows, cols]`. For whole logits, embeddings and comparisons of devices. A buffer that

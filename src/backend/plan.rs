@@ -4,6 +4,7 @@
 //! can be compared buffer by buffer. Memory is shared afterwards, by lifetime.
 
 use super::experts::{ExpertProducts, Routing};
+use super::recurrent::DeltaHeads;
 use super::weight::WeightId;
 use super::{Phase, RopeTable};
 
@@ -63,6 +64,10 @@ pub enum RopeOrder {
 pub enum Activation {
     /// `x / (1 + exp(-x))`
     Silu,
+    /// `1 / (1 + e^-x)`
+    Sigmoid,
+    /// The number itself: the gate is a factor.
+    Identity,
     /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`
     GeluTanh,
     /// `0.5 x (1 + erf(x / sqrt(2)))`
@@ -91,7 +96,7 @@ pub enum EmbedRow {
     Fixed(usize),
 }
 
-/// Causal attention over the cached positions of each token's sequence, its own included:
+/// Attention over the cached positions of each token's sequence, its own included:
 /// `softmax(scale * q k^T) v`. Query head `h` reads key head `h / (n_heads / n_kv_heads)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
@@ -105,13 +110,20 @@ pub struct Attention {
     /// Columns of a value and of a result.
     pub value_dim: usize,
     pub scale: f32,
-    /// With window w, position q sees p where `q - p < w`.
+    /// Position q sees p where `p <= q`. Otherwise, in prefill only, it sees all positions of its
+    /// sequence up to the last row in the batch, which must begin the sequence.
+    pub causal: bool,
+    /// With window w, position q sees p where `q - p < w`; where it is not causal, those where
+    /// `|q - p| <= w / 2`.
     pub window: Option<usize>,
     /// Scores become `cap * tanh(score / cap)` before the softmax.
     pub soft_cap: Option<f32>,
     /// `[1, n_heads]`: a score per head that takes its share of the softmax and has no value.
     /// Xiao et al. 2023, <https://arxiv.org/abs/2309.17453>, learned as in gpt-oss.
     pub sinks: Option<WeightId>,
+    /// The largest bias b of attention with linear biases: scores lose `slope * |q - p|`, with the
+    /// slopes of [`alibi_slope`]. In prefill only.
+    pub alibi: Option<f32>,
 }
 
 /// Columns of a buffer that belong to heads: head h has `width` columns from `h * stride` on.
@@ -207,6 +219,39 @@ pub enum Op {
     KvWrite { layer: usize, k: View, v: View },
     /// See [`Attention`]; out `[tokens, n_heads * value_dim]`
     Attention { attention: Attention, out: BufferId },
+    /// The mean over all positions of the sequence that each wanted row is the last of; the batch
+    /// holds them all. out `[outputs, cols]`
+    Pool { input: View, out: BufferId },
+    /// Causal convolution along each sequence, every column alone: the sum over `j` of
+    /// `weight[c * kernel + j] * x[p - kernel + 1 + j][c]` at position `p`, with 0 before the
+    /// sequence, then SiLU where `silu` is set. `weight` is `[1, cols * kernel]`. The last
+    /// `kernel - 1` rows of a sequence, `[kernel - 1, cols]`, are its state number `state`.
+    ShortConv {
+        state: usize,
+        input: View,
+        weight: WeightId,
+        kernel: usize,
+        silu: bool,
+        out: BufferId,
+    },
+    /// The gated delta rule along each sequence, every head alone: with
+    /// `g = exp(decay[h] softplus(alpha[h] + bias[h]))` and `b = sigmoid(beta[h])`, state number
+    /// `state`, `[heads, head_dim of q and k, head_dim of v]`, becomes
+    /// `S = g S + k (b (v - (g S)^T k))^T`, and the result is `S^T q / sqrt(head_dim)`. q and k are
+    /// divided by `sqrt(sum(x^2) + eps)` first. `qkv` holds the q and the k of `n_key_heads`, then
+    /// the v of `n_heads`; head `h` uses key head `h / (n_heads / n_key_heads)` if `grouped`, else
+    /// `h % n_key_heads`. Yang, Kautz and Hatamizadeh 2024, <https://arxiv.org/abs/2412.06464>.
+    DeltaNet {
+        state: usize,
+        qkv: View,
+        alpha: View,
+        beta: View,
+        decay: WeightId,
+        bias: WeightId,
+        heads: DeltaHeads,
+        eps: f32,
+        out: BufferId,
+    },
     /// `activation(gate) * up`, with up as the activation wants it
     Glu {
         gate: View,
@@ -254,6 +299,9 @@ impl Op {
             Op::Rope { .. } => "rope",
             Op::KvWrite { .. } => "kv_write",
             Op::Attention { .. } => "attention",
+            Op::Pool { .. } => "pool",
+            Op::ShortConv { .. } => "short_conv",
+            Op::DeltaNet { .. } => "delta_net",
             Op::Glu { .. } => "glu",
             Op::Activate { .. } => "activate",
             Op::Scale { .. } => "scale",
@@ -277,6 +325,9 @@ impl Op {
             | Op::ConcatHeads { out, .. }
             | Op::Rope { out, .. }
             | Op::Attention { out, .. }
+            | Op::Pool { out, .. }
+            | Op::ShortConv { out, .. }
+            | Op::DeltaNet { out, .. }
             | Op::Glu { out, .. }
             | Op::Activate { out, .. }
             | Op::Scale { out, .. }
@@ -288,6 +339,11 @@ impl Op {
 
     /// The views it reads.
     pub fn inputs(&self) -> impl Iterator<Item = View> {
+        let third = match *self {
+            Op::DeltaNet { beta, .. } => Some(beta),
+            Op::MoeCombine { residual, .. } => residual,
+            _ => None,
+        };
         let (a, b) = match *self {
             Op::Embed { .. } => (None, None),
             Op::MoeRoute { scores, .. } => (Some(scores), None),
@@ -295,6 +351,8 @@ impl Op {
             Op::MoeCombine { experts, route, .. } => (Some(experts), Some(route)),
             Op::ConcatHeads { a, b, .. } => (Some(a.view), b.map(|b| b.view)),
             Op::SelectRows { input, .. }
+            | Op::Pool { input, .. }
+            | Op::ShortConv { input, .. }
             | Op::RmsNorm { input, .. }
             | Op::LayerNorm { input, .. }
             | Op::Activate { input, .. }
@@ -307,15 +365,24 @@ impl Op {
             } => (Some(input), residual),
             Op::KvWrite { k, v, .. } => (Some(k), Some(v)),
             Op::Attention { attention, .. } => (Some(attention.q), None),
+            Op::DeltaNet { qkv, alpha, .. } => (Some(qkv), Some(alpha)),
             Op::Glu { gate, up, .. } => (Some(gate), Some(up)),
             Op::Add { a, b, .. } => (Some(a), Some(b)),
         };
-        let third = match *self {
-            Op::MoeCombine { residual, .. } => residual,
-            _ => None,
-        };
         a.into_iter().chain(b).chain(third)
     }
+}
+
+/// The factor of a head's distances in attention with linear biases, where `bias` is the largest
+/// (8 everywhere so far): a power of two for each head, in two interleaved series where the heads
+/// are no power of two. Press et al. 2021, <https://arxiv.org/abs/2108.12409>.
+pub fn alibi_slope(bias: f32, n_heads: usize, head: usize) -> f32 {
+    let whole = 1 << n_heads.ilog2();
+    let power = match head < whole {
+        true => (head + 1) as f32,
+        false => (head - whole) as f32 + 0.5,
+    };
+    (-bias / whole as f32 * power).exp2()
 }
 
 /// The largest batch that a plan serves.
@@ -343,13 +410,29 @@ pub struct Plan {
     pub ops: Vec<Op>,
     /// What each op computes, such as `blk.3.attn_q`; as many as ops.
     pub labels: Vec<String>,
+    /// The layer that each op belongs to; none before the first layer and after the last.
+    pub layers: Vec<Option<usize>>,
     pub buffers: Vec<BufferInfo>,
     pub rope_tables: Vec<RopeTable>,
     /// Buffers that are still readable after the step.
     pub outputs: Vec<BufferId>,
+    /// Buffers that no op writes: they are filled before the step.
+    pub inputs: Vec<BufferId>,
 }
 
 impl Plan {
+    /// Bytes of all storages, at the largest batch.
+    pub fn bytes(&self) -> u64 {
+        self.storage_sizes().iter().map(|&n| 4 * n as u64).sum()
+    }
+
+    /// Numbers in an input at the largest batch; none if the buffer is no input.
+    pub fn input_size(&self, buffer: BufferId) -> Option<usize> {
+        let info = self.buffers.get(buffer.0)?;
+        let size = self.shape.n_rows(info.rows) * info.cols;
+        self.inputs.contains(&buffer).then_some(size)
+    }
+
     /// Floats of each storage, at the largest batch.
     pub fn storage_sizes(&self) -> Vec<usize> {
         let n = self.buffers.iter().map(|b| b.storage + 1).max();
@@ -359,6 +442,15 @@ impl Plan {
             sizes[buffer.storage] = sizes[buffer.storage].max(size);
         }
         sizes
+    }
+
+    /// Whether batches must hold their sequences whole ([`super::Batch::check_whole`]).
+    pub fn needs_whole_sequences(&self) -> bool {
+        let needs = |op: &Op| match op {
+            Op::Attention { attention, .. } => !attention.causal,
+            op => matches!(op, Op::Pool { .. }),
+        };
+        self.ops.iter().any(needs)
     }
 
     /// Fewest rows of the matrices that embed looks into by `row`; no bound where there are none.
@@ -383,6 +475,14 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slopes_fall_by_powers_of_two() {
+        assert_eq!([0, 7].map(|h| alibi_slope(8.0, 8, h)), [0.5, 1.0 / 256.0]);
+        // The second series begins between the first two of the first.
+        let first = [0, 8].map(|h| alibi_slope(8.0, 12, h));
+        assert_eq!(first, [0.5, 0.5f32.sqrt()]);
+    }
 
     #[test]
     fn columns_of_a_view_add_up() {

@@ -104,6 +104,7 @@ fn loading(settings: &Settings) -> ModelsSettings {
             .map_or(KeepAlive::Forever, KeepAlive::For),
         n_ctx: settings.context_length,
         kv_type: kv_type(&settings.kv_cache_type),
+        gpu_overhead: settings.gpu_overhead,
     }
 }
 

@@ -20,12 +20,21 @@ use crate::quant::SPAN;
 const ROWS: usize = 4;
 /// Tokens of a tile: with [`ROWS`], 24 accumulators.
 const TOKENS: usize = 6;
-/// Vectors of a row that a tile works through at once: 6 tokens of 40 vectors are 15 KiB, half
-/// of the smallest first-level cache.
-const DEPTH: usize = 40;
+/// Vectors of a row that a tile works through at once: 6 tokens of 64 vectors are 24 KiB, half of a
+/// first-level cache of today.
+const DEPTH: usize = 64;
+/// Bytes between a weight that is used and one that is asked for, beside the three rows that are
+/// used at the same time: four short rows at once are no stream that the processor recognises.
+const AHEAD: usize = 8192;
+/// Blocks whose scales are widened together.
+const RUN: usize = 32;
 /// Weight rows of a panel, and its size in vectors: 256 KiB, a share of the second-level cache.
 const PANEL_ROWS: usize = 32;
 const PANEL_VECTORS: usize = 4096;
+/// For few tokens, such as one of each client, a panel is used so little that it had better stay in
+/// the first-level cache.
+const FEW_TOKENS: usize = 8;
+const FEW_ROWS: usize = 8;
 
 /// One product: `out = input * weight^T (+ bias) (+ residual)`.
 pub struct Product<'a> {
@@ -93,9 +102,10 @@ impl Chunks {
     pub fn new(product: &Product<'_>, n_products: usize, n_threads: usize) -> Chunks {
         let n_rows = product.weight.rows;
         let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
-        let most = match product.is_vector() {
-            true => (n_rows * n_products / (8 * n_threads)).clamp(1, 64),
-            false => (PANEL_VECTORS / n_vectors).clamp(1, PANEL_ROWS),
+        let most = match product.n_tokens() {
+            _ if product.is_vector() => (n_rows * n_products / (8 * n_threads)).clamp(1, 64),
+            0..=FEW_TOKENS => (PANEL_VECTORS / n_vectors).clamp(1, FEW_ROWS),
+            _ => (PANEL_VECTORS / n_vectors).clamp(1, PANEL_ROWS),
         };
         let chunk_rows = most.next_multiple_of(ROWS);
         Chunks {
@@ -157,24 +167,27 @@ fn pad<'a>(
 }
 
 impl Product<'_> {
-    /// Adds bias and residual to the product of weight rows from `row` on with a token.
+    /// Adds bias and residual to the products of weight rows from `row` on with a token, and
+    /// stores those of them that there are.
     #[inline(always)]
-    fn finish(&self, out: &Shared<'_>, token: usize, row: usize, sums: &[f32]) {
+    fn finish(&self, out: &Shared<'_>, token: usize, row: usize, mut sums: [f32; ROWS]) {
         let rows = self.weight.rows;
-        let n = sums.len().min(rows - row);
+        let n = ROWS.min(rows - row);
+        if let Some(bias) = self.bias {
+            add_to(&mut sums, &bias[row..]);
+        }
+        if let Some(residual) = self.residual {
+            add_to(&mut sums, &residual.row(token)[row..]);
+        }
         let start = match self.rows {
             Rows::All(_) => token * rows,
             Rows::Listed { places, out_offset } => places[token].out + out_offset,
         };
         // SAFETY: a chunk writes the columns of its own weight rows, one part at a time.
         let out = unsafe { out.part(start + row, n) };
-        out.copy_from_slice(&sums[..n]);
-        if let Some(bias) = self.bias {
-            out.iter_mut().zip(&bias[row..]).for_each(|(o, b)| *o += b);
-        }
-        if let Some(residual) = self.residual {
-            let residual = &residual.row(token)[row..];
-            out.iter_mut().zip(residual).for_each(|(o, r)| *o += r);
+        match out.as_mut_array() {
+            Some(out) => *out = sums,
+            None => copy_some(&sums, out),
         }
     }
 
@@ -198,6 +211,24 @@ impl Product<'_> {
             Rows::All(n) => n,
             Rows::Listed { places, .. } => places.len(),
         }
+    }
+}
+
+/// The end of a row that is no whole group. Apart, so that whole groups are not stored by the same
+/// call of `memcpy`.
+#[cold]
+#[inline(never)]
+fn copy_some(sums: &[f32; ROWS], out: &mut [f32]) {
+    out.copy_from_slice(&sums[..out.len()]);
+}
+
+/// Adds the first numbers of a row. A whole group goes without a loop: short loops over slices cost
+/// more than the sums.
+#[inline(always)]
+fn add_to(sums: &mut [f32; ROWS], row: &[f32]) {
+    match row.first_chunk::<ROWS>() {
+        Some(row) => (0..ROWS).for_each(|i| sums[i] += row[i]),
+        None => sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x),
     }
 }
 
@@ -249,8 +280,7 @@ fn vector<I: Isa, F: Format>(isa: I, kernel: &Vector<'_>) {
     for row in kernel.rows.clone().step_by(ROWS) {
         let rows: [&[u8]; ROWS] = std::array::from_fn(|r| product.weight.row((row + r).min(last)));
         let sums = dot_rows::<I, F>(isa, rows, x);
-        let n = ROWS.min(kernel.rows.end - row);
-        product.finish(kernel.out, 0, row, &sums[..n]);
+        product.finish(kernel.out, 0, row, sums);
     }
 }
 
@@ -259,32 +289,74 @@ fn dot_rows<I: Isa, F: Format>(isa: I, rows: [&[u8]; ROWS], x: &[Lanes]) -> [f32
     let mut acc = [isa.splat(0.0); ROWS];
     let n_blocks = rows[0].len() / F::BYTES;
     let (blocks, rest) = x.split_at(n_blocks * 2 * F::SPANS);
-    for (b, x) in blocks.chunks_exact(2 * F::SPANS).enumerate() {
-        let mut blocks = rows;
-        for block in &mut blocks {
-            *block = &block[b * F::BYTES..][..F::BYTES];
+    let ahead = rows[0].as_ptr().wrapping_add(AHEAD + 3 * rows[0].len());
+    let mut scales = [[0.0; RUN]; ROWS];
+    for (run, x) in blocks.chunks(RUN * 2 * F::SPANS).enumerate() {
+        if F::SCALED {
+            let n_blocks = x.len() / (2 * F::SPANS);
+            for r in 0..ROWS {
+                let blocks = &rows[r][run * RUN * F::BYTES..];
+                widen_scales::<I, F>(isa, blocks, n_blocks, &mut scales[r]);
+            }
         }
-        dot_block::<I, F>(isa, blocks, x, &mut acc);
+        for (b, x) in x.chunks_exact(2 * F::SPANS).enumerate() {
+            let at = (run * RUN + b) * F::BYTES;
+            prefetch(isa, ahead.wrapping_add(ROWS * at), ROWS * F::BYTES);
+            let mut blocks = rows;
+            for block in &mut blocks {
+                *block = &block[at..][..F::BYTES];
+            }
+            let mut heads = [F::scaled_head(isa, blocks[0], scales[0][b]); ROWS];
+            for r in 1..ROWS {
+                heads[r] = F::scaled_head(isa, blocks[r], scales[r][b]);
+            }
+            dot_block::<I, F>(isa, blocks, heads, x, &mut acc);
+        }
     }
     if !rest.is_empty() {
         let tails = rows.map(|row| split_tail::<F>(row).1.unwrap_or([0; 128]));
         let blocks = tails.each_ref().map(|tail| &tail[..F::BYTES]);
-        dot_block::<I, F>(isa, blocks, rest, &mut acc);
+        let mut heads = [F::head(isa, blocks[0]); ROWS];
+        for r in 1..ROWS {
+            heads[r] = F::head(isa, blocks[r]);
+        }
+        dot_block::<I, F>(isa, blocks, heads, rest, &mut acc);
     }
     isa.sum4(acc)
+}
+
+/// Asks for some bytes ahead of their use.
+#[inline(always)]
+fn prefetch<I: Isa>(isa: I, at: *const u8, n_bytes: usize) {
+    for line in (0..n_bytes).step_by(64) {
+        isa.prefetch(at.wrapping_add(line));
+    }
+}
+
+/// The half floats that begin `n` blocks, widened four at once. They meet in a register: a load of
+/// what several stores have just written would wait for all of them.
+#[inline(always)]
+fn widen_scales<I: Isa, F: Format>(isa: I, blocks: &[u8], n: usize, out: &mut [f32; RUN]) {
+    let (fours, rest) = blocks[..n * F::BYTES].split_at(n / 4 * 4 * F::BYTES);
+    let (out_fours, out_rest) = out.split_at_mut(n / 4 * 4);
+    let out_fours = out_fours.as_chunks_mut::<4>().0;
+    for (four, out) in fours.chunks_exact(4 * F::BYTES).zip(out_fours) {
+        let at = |i: usize| u16::from_le_bytes([four[i * F::BYTES], four[i * F::BYTES + 1]]);
+        *out = isa.four_halves([at(0), at(1), at(2), at(3)]);
+    }
+    for (block, out) in rest.chunks_exact(F::BYTES).zip(out_rest) {
+        *out = isa.half(u16::from_le_bytes([block[0], block[1]]));
+    }
 }
 
 #[inline(always)]
 fn dot_block<I: Isa, F: Format>(
     isa: I,
     blocks: [&[u8]; ROWS],
+    heads: [F::Head<I>; ROWS],
     x: &[Lanes],
     acc: &mut [I::F; ROWS],
 ) {
-    let mut heads = [F::head(isa, blocks[0]); ROWS];
-    for r in 1..ROWS {
-        heads[r] = F::head(isa, blocks[r]);
-    }
     for (j, x) in x.as_chunks::<2>().0.iter().enumerate() {
         let x = [isa.load(&x[0]), isa.load(&x[1])];
         for r in 0..ROWS {
@@ -346,6 +418,7 @@ fn decode_panel<I: Isa, F: Format>(
         for r in 0..ROWS {
             let row = weight.row((rows.start + g * ROWS + r).min(rows.end - 1));
             let (blocks, tail) = split_tail::<F>(row);
+            prefetch(isa, row.as_ptr().wrapping_add(AHEAD), row.len());
             let spans = group.as_chunks_mut::<{ 2 * ROWS }>().0;
             let mut spans = spans.chunks_mut(F::SPANS);
             for (block, spans) in blocks.chunks_exact(F::BYTES).zip(&mut spans) {
@@ -387,61 +460,75 @@ fn multiply_panel<I: Isa>(
     let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
     let n_pieces = n_vectors.div_ceil(DEPTH);
     let depth = n_vectors.div_ceil(n_pieces);
-    for token in (0..product.n_tokens()).step_by(TOKENS) {
-        let n = TOKENS.min(product.n_tokens() - token);
+    // Tokens are shared out evenly: 4 and 4 of 8, not 6 and 2.
+    let n_tiles = product.n_tokens().div_ceil(TOKENS);
+    let tile_tokens = product.n_tokens().div_ceil(n_tiles);
+    for token in (0..product.n_tokens()).step_by(tile_tokens) {
+        let n = tile_tokens.min(product.n_tokens() - token);
         let x: [&[Lanes]; TOKENS] = std::array::from_fn(|t| product.vectors(token + t.min(n - 1)));
         for start in (0..n_vectors).step_by(depth) {
             let end = n_vectors.min(start + depth);
-            let x = x.map(|x| &x[start..end]);
-            for (group, acc) in panel.chunks_exact(ROWS * n_vectors).zip(&mut *acc) {
+            let piece = Piece {
+                x: x.map(|x| &x[start..end]),
+                n,
+                is_first: start == 0,
+                is_last: end == n_vectors,
+            };
+            let groups = panel.chunks_exact(ROWS * n_vectors).zip(&mut *acc);
+            for (g, (group, acc)) in groups.enumerate() {
                 let w = group[ROWS * start..ROWS * end].as_chunks().0;
-                tiles(isa, w, x, n, start == 0, acc);
-            }
-        }
-        for (g, acc) in acc
-            .iter()
-            .take(panel.len() / (ROWS * n_vectors))
-            .enumerate()
-        {
-            for (t, acc) in acc.as_chunks::<ROWS>().0.iter().take(n).enumerate() {
-                let [a, b, c, d] = acc;
-                let sums = isa.sum4([isa.load(a), isa.load(b), isa.load(c), isa.load(d)]);
-                product.finish(out, token + t, first_row + g * ROWS, &sums);
+                let sums = tiles(isa, w, &piece, acc);
+                if piece.is_last {
+                    for (t, sums) in sums.iter().take(n).enumerate() {
+                        product.finish(out, token + t, first_row + g * ROWS, *sums);
+                    }
+                }
             }
         }
     }
 }
 
-/// One group of rows with up to [`TOKENS`] tokens, in tiles that fit the registers.
+/// Up to [`TOKENS`] tokens and the vectors of theirs that are multiplied now.
+struct Piece<'a> {
+    x: [&'a [Lanes]; TOKENS],
+    n: usize,
+    is_first: bool,
+    is_last: bool,
+}
+
+/// The sums of each token with the rows of a group, once they are complete.
+type Sums = [[f32; ROWS]; TOKENS];
+
+/// One group of rows with a piece, in tiles that fit the registers.
 #[inline(always)]
 fn tiles<I: Isa>(
     isa: I,
     w: &[[Lanes; ROWS]],
-    x: [&[Lanes]; TOKENS],
-    n: usize,
-    first: bool,
+    piece: &Piece<'_>,
     acc: &mut [Lanes; ROWS * TOKENS],
-) {
+) -> Sums {
+    let mut sums = [[0.0; ROWS]; TOKENS];
     if I::WIDE {
-        match n {
-            1 => tile::<I, 4, 1>(isa, w, 0, &x, 0, first, acc),
-            2 => tile::<I, 4, 2>(isa, w, 0, &x, 0, first, acc),
-            3 => tile::<I, 4, 3>(isa, w, 0, &x, 0, first, acc),
-            4 => tile::<I, 4, 4>(isa, w, 0, &x, 0, first, acc),
-            5 => tile::<I, 4, 5>(isa, w, 0, &x, 0, first, acc),
-            _ => tile::<I, 4, 6>(isa, w, 0, &x, 0, first, acc),
+        match piece.n {
+            1 => tile::<I, 4, 1>(isa, w, 0, piece, 0, acc, &mut sums),
+            2 => tile::<I, 4, 2>(isa, w, 0, piece, 0, acc, &mut sums),
+            3 => tile::<I, 4, 3>(isa, w, 0, piece, 0, acc, &mut sums),
+            4 => tile::<I, 4, 4>(isa, w, 0, piece, 0, acc, &mut sums),
+            5 => tile::<I, 4, 5>(isa, w, 0, piece, 0, acc, &mut sums),
+            _ => tile::<I, 4, 6>(isa, w, 0, piece, 0, acc, &mut sums),
         }
-        return;
+        return sums;
     }
     for r in [0, 2] {
-        for t in (0..n).step_by(3) {
-            match n - t {
-                1 => tile::<I, 2, 1>(isa, w, r, &x, t, first, acc),
-                2 => tile::<I, 2, 2>(isa, w, r, &x, t, first, acc),
-                _ => tile::<I, 2, 3>(isa, w, r, &x, t, first, acc),
+        for t in (0..piece.n).step_by(3) {
+            match piece.n - t {
+                1 => tile::<I, 2, 1>(isa, w, r, piece, t, acc, &mut sums),
+                2 => tile::<I, 2, 2>(isa, w, r, piece, t, acc, &mut sums),
+                _ => tile::<I, 2, 3>(isa, w, r, piece, t, acc, &mut sums),
             }
         }
     }
+    sums
 }
 
 /// `R` rows from `r` on with `T` tokens from `t` on: `R * T` sums in registers.
@@ -450,18 +537,17 @@ fn tile<I: Isa, const R: usize, const T: usize>(
     isa: I,
     w: &[[Lanes; ROWS]],
     r: usize,
-    x: &[&[Lanes]; TOKENS],
+    piece: &Piece<'_>,
     t: usize,
-    first: bool,
     acc: &mut [Lanes; ROWS * TOKENS],
+    out: &mut Sums,
 ) {
-    let mut rows = [&x[t][..w.len()]; T];
-    for i in 1..T {
-        rows[i] = &x[t + i][..w.len()];
+    let mut x = [&piece.x[t][..w.len()]; T];
+    for (i, x) in x.iter_mut().enumerate() {
+        *x = &piece.x[t + i][..w.len()];
     }
-    let x = rows;
     let mut sums = [[isa.splat(0.0); R]; T];
-    if !first {
+    if !piece.is_first {
         for i in 0..T {
             for j in 0..R {
                 sums[i][j] = isa.load(&acc[(t + i) * ROWS + r + j]);
@@ -481,8 +567,16 @@ fn tile<I: Isa, const R: usize, const T: usize>(
         }
     }
     for i in 0..T {
-        for j in 0..R {
-            isa.store(sums[i][j], &mut acc[(t + i) * ROWS + r + j]);
+        if !piece.is_last {
+            for j in 0..R {
+                isa.store(sums[i][j], &mut acc[(t + i) * ROWS + r + j]);
+            }
+        } else if R == ROWS {
+            out[t + i] = isa.sum4([sums[i][0], sums[i][1], sums[i][2], sums[i][3]]);
+        } else {
+            for j in 0..R {
+                out[t + i][r + j] = isa.sum(sums[i][j]);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use super::cache::LayerCache;
 use super::experts::{Experts, matmul_experts};
 use super::matmul::{self, Product, matmul};
 use super::pool::PoolError;
+use super::recurrent::{self, DeltaNet, ShortConv};
 use super::route::{Combine, Route};
 use super::rowwise::{self, Activate, Glu, LayerNorm, Rope, SoftCap, each_row};
 use super::top_k::top_k;
@@ -29,7 +30,7 @@ impl Prepared {
     pub fn new(plan: Plan) -> Prepared {
         let n_storages = plan.storage_sizes().len();
         let mut kept: Vec<Option<Buffer>> = (0..n_storages).map(|_| None).collect();
-        for output in &plan.outputs {
+        for output in plan.outputs.iter().chain(&plan.inputs) {
             kept[plan.buffers[output.0].storage] = Some(Buffer::default());
         }
         Prepared {
@@ -45,6 +46,21 @@ impl Prepared {
             Rows::Tokens => self.n_tokens,
             Rows::Outputs => self.n_outputs,
         }
+    }
+
+    /// Fills an input for the next step. Whether it is one, and has room for so much.
+    pub fn write(&mut self, buffer: BufferId, values: &[f32]) -> Result<bool, OutOfMemory> {
+        let size = self.plan.input_size(buffer);
+        if size.is_none_or(|size| values.len() > size) {
+            return Ok(false);
+        }
+        let storage = self.plan.buffers[buffer.0].storage;
+        let Some(kept) = &mut self.kept[storage] else {
+            return Ok(false);
+        };
+        kept.grow_floats(values.len())?;
+        kept.floats_mut()[..values.len()].copy_from_slice(values);
+        Ok(true)
     }
 
     /// Rows `0 .. n_rows` of an output of the last step.
@@ -94,8 +110,35 @@ impl CpuBackend {
                 "layer {layer} caches {cached} numbers, not {cols}"
             ))),
         };
+        let state = |number: usize, size: usize| match self.state_specs.get(number) {
+            Some(kept) if kept.size == size => Ok(()),
+            _ => Err(BackendError::Invalid(format!(
+                "there is no state {number} of {size} numbers"
+            ))),
+        };
         for op in &plan.ops {
             match *op {
+                Op::ShortConv {
+                    state: number,
+                    input,
+                    weight: id,
+                    kernel,
+                    ..
+                } => {
+                    weight(id)?;
+                    state(number, (kernel - 1) * input.cols)?;
+                }
+                Op::DeltaNet {
+                    state: number,
+                    decay,
+                    bias,
+                    heads,
+                    ..
+                } => {
+                    weight(decay)?;
+                    weight(bias)?;
+                    state(number, heads.state_size())?;
+                }
                 Op::Embed { weight: id, .. } | Op::RmsNorm { weight: id, .. } => weight(id)?,
                 Op::Matmul {
                     weight: id, bias, ..
@@ -146,7 +189,8 @@ impl CpuBackend {
     pub(super) fn decode_vectors(&mut self, plan: &Plan) {
         for op in &plan.ops {
             let ids = match *op {
-                Op::RmsNorm { weight, .. } => [Some(weight), None],
+                Op::RmsNorm { weight, .. } | Op::ShortConv { weight, .. } => [Some(weight), None],
+                Op::DeltaNet { decay, bias, .. } => [Some(decay), Some(bias)],
                 Op::LayerNorm { weight, bias, .. } => [weight, bias],
                 Op::Matmul { bias, .. } | Op::MoeRoute { bias, .. } => [bias, None],
                 Op::MatmulExperts { products, .. } => [products.bias, None],
@@ -196,6 +240,13 @@ impl CpuBackend {
             cache,
         );
         checked.map_err(BackendError::Invalid)?;
+        if prepared.plan.needs_whole_sequences() {
+            batch.check_whole().map_err(BackendError::Invalid)?;
+        }
+        if !self.states.is_empty() {
+            let checked = batch.check_states(self.n_state_slots);
+            checked.map_err(BackendError::Invalid)?;
+        }
         let shape = prepared.plan.shape;
         if batch.n_tokens() > shape.n_tokens || batch.outputs.len() > shape.n_outputs {
             return Err(BackendError::Invalid(format!(
@@ -436,11 +487,58 @@ impl CpuBackend {
                     head_dim: a.head_dim,
                     value_dim: a.value_dim,
                     scale: a.scale,
+                    causal: a.causal,
                     window: a.window,
                     soft_cap: a.soft_cap,
                     sinks: a.sinks.map(|id| vector(&self.vectors, id)),
+                    alibi: a.alibi,
                 };
                 attention::attention(isa, pool, &self.layers[a.layer], batch, &op, out)
+            }
+            Op::Pool { input, .. } => {
+                let input = view(input);
+                each_row(pool, cols, out, |i, out| {
+                    let last = batch.outputs[i] as usize;
+                    rowwise::mean(&input, last - batch.positions[last] as usize..=last, out);
+                })
+            }
+            Op::ShortConv {
+                state,
+                input,
+                weight,
+                kernel,
+                silu,
+                ..
+            } => {
+                let op = ShortConv {
+                    input: view(input),
+                    weight: vector(&self.vectors, weight),
+                    kernel,
+                    silu,
+                };
+                recurrent::short_conv(isa, pool, &mut self.states[state], batch, &op, out)
+            }
+            Op::DeltaNet {
+                state,
+                qkv,
+                alpha,
+                beta,
+                decay,
+                bias,
+                heads,
+                eps,
+                ..
+            } => {
+                let op = DeltaNet {
+                    qkv: view(qkv),
+                    alpha: view(alpha),
+                    beta: view(beta),
+                    decay: vector(&self.vectors, decay),
+                    bias: vector(&self.vectors, bias),
+                    heads,
+                    eps,
+                };
+                recurrent::delta_net(isa, pool, &mut self.states[state], batch, &op, out)
             }
             Op::Glu {
                 gate,
@@ -525,7 +623,9 @@ const EMPTY: Plan = Plan {
     },
     ops: Vec::new(),
     labels: Vec::new(),
+    layers: Vec::new(),
     buffers: Vec::new(),
     rope_tables: Vec::new(),
     outputs: Vec::new(),
+    inputs: Vec::new(),
 };

@@ -59,6 +59,9 @@ pub struct Limits {
     pub n_ctx: usize,
     /// Whether generated tokens may be recomputed as a prompt.
     pub decode_equals_prefill: bool,
+    /// Whether the model has recurrent states. They are kept for the last token alone, so that
+    /// such a model shares no pages: what comes after a shared prefix needs its state.
+    pub is_recurrent: bool,
 }
 
 /// What the next token of a sequence is chosen with.
@@ -83,6 +86,8 @@ pub struct Sequence {
     /// Leading tokens whose keys and values are in the cache.
     pub n_computed: usize,
     pub table: PageTable,
+    /// Slot of its recurrent states while it runs.
+    pub state: u32,
     limits: Limits,
     request: Request,
     sampler: Sampler,
@@ -109,6 +114,7 @@ impl Sequence {
             n_prompt: tokens.len(),
             n_computed: 0,
             table: PageTable::default(),
+            state: 0,
             sampler: Sampler::new(&request.params, request.params.seed.unwrap_or(random)),
             output: Output::new(&request.stop),
             usage: Usage {
@@ -144,16 +150,25 @@ impl Sequence {
 
     /// Tokens that later prompts may share: those that prefill would have computed alike.
     pub fn shareable(&self) -> &[u32] {
-        match self.limits.decode_equals_prefill {
-            true => &self.tokens[..self.n_computed],
-            false => &self.tokens[..self.n_computed.min(self.n_prompt)],
+        match self.limits {
+            Limits {
+                is_recurrent: true, ..
+            } => &[],
+            Limits {
+                decode_equals_prefill: true,
+                ..
+            } => &self.tokens[..self.n_computed],
+            _ => &self.tokens[..self.n_computed.min(self.n_prompt)],
         }
     }
 
     /// Tokens that may be taken from shared pages. The last token is always computed: its logits
     /// choose the next one.
     pub fn reusable(&self) -> &[u32] {
-        &self.tokens[..self.n_prompt.min(self.tokens.len() - 1)]
+        match self.limits.is_recurrent {
+            true => &[],
+            false => &self.tokens[..self.n_prompt.min(self.tokens.len() - 1)],
+        }
     }
 
     /// Begins, or begins again, with a table of shared pages.

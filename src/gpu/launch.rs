@@ -15,6 +15,8 @@ pub(super) enum Slot {
     Keys(usize),
     /// A layer's cached values.
     Values(usize),
+    /// Recurrent states of all sequences, by number.
+    State(usize),
     /// The step's input.
     Batch,
     /// Memory between two launches of one op.
@@ -58,6 +60,8 @@ pub(super) enum Extent {
     },
     /// Tiles of queries.
     Tiles,
+    /// Sequences of the batch.
+    Runs,
     /// The most splits of a row's attention, with this window (0: none).
     Splits(usize),
     /// Rows whose splits must be merged: none where every row has one split.
@@ -78,6 +82,7 @@ impl Extent {
                 columns,
             } => max_expert_tiles(counts.rows(rows) * n_used, n_experts, columns),
             Extent::Tiles => counts.n_tiles,
+            Extent::Runs => counts.n_runs,
             Extent::Splits(window) => counts.max_splits(window),
             Extent::MergedRows(window) if counts.max_splits(window) > 1 => counts.n_tokens,
             Extent::MergedRows(_) => 0,

@@ -13,8 +13,9 @@ use super::device::Tuning;
 use super::dispatch::{self, Dispatch};
 use super::launch::Launch;
 use crate::backend::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, CacheSpec, EmbedRow, KV_BLOCK, KvDims,
-    KvType, Op, Phase, Plan, RopeOrder, RopeScaling, RopeTable, Rows, View, WeightId,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, CacheSpec, DeltaHeads, EmbedRow,
+    KV_BLOCK, KvDims, KvType, Op, Phase, Plan, RopeOrder, RopeScaling, RopeTable, Rows, StateSpec,
+    View, WeightId,
 };
 use crate::quant::QuantType;
 use crate::quant::device::DeviceLayout;
@@ -44,6 +45,7 @@ fn plan(shape: BatchShape, buffers: &[(Rows, usize)], ops: Vec<Op>) -> Plan {
     Plan {
         shape,
         labels: ops.iter().map(|op| op.name().into()).collect(),
+        layers: vec![None; ops.len()],
         ops,
         buffers: infos
             .map(|(storage, &(rows, cols))| BufferInfo {
@@ -54,6 +56,7 @@ fn plan(shape: BatchShape, buffers: &[(Rows, usize)], ops: Vec<Op>) -> Plan {
             .collect(),
         rope_tables: vec![RopeTable::new(1e4, 32, &none, None).expect("table"); 2],
         outputs: vec![],
+        inputs: vec![],
     }
 }
 
@@ -121,12 +124,23 @@ fn attention(
             head_dim,
             value_dim,
             scale: 0.125,
+            causal: true,
             window,
             soft_cap,
             sinks: window.map(|_| WeightId(0)),
+            alibi: None,
         },
         out: BufferId(1),
     }
+}
+
+/// As encoders attend.
+fn both_ways(mut op: Op, biases: Option<f32>) -> Op {
+    if let Op::Attention { attention, .. } = &mut op {
+        attention.causal = false;
+        attention.alibi = biases;
+    }
+    op
 }
 
 /// All ops without a quantised weight.
@@ -144,7 +158,7 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
         let (head_dim, value_dim) = dims;
         let wide = 2 * group * head_dim;
         let buffers = [(Rows::Tokens, 2 * wide), (Rows::Tokens, wide)];
-        let ops = vec![
+        let mut ops = vec![
             attention(dims, group, None, None),
             attention(dims, group, Some(512), Some(50.0)),
             Op::KvWrite {
@@ -153,6 +167,10 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
                 v: view(0, 2 * head_dim, 2 * value_dim),
             },
         ];
+        if shape.phase == Phase::Prefill {
+            ops.push(both_ways(attention(dims, group, None, None), Some(8.0)));
+            ops.push(both_ways(attention(dims, group, Some(512), None), None));
+        }
         let kv = KvDims {
             keys: 2 * head_dim,
             values: 2 * value_dim,
@@ -160,6 +178,11 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
         let sinks = weight(QuantType::F32, 2 * group, 1, 1);
         plans.push((plan(shape, &buffers, ops), vec![sinks], kv));
     }
+    plans.push((
+        recurrent_plan(shape),
+        vec![weight(QuantType::F32, 4 * 512, 1, 1)],
+        KvDims::default(),
+    ));
     plans.push((
         experts::others(shape),
         vec![weight(QuantType::F32, 64, 1, 1)],
@@ -173,6 +196,45 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
         ));
     }
     plans
+}
+
+const DELTA_HEADS: DeltaHeads = DeltaHeads {
+    n_heads: 4,
+    n_key_heads: 2,
+    head_dim: 64,
+    grouped: true,
+};
+
+fn recurrent_plan(shape: BatchShape) -> Plan {
+    let conv = |silu| Op::ShortConv {
+        state: 0,
+        input: view(0, 512, 512),
+        weight: WeightId(0),
+        kernel: 4,
+        silu,
+        out: BufferId(1),
+    };
+    let delta = |grouped| Op::DeltaNet {
+        state: 1,
+        qkv: view(0, 0, DELTA_HEADS.qkv_dim()),
+        alpha: view(1, 0, 4),
+        beta: view(1, 4, 4),
+        decay: WeightId(0),
+        bias: WeightId(0),
+        heads: DeltaHeads {
+            grouped,
+            ..DELTA_HEADS
+        },
+        eps: 1e-6,
+        out: BufferId(2),
+    };
+    let buffers = [
+        (Rows::Tokens, 1024),
+        (Rows::Tokens, 512),
+        (Rows::Tokens, DELTA_HEADS.out_dim()),
+    ];
+    let ops = vec![conv(false), conv(true), delta(false), delta(true)];
+    plan(shape, &buffers, ops)
 }
 
 fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
@@ -237,6 +299,10 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
             input: view(2, 0, 512),
             out: BufferId(3),
         },
+        Op::Pool {
+            input: view(2, 0, 512),
+            out: BufferId(3),
+        },
         Op::TopK {
             input: view(4, 0, 50_000),
             k: 128,
@@ -244,6 +310,8 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
     ];
     for activation in [
         Activation::Silu,
+        Activation::Sigmoid,
+        Activation::Identity,
         Activation::GeluTanh,
         Activation::GeluErf,
         Activation::ReluSquared,
@@ -319,6 +387,10 @@ fn all_launches() -> BTreeMap<String, Launch> {
                     kv_type,
                     n_pages: 4,
                     layers: vec![kv],
+                    n_state_slots: 5,
+                    states: [3 * 512, DELTA_HEADS.state_size()]
+                        .map(|size| StateSpec { layer: 0, size })
+                        .to_vec(),
                 };
                 add(&plan, &weights, &cache);
             }
@@ -327,6 +399,7 @@ fn all_launches() -> BTreeMap<String, Launch> {
             kv_type: KvType::F16,
             n_pages: 1,
             layers: vec![],
+            ..CacheSpec::default()
         };
         for quant in QuantType::all() {
             for (plan, weights) in weight_plans(shape, quant) {

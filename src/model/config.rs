@@ -1,8 +1,9 @@
 //! What distinguishes one model from another, as data.
 
-use crate::backend::{Activation, KvDims, RopeOrder, RopeTable, Routing};
+use super::Pooling;
+use crate::backend::{Activation, DeltaHeads, KvDims, RopeOrder, RopeTable, Routing, StateSpec};
 
-/// The numbers of a decoder. An optional tensor that the file has is applied without a flag
+/// The numbers of a model. An optional tensor that the file has is applied without a flag
 /// here; a flag is for what no tensor shows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -35,6 +36,16 @@ pub struct Config {
     pub attention_scale: f32,
     /// Cap of attention scores.
     pub attention_soft_cap: Option<f32>,
+    /// Whether a token sees only what is before it; otherwise the whole text, or with a window
+    /// the half of it on either side.
+    pub causal: bool,
+    /// The largest bias of attention with linear biases.
+    pub alibi: Option<f32>,
+    /// How an embedding is made of a text, where the model embeds texts instead of writing them.
+    pub pooling: Option<Pooling>,
+    /// Whether norms stand behind the sums of the residual stream, as in BERT, instead of before
+    /// the blocks.
+    pub post_norm: bool,
     /// Cap of logits.
     pub final_soft_cap: Option<f32>,
     /// Whether the feed-forward block reads the layer's input, as attention does, instead of
@@ -52,13 +63,17 @@ pub struct Config {
     pub rope_order: RopeOrder,
     /// Whether the norms of queries and keys come after rotary embedding instead of before.
     pub head_norms_last: bool,
+    /// Whether the query projection gives each head a gate for its result as well.
+    pub gated_attention: bool,
+    /// Tensor of the norm after the last layer, without `.weight`.
+    pub output_norm: &'static str,
     /// The kinds of rotary embedding that layers choose from.
     pub rope_tables: Vec<RopeTable>,
     /// Tables that stand in for `rope_tables` where the context is longer than this.
     pub long_rope: Option<LongRope>,
     pub layers: Vec<Layer>,
-    /// Blocks after the layers that predict further tokens and are not run.
-    pub n_predict_layers: usize,
+    /// Layers of the file after those, which propose tokens to this model and are not run.
+    pub n_skipped_layers: usize,
 }
 
 /// The norm of the residual stream, and of queries and keys where they have one.
@@ -128,6 +143,7 @@ pub struct Layer {
     pub window: Option<usize>,
     /// None where queries and keys do not turn.
     pub rope: Option<LayerRope>,
+    pub mixer: Mixer,
 }
 
 /// Indices into [`Config::rope_tables`].
@@ -135,6 +151,34 @@ pub struct Layer {
 pub struct LayerRope {
     pub q: usize,
     pub k: usize,
+}
+
+/// How a layer mixes the tokens of a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mixer {
+    Attention,
+    /// A gated convolution over the last `kernel` tokens: LFM2.
+    ShortConv {
+        kernel: usize,
+    },
+    /// The gated delta rule after a convolution over the last `kernel` tokens: Qwen 3.5.
+    DeltaNet {
+        kernel: usize,
+        heads: DeltaHeads,
+    },
+}
+
+impl Mixer {
+    /// Floats of each recurrent state that it keeps of a sequence.
+    fn state_sizes(&self, dim: usize) -> Vec<usize> {
+        match *self {
+            Mixer::Attention => vec![],
+            Mixer::ShortConv { kernel } => vec![(kernel - 1) * dim],
+            Mixer::DeltaNet { kernel, heads } => {
+                vec![(kernel - 1) * heads.qkv_dim(), heads.state_size()]
+            }
+        }
+    }
 }
 
 impl Config {
@@ -151,6 +195,39 @@ impl Config {
         }
     }
 
+    /// The cache that a layer uses. A model that embeds keeps nothing longer than one layer.
+    pub fn cache_layer(&self, layer: usize) -> usize {
+        match self.pooling {
+            None => layer,
+            Some(_) => 0,
+        }
+    }
+
+    /// Numbers that a layer caches of a token.
+    pub fn cached(&self, layer: &Layer) -> KvDims {
+        match layer.mixer {
+            Mixer::Attention => self.kv_dims(),
+            Mixer::ShortConv { .. } | Mixer::DeltaNet { .. } => KvDims::default(),
+        }
+    }
+
+    /// The recurrent states, layer after layer.
+    pub fn states(&self) -> Vec<StateSpec> {
+        let layers = self.layers.iter().enumerate();
+        let states = layers.flat_map(|(layer, kind)| {
+            let sizes = kind.mixer.state_sizes(self.dim).into_iter();
+            sizes.map(move |size| StateSpec { layer, size })
+        });
+        states.collect()
+    }
+
+    /// The number of a layer's first recurrent state.
+    pub fn first_state(&self, layer: usize) -> usize {
+        let before = self.layers[..layer].iter();
+        let counts = before.map(|layer| layer.mixer.state_sizes(self.dim).len());
+        counts.sum()
+    }
+
     /// The experts of layer `i`.
     pub fn moe(&self, i: usize) -> Option<&Moe> {
         self.moe.as_ref().filter(|moe| i >= moe.n_dense)
@@ -158,10 +235,8 @@ impl Config {
 
     /// Columns of all heads' results.
     pub fn mixed_dim(&self) -> usize {
-        self.n_heads
-            * self
-                .latent
-                .map_or(self.value_dim, |latent| latent.value_dim)
+        let latent = self.latent.map(|latent| latent.value_dim);
+        self.n_heads * latent.unwrap_or(self.value_dim)
     }
 
     /// The rotary tables for a context of `n_ctx` tokens.

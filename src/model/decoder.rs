@@ -1,12 +1,9 @@
 //! The plan of a decoder, top to bottom.
 
 use super::config::Norm;
-use super::weights::{
-    AttentionWeights, FfnWeights, HeadWeights, LayerWeights, NormWeights, Product, Projections,
-    Weights,
-};
-use super::{Config, Layer, experts, latent};
-use crate::backend::{Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
+use super::weights::{FfnWeights, LayerWeights, NormWeights, Product, Projections, Weights};
+use super::{Config, Layer, experts, latent, recurrent};
+use crate::backend::{Activation, Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
 
 /// Records one step in a context of `n_ctx` tokens: token ids to logits of the wanted rows.
 pub(super) fn plan(
@@ -17,16 +14,7 @@ pub(super) fn plan(
     top_k: Option<usize>,
 ) -> Plan {
     let mut b = PlanBuilder::new(shape, &w.specs, c.rope_tables(n_ctx).to_vec());
-    b.scope("embed");
-    let mut x = b.embed(w.embed, c.embed_scale);
-    if let Some(positions) = w.positions {
-        let learned = b.embed_rows(positions, EmbedRow::Position, 1.0);
-        x = b.add(x, learned);
-    }
-    for (i, layer) in w.layers.iter().enumerate() {
-        b.scope(format!("blk.{i}"));
-        x = decoder_layer(&mut b, c, layer, i, x);
-    }
+    let x = layers(&mut b, c, w);
     b.scope("output");
     let wanted = b.select_rows(x);
     let normed = norm(&mut b, c, w.output_norm, wanted);
@@ -44,13 +32,39 @@ pub(super) fn plan(
     b.finish()
 }
 
+/// The residual stream after all layers, `[tokens, dim]`.
+pub(super) fn layers(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
+    let mut x = embed(b, c, w);
+    for (i, layer) in w.layers.iter().enumerate() {
+        b.layer(i);
+        x = decoder_layer(b, c, layer, i, x);
+    }
+    x
+}
+
+/// What stands at the beginning of the residual stream: tokens, learned positions and the first
+/// type of tokens, normalised.
+pub(super) fn embed(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
+    b.scope("embed");
+    let mut x = b.embed(w.embed, c.embed_scale);
+    if let Some(types) = w.token_types {
+        let first = b.embed_rows(types, EmbedRow::Fixed(0), 1.0);
+        x = b.add(x, first);
+    }
+    if let Some(positions) = w.positions {
+        let learned = b.embed_rows(positions, EmbedRow::Position, 1.0);
+        x = b.add(x, learned);
+    }
+    norm_where_present(b, c, w.embed_norm, x)
+}
+
 /// `x + attention(norm(x))`, and the feed-forward block on top of it, `[tokens, dim]`.
 fn decoder_layer(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, i: usize, x: View) -> View {
     let h = norm(b, c, w.attn_norm, x);
-    let mixed = match (&w.attention, &c.latent) {
-        (AttentionWeights::Latent(w), Some(l)) => latent::attention(b, c, l, w, (i, h)),
-        (AttentionWeights::Heads(w), _) => attention(b, c, w, (i, &c.layers[i]), h),
-        (AttentionWeights::Latent(_), None) => unreachable!("loaded by the configuration"),
+    let mixed = match (&w.latent, w.recurrent) {
+        (Some(latent), _) => latent::attention(b, c, latent, i, h),
+        (None, Some(recurrent)) => recurrent::plan(b, c, w, recurrent, i, h),
+        (None, None) => attention(b, c, w, (i, &c.layers[i]), h),
     };
     let attended = add_product(b, c, mixed, w.attn_output, w.post_attention_norm, x);
     let h = match (c.parallel, w.ffn_norm) {
@@ -58,27 +72,11 @@ fn decoder_layer(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, i: usize, x:
         (true, None) => h,
         (true, ffn_norm) => norm(b, c, ffn_norm, x),
     };
-    let (h, down) = match (&w.ffn, c.moe(i)) {
-        (FfnWeights::Experts(w), Some(moe)) => {
-            return experts::feed_forward(b, c, moe, w, (attended, h));
-        }
-        (FfnWeights::Experts(_), None) => unreachable!("loaded by the configuration"),
-        (FfnWeights::Gated(gate_up, down), _) => {
-            let [gate, up] = project(b, h, gate_up)[..] else {
-                unreachable!("a layer has two feed-forward projections");
-            };
-            (b.glu(gate, up, c.activation), down)
-        }
-        (FfnWeights::Plain(up, down), _) => {
-            let up = b.matmul(h, up.weight, up.bias, None);
-            (b.activate(up, c.activation), down)
-        }
-    };
-    add_product(b, c, h, *down, w.post_ffw_norm, attended)
+    feed_forward(b, c, w, h, attended)
 }
 
 /// The norm of this family, or the input where the layer has none.
-fn norm(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> View {
+pub(super) fn norm(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> View {
     match (c.norm, w) {
         (Norm::PlainLayer, _) => b.layer_norm(x, None, None, c.dim, c.norm_eps),
         (_, None) => x,
@@ -93,16 +91,26 @@ fn norm(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> Vie
     }
 }
 
+/// A norm that only some models of the family have.
+fn norm_where_present(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> View {
+    match w {
+        None => x,
+        Some(_) => norm(b, c, w, x),
+    }
+}
+
 /// The heads' mixtures of values side by side, `[tokens, q_dim]`.
-fn attention(
+pub(super) fn attention(
     b: &mut PlanBuilder,
     c: &Config,
-    w: &HeadWeights,
+    w: &LayerWeights,
     (i, layer): (usize, &Layer),
     h: View,
 ) -> View {
-    let [mut q, mut k, v] = project(b, h, &w.qkv)[..] else {
-        unreachable!("a layer has three attention projections");
+    let (mut q, gate, mut k, v) = match project(b, h, &w.qkv)[..] {
+        [q, k, v] => (q, None, k, v),
+        [q, gate, k, v] => (q, Some(gate), k, v),
+        _ => unreachable!("a layer has three attention projections, and may have a gate"),
     };
     if !c.head_norms_last {
         (q, k) = head_norms(b, c, w, q, k);
@@ -114,32 +122,62 @@ fn attention(
     if c.head_norms_last {
         (q, k) = head_norms(b, c, w, q, k);
     }
-    b.kv_write(i, k, v);
-    b.attention(Attention {
-        layer: i,
+    let cache = c.cache_layer(i);
+    b.kv_write(cache, k, v);
+    let mixed = b.attention(Attention {
+        layer: cache,
         q,
         n_heads: c.n_heads,
         n_kv_heads: c.n_kv_heads,
         head_dim: c.head_dim,
         value_dim: c.value_dim,
         scale: c.attention_scale,
+        causal: c.causal,
         window: layer.window,
         soft_cap: c.attention_soft_cap,
         sinks: w.sinks,
-    })
+        alibi: c.alibi,
+    });
+    match gate {
+        None => mixed,
+        Some(gate) => b.glu(gate, mixed, Activation::Sigmoid),
+    }
 }
 
 /// Queries and keys after their norms, where the layer has them.
-fn head_norms(b: &mut PlanBuilder, c: &Config, w: &HeadWeights, q: View, k: View) -> (View, View) {
-    let mut normed = |weights: Option<NormWeights>, x| match weights {
-        Some(_) => norm(b, c, weights, x),
-        None => x,
+fn head_norms(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, q: View, k: View) -> (View, View) {
+    (
+        norm_where_present(b, c, w.q_norm, q),
+        norm_where_present(b, c, w.k_norm, k),
+    )
+}
+
+/// `x` plus what the feed-forward block makes of `h`, `[tokens, dim]`.
+pub(super) fn feed_forward(
+    b: &mut PlanBuilder,
+    c: &Config,
+    w: &LayerWeights,
+    h: View,
+    x: View,
+) -> View {
+    let (mixed, down) = match &w.ffn {
+        FfnWeights::Experts(experts) => return experts::feed_forward(b, c, experts, h, x),
+        FfnWeights::Gated(gate_up, down) => {
+            let [gate, up] = project(b, h, gate_up)[..] else {
+                unreachable!("a layer has two feed-forward projections");
+            };
+            (b.glu(gate, up, c.activation), down)
+        }
+        FfnWeights::Plain(up, down) => {
+            let up = b.matmul(h, up.weight, up.bias, None);
+            (b.activate(up, c.activation), down)
+        }
     };
-    (normed(w.q_norm, q), normed(w.k_norm, k))
+    add_product(b, c, mixed, *down, w.post_ffw_norm, x)
 }
 
 /// `x + scale * norm(product(input))`.
-fn add_product(
+pub(super) fn add_product(
     b: &mut PlanBuilder,
     c: &Config,
     input: View,
@@ -152,9 +190,7 @@ fn add_product(
         return b.matmul(input, product.weight, product.bias, Some(x));
     }
     let mut y = b.matmul(input, product.weight, product.bias, None);
-    if post_norm.is_some() {
-        y = norm(b, c, post_norm, y);
-    }
+    y = norm_where_present(b, c, post_norm, y);
     if scaled {
         y = b.scale(y, c.residual_scale);
     }

@@ -9,6 +9,7 @@ use crate::quant::QuantType;
 /// The weights of a layer's experts.
 #[derive(Debug)]
 pub(super) struct ExpertWeights {
+    moe: Moe,
     /// Scores of the experts.
     router: Product,
     /// Added to the weights of experts for the choice.
@@ -34,24 +35,28 @@ impl ExpertWeights {
         loader: &mut Loader<'_>,
         i: usize,
         c: &Config,
-        moe: &Moe,
+        moe: Moe,
     ) -> Result<ExpertWeights, Error> {
         let name = |part: &str| format!("blk.{i}.{part}");
         let (gate, up) = (name("ffn_gate_exps"), name("ffn_up_exps"));
         let shape = [c.dim, moe.ffn_dim];
         let together =
-            loader.expert_kind(&gate, shape, moe)? == loader.expert_kind(&up, shape, moe)?;
+            loader.expert_kind(&gate, shape, &moe)? == loader.expert_kind(&up, shape, &moe)?;
         let gate_up = match together {
-            true => vec![loader.experts(&[&gate, &up], moe)?],
-            false => vec![loader.experts(&[&gate], moe)?, loader.experts(&[&up], moe)?],
+            true => vec![loader.experts(&[&gate, &up], &moe)?],
+            false => vec![
+                loader.experts(&[&gate], &moe)?,
+                loader.experts(&[&up], &moe)?,
+            ],
         };
         let down = name("ffn_down_exps");
-        loader.expert_kind(&down, [moe.ffn_dim, c.dim], moe)?;
+        loader.expert_kind(&down, [moe.ffn_dim, c.dim], &moe)?;
         Ok(ExpertWeights {
+            moe,
             router: loader.product(&name("ffn_gate_inp"), moe.n_experts, c.dim)?,
             choice_bias: loader.optional_vector(&name("exp_probs_b.bias"), moe.n_experts)?,
             gate_up,
-            down: loader.experts(&[&down], moe)?,
+            down: loader.experts(&[&down], &moe)?,
             shared: match moe.shared_dim {
                 0 => None,
                 dim => Some(SharedExperts::load(loader, i, c, dim)?),
@@ -124,10 +129,11 @@ fn strs(names: &[String]) -> Vec<&str> {
 pub(super) fn feed_forward(
     b: &mut PlanBuilder,
     c: &Config,
-    moe: &Moe,
     w: &ExpertWeights,
-    (x, h): (View, View),
+    h: View,
+    x: View,
 ) -> View {
+    let moe = &w.moe;
     let scaled = c.residual_scale != 1.0;
     let mut sum = (!scaled).then_some(x);
     if let Some(shared) = &w.shared {

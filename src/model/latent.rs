@@ -9,6 +9,7 @@ use crate::backend::{Attention, ExpertProducts, Heads, PlanBuilder, View, Weight
 /// The weights of one layer but for the output's.
 #[derive(Debug)]
 pub(super) struct LatentWeights {
+    latent: Latent,
     /// From the residual stream to a compressed query and its norm, where queries are compressed.
     q_down: Option<(WeightId, NormWeights)>,
     /// To the queries of all heads.
@@ -35,7 +36,7 @@ impl LatentWeights {
         loader: &mut Loader<'_>,
         i: usize,
         c: &Config,
-        latent: &Latent,
+        latent: Latent,
     ) -> Result<LatentWeights, Error> {
         let name = |part: &str| format!("blk.{i}.{part}");
         let (n_heads, rank) = (c.n_heads, latent.kv_rank);
@@ -62,6 +63,7 @@ impl LatentWeights {
         };
         let kv_rows = rank + latent.rope_dim;
         Ok(LatentWeights {
+            latent,
             q_down,
             q,
             kv_down: loader.matrix(&name("attn_kv_a_mqa.weight"), kv_rows, c.dim)?,
@@ -83,10 +85,11 @@ impl Loader<'_> {
 pub(super) fn attention(
     b: &mut PlanBuilder,
     c: &Config,
-    latent: &Latent,
     w: &LatentWeights,
-    (i, h): (usize, View),
+    i: usize,
+    h: View,
 ) -> View {
+    let latent = &w.latent;
     let (nope, turning) = (latent.nope_dim, latent.rope_dim);
     let q = match w.q_down {
         None => b.matmul(h, w.q, None, None),
@@ -130,9 +133,11 @@ pub(super) fn attention(
             head_dim: c.head_dim,
             value_dim: c.value_dim,
             scale: c.attention_scale,
+            causal: true,
             window: None,
             soft_cap: None,
             sinks: None,
+            alibi: None,
         })
     };
     match w.kv_up {

@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::config::{Ffn, Norm};
+use super::config::{Ffn, Mixer, Norm};
 use super::experts::ExpertWeights;
 use super::latent::LatentWeights;
+use super::recurrent::{self, RecurrentWeights};
 use super::{Config, Error};
 use crate::backend::{WeightId, WeightSpec};
 use crate::gguf::Gguf;
@@ -28,39 +29,40 @@ pub(super) struct Weights {
     pub embed: WeightId,
     /// Learned positions.
     pub positions: Option<WeightId>,
+    /// A row for each type of token, of which texts have the first.
+    pub token_types: Option<WeightId>,
+    pub embed_norm: Option<NormWeights>,
     pub output_norm: Option<NormWeights>,
     /// The embedding matrix itself where the file has no other.
     pub output: Product,
     pub layers: Vec<LayerWeights>,
+    /// Matrices that an embedding goes through after pooling.
+    pub dense: Vec<Product>,
 }
 
 /// The weights of one layer.
 #[derive(Debug)]
 pub(super) struct LayerWeights {
     pub attn_norm: Option<NormWeights>,
-    pub attention: AttentionWeights,
-    pub attn_output: Product,
-    pub post_attention_norm: Option<NormWeights>,
-    pub ffn_norm: Option<NormWeights>,
-    pub ffn: FfnWeights,
-    pub post_ffw_norm: Option<NormWeights>,
-}
-
-/// Where queries, keys and values come from.
-#[derive(Debug)]
-pub(super) enum AttentionWeights {
-    Heads(HeadWeights),
-    Latent(LatentWeights),
-}
-
-/// A projection each for queries, keys and values.
-#[derive(Debug)]
-pub(super) struct HeadWeights {
+    /// Query (and gate), key and value; those of the mixer in a recurrent layer.
     pub qkv: Projections,
+    pub recurrent: Option<RecurrentWeights>,
+    /// Where keys and values come from one compressed vector, and `qkv` is empty.
+    pub latent: Option<LatentWeights>,
     pub q_norm: Option<NormWeights>,
     pub k_norm: Option<NormWeights>,
     /// A score per head without a value.
     pub sinks: Option<WeightId>,
+    pub attn_output: Product,
+    pub post_attention_norm: Option<NormWeights>,
+    /// Of an encoder: the norm of the sum with attention, and one more that some have.
+    pub attn_output_norm: Option<NormWeights>,
+    pub attn_norm_2: Option<NormWeights>,
+    pub ffn_norm: Option<NormWeights>,
+    pub ffn: FfnWeights,
+    pub post_ffw_norm: Option<NormWeights>,
+    /// Of an encoder: the norm of the sum with the feed-forward block.
+    pub layer_output_norm: Option<NormWeights>,
 }
 
 /// The feed-forward block, or what stands in its place.
@@ -89,7 +91,7 @@ pub(super) struct Product {
 }
 
 /// Several matrices over one input, in as few products as their types allow.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Projections {
     /// Each product with the widths of the results that lie side by side in its output.
     pub products: Vec<(Product, Vec<usize>)>,
@@ -109,7 +111,14 @@ impl Weights {
             Some(_) => Some(loader.matrix("position_embd.weight", config.n_ctx_train, dim)?),
             None => None,
         };
-        let output_norm = loader.norm("output_norm", dim, config)?;
+        let (token_types, embed_norm) = match config.post_norm {
+            false => (None, None),
+            true => (
+                loader.rows_of("token_types", dim)?.map(|(p, _)| p.weight),
+                loader.norm("token_embd_norm", dim, config)?,
+            ),
+        };
+        let output_norm = loader.norm(config.output_norm, dim, config)?;
         let output = Product {
             weight: match gguf.tensor("output.weight") {
                 Some(_) => loader.matrix("output.weight", vocab_size, dim)?,
@@ -120,14 +129,21 @@ impl Weights {
         let layers = (0..config.layers.len())
             .map(|i| loader.layer(i, config))
             .collect::<Result<_, _>>()?;
+        let dense = match config.pooling {
+            Some(_) => loader.dense(dim)?,
+            None => Vec::new(),
+        };
         loader.refuse_unknown(config)?;
         Ok(Weights {
             specs: loader.specs,
             embed,
             positions,
+            token_types,
+            embed_norm,
             output_norm,
             output,
             layers,
+            dense,
         })
     }
 }
@@ -162,7 +178,6 @@ fn check_numbers(spec: &WeightSpec) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes tensors from a file, each checked.
 pub(super) struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
     specs: Vec<WeightSpec>,
@@ -260,9 +275,31 @@ impl Loader<'_> {
     }
 
     /// A norm or bias: plain 32-bit floats.
-    fn vector(&mut self, name: &str, n: usize) -> Result<WeightId, Error> {
+    pub fn vector(&mut self, name: &str, n: usize) -> Result<WeightId, Error> {
         self.check_vector(name, n)?;
         self.add(&[name])
+    }
+
+    /// The taps of a convolution along the sequence, `[n, kernel]`, as one row.
+    pub fn taps(&mut self, name: &str, kernel: usize, n: usize) -> Result<WeightId, Error> {
+        self.check(name, &[kernel as u64, n as u64])?;
+        let spec = WeightSpec::flat(self.gguf, name).map_err(Error::Tensor)?;
+        self.add_spec(spec, &[name])
+    }
+
+    /// Queries and gates, whose rows alternate head by head in the file.
+    fn gated_query(&mut self, base: &str, c: &Config) -> Result<(Product, Vec<usize>), Error> {
+        let bias = format!("{base}.bias");
+        if self.gguf.tensor(&bias).is_some() {
+            return Err(Error::Unsupported(format!("tensor {bias}")));
+        }
+        let id = self.matrix(&format!("{base}.weight"), 2 * c.q_dim(), c.dim)?;
+        self.specs[id.0].deal(&[c.head_dim, c.head_dim]);
+        let product = Product {
+            weight: id,
+            bias: None,
+        };
+        Ok((product, vec![c.q_dim(), c.q_dim()]))
     }
 
     fn check_vector(&self, name: &str, n: usize) -> Result<(), Error> {
@@ -355,6 +392,34 @@ impl Loader<'_> {
         })
     }
 
+    /// `base.weight` with as many rows as it has, where the file has it.
+    fn rows_of(&mut self, base: &str, cols: usize) -> Result<Option<(Product, usize)>, Error> {
+        let Some(tensor) = self.gguf.tensor(&format!("{base}.weight")) else {
+            return Ok(None);
+        };
+        let rows = tensor.shape.get(1).map_or(1, |&n| n as usize);
+        Ok(Some((self.product(base, rows, cols)?, rows)))
+    }
+
+    /// The matrices after pooling, each over the one before; the last gives as many numbers as the
+    /// model is wide.
+    fn dense(&mut self, dim: usize) -> Result<Vec<Product>, Error> {
+        let mut found = Vec::new();
+        let mut width = dim;
+        for base in ["dense_2", "dense_3"] {
+            if let Some((product, rows)) = self.rows_of(base, width)? {
+                found.push(product);
+                width = rows;
+            }
+        }
+        match width == dim {
+            true => Ok(found),
+            false => Err(Error::Tensor(format!(
+                "the dense tensors give {width} numbers, {dim} are needed"
+            ))),
+        }
+    }
+
     /// Joins neighbours of one type, where both or neither have a bias.
     pub fn projections(
         &mut self,
@@ -430,37 +495,56 @@ impl Loader<'_> {
         let name = |part: &str| format!("blk.{i}.{part}");
         // The larger Falcons give attention a norm of its own and use the first for the rest.
         let (attn_norm, ffn_norm) = match self.gguf.tensor(&name("attn_norm_2.weight")) {
-            Some(_) => ("attn_norm_2", "attn_norm"),
-            None => ("attn_norm", c.ffn_norm),
+            Some(_) if !c.post_norm => ("attn_norm_2", "attn_norm"),
+            _ => ("attn_norm", c.ffn_norm),
+        };
+        let mixer = c.layers[i].mixer;
+        let latent = match c.latent {
+            None => None,
+            Some(latent) => Some(LatentWeights::load(self, i, c, latent)?),
+        };
+        let (qkv, recurrent) = match recurrent::load(self, name, mixer, c.dim)? {
+            None if latent.is_some() => (Projections::default(), None),
+            None => (self.qkv(i, c)?, None),
+            Some((projections, weights)) => (projections, Some(weights)),
+        };
+        let (output, cols) = match mixer {
+            Mixer::Attention => ("attn_output", c.mixed_dim()),
+            Mixer::ShortConv { .. } => ("shortconv.out_proj", c.dim),
+            Mixer::DeltaNet { heads, .. } => ("ssm_out", heads.out_dim()),
         };
         let post_attention_norm = match ffn_norm {
             "post_attention_norm" => None,
             _ => self.norm(&name("post_attention_norm"), c.dim, c)?,
         };
+        let [attn_output_norm, attn_norm_2, layer_output_norm] = match c.post_norm {
+            false => [None; 3],
+            true => [
+                self.norm(&name("attn_output_norm"), c.dim, c)?,
+                self.norm(&name("attn_norm_2"), c.dim, c)?,
+                self.norm(&name("layer_output_norm"), c.dim, c)?,
+            ],
+        };
         Ok(LayerWeights {
             attn_norm: self.norm(&name(attn_norm), c.dim, c)?,
-            attention: self.attention(i, c)?,
-            attn_output: self.product(&name("attn_output"), c.dim, c.mixed_dim())?,
-            post_attention_norm,
-            ffn_norm: self.norm(&name(ffn_norm), c.dim, c)?,
-            ffn: self.ffn(i, c)?,
-            post_ffw_norm: self.norm(&name("post_ffw_norm"), c.dim, c)?,
-        })
-    }
-
-    fn attention(&mut self, i: usize, c: &Config) -> Result<AttentionWeights, Error> {
-        let name = |part: &str| format!("blk.{i}.{part}");
-        if let Some(latent) = &c.latent {
-            return LatentWeights::load(self, i, c, latent).map(AttentionWeights::Latent);
-        }
-        Ok(AttentionWeights::Heads(HeadWeights {
-            qkv: self.qkv(i, c)?,
+            qkv,
+            recurrent,
+            latent,
             q_norm: self.head_norm(&name("attn_q_norm"), c.n_heads, c)?,
             k_norm: self.head_norm(&name("attn_k_norm"), c.n_kv_heads, c)?,
             sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
-        }))
+            attn_output: self.product(&name(output), c.dim, cols)?,
+            post_attention_norm,
+            attn_output_norm,
+            attn_norm_2,
+            ffn_norm: self.norm(&name(ffn_norm), c.dim, c)?,
+            ffn: self.ffn(i, c)?,
+            post_ffw_norm: self.norm(&name("post_ffw_norm"), c.dim, c)?,
+            layer_output_norm,
+        })
     }
 
+    /// Query (and gate), key and value projections.
     fn qkv(&mut self, i: usize, c: &Config) -> Result<Projections, Error> {
         let part = |part: &str, rows| (format!("blk.{i}.{part}"), rows);
         let parts = [
@@ -468,6 +552,12 @@ impl Loader<'_> {
             part("attn_k", c.kv_dims().keys),
             part("attn_v", c.kv_dims().values),
         ];
+        if c.gated_attention {
+            let query = self.gated_query(&parts[0].0, c)?;
+            let mut projections = self.projections(&parts[1..], c.dim)?;
+            projections.products.insert(0, query);
+            return Ok(projections);
+        }
         let fused = format!("blk.{i}.attn_qkv");
         match self.gguf.tensor(&format!("{fused}.weight")) {
             Some(_) => self.fused(&fused, &parts, c.dim),
@@ -477,7 +567,7 @@ impl Loader<'_> {
 
     fn ffn(&mut self, i: usize, c: &Config) -> Result<FfnWeights, Error> {
         if let Some(moe) = c.moe(i) {
-            return ExpertWeights::load(self, i, c, moe).map(FfnWeights::Experts);
+            return ExpertWeights::load(self, i, c, *moe).map(FfnWeights::Experts);
         }
         let (gate, up) = (format!("blk.{i}.ffn_gate"), format!("blk.{i}.ffn_up"));
         let down = self.product(&format!("blk.{i}.ffn_down"), c.dim, c.ffn_dim)?;
@@ -497,12 +587,12 @@ impl Loader<'_> {
     /// A tensor that nothing reads would mean that the model computes something else than it says.
     fn refuse_unknown(&self, config: &Config) -> Result<(), Error> {
         let n_layers = config.layers.len();
-        let skipped = n_layers..n_layers + config.n_predict_layers;
+        let skipped = n_layers..n_layers + config.n_skipped_layers;
         let skipped: Vec<String> = skipped.map(|i| format!("blk.{i}.")).collect();
         let ignored = |name: &str| {
-            NOT_NEEDED.contains(&name)
+            skipped.iter().any(|layer| name.starts_with(layer))
+                || NOT_NEEDED.contains(&name)
                 || NOT_NEEDED_SUFFIXES.iter().any(|s| name.ends_with(s))
-                || skipped.iter().any(|s| name.starts_with(s.as_str()))
         };
         let mut names = self.gguf.tensors().iter().map(|t| t.name.as_str());
         match names.find(|name| !self.used.contains(*name) && !ignored(name)) {

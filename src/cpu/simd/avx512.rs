@@ -185,6 +185,18 @@ impl Isa for Avx512 {
     fn half(self, bits: u16) -> f32 {
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
     }
+    #[inline(always)]
+    fn four_halves(self, [a, b, c, d]: [u16; 4]) -> [f32; 4] {
+        let low = u32::from(a) | u32::from(b) << 16;
+        let high = u32::from(c) | u32::from(d) << 16;
+        let bits = u64::from(low) | u64::from(high) << 32;
+        let mut out = [0.0; 4];
+        unsafe {
+            let wide = _mm_cvtph_ps(_mm_cvtsi64_si128(bits as i64));
+            _mm_storeu_ps(out.as_mut_ptr(), wide);
+        }
+        out
+    }
 
     // One conversion for both: the shuffle port is what decoding waits for.
     #[inline(always)]
@@ -197,6 +209,11 @@ impl Isa for Avx512 {
                 _mm512_permutexvar_ps(_mm512_set1_epi32(1), wide),
             ]
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     #[inline(always)]

@@ -106,6 +106,16 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn store_halves(self, x: Self::F, out: &mut [u16; 16]);
     /// One half float, widened.
     fn half(self, bits: u16) -> f32;
+    /// Four half floats, widened.
+    #[inline(always)]
+    fn four_halves(self, x: [u16; 4]) -> [f32; 4] {
+        [
+            self.half(x[0]),
+            self.half(x[1]),
+            self.half(x[2]),
+            self.half(x[3]),
+        ]
+    }
     /// Two half floats, each in all lanes.
     #[inline(always)]
     fn splat_halves(self, x: &[u8; 4]) -> [Self::F; 2] {
@@ -114,6 +124,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
             self.splat(self.half(u16::from_le_bytes([x[2], x[3]]))),
         ]
     }
+
+    /// Asks for the cache line at an address, which need not be valid, ahead of its use.
+    #[inline(always)]
+    fn prefetch(self, _at: *const u8) {}
 
     fn load_32(self, x: &[u8; 32]) -> Self::B;
     fn store_32(self, x: Self::B, out: &mut [u8; 32]);

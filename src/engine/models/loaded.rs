@@ -63,11 +63,7 @@ impl Loaded {
             digest: self.request.digest.clone(),
             path: self.request.path.clone(),
             size_bytes,
-            vram_bytes: if engine.device().is_gpu {
-                size_bytes
-            } else {
-                0
-            },
+            vram_bytes: engine.gpu_bytes(),
             context_length: engine.n_ctx(),
             expires_at: since + self.keep_alive.duration(),
         }

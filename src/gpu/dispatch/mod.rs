@@ -5,6 +5,7 @@ mod attention;
 mod experts;
 mod matmul;
 mod norm;
+mod recurrent;
 mod top_k;
 
 pub(super) use attention::tile_rows;
@@ -76,7 +77,10 @@ impl Dispatch<'_> {
                     push(self.embed(op, shape, (i, *shard)));
                 }
             }
-            Op::SelectRows { input, out } => push(self.select_rows(input, out)),
+            Op::SelectRows { input, out } => {
+                push(self.by_output("kernels/select_rows", input, out));
+            }
+            Op::Pool { input, out } => push(self.by_output("kernels/pool", input, out)),
             Op::RmsNorm {
                 input,
                 weight,
@@ -136,6 +140,8 @@ impl Dispatch<'_> {
             } => push(self.rope(input, head_dim, table, order, out)),
             Op::KvWrite { layer, k, v } => push(self.kv_write(layer, k, v)?),
             Op::Attention { ref attention, out } => self.attention(attention, out, program)?,
+            Op::ShortConv { .. } => push(self.short_conv(op)?),
+            Op::DeltaNet { .. } => push(self.delta_net(op)?),
             Op::Glu {
                 gate,
                 up,
@@ -188,9 +194,10 @@ impl Dispatch<'_> {
         }
     }
 
-    fn select_rows(&self, input: View, out: BufferId) -> Launch {
+    /// A kernel that reads rows of tokens and writes those that are wanted.
+    fn by_output(&self, kernel: &'static str, input: View, out: BufferId) -> Launch {
         let shader = self
-            .elementwise("kernels/select_rows", input.cols, out)
+            .elementwise(kernel, input.cols, out)
             .number("X_STRIDE", self.stride(input.buffer))
             .number("X_OFFSET", input.offset);
         self.simple(shader, &[input], input.cols, out)
@@ -327,7 +334,7 @@ impl Dispatch<'_> {
     }
 
     fn weight(&self, id: WeightId) -> Result<&WeightShape, String> {
-        let weight = self.weights.get(id.0);
+        let weight = self.weights.get(id.0).filter(|w| !w.shards.is_empty());
         weight.ok_or_else(|| format!("weight {} was not loaded", id.0))
     }
 
@@ -403,6 +410,8 @@ fn per_number(numbers: usize, rows: Rows) -> [Extent; 3] {
 fn activation_parts(activation: Activation) -> &'static [&'static str] {
     match activation {
         Activation::Silu => &["parts/silu", "parts/logistic"],
+        Activation::Sigmoid => &["parts/sigmoid", "parts/logistic"],
+        Activation::Identity => &["parts/identity"],
         Activation::GeluTanh => &["parts/gelu_tanh", "parts/logistic"],
         Activation::GeluErf => &["parts/gelu_erf"],
         Activation::ReluSquared => &["parts/relu_squared"],

@@ -2,6 +2,7 @@
 
 use super::super::keys::Keys;
 use super::super::{Config, Error, Latent, Norm};
+use super::hybrid::skip_predictors;
 use super::rope::{Rope, yarn_amplitude};
 use super::{common, moe};
 use crate::backend::{Gating, RopeOrder, RopeScaling};
@@ -10,7 +11,7 @@ use crate::backend::{Gating, RopeOrder, RopeScaling};
 /// head, so that attention can read that vector itself.
 pub(super) fn deepseek2(keys: &Keys) -> Result<Config, Error> {
     let mut config = common(keys, Norm::Rms, RopeOrder::Norm)?;
-    moe::remove_predicting_layers(keys, &mut config)?;
+    skip_predictors(keys, &mut config)?;
     let absorbed = keys.has("attention.key_length_mla");
     let (key_length, value_length) = match absorbed {
         true => ("attention.key_length_mla", "attention.value_length_mla"),

@@ -68,3 +68,10 @@ pub(super) fn gemma3(keys: &Keys) -> Result<Config, Error> {
     }
     Ok(config)
 }
+
+/// EmbeddingGemma: Gemma 3 whose tokens see the text in both directions.
+pub(super) fn gemma_embedding(keys: &Keys) -> Result<Config, Error> {
+    let mut config = gemma3(keys)?;
+    config.causal = false;
+    Ok(config)
+}

@@ -3,10 +3,12 @@
 //! What each computes and which keys it reads was learned from llama.cpp
 //! (<https://github.com/ggml-org/llama.cpp>, `src/models/`), whose files these are.
 
+mod bert;
 mod cohere;
 mod deepseek;
 mod gemma;
 mod gpt;
+mod hybrid;
 mod llama;
 mod moe;
 mod olmo;
@@ -14,7 +16,7 @@ mod phi;
 mod rope;
 
 use super::keys::Keys;
-use super::{Config, Error, Ffn, Layer, LayerRope, LongRope, Norm};
+use super::{Config, Error, Ffn, Layer, LayerRope, LongRope, Mixer, Norm, Pooling};
 use crate::backend::{Activation, RopeOrder, RopeTable};
 use crate::gguf::Gguf;
 use rope::Rope;
@@ -23,6 +25,7 @@ type Family = fn(&Keys) -> Result<Config, Error>;
 
 const TABLE: &[(&str, Family)] = &[
     ("arcee", llama::arcee),
+    ("bert", bert::bert),
     ("chatglm", llama::chatglm),
     ("codeshell", gpt::biased),
     ("command-r", cohere::command_r),
@@ -34,6 +37,7 @@ const TABLE: &[(&str, Family)] = &[
     ("exaone4", olmo::exaone4),
     ("falcon", gpt::falcon),
     ("gemma", gemma::gemma),
+    ("gemma-embedding", gemma::gemma_embedding),
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),
     ("glm4", llama::glm4),
@@ -45,10 +49,14 @@ const TABLE: &[(&str, Family)] = &[
     ("granitemoe", moe::granitemoe),
     ("hunyuan-dense", llama::hunyuan),
     ("internlm2", llama::llama),
+    ("jina-bert-v2", bert::jina_bert_v2),
+    ("jina-bert-v3", bert::jina_bert_v3),
+    ("lfm2", hybrid::lfm2),
     ("llama", llama::mixtral),
     ("minicpm", llama::minicpm),
     ("mistral3", llama::mistral3),
     ("nemotron", gpt::nemotron),
+    ("nomic-bert", bert::nomic_bert),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
     ("olmoe", moe::olmoe),
@@ -61,6 +69,7 @@ const TABLE: &[(&str, Family)] = &[
     ("qwen2moe", moe::qwen2moe),
     ("qwen2vl", llama::qwen2),
     ("qwen3", llama::qwen3),
+    ("qwen35", hybrid::qwen35),
     ("qwen3moe", moe::qwen3moe),
     ("qwen3vl", llama::qwen3),
     ("seed_oss", llama::seed_oss),
@@ -97,6 +106,15 @@ pub(super) fn config(gguf: &Gguf) -> Result<Config, Error> {
 }
 
 fn check(config: &Config) -> Result<(), Error> {
+    let mut mixers = config.layers.iter().map(|layer| layer.mixer);
+    if config.pooling.is_some() && !mixers.all(|mixer| mixer == Mixer::Attention) {
+        let text = "a recurrent model that makes embeddings";
+        return Err(Error::Unsupported(text.into()));
+    }
+    if config.pooling.is_none() && (config.post_norm || !config.causal) {
+        let text = "a text encoder without a pooling_type to make embeddings with";
+        return Err(Error::Unsupported(text.into()));
+    }
     if !config.n_heads.is_multiple_of(config.n_kv_heads) {
         return Err(Error::Unsupported(format!(
             "{} query heads over {} key heads",
@@ -114,6 +132,17 @@ fn check(config: &Config) -> Result<(), Error> {
 /// What decoders have in common: norms before both blocks, a gated feed-forward block with SiLU,
 /// every layer with rotary embedding and without a window.
 fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Error> {
+    let n_kv_heads = keys.optional_extent("attention.head_count_kv")?;
+    with_kv_heads(keys, norm, rope_order, n_kv_heads)
+}
+
+/// As [`common`], for files that give the number of key heads in their own way.
+fn with_kv_heads(
+    keys: &Keys,
+    norm: Norm,
+    rope_order: RopeOrder,
+    n_kv_heads: Option<usize>,
+) -> Result<Config, Error> {
     let dim = keys.extent("embedding_length")?;
     let n_heads = keys.extent("attention.head_count")?;
     let head_dim = match keys.optional_extent("attention.key_length")? {
@@ -131,9 +160,7 @@ fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Erro
         arch: keys.arch.into(),
         dim,
         n_heads,
-        n_kv_heads: keys
-            .optional_extent("attention.head_count_kv")?
-            .unwrap_or(n_heads),
+        n_kv_heads: n_kv_heads.unwrap_or(n_heads),
         head_dim,
         value_dim: value_dim.unwrap_or(dim / n_heads),
         ffn_dim: keys.extent("feed_forward_length")?,
@@ -147,6 +174,10 @@ fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Erro
         logit_scale: 1.0,
         attention_scale: 1.0 / (head_dim as f32).sqrt(),
         attention_soft_cap: None,
+        causal: keys.optional_bool("attention.causal")?.unwrap_or(true),
+        alibi: None,
+        pooling: pooling(keys)?,
+        post_norm: false,
         final_soft_cap: None,
         parallel: false,
         ffn: Ffn::Gated,
@@ -156,17 +187,37 @@ fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Erro
         activation: Activation::Silu,
         rope_order,
         head_norms_last: false,
+        gated_attention: false,
+        output_norm: "output_norm",
         rope_tables: vec![table],
         long_rope,
         layers: vec![
             Layer {
                 window: None,
                 rope: Some(LayerRope { q: 0, k: 0 }),
+                mixer: Mixer::Attention,
             };
             n_layers
         ],
-        n_predict_layers: 0,
+        n_skipped_layers: 0,
     })
+}
+
+/// How the file wants embeddings to be made; none where it is to write texts.
+fn pooling(keys: &Keys) -> Result<Option<Pooling>, Error> {
+    const KEY: &str = "pooling_type";
+    if !keys.has(KEY) {
+        return Ok(None);
+    }
+    // The numbers of llama.cpp's `llama_pooling_type`.
+    match keys.optional_f32(KEY)? {
+        Some(0.0) => Err(Error::Unsupported("pooling_type 0 (none)".into())),
+        Some(1.0) => Ok(Some(Pooling::Mean)),
+        Some(2.0) => Ok(Some(Pooling::First)),
+        Some(3.0) => Ok(Some(Pooling::Last)),
+        Some(4.0) => Err(Error::Unsupported("pooling_type 4 (rank)".into())),
+        _ => Err(keys.bad(KEY, "a number from 0 to 4 is needed")),
+    }
 }
 
 fn norm_eps(keys: &Keys, norm: Norm) -> Result<f32, Error> {

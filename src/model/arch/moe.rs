@@ -2,6 +2,7 @@
 
 use super::super::keys::Keys;
 use super::super::{Config, Error, LayerRope, Moe, Norm};
+use super::hybrid::skip_predictors;
 use super::rope::Rope;
 use super::{common, llama, windowed_layers};
 use crate::backend::{Activation, Gating, MAX_EXPERTS, RopeOrder, Routing};
@@ -157,7 +158,7 @@ pub(super) fn glm4moe(keys: &Keys) -> Result<Config, Error> {
         return Err(Error::Unsupported("rotary embedding by sections".into()));
     }
     let mut config = common(keys, Norm::Rms, RopeOrder::Neox)?;
-    remove_predicting_layers(keys, &mut config)?;
+    skip_predictors(keys, &mut config)?;
     name_ffn_norm(&mut config);
     let ffn_dim = keys.extent("expert_feed_forward_length")?;
     let mut moe = read(keys, ffn_dim, false)?;
@@ -212,20 +213,6 @@ pub(super) fn read_weighting(keys: &Keys, moe: &mut Moe, default: Gating) -> Res
     moe.routing.normalise = keys.optional_bool("expert_weights_norm")?.unwrap_or(false);
     let scale = keys.optional_positive("expert_weights_scale")?;
     moe.routing.scale = scale.unwrap_or(1.0);
-    Ok(())
-}
-
-/// Takes away the blocks at the end that predict further tokens.
-pub(super) fn remove_predicting_layers(keys: &Keys, config: &mut Config) -> Result<(), Error> {
-    const KEY: &str = "nextn_predict_layers";
-    if keys.optional_positive(KEY)?.is_some() {
-        let n = keys.extent(KEY)?;
-        if n >= config.layers.len() {
-            return Err(keys.bad(KEY, format!("is not below {}", config.layers.len())));
-        }
-        config.layers.truncate(config.layers.len() - n);
-        config.n_predict_layers = n;
-    }
     Ok(())
 }
 
