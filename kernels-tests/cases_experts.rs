@@ -41,7 +41,7 @@ fn case(
     n: usize,
     file: &Arc<Gguf>,
     weights: Vec<Weight>,
-    record: impl Fn(&mut PlanBuilder, View) -> View + 'static,
+    record: impl Fn(&mut PlanBuilder, View) -> View + Send + Sync + 'static,
 ) -> Case {
     let mut all = vec!["source".into()];
     all.extend(weights);

@@ -18,8 +18,8 @@ pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use builder::PlanBuilder;
 pub use experts::{ExpertProducts, Gating, MAX_EXPERTS, Routing};
 pub use plan::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Heads, Op, Plan, RopeOrder,
-    Rows, View, alibi_slope,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Heads, MAX_RUN, Op, Plan,
+    RopeOrder, Rows, View, alibi_slope,
 };
 pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};
 pub use rope::{RopeScaling, RopeTable, Temperature};

@@ -75,7 +75,7 @@ pub fn matmul_experts(
     }
     let chunks: Vec<Chunks> = products
         .iter()
-        .map(|product| Chunks::new(product, products.len(), pool.n_threads()))
+        .map(|product| Chunks::new(isa, product, products.len(), pool.n_threads()))
         .collect();
     let n_scratch = chunks.iter().map(|c| c.n_scratch).max().unwrap_or(0);
     // First chunk of each product.

@@ -5,9 +5,9 @@
 //! lanes. So neither the number of rows in the batch, nor threads, nor the instruction set, nor
 //! which of the two kernels below runs changes a bit.
 //!
-//! One row of activations: the weights are read once, decoded in registers ([`vector`]). More, or
-//! a rare type: a panel of weight rows is decoded to memory that the cache holds, and tiles of rows and tokens
-//! are multiplied in registers ([`tile`]).
+//! Up to [`FEW_TOKENS`] rows of activations (one where registers are few): the weights are read and
+//! decoded once, in registers ([`vector`]). More, or a rare type: a panel of weight rows is decoded to
+//! memory that the cache holds, and tiles of rows and tokens are multiplied in registers ([`tile`]).
 
 use super::buffer::{Buffer, Matrix, OutOfMemory, Shared};
 use super::format::{Format, FormatKernel, is_direct, with_direct_format, with_format};
@@ -31,7 +31,7 @@ const RUN: usize = 32;
 /// Weight rows of a panel, and its size in vectors: 256 KiB, a share of the second-level cache.
 const PANEL_ROWS: usize = 32;
 const PANEL_VECTORS: usize = 4096;
-/// For few tokens, such as one of each client, a panel is used so little that it had better stay in
+/// Few tokens, such as one of each client; a panel is then used so little that it had better stay in
 /// the first-level cache.
 const FEW_TOKENS: usize = 8;
 const FEW_ROWS: usize = 8;
@@ -81,7 +81,7 @@ pub fn matmul<'a>(
     }
     let product = &product;
     let out = &Shared::new(out);
-    let chunks = Chunks::new(product, 1, pool.n_threads());
+    let chunks = Chunks::new(isa, product, 1, pool.n_threads());
     let task = |i: usize, scratch: &mut [Lanes]| {
         chunk(isa, product, out, chunks.rows(i), scratch);
     };
@@ -99,18 +99,23 @@ pub struct Chunks {
 
 impl Chunks {
     /// The chunks of one of `n_products` products that run together.
-    pub fn new(product: &Product<'_>, n_products: usize, n_threads: usize) -> Chunks {
+    pub fn new(
+        isa: InstructionSet,
+        product: &Product<'_>,
+        n_products: usize,
+        n_threads: usize,
+    ) -> Chunks {
         let n_rows = product.weight.rows;
         let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
         let most = match product.n_tokens() {
-            _ if product.is_vector() => (n_rows * n_products / (8 * n_threads)).clamp(1, 64),
+            _ if product.is_vector(isa) => (n_rows * n_products / (8 * n_threads)).clamp(1, 64),
             0..=FEW_TOKENS => (PANEL_VECTORS / n_vectors).clamp(1, FEW_ROWS),
             _ => (PANEL_VECTORS / n_vectors).clamp(1, PANEL_ROWS),
         };
         let chunk_rows = most.next_multiple_of(ROWS);
         Chunks {
             n: n_rows.div_ceil(chunk_rows),
-            n_scratch: match product.is_vector() {
+            n_scratch: match product.is_vector(isa) {
                 true => 0,
                 false => chunk_rows * (n_vectors + TOKENS),
             },
@@ -133,7 +138,7 @@ pub fn chunk(
     rows: std::ops::Range<usize>,
     scratch: &mut [Lanes],
 ) {
-    match product.is_vector() {
+    match product.is_vector(isa) {
         true => isa.run(Vector { product, out, rows }),
         false => isa.run(Panel {
             product,
@@ -202,8 +207,9 @@ impl Product<'_> {
     }
 
     /// Whether weights are decoded in registers.
-    fn is_vector(&self) -> bool {
-        self.n_tokens() == 1 && is_direct(self.weight.quant)
+    fn is_vector(&self, isa: InstructionSet) -> bool {
+        let most_tokens = if isa.is_wide() { FEW_TOKENS } else { 1 };
+        self.n_tokens() <= most_tokens && is_direct(self.weight.quant)
     }
 
     fn n_tokens(&self) -> usize {
@@ -245,7 +251,7 @@ fn split_tail<F: Format>(row: &[u8]) -> (&[u8], Option<[u8; 128]>) {
     (blocks, tail)
 }
 
-/// Some rows of a product with one token.
+/// Some rows of a product with few tokens.
 struct Vector<'a> {
     product: &'a Product<'a>,
     out: &'a Shared<'a>,
@@ -270,59 +276,97 @@ impl Kernel for Vector<'_> {
     }
 }
 
-/// Rows in fours: one load of the activations serves four rows, and four sums hide the latency
-/// of the multiply-add. The rows of an incomplete four are repeated.
+/// As many rows and tokens at once as there are registers for sums: a weight is decoded once for
+/// all tokens, and several sums hide the latency of the multiply-add.
 #[inline(always)]
 fn vector<I: Isa, F: Format>(isa: I, kernel: &Vector<'_>) {
-    let product = kernel.product;
-    let x = product.vectors(0);
-    let last = kernel.rows.end - 1;
-    for row in kernel.rows.clone().step_by(ROWS) {
-        let rows: [&[u8]; ROWS] = std::array::from_fn(|r| product.weight.row((row + r).min(last)));
-        let sums = dot_rows::<I, F>(isa, rows, x);
-        product.finish(kernel.out, 0, row, sums);
+    match kernel.product.n_tokens() {
+        1 => vector_of::<I, F, 4, 1>(isa, kernel),
+        _ if !I::WIDE => unreachable!("`matmul` sends tokens to panels where registers are few"),
+        2..=4 => vector_of::<I, F, 4, 4>(isa, kernel),
+        _ => vector_of::<I, F, 2, FEW_TOKENS>(isa, kernel),
     }
 }
 
+/// Groups of rows, `R` rows at once with `T` tokens. The rows of an incomplete group and the last
+/// token are repeated.
 #[inline(always)]
-fn dot_rows<I: Isa, F: Format>(isa: I, rows: [&[u8]; ROWS], x: &[Lanes]) -> [f32; ROWS] {
-    let mut acc = [isa.splat(0.0); ROWS];
-    let n_blocks = rows[0].len() / F::BYTES;
-    let (blocks, rest) = x.split_at(n_blocks * 2 * F::SPANS);
-    let ahead = rows[0].as_ptr().wrapping_add(AHEAD + 3 * rows[0].len());
-    let mut scales = [[0.0; RUN]; ROWS];
-    for (run, x) in blocks.chunks(RUN * 2 * F::SPANS).enumerate() {
-        if F::SCALED {
-            let n_blocks = x.len() / (2 * F::SPANS);
-            for r in 0..ROWS {
-                let blocks = &rows[r][run * RUN * F::BYTES..];
-                widen_scales::<I, F>(isa, blocks, n_blocks, &mut scales[r]);
+fn vector_of<I: Isa, F: Format, const R: usize, const T: usize>(isa: I, kernel: &Vector<'_>) {
+    let product = kernel.product;
+    let n = product.n_tokens();
+    let mut x = [product.vectors(0); T];
+    for (t, x) in x.iter_mut().enumerate() {
+        *x = product.vectors(t.min(n - 1));
+    }
+    let last = kernel.rows.end - 1;
+    for row in kernel.rows.clone().step_by(ROWS) {
+        let mut sums = [[0.0; ROWS]; T];
+        for first in (0..ROWS).step_by(R) {
+            let mut rows = [product.weight.row(row); R];
+            for (r, bytes) in rows.iter_mut().enumerate() {
+                *bytes = product.weight.row((row + first + r).min(last));
             }
+            dot_rows::<I, F, R, T>(isa, rows, &x, first, &mut sums);
         }
-        for (b, x) in x.chunks_exact(2 * F::SPANS).enumerate() {
-            let at = (run * RUN + b) * F::BYTES;
-            prefetch(isa, ahead.wrapping_add(ROWS * at), ROWS * F::BYTES);
-            let mut blocks = rows;
-            for block in &mut blocks {
-                *block = &block[at..][..F::BYTES];
-            }
-            let mut heads = [F::scaled_head(isa, blocks[0], scales[0][b]); ROWS];
-            for r in 1..ROWS {
-                heads[r] = F::scaled_head(isa, blocks[r], scales[r][b]);
-            }
-            dot_block::<I, F>(isa, blocks, heads, x, &mut acc);
+        for (t, sums) in sums.iter().enumerate().take(n) {
+            product.finish(kernel.out, t, row, *sums);
         }
     }
-    if !rest.is_empty() {
+}
+
+/// Products of some rows with some tokens, into places `first ..` of each token's sums.
+#[inline(always)]
+fn dot_rows<I: Isa, F: Format, const R: usize, const T: usize>(
+    isa: I,
+    rows: [&[u8]; R],
+    x: &[&[Lanes]; T],
+    first: usize,
+    sums: &mut [[f32; ROWS]; T],
+) {
+    let mut acc = [[isa.splat(0.0); R]; T];
+    let n_blocks = rows[0].len() / F::BYTES;
+    let ahead = rows[0]
+        .as_ptr()
+        .wrapping_add(AHEAD + (R - 1) * rows[0].len());
+    let mut scales = [[0.0; RUN]; R];
+    for b in 0..n_blocks {
+        if F::SCALED && b % RUN == 0 {
+            let n = RUN.min(n_blocks - b);
+            for r in 0..R {
+                widen_scales::<I, F>(isa, &rows[r][b * F::BYTES..], n, &mut scales[r]);
+            }
+        }
+        prefetch(isa, ahead.wrapping_add(R * b * F::BYTES), R * F::BYTES);
+        let mut blocks = rows;
+        for block in &mut blocks {
+            *block = &block[b * F::BYTES..][..F::BYTES];
+        }
+        let mut heads = [F::scaled_head(isa, blocks[0], scales[0][b % RUN]); R];
+        for r in 1..R {
+            heads[r] = F::scaled_head(isa, blocks[r], scales[r][b % RUN]);
+        }
+        dot_block::<I, F, R, T>(isa, blocks, heads, x, b * F::SPANS, &mut acc);
+    }
+    if n_blocks * 2 * F::SPANS < x[0].len() {
         let tails = rows.map(|row| split_tail::<F>(row).1.unwrap_or([0; 128]));
         let blocks = tails.each_ref().map(|tail| &tail[..F::BYTES]);
-        let mut heads = [F::head(isa, blocks[0]); ROWS];
-        for r in 1..ROWS {
+        let mut heads = [F::head(isa, blocks[0]); R];
+        for r in 1..R {
             heads[r] = F::head(isa, blocks[r]);
         }
-        dot_block::<I, F>(isa, blocks, heads, rest, &mut acc);
+        dot_block::<I, F, R, T>(isa, blocks, heads, x, n_blocks * F::SPANS, &mut acc);
     }
-    isa.sum4(acc)
+    if R == ROWS {
+        for t in 0..T {
+            sums[t] = isa.sum4([acc[t][0], acc[t][1], acc[t][2], acc[t][3]]);
+        }
+        return;
+    }
+    for t in (0..T).step_by(2) {
+        let four = isa.sum4([acc[t][0], acc[t][1], acc[t + 1][0], acc[t + 1][1]]);
+        sums[t][first..first + 2].copy_from_slice(&four[..2]);
+        sums[t + 1][first..first + 2].copy_from_slice(&four[2..]);
+    }
 }
 
 /// Asks for some bytes ahead of their use.
@@ -349,20 +393,32 @@ fn widen_scales<I: Isa, F: Format>(isa: I, blocks: &[u8], n: usize, out: &mut [f
     }
 }
 
+/// Adds the products of a block of each row, whose first span is number `span` of the row.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "iterators over vectors stay calls; plain indices unroll"
+)]
 #[inline(always)]
-fn dot_block<I: Isa, F: Format>(
+fn dot_block<I: Isa, F: Format, const R: usize, const T: usize>(
     isa: I,
-    blocks: [&[u8]; ROWS],
-    heads: [F::Head<I>; ROWS],
-    x: &[Lanes],
-    acc: &mut [I::F; ROWS],
+    blocks: [&[u8]; R],
+    heads: [F::Head<I>; R],
+    x: &[&[Lanes]; T],
+    span: usize,
+    acc: &mut [[I::F; R]; T],
 ) {
-    for (j, x) in x.as_chunks::<2>().0.iter().enumerate() {
-        let x = [isa.load(&x[0]), isa.load(&x[1])];
-        for r in 0..ROWS {
+    let mut vectors: [&[[Lanes; 2]]; T] = [&[]; T];
+    for (vectors, x) in vectors.iter_mut().zip(x) {
+        *vectors = &x.as_chunks().0[span..span + F::SPANS];
+    }
+    for j in 0..F::SPANS {
+        for r in 0..R {
             let w = F::span(isa, blocks[r], &heads[r], j);
-            acc[r] = isa.fma(w[0], x[0], acc[r]);
-            acc[r] = isa.fma(w[1], x[1], acc[r]);
+            for t in 0..T {
+                let [low, high] = &vectors[t][j];
+                acc[t][r] = isa.fma(w[0], isa.load(low), acc[t][r]);
+                acc[t][r] = isa.fma(w[1], isa.load(high), acc[t][r]);
+            }
         }
     }
 }

@@ -388,6 +388,10 @@ impl<T: Coded> Format for Signed<T> {
         if let Some(table) = &T::TABLE {
             isa.store_32(isa.lookup(isa.load_32(&codes), table), &mut codes);
         }
+        if T::SIGNS {
+            let signed = isa.negate(isa.load_32(&codes), T::signs(block, j));
+            isa.store_32(signed, &mut codes);
+        }
         let [low, high] = T::scales(step, block, j);
         [
             isa.mul(

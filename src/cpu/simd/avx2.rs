@@ -257,6 +257,18 @@ impl Isa for Avx2 {
         unsafe { _mm256_or_si256(a, b) }
     }
     #[inline(always)]
+    fn negate(self, x: Self::B, signs: u32) -> Self::B {
+        unsafe {
+            // Each byte gets the byte of signs that has its own, and keeps that one.
+            const ONES: i64 = 0x0101_0101_0101_0101;
+            let bytes = _mm256_setr_epi64x(0, ONES, 2 * ONES, 3 * ONES);
+            let signs = _mm256_shuffle_epi8(_mm256_set1_epi32(signs as i32), bytes);
+            let own = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(signs, own), own);
+            _mm256_sub_epi8(_mm256_xor_si256(x, set), set)
+        }
+    }
+    #[inline(always)]
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B {
         unsafe {
             let table = _mm_loadu_si128(table.as_ptr().cast());

@@ -136,6 +136,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// `(x << n) & mask` byte by byte, for masks without the lower n bits.
     fn shl_and(self, x: Self::B, n: u32, mask: u8) -> Self::B;
     fn or_32(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Negates the bytes whose bit is set.
+    fn negate(self, x: Self::B, signs: u32) -> Self::B;
     /// The entry of `table` that each byte (0 to 15) names.
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B;
 
@@ -203,6 +205,18 @@ impl InstructionSet {
             #[cfg(target_arch = "aarch64")]
             InstructionSet::Neon(_) => "neon",
         }
+    }
+
+    /// [`Isa::WIDE`] of it.
+    pub fn is_wide(self) -> bool {
+        struct Wide;
+        impl Kernel for Wide {
+            type Output = bool;
+            fn run<I: Isa>(self, _: I) -> bool {
+                I::WIDE
+            }
+        }
+        self.run(Wide)
     }
 
     /// Runs a kernel.

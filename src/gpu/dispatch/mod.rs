@@ -3,6 +3,7 @@
 
 mod attention;
 mod experts;
+mod fused;
 mod matmul;
 mod norm;
 mod recurrent;
@@ -29,6 +30,8 @@ const WORKGROUP: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Program {
     pub launches: Vec<Launch>,
+    /// The op of each launch, the first where it stands for several.
+    pub ops: Vec<usize>,
     /// Bytes of each [`Slot::Scratch`].
     pub scratch: Vec<u64>,
     /// Where the candidates lie afterwards.
@@ -61,8 +64,21 @@ pub(super) struct Dispatch<'a> {
 /// Names what the plan refers to and the backend does not have.
 pub(super) fn program(dispatch: &Dispatch) -> Result<Program, String> {
     let mut program = Program::default();
-    for op in &dispatch.plan.ops {
-        dispatch.launch(op, &mut program)?;
+    let ops = &dispatch.plan.ops;
+    let mut at = 0;
+    while at < ops.len() {
+        let n_ops = match dispatch.fused(at)? {
+            Some(fused) => {
+                program.launches.push(fused.launch);
+                fused.n_ops
+            }
+            None => {
+                dispatch.launch(&ops[at], &mut program)?;
+                1
+            }
+        };
+        program.ops.resize(program.launches.len(), at);
+        at += n_ops;
     }
     Ok(program)
 }
@@ -89,7 +105,13 @@ impl Dispatch<'_> {
                 out,
             } => {
                 self.weight(weight)?;
-                push(self.rms_norm(input, weight, group, eps, out));
+                let norm = norm::RmsNorm {
+                    input,
+                    weight,
+                    group,
+                    eps,
+                };
+                push(self.rms_norm(&norm, None, out));
             }
             Op::LayerNorm { weight, bias, .. } => {
                 let ids = weight.into_iter().chain(bias);
@@ -254,14 +276,8 @@ impl Dispatch<'_> {
     }
 
     fn glu(&self, gate: View, up: View, activation: Activation, out: BufferId) -> Launch {
-        let shader = self
-            .elementwise("kernels/glu", gate.cols, out)
-            .parts(activation_parts(activation))
-            .parts(match activation {
-                Activation::ClampedSwish => &["parts/up_clamped"],
-                _ => &["parts/up_plain"],
-            });
-        let shader = swish_numbers(shader, activation);
+        let shader = self.elementwise("kernels/glu", gate.cols, out);
+        let shader = with_gate(shader, activation);
         let shader = self.view(self.view(shader, "GATE", gate), "UP", up);
         self.simple(shader, &[gate, up], gate.cols, out)
     }
@@ -376,6 +392,17 @@ impl Dispatch<'_> {
             .number(&format!("{name}_OFFSET"), view.offset)
     }
 
+    /// What is added to a result, if anything.
+    fn residual(&self, shader: Shader, residual: Option<View>) -> Shader {
+        shader
+            .flag("HAS_RESIDUAL", residual.is_some())
+            .number(
+                "RESIDUAL_STRIDE",
+                residual.map_or(0, |r| self.stride(r.buffer)),
+            )
+            .number("RESIDUAL_OFFSET", residual.map_or(0, |r| r.offset))
+    }
+
     /// Reads the batch, with rows of this kind.
     fn rows_word(&self, shader: Shader, rows: Rows) -> Shader {
         let word = match rows {
@@ -417,6 +444,16 @@ fn activation_parts(activation: Activation) -> &'static [&'static str] {
         Activation::ReluSquared => &["parts/relu_squared"],
         Activation::ClampedSwish => &["parts/clamped_swish", "parts/logistic"],
     }
+}
+
+/// The parts that define `activate` and `gated`.
+fn with_gate(shader: Shader, activation: Activation) -> Shader {
+    let shader = shader.parts(activation_parts(activation));
+    let shader = shader.parts(match activation {
+        Activation::ClampedSwish => &["parts/up_clamped"],
+        _ => &["parts/up_plain"],
+    });
+    swish_numbers(shader, activation)
 }
 
 fn swish_numbers(shader: Shader, activation: Activation) -> Shader {
