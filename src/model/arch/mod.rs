@@ -25,7 +25,7 @@ const TABLE: &[(&str, Family)] = &[
     ("arcee", llama::arcee),
     ("bert", bert::bert),
     ("chatglm", llama::chatglm),
-    ("codeshell", gpt::biased),
+    ("codeshell", gpt::starcoder2),
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),
     ("ernie4_5", llama::llama),
@@ -65,7 +65,7 @@ const TABLE: &[(&str, Family)] = &[
     ("smollm3", llama::smollm3),
     ("stablelm", gpt::stablelm),
     ("starcoder", gpt::gpt2),
-    ("starcoder2", gpt::biased),
+    ("starcoder2", gpt::starcoder2),
     ("xverse", llama::llama),
 ];
 
@@ -115,8 +115,12 @@ fn check(config: &Config) -> Result<(), Error> {
 }
 
 /// What decoders have in common: norms before both blocks, a gated feed-forward block with SiLU,
-/// every layer with rotary embedding and without a window.
-fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Error> {
+/// no windows. Keys about rotary embedding are read for families that have it alone.
+fn common(
+    keys: &Keys,
+    norm: Norm,
+    rope_order: impl Into<Option<RopeOrder>>,
+) -> Result<Config, Error> {
     let n_kv_heads = keys.optional_extent("attention.head_count_kv")?;
     with_kv_heads(keys, norm, rope_order, n_kv_heads)
 }
@@ -125,9 +129,10 @@ fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Erro
 fn with_kv_heads(
     keys: &Keys,
     norm: Norm,
-    rope_order: RopeOrder,
+    rope_order: impl Into<Option<RopeOrder>>,
     n_kv_heads: Option<usize>,
 ) -> Result<Config, Error> {
+    let rope_order = rope_order.into();
     refuse_experts(keys)?;
     let dim = keys.extent("embedding_length")?;
     let n_heads = keys.extent("attention.head_count")?;
@@ -141,7 +146,10 @@ fn with_kv_heads(
         return Err(keys.bad("block_count", "at most 1024 layers are accepted"));
     }
     let n_ctx_train = keys.extent("context_length")?;
-    let (table, long_rope) = rope_tables(keys, head_dim, n_ctx_train)?;
+    let (rope_tables, long_rope) = match rope_order {
+        Some(_) => rope_tables(keys, head_dim, n_ctx_train)?,
+        None => (vec![], None),
+    };
     Ok(Config {
         arch: keys.arch.into(),
         dim,
@@ -169,16 +177,16 @@ fn with_kv_heads(
         ffn: Ffn::Gated,
         ffn_norm: "ffn_norm",
         activation: Activation::Silu,
-        rope_order,
+        rope_order: rope_order.unwrap_or(RopeOrder::Norm),
         head_norms_last: false,
         gated_attention: false,
         output_norm: "output_norm",
-        rope_tables: vec![table],
+        rope_tables,
         long_rope,
         layers: vec![
             Layer {
                 window: None,
-                rope: Some(LayerRope { q: 0, k: 0 }),
+                rope: rope_order.map(|_| LayerRope { q: 0, k: 0 }),
                 mixer: Mixer::Attention,
             };
             n_layers
@@ -250,7 +258,7 @@ fn rope_tables(
     keys: &Keys,
     head_dim: usize,
     n_ctx_train: usize,
-) -> Result<(RopeTable, Option<LongRope>), Error> {
+) -> Result<(Vec<RopeTable>, Option<LongRope>), Error> {
     let rope = Rope::read(keys, head_dim, n_ctx_train)?;
     let factors = |name| rope::factors(keys, name);
     let long = factors("rope_factors_long.weight")?;
@@ -261,13 +269,13 @@ fn rope_tables(
                 n_ctx_orig: rope.n_ctx_orig,
                 tables: vec![rope.table(Some(&long))?],
             };
-            Ok((rope.table(Some(&short))?, Some(long_rope)))
+            Ok((vec![rope.table(Some(&short))?], Some(long_rope)))
         }
         (None, Some(_), None) | (None, None, Some(_)) => Err(Error::Tensor(
             "one of the tensors rope_factors_short.weight and rope_factors_long.weight is missing"
                 .into(),
         )),
-        (factors, _, _) => Ok((rope.table(factors.as_deref())?, None)),
+        (factors, _, _) => Ok((vec![rope.table(factors.as_deref())?], None)),
     }
 }
 
