@@ -226,29 +226,36 @@ fn every_architecture_has_a_reference() {
     assert_eq!(missing, Vec::<&str>::new());
 }
 
-fn tiny_on(devices: &[Device]) {
-    assert!(!devices.is_empty(), "there is no device to run on");
-    let mut problems = Vec::new();
-    for device in devices {
-        for name in TINY {
-            // What a quantised cache loses shows on any model: one stands for all.
-            let all = KvType::ALL.iter().copied();
-            for kv_type in all.filter(|t| !t.is_quantised() || *name == "tiny-llama") {
-                problems.extend(tiny_problems(name, device, kv_type));
+/// Every half of the models has devices of its own.
+fn tiny_on(devices: fn() -> Vec<Device>) {
+    let halves: Vec<&[&str]> = TINY.chunks(TINY.len().div_ceil(2)).collect();
+    let problems = devices::beside_one_another(&halves, |names| {
+        let devices = devices();
+        assert!(!devices.is_empty(), "there is no device to run on");
+        let mut problems = Vec::new();
+        for device in &devices {
+            for name in *names {
+                // What a quantised cache loses shows on any model: one stands for all.
+                let all = KvType::ALL.iter().copied();
+                for kv_type in all.filter(|t| !t.is_quantised() || *name == "tiny-llama") {
+                    problems.extend(tiny_problems(name, device, kv_type));
+                }
             }
         }
-    }
+        problems
+    });
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 #[test]
 fn tiny_models_on_every_instruction_set() {
-    tiny_on(&devices::cpus());
+    tiny_on(devices::cpus);
 }
 
+/// As users run them; the other variants of the shaders have the cases of `suite`.
 #[test]
 fn tiny_models_on_every_gpu() {
-    tiny_on(&devices::gpus());
+    tiny_on(devices::plain_gpus);
 }
 
 /// The real models, as file names without their ending.
@@ -372,10 +379,10 @@ fn a_quantised_cache_on_the_cpu() {
 /// Short prompts and few steps: a software GPU computes some ten tokens per second.
 #[test]
 fn real_models_on_the_gpu() {
-    let device = devices::gpus().into_iter().next().expect("a GPU adapter");
-    let mut problems = Vec::new();
-    for name in REAL {
-        problems.extend(real_problems(name, &device, (KvType::F16, 0.05), (40, 4)));
-    }
+    let problems = devices::beside_one_another(REAL, |name| {
+        let gpus = devices::plain_gpus();
+        let device = gpus.first().expect("a GPU adapter");
+        real_problems(name, device, (KvType::F16, 0.05), (40, 4))
+    });
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

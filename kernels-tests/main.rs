@@ -11,6 +11,7 @@ mod engine;
 mod file;
 mod golden;
 mod models;
+mod profile;
 mod recurrent;
 mod reference;
 mod refused;

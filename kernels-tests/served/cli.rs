@@ -266,13 +266,13 @@ fn steady_stdout(variable: &str, text: &str) -> String {
     metadata.unwrap_or_default().to_owned()
 }
 
-/// The first numbers of a vector to three places; recordings are cut after some.
+/// The first numbers of a vector to two places; recordings are cut after some.
 fn vector(text: &str) -> String {
     let Some(numbers) = text.strip_prefix('[') else {
         return text.to_owned();
     };
     let numbers = numbers.split([',', ']']).take(3);
-    let rounded = numbers.map(|n| n.parse().map(|n: f32| format!("{n:.3}")));
+    let rounded = numbers.map(|n| n.parse().map(|n: f32| format!("{n:.2}")));
     format!("{rounded:?}", rounded = rounded.collect::<Vec<_>>())
 }
 

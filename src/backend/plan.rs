@@ -341,6 +341,10 @@ impl BatchShape {
     }
 }
 
+/// Ops in a row that a backend may do at once, at most: none of them writes to memory that another
+/// reads.
+pub const MAX_RUN: usize = 3;
+
 /// A recorded step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {

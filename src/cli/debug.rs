@@ -15,6 +15,7 @@ use crate::model::{Embedder, Model, Session};
 use crate::tokenizer::Tokenizer;
 
 use super::device;
+use super::profile::{ProfileArgs, profile};
 
 /// Tokens of a prefill chunk.
 const N_BATCH: usize = 128;
@@ -30,6 +31,8 @@ pub enum Debug {
     Perplexity(PerplexityArgs),
     /// Run one prompt on two devices and name the first op that differs
     Compare(CompareArgs),
+    /// What one decoded token costs on a GPU, counted, as JSON
+    Profile(ProfileArgs),
 }
 
 /// The cache's type by name.
@@ -109,6 +112,7 @@ impl Debug {
             Debug::Tokenize(args) => tokenize(&args),
             Debug::Perplexity(args) => perplexity(&args),
             Debug::Compare(args) => compare(&args),
+            Debug::Profile(args) => profile(&args),
         }
     }
 }

@@ -96,6 +96,16 @@ fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Vec<WeightSha
             product(1, cols, Some(1), Some(view(2, 0, ROWS))),
         ];
         plans.push((plan(shape, &buffers, ops), weights.clone()));
+        let gated = vec![
+            product(0, cols, Some(1), None),
+            Op::Glu {
+                gate: view(1, ROWS / 2, ROWS / 2),
+                up: view(1, 0, ROWS / 2),
+                activation: Activation::Silu,
+                out: BufferId(2),
+            },
+        ];
+        plans.push((plan(shape, &buffers, gated), weights.clone()));
         let buffers = [(Rows::Tokens, 1), (Rows::Tokens, cols)];
         let rows = [EmbedRow::Token, EmbedRow::Position, EmbedRow::Fixed(1)];
         let embeds = rows.map(embed).into();
@@ -172,6 +182,9 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
         };
         let sinks = weight(QuantType::F32, 2 * group, 1, 1);
         plans.push((plan(shape, &buffers, ops), vec![sinks], kv));
+        for order in [RopeOrder::Norm, RopeOrder::Neox] {
+            plans.push((rope_kv_plan(shape, dims, group, order), vec![], kv));
+        }
     }
     plans.push((
         recurrent_plan(shape),
@@ -186,6 +199,39 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
         ));
     }
     plans
+}
+
+/// Queries and keys that are turned, keys that are then stored.
+fn rope_kv_plan(
+    shape: BatchShape,
+    (head_dim, value_dim): (usize, usize),
+    group: usize,
+    order: RopeOrder,
+) -> Plan {
+    let (q_cols, k_cols, v_cols) = (2 * group * head_dim, 2 * head_dim, 2 * value_dim);
+    let rope = |input, out| Op::Rope {
+        input,
+        head_dim,
+        table: 1,
+        order,
+        out: BufferId(out),
+    };
+    let ops = vec![
+        rope(view(0, 0, q_cols), 1),
+        rope(view(0, q_cols, k_cols), 2),
+        Op::KvWrite {
+            layer: 0,
+            k: view(2, 0, k_cols),
+            v: view(0, q_cols + k_cols, v_cols),
+        },
+    ];
+    let tokens = |cols| (Rows::Tokens, cols);
+    let buffers = [
+        tokens(q_cols + k_cols + v_cols),
+        tokens(q_cols),
+        tokens(k_cols),
+    ];
+    plan(shape, &buffers, ops)
 }
 
 const DELTA_HEADS: DeltaHeads = DeltaHeads {
@@ -501,6 +547,46 @@ fn every_shader_is_valid_on_every_api() {
         shown.join("\n")
     );
     assert!(launches.len() > 300, "only {} shaders", launches.len());
+}
+
+/// Where a buffer between the ops is read afterwards, it must be written.
+#[test]
+fn a_run_of_ops_is_one_launch_unless_others_read_between() {
+    let shape = BatchShape {
+        phase: Phase::Decode,
+        n_tokens: 1,
+        n_outputs: 1,
+    };
+    let cache = CacheSpec {
+        kv_type: KvType::F16,
+        n_pages: 4,
+        layers: vec![KvDims {
+            keys: 128,
+            values: 128,
+        }],
+        ..CacheSpec::default()
+    };
+    let names = |plan: &Plan| -> Vec<&str> {
+        let program = dispatch::program(&Dispatch {
+            plan,
+            weights: &[],
+            cache: Some(&cache),
+            tuning: TUNINGS[0],
+        });
+        let launches = program.expect("a valid plan").launches;
+        launches.iter().map(|l| l.shader.name()).collect()
+    };
+    let mut plan = rope_kv_plan(shape, (64, 64), 2, RopeOrder::Norm);
+    assert_eq!(names(&plan), ["rope_kv"]);
+    plan.outputs = vec![BufferId(2)];
+    assert_eq!(names(&plan), ["rope", "rope", "kv_write"]);
+    plan.outputs = vec![];
+    plan.ops.push(Op::SoftCap {
+        input: view(2, 0, 128),
+        cap: 1.0,
+        out: BufferId(1),
+    });
+    assert_eq!(names(&plan), ["rope", "rope", "kv_write", "soft_cap"]);
 }
 
 /// A forgotten part must show as an error that names the missing function.

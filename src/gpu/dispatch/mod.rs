@@ -2,6 +2,7 @@
 //! Pure data: nothing here touches a device.
 
 mod attention;
+mod fused;
 mod matmul;
 mod norm;
 mod recurrent;
@@ -27,6 +28,8 @@ const WORKGROUP: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Program {
     pub launches: Vec<Launch>,
+    /// The op of each launch, the first where it stands for several.
+    pub ops: Vec<usize>,
     /// Bytes of each [`Slot::Scratch`].
     pub scratch: Vec<u64>,
     /// Where the candidates lie afterwards.
@@ -57,8 +60,21 @@ pub(super) struct Dispatch<'a> {
 /// Names what the plan refers to and the backend does not have.
 pub(super) fn program(dispatch: &Dispatch) -> Result<Program, String> {
     let mut program = Program::default();
-    for op in &dispatch.plan.ops {
-        dispatch.launch(op, &mut program)?;
+    let ops = &dispatch.plan.ops;
+    let mut at = 0;
+    while at < ops.len() {
+        let n_ops = match dispatch.fused(at)? {
+            Some(fused) => {
+                program.launches.push(fused.launch);
+                fused.n_ops
+            }
+            None => {
+                dispatch.launch(&ops[at], &mut program)?;
+                1
+            }
+        };
+        program.ops.resize(program.launches.len(), at);
+        at += n_ops;
     }
     Ok(program)
 }
@@ -85,7 +101,13 @@ impl Dispatch<'_> {
                 out,
             } => {
                 self.weight(weight)?;
-                push(self.rms_norm(input, weight, group, eps, out));
+                let norm = norm::RmsNorm {
+                    input,
+                    weight,
+                    group,
+                    eps,
+                };
+                push(self.rms_norm(&norm, None, out));
             }
             Op::LayerNorm { weight, bias, .. } => {
                 let ids = weight.into_iter().chain(bias);
@@ -348,6 +370,17 @@ impl Dispatch<'_> {
         shader
             .number(&format!("{name}_STRIDE"), self.stride(view.buffer))
             .number(&format!("{name}_OFFSET"), view.offset)
+    }
+
+    /// What is added to a result, if anything.
+    fn residual(&self, shader: Shader, residual: Option<View>) -> Shader {
+        shader
+            .flag("HAS_RESIDUAL", residual.is_some())
+            .number(
+                "RESIDUAL_STRIDE",
+                residual.map_or(0, |r| self.stride(r.buffer)),
+            )
+            .number("RESIDUAL_OFFSET", residual.map_or(0, |r| r.offset))
     }
 
     /// Reads the batch, with rows of this kind.
