@@ -7,11 +7,9 @@ use crate::server::Server;
 use serde_json::Value;
 
 /// Endpoints of later versions; they answer 501 and say what is missing.
-const LATER: [&str; 9] = [
+const LATER: [&str; 7] = [
     "/api/embed",
     "/api/embeddings",
-    "/api/pull",
-    "/api/push",
     "/v1/completions",
     "/v1/embeddings",
     "/v1/responses",

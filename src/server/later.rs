@@ -26,19 +26,6 @@ pub async fn account(_: Arc<App>, _: Incoming) -> Answer {
     ))
 }
 
-/// `POST /api/pull`.
-pub async fn pull(_: Arc<App>, _: Incoming) -> Answer {
-    missing(
-        "pull",
-        "download the GGUF file and create the model from it",
-    )
-}
-
-/// `POST /api/push`.
-pub async fn push(_: Arc<App>, _: Incoming) -> Answer {
-    missing("push", "copy the models folder instead")
-}
-
 /// `POST /api/embed` and `/api/embeddings`.
 pub async fn embeddings(_: Arc<App>, _: Incoming) -> Answer {
     missing("embedding", "this version generates text only")
