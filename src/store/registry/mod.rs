@@ -47,6 +47,12 @@ const SIGNED: &[&str] = &[
 /// A pull starts over this often when a blob that it counted on is deleted meanwhile.
 const MAX_PULLS: usize = 3;
 
+/// Makes ring the cryptography of TLS in this process, which no HTTP client can be made without.
+pub fn use_ring() {
+    // Fails where another part of the process was first, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// Bytes of a part of a blob.
 fn part_bytes(total: u64) -> u64 {
     (total / PARTS_AT_ONCE as u64).clamp(100_000_000, 1_000_000_000)
@@ -130,8 +136,7 @@ impl Registry {
         if let Some(client) = self.inner.http.get() {
             return Ok(client);
         }
-        // Fails where another part of the process was first, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        use_ring();
         let client = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .redirect(reqwest::redirect::Policy::none())
