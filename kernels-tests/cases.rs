@@ -8,8 +8,9 @@ use ollama_wgpu::quant::QuantType;
 
 use crate::case::Case;
 use crate::file::{File, Random};
+use crate::recurrent;
 
-/// All cases.
+/// All cases; where `OLLAMA_WGPU_TEST_CASES` is set, those whose name contains one of its parts.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     for quant in QuantType::all() {
@@ -19,7 +20,11 @@ pub fn all() -> Vec<Case> {
     embed_rows(&mut cases);
     rowwise(&mut cases);
     attention(&mut cases);
+    recurrent::cases(&mut cases);
     top_k(&mut cases);
+    if let Ok(parts) = std::env::var("OLLAMA_WGPU_TEST_CASES") {
+        cases.retain(|case| parts.split(',').any(|part| case.name.contains(part)));
+    }
     cases
 }
 
@@ -32,6 +37,7 @@ fn rows(phase: Phase, n: usize) -> Batch {
         batch.sequences = tokens;
         batch.positions = vec![0; n];
         batch.tables = vec![vec![0]; n];
+        batch.states = (0..n as u32).collect();
     }
     batch.slots = vec![NO_SLOT; n];
     batch
@@ -217,6 +223,12 @@ fn rowwise(cases: &mut Vec<Case>) {
         ("glu gelu", 64, |b, x| {
             b.glu(x.columns(32, 32), x.columns(0, 32), Activation::GeluTanh)
         }),
+        ("glu sigmoid", 64, |b, x| {
+            b.glu(x.columns(32, 32), x.columns(0, 32), Activation::Sigmoid)
+        }),
+        ("glu identity", 64, |b, x| {
+            b.glu(x.columns(32, 32), x.columns(0, 32), Activation::Identity)
+        }),
         ("glu gelu_erf", 66, |b, x| {
             b.glu(x.columns(1, 33), x.columns(33, 33), Activation::GeluErf)
         }),
@@ -319,6 +331,18 @@ fn attention(cases: &mut Vec<Case>) {
             cases.push(attention_case(heads, &[32, 33, 70], 2));
         }
     }
+    // Quantised types need heads of whole blocks.
+    for heads in [
+        table[0],
+        table[1],
+        table[4],
+        heads(5, 1, 96, Some(40), None),
+    ] {
+        for kv_type in [KvType::Q8_0, KvType::Q4_0] {
+            let heads = Heads { kv_type, ..heads };
+            cases.push(attention_case(heads, &[31, 2, 70], 2));
+        }
+    }
     let long = Heads {
         kv_type: KvType::F16,
         ..table[1]
@@ -358,6 +382,7 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
                 },
                 kv,
             ],
+            ..CacheSpec::default()
         }),
         steps,
         record: Box::new(move |b| {
@@ -410,6 +435,7 @@ fn attention_steps(
             slots: Vec::new(),
             sequences: Vec::new(),
             tables: tables.clone(),
+            states: (0..tables.len() as u32).collect(),
             outputs: Vec::new(),
         };
         for (sequence, range) in ranges.into_iter().enumerate() {

@@ -86,6 +86,8 @@ fn greedy_answers_are_those_of_the_references() {
         "tiny-llama",
         "tiny-gemma3",
         "tiny-gemma2",
+        "tiny-lfm2",
+        "tiny-qwen35",
         "tiny-llama-q4_k",
     ] {
         let reference = reference(name);
@@ -120,16 +122,23 @@ fn requests(tokens: &[u32]) -> Vec<Request> {
 
 #[test]
 fn eight_streams_give_the_tokens_that_each_gives_alone() {
-    for name in ["tiny-llama-q4_k", "tiny-gemma3", "tiny-llama-f16"] {
+    for (name, kv_type) in [
+        ("tiny-llama-q4_k", KvType::F16),
+        ("tiny-gemma3", KvType::F16),
+        ("tiny-llama-f16", KvType::Q8_0),
+        ("tiny-llama-iq3_s", KvType::Q4_0),
+        ("tiny-lfm2", KvType::F16),
+        ("tiny-qwen35", KvType::Q8_0),
+    ] {
         let requests = requests(&ids(&reference(name)["tokens"]));
         let alone: Vec<Vec<u32>> = requests
             .iter()
             .map(|request| {
-                let engine = load(name, 1, 300, KvType::F16);
+                let engine = load(name, 1, 300, kv_type);
                 read(engine.submit(request.clone()).expect("a place"))
             })
             .collect();
-        let engine = load(name, 8, 24, KvType::F16);
+        let engine = load(name, 8, 24, kv_type);
         // The second time their prefixes are in the cache.
         for _ in 0..2 {
             let events: Vec<Events> = requests

@@ -9,6 +9,8 @@ mod engine;
 mod file;
 mod golden;
 mod models;
+mod recurrent;
 mod reference;
 mod refused;
+mod split;
 mod suite;

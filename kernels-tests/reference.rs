@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use ollama_wgpu::backend::*;
 
+use crate::recurrent::{self, States};
+
 /// A backend that is slow and right.
 #[derive(Default)]
 pub struct Reference {
@@ -12,6 +14,8 @@ pub struct Reference {
     /// Keys and values by (layer, slot).
     keys: HashMap<(usize, u32), Vec<f64>>,
     values: HashMap<(usize, u32), Vec<f64>>,
+    /// Recurrent states by (number, slot).
+    states: States,
     plans: Vec<Plan>,
     buffers: Vec<Vec<f64>>,
 }
@@ -70,6 +74,9 @@ impl Backend for Reference {
             match op {
                 Op::TopK { input, k } => candidates = self.top_k(&plan, batch, *input, *k),
                 Op::KvWrite { layer, k, v } => self.kv_write(&plan, batch, *layer, *k, *v),
+                Op::ShortConv { out, .. } | Op::DeltaNet { out, .. } => {
+                    self.buffers[out.0] = self.recur(&plan, batch, op);
+                }
                 op => {
                     let out = op.out().expect("all other ops write a buffer");
                     self.buffers[out.0] = self.compute(&plan, batch, op);
@@ -77,6 +84,10 @@ impl Backend for Reference {
             }
         }
         Ok(candidates)
+    }
+
+    fn write(&mut self, _: PreparedId, _: BufferId, _: &[f32]) -> Result<(), BackendError> {
+        Err(BackendError::Invalid("the oracle runs whole plans".into()))
     }
 
     fn read(
@@ -207,6 +218,7 @@ impl Reference {
                     let capped = row(input, i).iter().map(|x| cap * (x / cap).tanh());
                     capped.collect()
                 }
+                Op::ShortConv { .. } | Op::DeltaNet { .. } => unreachable!("these have states"),
                 Op::KvWrite { .. } | Op::TopK { .. } => unreachable!("these write no buffer"),
             })
             .collect()
@@ -215,11 +227,20 @@ impl Reference {
     fn kv_write(&mut self, plan: &Plan, batch: &Batch, layer: usize, k: View, v: View) {
         let kv_type = self.cache.as_ref().expect("a cache").kv_type;
         let stored = |row: &[f64]| -> Vec<f64> {
-            let round = |x: &f64| match kv_type {
-                KvType::F32 => f64::from(*x as f32),
-                KvType::F16 => half::f16::from_f32(*x as f32).to_f64(),
+            let half = |x: f32| half::f16::from_f32(x).to_f64();
+            let blocks = |of: fn(&[f32]) -> (f32, Vec<f64>)| -> Vec<f64> {
+                let row: Vec<f32> = row.iter().map(|&x| x as f32).collect();
+                let blocks = row.chunks(KV_BLOCK).map(of);
+                blocks
+                    .flat_map(|(d, codes)| codes.into_iter().map(move |code| half(d) * code))
+                    .collect()
             };
-            row.iter().map(round).collect()
+            match kv_type {
+                KvType::F32 => row.iter().map(|&x| f64::from(x as f32)).collect(),
+                KvType::F16 => row.iter().map(|&x| half(x as f32)).collect(),
+                KvType::Q8_0 => blocks(q8_0),
+                KvType::Q4_0 => blocks(q4_0),
+            }
         };
         for (i, &slot) in batch.slots.iter().enumerate() {
             if slot != NO_SLOT {
@@ -228,6 +249,15 @@ impl Reference {
                 self.values.insert((layer, slot), value);
             }
         }
+    }
+
+    fn recur(&mut self, plan: &Plan, batch: &Batch, op: &Op) -> Vec<f64> {
+        let mut states = std::mem::take(&mut self.states);
+        let row = |view: View, i: usize| self.row(plan, view, i);
+        let vector = |id: WeightId| self.weights[id.0].values.as_slice();
+        let out = recurrent::run(batch, op, row, vector, &mut states);
+        self.states = states;
+        out
     }
 
     fn attention(&self, plan: &Plan, batch: &Batch, a: &Attention, i: usize) -> Vec<f64> {
@@ -279,6 +309,29 @@ impl Reference {
             })
             .collect()
     }
+}
+
+/// Factor and codes of a block in Q8_0. Rounding is part of the format, so it is done in f32, as
+/// the format is defined.
+fn q8_0(block: &[f32]) -> (f32, Vec<f64>) {
+    let d = block.iter().fold(0f32, |a, x| a.max(x.abs())) / 127.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let code = |x: &f32| f64::from((x * inverse).round());
+    (d, block.iter().map(code).collect())
+}
+
+/// As [`q8_0`] for Q4_0, whose codes are less eight.
+fn q4_0(block: &[f32]) -> (f32, Vec<f64>) {
+    let mut furthest = 0f32;
+    for &x in block {
+        if x.abs() > furthest.abs() {
+            furthest = x;
+        }
+    }
+    let d = furthest / -8.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let code = |x: &f32| f64::from((x * inverse + 8.5).floor().min(15.0)) - 8.0;
+    (d, block.iter().map(code).collect())
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -338,6 +391,8 @@ fn rope(x: &[f64], head_dim: usize, turns: &[f32], order: RopeOrder) -> Vec<f64>
 fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Activation::Identity => x,
         Activation::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())

@@ -12,7 +12,7 @@ export OLLAMA_HOST
 # The test build, whose dependencies are those of the tests before it.
 cargo test --release --no-run --quiet
 BIN="$PWD/target/release/ollama-wgpu"
-"$BIN" serve >"$WORK/server.log" 2>&1 &
+OLLAMA_NUM_PARALLEL=8 "$BIN" serve >"$WORK/server.log" 2>&1 &
 SERVER=$!
 stop() {
   local status=$?
@@ -33,7 +33,7 @@ say "PyPI ollama and openai"
 VENV="$CACHE/clients-venv"
 [ -x "$VENV/bin/python" ] || python3 -m venv "$VENV"
 "$VENV/bin/pip" install -q --disable-pip-version-check -r "$HERE/requirements.txt"
-"$VENV/bin/python" -m pytest -q -p no:cacheprovider "$HERE/test_python.py"
+"$VENV/bin/python" -m pytest -q -p no:cacheprovider "$HERE/test_python.py" "$HERE/test_structured.py"
 
 say "npm ollama and openai"
 NODE="$CACHE/clients-node"

@@ -79,6 +79,19 @@ async fn unsupported_files_are_refused_by_name() {
     still_serves(&server).await;
 }
 
+/// SmolLM2 whose file says that it was trained for this many tokens: 23 KB of cache each.
+fn with_trained_context(server: &Server, n: u32) -> std::path::PathBuf {
+    let mut bytes = std::fs::read(models::path(SMOLLM2)).expect("a model");
+    let key = b"llama.context_length";
+    let at = bytes.windows(key.len()).position(|w| w == key);
+    // After the key: the value's type, four bytes, then a 32-bit number.
+    let value = at.expect("the key") + key.len() + 4;
+    bytes[value..value + 4].copy_from_slice(&n.to_le_bytes());
+    let path = server.home.path().join("long.gguf");
+    std::fs::write(&path, bytes).expect("write");
+    path
+}
+
 /// A file is refused when it is imported or when it is loaded, with a message that says `name`.
 async fn refused_by_name(server: &Server, model: &str, path: &std::path::Path, name: &str) {
     let (created, mut message) = server.try_create(model, path);
@@ -94,19 +107,17 @@ async fn refused_by_name(server: &Server, model: &str, path: &std::path::Path, n
 #[tokio::test]
 async fn a_context_beyond_memory_is_refused() {
     let server = Server::start(&[]);
-    server.create("gemma", &models::path("gemma-3-270m-q4_k_m.gguf"));
-    let body = json!({
-        "model": "gemma", "prompt": "x", "stream": false,
-        "options": { "num_ctx": 1_000_000_000, "num_predict": 1 },
-    });
-    // Above the trained context it is lowered; that much must still be served or refused.
-    let reply = server.post("/api/generate", &body).await;
-    let text = &reply.text;
-    assert!(
-        reply.status == 200 || text.contains("num_ctx"),
-        "{} {text}",
-        reply.status
-    );
+    server.create("long", &with_trained_context(&server, 16_000_000));
+    let request = |n_ctx: u64| {
+        let options = json!({ "num_ctx": n_ctx, "num_predict": 1 });
+        json!({ "model": "long", "prompt": "x", "stream": false, "options": options })
+    };
+    let (status, error) = refusal(&server, "/api/generate", &request(16_000_000)).await;
+    assert_eq!(status, 500, "{error}");
+    assert!(error.contains("num_ctx 16000000"), "{error}");
+    assert!(error.contains("lower num_ctx"), "{error}");
+    let reply = server.post("/api/generate", &request(512)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
     still_serves(&server).await;
 }
 

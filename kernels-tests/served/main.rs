@@ -6,5 +6,6 @@ mod concurrency;
 mod memory;
 #[path = "../models.rs"]
 mod models;
+mod offload;
 #[path = "../server.rs"]
 mod server;

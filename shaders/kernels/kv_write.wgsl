@@ -1,6 +1,6 @@
 // keys[slot of t] = k[t], values[slot of t] = v[t]; tokens without a slot are left out. The cache
-// is [slots, K_COLS] and [slots, V_COLS]. One invocation per four columns of both.
-// Needs: WG, K_COLS, V_COLS, K_STRIDE, K_OFFSET, V_STRIDE, V_OFFSET, NO_SLOT, cached_from (kv/*),
+// is [slots, KEYS] and [slots, VALUES]. One invocation per four columns of both.
+// Needs: WG, KEYS, VALUES, K_STRIDE, K_OFFSET, V_STRIDE, V_OFFSET, NO_SLOT, cached_from (kv/f32, kv/f16),
 // parts/batch. Twin: cpu kv_write.
 @group(0) @binding(0) var<storage, read> k: array<f32>;
 @group(0) @binding(1) var<storage, read> v: array<f32>;
@@ -18,14 +18,14 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (slot == NO_SLOT) {
         return;
     }
-    if (id.x < K_COLS / 4u) {
+    if (id.x < KEYS / 4u) {
         let at = row * K_STRIDE + K_OFFSET + 4u * id.x;
         let four = vec4<f32>(k[at], k[at + 1u], k[at + 2u], k[at + 3u]);
-        keys[slot * (K_COLS / 4u) + id.x] = cached_from(four);
+        keys[slot * (KEYS / 4u) + id.x] = cached_from(four);
     }
-    if (id.x < V_COLS / 4u) {
+    if (id.x < VALUES / 4u) {
         let at = row * V_STRIDE + V_OFFSET + 4u * id.x;
         let four = vec4<f32>(v[at], v[at + 1u], v[at + 2u], v[at + 3u]);
-        values[slot * (V_COLS / 4u) + id.x] = cached_from(four);
+        values[slot * (VALUES / 4u) + id.x] = cached_from(four);
     }
 }

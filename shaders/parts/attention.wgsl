@@ -4,7 +4,7 @@
 // exactly nothing, so that a query's result does not depend on the queries beside it.
 // Needs: WG, Q_ROWS, SCORE_ROWS (a divisor), TILE (a multiple of PAGE), PAGE, HEAD_DIM (of keys),
 // VALUE_DIM (of values), KEYS and VALUES (columns of all heads in the cache),
-// SOFT_CAP (0: none), `keys` and `values` of Cached (kv/*), parts/fma4, parts/pages,
+// SOFT_CAP (0: none), cached_key and cached_value (kv/*), parts/fma4, parts/pages,
 // parts/soft_cap.
 
 const HEAD_QUADS: u32 = HEAD_DIM / 4u;
@@ -36,9 +36,8 @@ fn score_tile(index: u32, table: u32, kv_head: u32, tile: u32, end: u32) {
         var score: array<f32, SCORE_ROWS>;
         if (token < end) {
             let slot = page_slot(table, token / PAGE) + token % PAGE;
-            let key = (slot * KEYS + kv_head * HEAD_DIM) / 4u;
             for (var d = 0u; d < HEAD_QUADS; d++) {
-                let k = cached_values(keys[key + d]);
+                let k = cached_key(slot, kv_head * HEAD_QUADS + d);
                 for (var r = 0u; r < SCORE_ROWS; r++) {
                     score[r] = fma4(queries[(first + r) * HEAD_QUADS + d], k, score[r]);
                 }
@@ -111,8 +110,7 @@ fn weigh_tile(index: u32, table: u32, kv_head: u32, tile: u32, end: u32) {
         let slot = page_slot(table, page / PAGE);
         let n = min(PAGE, tile_end - page);
         for (var i = 0u; i < n; i++) {
-            let value = ((slot + i) * VALUES + kv_head * VALUE_DIM) / 4u + column;
-            let v = cached_values(values[value]);
+            let v = cached_value(slot + i, kv_head * VALUE_QUADS + column);
             for (var k = 0u; k < SLICE_ROWS; k++) {
                 let row = min(slice + k * SLICES, Q_ROWS - 1u);
                 weighted[k] = fma(vec4<f32>(scores[row * TILE + page - tile + i]), v, weighted[k]);

@@ -33,8 +33,24 @@ pub struct Batch {
     pub sequences: Vec<u32>,
     /// Page table of each sequence; covers at least the positions of its tokens.
     pub tables: Vec<TableRow>,
+    /// Slot of each sequence's recurrent states, different ones for different sequences; as many
+    /// as `tables`. A sequence that begins at position 0 begins with states of zeros.
+    pub states: Vec<u32>,
     /// Rows (indices into the tokens) whose logits are wanted, rising. May be empty.
     pub outputs: Vec<u32>,
+}
+
+/// The rows of one sequence in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// First row.
+    pub first: usize,
+    /// Number of rows.
+    pub len: usize,
+    /// Slot of the sequence's recurrent states.
+    pub state: usize,
+    /// Whether the first row is the sequence's first token: its states are zeros before.
+    pub begins: bool,
 }
 
 impl Batch {
@@ -55,8 +71,26 @@ impl Batch {
             positions,
             sequences: vec![0; tokens.len()],
             tables: vec![(0..end.div_ceil(PAGE_TOKENS) as u32).collect()],
+            states: vec![0],
             outputs,
         }
+    }
+
+    /// The rows of each sequence that takes part, in order.
+    pub fn runs(&self) -> impl Iterator<Item = Run> {
+        let mut first = 0;
+        std::iter::from_fn(move || {
+            let sequence = *self.sequences.get(first)?;
+            let rest = self.sequences[first..].iter();
+            let run = Run {
+                first,
+                len: rest.take_while(|&&s| s == sequence).count(),
+                state: self.states[sequence as usize] as usize,
+                begins: self.positions[first] == 0,
+            };
+            first += run.len;
+            Some(run)
+        })
     }
 
     /// Checks what every backend relies on. `n_positions` bounds positions where they are learned.
@@ -95,10 +129,65 @@ impl Batch {
         if pages.any(|&page| (page as usize + 1) * PAGE_TOKENS > n_slots) {
             return Err("a page table names a page outside the cache".into());
         }
+        if self.states.len() != self.tables.len() {
+            return Err("there must be a state slot for each page table".into());
+        }
         let rising = self.outputs.windows(2).all(|w| w[0] < w[1]);
         if !rising || self.outputs.last().is_some_and(|&o| o as usize >= n) {
             return Err("the wanted rows are not rising rows of the batch".into());
         }
         Ok(())
+    }
+
+    /// Checks what operations with recurrent states rely on, of a batch that [`Batch::check`]
+    /// accepts: one run of rows for each sequence, in a slot of its own below `n_states`.
+    ///
+    /// # Errors
+    /// Names the rule that is broken.
+    pub fn check_states(&self, n_states: usize) -> Result<(), String> {
+        let mut is_taken = vec![false; n_states];
+        for Run { first, state, .. } in self.runs() {
+            match is_taken.get_mut(state) {
+                None => {
+                    return Err(format!(
+                        "row {first} names state slot {state} of {n_states}"
+                    ));
+                }
+                Some(true) => return Err(format!("two runs of rows share state slot {state}")),
+                Some(taken) => *taken = true,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_the_rows_of_each_sequence() {
+        let batch = Batch {
+            positions: vec![0, 1, 9],
+            sequences: vec![0, 0, 1],
+            tables: vec![vec![0]; 2],
+            states: vec![3, 1],
+            ..Batch::single(Phase::Prefill, &[5, 6, 7], 0, vec![])
+        };
+        let run = |first, len, state, begins| Run {
+            first,
+            len,
+            state,
+            begins,
+        };
+        let runs: Vec<Run> = batch.runs().collect();
+        assert_eq!(runs, [run(0, 2, 3, true), run(2, 1, 1, false)]);
+        assert_eq!(batch.check_states(4), Ok(()));
+        assert!(batch.check_states(3).is_err(), "a slot that there is not");
+        let shared = Batch {
+            states: vec![1, 1],
+            ..batch
+        };
+        assert!(shared.check_states(4).is_err(), "a slot of two sequences");
     }
 }

@@ -11,9 +11,10 @@ use super::{MAX_CANDIDATES, RopeTable};
 /// that does not fit is a bug in the model's code, since tensors were checked at load: it panics.
 #[derive(Debug)]
 pub struct PlanBuilder<'a> {
-    weights: &'a [WeightSpec],
+    pub(super) weights: &'a [WeightSpec],
     plan: Plan,
     scope: String,
+    layer: Option<usize>,
 }
 
 impl<'a> PlanBuilder<'a> {
@@ -22,20 +23,30 @@ impl<'a> PlanBuilder<'a> {
         PlanBuilder {
             weights,
             scope: String::new(),
+            layer: None,
             plan: Plan {
                 shape,
                 ops: Vec::new(),
                 labels: Vec::new(),
+                layers: Vec::new(),
                 buffers: Vec::new(),
                 rope_tables,
                 outputs: Vec::new(),
+                inputs: Vec::new(),
             },
         }
     }
 
-    /// Names what follows in labels, such as `blk.3`.
+    /// Names what follows in labels; it belongs to no layer.
     pub fn scope(&mut self, scope: impl Into<String>) {
         self.scope = scope.into();
+        self.layer = None;
+    }
+
+    /// Begins a layer, such as `blk.3`.
+    pub fn layer(&mut self, layer: usize) {
+        self.scope(format!("blk.{layer}"));
+        self.layer = Some(layer);
     }
 
     fn buffer(&mut self, rows: Rows, cols: usize) -> BufferId {
@@ -66,11 +77,17 @@ impl<'a> PlanBuilder<'a> {
             detail => format!("{}.{detail}", self.scope),
         };
         self.plan.labels.push(label);
+        self.plan.layers.push(self.layer);
         self.plan.ops.push(op);
     }
 
     /// Appends an op that writes a new buffer of `cols` columns.
-    fn record(&mut self, rows: Rows, cols: usize, op: impl FnOnce(BufferId) -> Op) -> View {
+    pub(super) fn record(
+        &mut self,
+        rows: Rows,
+        cols: usize,
+        op: impl FnOnce(BufferId) -> Op,
+    ) -> View {
         let out = self.buffer(rows, cols);
         let op = op(out);
         let detail = match &op {
@@ -272,7 +289,7 @@ impl<'a> PlanBuilder<'a> {
 
 /// Gives each buffer the storage of one that was read for the last time before it is written.
 /// Only buffers of one kind of rows share, so that sizes fit at every batch.
-fn share_storage(plan: &mut Plan) {
+pub(super) fn share_storage(plan: &mut Plan) {
     let mut last_use = vec![0; plan.buffers.len()];
     for (i, op) in plan.ops.iter().enumerate() {
         for view in op.inputs() {
@@ -284,6 +301,10 @@ fn share_storage(plan: &mut Plan) {
     }
     // Storage number, kind of rows, and the op after which it is free.
     let mut storages: Vec<(Rows, usize)> = Vec::new();
+    for input in &plan.inputs {
+        plan.buffers[input.0].storage = storages.len();
+        storages.push((plan.buffers[input.0].rows, last_use[input.0]));
+    }
     for (i, op) in plan.ops.iter().enumerate() {
         let Some(BufferId(out)) = op.out() else {
             continue;

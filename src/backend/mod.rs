@@ -6,18 +6,22 @@
 mod batch;
 mod builder;
 mod plan;
+mod recurrent;
 mod rope;
+mod split;
 mod weight;
 
 use thiserror::Error;
 
-pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, TableRow};
+pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use builder::PlanBuilder;
 pub use plan::{
     Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows,
     View,
 };
+pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};
 pub use rope::{RopeScaling, RopeTable, Temperature};
+pub use split::{Piece, Side, SplitBackend, cut, side};
 pub use weight::{WeightId, WeightSpec};
 
 /// How many candidates a backend returns for each wanted row, at most.
@@ -47,39 +51,86 @@ pub enum BackendError {
     Invalid(String),
 }
 
-/// How keys and values are stored.
+/// How keys and values are stored: as floats, or in blocks of [`KV_BLOCK`] numbers of a token, each
+/// with codes and a half float as in the weights' type of that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum KvType {
     F32,
     #[default]
     F16,
+    Q8_0,
+    Q4_0,
 }
 
+/// Numbers in a block of a quantised cache.
+pub const KV_BLOCK: usize = 32;
+
 impl KvType {
-    /// Bytes of one stored number.
-    pub fn bytes(self) -> usize {
+    /// All types, the most exact first.
+    pub const ALL: [KvType; 4] = [KvType::F32, KvType::F16, KvType::Q8_0, KvType::Q4_0];
+
+    /// Such as `q8_0`.
+    pub fn name(self) -> &'static str {
         match self {
-            KvType::F32 => 4,
-            KvType::F16 => 2,
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+            KvType::Q8_0 => "q8_0",
+            KvType::Q4_0 => "q4_0",
+        }
+    }
+
+    /// The type of this name, in lower case.
+    pub fn from_name(name: &str) -> Option<KvType> {
+        KvType::ALL
+            .into_iter()
+            .find(|kv_type| kv_type.name() == name)
+    }
+
+    /// Whether numbers are stored in blocks; heads must then be whole blocks.
+    pub fn is_quantised(self) -> bool {
+        matches!(self, KvType::Q8_0 | KvType::Q4_0)
+    }
+
+    /// Bytes of `n` stored numbers, whole blocks where there are any.
+    pub fn bytes(self, n: usize) -> usize {
+        match self {
+            KvType::F32 => 4 * n,
+            KvType::F16 => 2 * n,
+            KvType::Q8_0 => n / KV_BLOCK * (2 + KV_BLOCK),
+            KvType::Q4_0 => n / KV_BLOCK * (2 + KV_BLOCK / 2),
         }
     }
 }
 
-/// The paged cache of all layers. A slot is one token's place; slot `page * PAGE_TOKENS + i` is
-/// token `i` of a page.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a device keeps of sequences between steps: the paged cache of all layers, and recurrent
+/// states. A cache slot is one token's place; slot `page * PAGE_TOKENS + i` is token `i` of a page.
+/// A state slot is the place of one sequence's states.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheSpec {
     pub kv_type: KvType,
     /// Pages in the pool, the same for all layers.
     pub n_pages: usize,
+    /// By layer; zeros for layers without attention.
     pub layers: Vec<KvDims>,
+    /// State slots: sequences that may run at the same time.
+    pub n_state_slots: usize,
+    /// Recurrent states, by the number that operations give.
+    pub states: Vec<StateSpec>,
 }
 
 /// Numbers that a layer caches of one token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KvDims {
     pub keys: usize,
     pub values: usize,
+}
+
+/// A recurrent state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateSpec {
+    pub layer: usize,
+    /// Floats for each sequence.
+    pub size: usize,
 }
 
 impl CacheSpec {
@@ -88,10 +139,32 @@ impl CacheSpec {
         self.n_pages * PAGE_TOKENS
     }
 
-    /// Bytes of keys and values together.
+    /// Bytes of keys, values and states together.
     pub fn bytes(&self) -> u64 {
-        let dims: usize = self.layers.iter().map(|l| l.keys + l.values).sum();
-        (dims * self.kv_type.bytes() * self.n_slots()) as u64
+        (0..self.layers.len()).map(|i| self.layer_bytes(i)).sum()
+    }
+
+    /// Leaves the layers out that `keeps` refuses; layers and states keep their numbers.
+    pub fn keep_layers(&mut self, keeps: impl Fn(usize) -> bool) {
+        for (layer, dims) in self.layers.iter_mut().enumerate() {
+            if !keeps(layer) {
+                *dims = KvDims::default();
+            }
+        }
+        for state in &mut self.states {
+            if !keeps(state.layer) {
+                state.size = 0;
+            }
+        }
+    }
+
+    /// Bytes of one layer's part.
+    pub fn layer_bytes(&self, layer: usize) -> u64 {
+        let states = self.states.iter().filter(|state| state.layer == layer);
+        let floats = states.map(|state| state.size).sum::<usize>() * self.n_state_slots;
+        let KvDims { keys, values } = self.layers[layer];
+        let token = self.kv_type.bytes(keys) + self.kv_type.bytes(values);
+        (token * self.n_slots() + 4 * floats) as u64
     }
 }
 
@@ -132,6 +205,20 @@ pub trait Backend: Send {
     /// [`BackendError::OutOfMemory`] where the device cannot hold it.
     fn load(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError>;
 
+    /// Counts a weight that another device has, so that the next one's id is higher by one. Plans
+    /// that use it may be refused. A backend that keeps no copies may load it all the same.
+    ///
+    /// # Errors
+    /// As [`Backend::load`].
+    fn skip(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
+        self.load(weight)
+    }
+
+    /// How many of `wanted` bytes can be allocated now, as far as the device tells.
+    fn free_bytes(&mut self, wanted: u64) -> u64 {
+        wanted
+    }
+
     /// Makes the cache, all zero. Called once, before the first `prepare`.
     ///
     /// # Errors
@@ -151,6 +238,17 @@ pub trait Backend: Send {
     /// # Errors
     /// [`BackendError::Lost`] where the device is gone; the backend must then be dropped.
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError>;
+
+    /// Fills an input of a plan, row-major `[n_rows, cols]`, for the next step that runs it.
+    ///
+    /// # Errors
+    /// [`BackendError::Invalid`] for a buffer that is not an input, or with too many numbers.
+    fn write(
+        &mut self,
+        plan: PreparedId,
+        buffer: BufferId,
+        values: &[f32],
+    ) -> Result<(), BackendError>;
 
     /// Reads rows `0..n_rows` of a buffer of the last step that ran `plan`, row-major
     /// `[n_rows, cols]`. For whole logits, embeddings and comparisons of devices. A buffer that

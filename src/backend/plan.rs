@@ -3,6 +3,7 @@
 //! Operations are pure: each reads views and writes one whole new buffer, so that two devices
 //! can be compared buffer by buffer. Memory is shared afterwards, by lifetime.
 
+use super::recurrent::DeltaHeads;
 use super::weight::WeightId;
 use super::{Phase, RopeTable};
 
@@ -62,6 +63,10 @@ pub enum RopeOrder {
 pub enum Activation {
     /// `x / (1 + exp(-x))`
     Silu,
+    /// `1 / (1 + e^-x)`
+    Sigmoid,
+    /// The number itself: the gate is a factor.
+    Identity,
     /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`
     GeluTanh,
     /// `0.5 x (1 + erf(x / sqrt(2)))`
@@ -158,6 +163,36 @@ pub enum Op {
     KvWrite { layer: usize, k: View, v: View },
     /// See [`Attention`]; out `[tokens, n_heads * value_dim]`
     Attention { attention: Attention, out: BufferId },
+    /// Causal convolution along each sequence, every column alone: the sum over `j` of
+    /// `weight[c * kernel + j] * x[p - kernel + 1 + j][c]` at position `p`, with 0 before the
+    /// sequence, then SiLU where `silu` is set. `weight` is `[1, cols * kernel]`. The last
+    /// `kernel - 1` rows of a sequence, `[kernel - 1, cols]`, are its state number `state`.
+    ShortConv {
+        state: usize,
+        input: View,
+        weight: WeightId,
+        kernel: usize,
+        silu: bool,
+        out: BufferId,
+    },
+    /// The gated delta rule along each sequence, every head alone: with
+    /// `g = exp(decay[h] softplus(alpha[h] + bias[h]))` and `b = sigmoid(beta[h])`, state number
+    /// `state`, `[heads, head_dim of q and k, head_dim of v]`, becomes
+    /// `S = g S + k (b (v - (g S)^T k))^T`, and the result is `S^T q / sqrt(head_dim)`. q and k are
+    /// divided by `sqrt(sum(x^2) + eps)` first. `qkv` holds the q and the k of `n_key_heads`, then
+    /// the v of `n_heads`; head `h` uses key head `h / (n_heads / n_key_heads)` if `grouped`, else
+    /// `h % n_key_heads`. Yang, Kautz and Hatamizadeh 2024, <https://arxiv.org/abs/2412.06464>.
+    DeltaNet {
+        state: usize,
+        qkv: View,
+        alpha: View,
+        beta: View,
+        decay: WeightId,
+        bias: WeightId,
+        heads: DeltaHeads,
+        eps: f32,
+        out: BufferId,
+    },
     /// `activation(gate) * up`
     Glu {
         gate: View,
@@ -201,6 +236,8 @@ impl Op {
             Op::Rope { .. } => "rope",
             Op::KvWrite { .. } => "kv_write",
             Op::Attention { .. } => "attention",
+            Op::ShortConv { .. } => "short_conv",
+            Op::DeltaNet { .. } => "delta_net",
             Op::Glu { .. } => "glu",
             Op::Activate { .. } => "activate",
             Op::Scale { .. } => "scale",
@@ -220,6 +257,8 @@ impl Op {
             | Op::Matmul { out, .. }
             | Op::Rope { out, .. }
             | Op::Attention { out, .. }
+            | Op::ShortConv { out, .. }
+            | Op::DeltaNet { out, .. }
             | Op::Glu { out, .. }
             | Op::Activate { out, .. }
             | Op::Scale { out, .. }
@@ -231,9 +270,14 @@ impl Op {
 
     /// The views it reads.
     pub fn inputs(&self) -> impl Iterator<Item = View> {
+        let third = match *self {
+            Op::DeltaNet { beta, .. } => Some(beta),
+            _ => None,
+        };
         let (a, b) = match *self {
             Op::Embed { .. } => (None, None),
-            Op::SelectRows { input, .. }
+            Op::ShortConv { input, .. }
+            | Op::SelectRows { input, .. }
             | Op::RmsNorm { input, .. }
             | Op::LayerNorm { input, .. }
             | Op::Activate { input, .. }
@@ -246,10 +290,11 @@ impl Op {
             } => (Some(input), residual),
             Op::KvWrite { k, v, .. } => (Some(k), Some(v)),
             Op::Attention { attention, .. } => (Some(attention.q), None),
+            Op::DeltaNet { qkv, alpha, .. } => (Some(qkv), Some(alpha)),
             Op::Glu { gate, up, .. } => (Some(gate), Some(up)),
             Op::Add { a, b, .. } => (Some(a), Some(b)),
         };
-        a.into_iter().chain(b)
+        a.into_iter().chain(b).chain(third)
     }
 }
 
@@ -278,13 +323,29 @@ pub struct Plan {
     pub ops: Vec<Op>,
     /// What each op computes, such as `blk.3.attn_q`; as many as ops.
     pub labels: Vec<String>,
+    /// The layer that each op belongs to; none before the first layer and after the last.
+    pub layers: Vec<Option<usize>>,
     pub buffers: Vec<BufferInfo>,
     pub rope_tables: Vec<RopeTable>,
     /// Buffers that are still readable after the step.
     pub outputs: Vec<BufferId>,
+    /// Buffers that no op writes: they are filled before the step.
+    pub inputs: Vec<BufferId>,
 }
 
 impl Plan {
+    /// Bytes of all storages, at the largest batch.
+    pub fn bytes(&self) -> u64 {
+        self.storage_sizes().iter().map(|&n| 4 * n as u64).sum()
+    }
+
+    /// Numbers in an input at the largest batch; none if the buffer is no input.
+    pub fn input_size(&self, buffer: BufferId) -> Option<usize> {
+        let info = self.buffers.get(buffer.0)?;
+        let size = self.shape.n_rows(info.rows) * info.cols;
+        self.inputs.contains(&buffer).then_some(size)
+    }
+
     /// Floats of each storage, at the largest batch.
     pub fn storage_sizes(&self) -> Vec<usize> {
         let n = self.buffers.iter().map(|b| b.storage + 1).max();

@@ -81,6 +81,25 @@ impl WeightSpec {
         })
     }
 
+    /// Sorts rows that alternate in blocks of these widths, over and over: all first blocks, then
+    /// all second ones, and so on.
+    pub fn deal(&mut self, widths: &[usize]) {
+        assert_eq!(self.parts.len(), 1);
+        let period: usize = widths.iter().sum();
+        assert!(self.rows.is_multiple_of(period));
+        let whole = self.parts.remove(0);
+        let mut start = 0;
+        for &rows in widths {
+            self.parts
+                .extend((start..whole.rows).step_by(period).map(|first_row| Part {
+                    tensor: whole.tensor.clone(),
+                    first_row,
+                    rows,
+                }));
+            start += rows;
+        }
+    }
+
     /// A matrix as one row: norms that have a vector for each head.
     ///
     /// # Errors
@@ -191,6 +210,12 @@ impl WeightSpec {
     /// The file that holds the bytes; a backend that reads them in place keeps it alive.
     pub fn file(&self) -> &Arc<Gguf> {
         &self.gguf
+    }
+
+    /// The layer it belongs to, from its tensors' names: `blk.<layer>.<part>`.
+    pub fn layer(&self) -> Option<usize> {
+        let rest = self.name.strip_prefix("blk.")?;
+        rest.split('.').next()?.parse().ok()
     }
 
     /// Bytes of a row.

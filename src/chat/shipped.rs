@@ -10,7 +10,7 @@ pub struct Shipped {
 
 const CHATML: Shipped = Shipped {
     name: "chatml",
-    template: "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n",
+    template: include_str!("../../assets/templates/chatml.gotmpl"),
     stop: &["<|im_start|>", "<|im_end|>"],
 };
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::backend::{Backend, Batch, BatchShape, BufferId, KvType, PAGE_TOKENS, Phase};
@@ -32,20 +32,10 @@ pub enum Debug {
     Compare(CompareArgs),
 }
 
-/// How keys and values are stored.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Kv {
-    F32,
-    F16,
-}
-
-impl From<Kv> for KvType {
-    fn from(kv: Kv) -> KvType {
-        match kv {
-            Kv::F32 => KvType::F32,
-            Kv::F16 => KvType::F16,
-        }
-    }
+/// The cache's type by name.
+fn kv_type(name: &str) -> Result<KvType, String> {
+    let names = || KvType::ALL.map(KvType::name).join(", ");
+    KvType::from_name(name).ok_or_else(|| format!("accepted are {}", names()))
 }
 
 /// The file and where it runs.
@@ -57,8 +47,8 @@ pub struct Target {
     #[arg(long)]
     device: Option<String>,
     /// Type of the cache
-    #[arg(long, value_enum, default_value = "f16")]
-    kv: Kv,
+    #[arg(long, value_parser = kv_type, default_value = "f16")]
+    kv: KvType,
 }
 
 #[derive(Debug, Args)]
@@ -132,13 +122,7 @@ fn open(file: &Path) -> Result<(Arc<Gguf>, Model)> {
 fn session(target: &Target, n_ctx: usize) -> Result<Session> {
     let (_, model) = open(&target.file)?;
     let backend = device::open(target.device.as_deref())?;
-    Ok(Session::new(
-        &model,
-        backend,
-        target.kv.into(),
-        n_ctx,
-        N_BATCH,
-    )?)
+    Ok(Session::new(&model, backend, target.kv, n_ctx, N_BATCH)?)
 }
 
 /// The index of the largest number, the lowest of equals.
@@ -250,7 +234,7 @@ fn keep(model: &Model, name: &str, batch: &Batch) -> Result<Kept> {
     let mut backend = device::open(Some(name))?;
     model.load_into(&mut *backend)?;
     let n_pages = batch.n_tokens().div_ceil(PAGE_TOKENS);
-    backend.alloc_cache(&model.cache_spec(KvType::F32, n_pages))?;
+    backend.alloc_cache(&model.cache_spec(KvType::F32, n_pages, 1))?;
     let plan = backend.prepare(model.plan(batch.n_tokens(), shape(batch), None).keep_all())?;
     backend.run(plan, batch)?;
     Ok(Kept { backend, plan })

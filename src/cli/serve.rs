@@ -109,20 +109,17 @@ fn loading(settings: &Settings) -> ModelsSettings {
             .map_or(KeepAlive::Forever, KeepAlive::For),
         n_ctx: settings.context_length,
         kv_type: kv_type(&settings.kv_cache_type),
+        gpu_overhead: settings.gpu_overhead,
     }
 }
 
+/// As Ollama: what is unknown is reported, and half floats are used.
 fn kv_type(name: &str) -> KvType {
-    match name {
-        "f16" => KvType::F16,
-        "f32" => KvType::F32,
-        other => {
-            tracing::warn!(
-                "OLLAMA_KV_CACHE_TYPE={other:?} is not supported (f16 and f32 are), f16 is used"
-            );
-            KvType::F16
-        }
-    }
+    KvType::from_name(name).unwrap_or_else(|| {
+        let names = KvType::ALL.map(KvType::name).join(", ");
+        tracing::warn!("OLLAMA_KV_CACHE_TYPE={name:?} is not supported ({names} are), f16 is used");
+        KvType::F16
+    })
 }
 
 /// Resolves at the first Ctrl-C or request to terminate.

@@ -6,15 +6,13 @@
 //! batches and threads change nothing.
 
 use super::buffer::{Matrix, Shared};
-use super::cache::{Element, LayerCache, Pages};
+use super::cache::{LayerCache, PAGE_VECTORS, Pages, with_pages};
 use super::pool::{Pool, PoolError};
 use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes, math};
 use crate::backend::{Batch, NO_SLOT, PAGE_TOKENS};
 
 /// Queries that share loads.
 const QUERIES: usize = 6;
-/// Vectors of scores in a page.
-const PAGE_VECTORS: usize = PAGE_TOKENS / LANES;
 /// Multiply-adds that are worth another thread.
 const CHUNK_WORK: usize = 1 << 17;
 
@@ -39,8 +37,8 @@ pub fn kv_write(
     k: Matrix<'_>,
     v: Matrix<'_>,
 ) {
-    struct Write<'a, E>(&'a mut Pages<E>, &'a Batch, Matrix<'a>, Matrix<'a>);
-    impl<E: Element> Kernel for Write<'_, E> {
+    struct Write<'a, P>(&'a mut P, &'a Batch, Matrix<'a>, Matrix<'a>);
+    impl<P: Pages> Kernel for Write<'_, P> {
         type Output = ();
         #[inline(always)]
         fn run<I: Isa>(self, isa: I) {
@@ -51,10 +49,7 @@ pub fn kv_write(
             }
         }
     }
-    match cache {
-        LayerCache::F32(pages) => isa.run(Write(pages, batch, k, v)),
-        LayerCache::F16(pages) => isa.run(Write(pages, batch, k, v)),
-    }
+    with_pages!(cache, pages => isa.run(Write(pages, batch, k, v)));
 }
 
 /// Consecutive rows of one sequence, and the first of the tasks that compute them.
@@ -76,16 +71,13 @@ pub fn attention(
     op: &Attention<'_>,
     out: &mut [f32],
 ) -> Result<(), PoolError> {
-    match cache {
-        LayerCache::F32(pages) => attention_over(isa, pool, pages, batch, op, out),
-        LayerCache::F16(pages) => attention_over(isa, pool, pages, batch, op, out),
-    }
+    with_pages!(cache, pages => attention_over(isa, pool, pages, batch, op, out))
 }
 
-fn attention_over<E: Element>(
+fn attention_over<P: Pages>(
     isa: InstructionSet,
     pool: &mut Pool,
-    pages: &Pages<E>,
+    pages: &P,
     batch: &Batch,
     op: &Attention<'_>,
     out: &mut [f32],
@@ -165,9 +157,9 @@ struct Query {
 }
 
 /// Queries that read the same key head of one sequence, by rising position.
-struct Tile<'a, E> {
+struct Tile<'a, P> {
     op: &'a Attention<'a>,
-    pages: &'a Pages<E>,
+    pages: &'a P,
     table: &'a [u32],
     kv_head: usize,
     /// The last is repeated where there are fewer.
@@ -175,13 +167,13 @@ struct Tile<'a, E> {
     n: usize,
 }
 
-struct TileKernel<'a, E> {
-    tile: Tile<'a, E>,
+struct TileKernel<'a, P> {
+    tile: Tile<'a, P>,
     scratch: &'a mut [Lanes],
     out: &'a Shared<'a>,
 }
 
-impl<E: Element> Kernel for TileKernel<'_, E> {
+impl<P: Pages> Kernel for TileKernel<'_, P> {
     type Output = ();
 
     #[inline(always)]
@@ -197,12 +189,12 @@ impl<E: Element> Kernel for TileKernel<'_, E> {
         for q in (0..tile.n).step_by(step) {
             let scores = &mut scores[q * stride..];
             match step.min(tile.n - q) {
-                1 => score_pages::<I, E, 1, 4>(isa, tile, q, first_page, stride, scores),
-                2 => score_pages::<I, E, 2, 2>(isa, tile, q, first_page, stride, scores),
-                3 => score_pages::<I, E, 3, 2>(isa, tile, q, first_page, stride, scores),
-                4 => score_pages::<I, E, 4, 1>(isa, tile, q, first_page, stride, scores),
-                5 => score_pages::<I, E, 5, 1>(isa, tile, q, first_page, stride, scores),
-                _ => score_pages::<I, E, 6, 1>(isa, tile, q, first_page, stride, scores),
+                1 => score_pages::<I, P, 1, 4>(isa, tile, q, first_page, stride, scores),
+                2 => score_pages::<I, P, 2, 2>(isa, tile, q, first_page, stride, scores),
+                3 => score_pages::<I, P, 3, 2>(isa, tile, q, first_page, stride, scores),
+                4 => score_pages::<I, P, 4, 1>(isa, tile, q, first_page, stride, scores),
+                5 => score_pages::<I, P, 5, 1>(isa, tile, q, first_page, stride, scores),
+                _ => score_pages::<I, P, 6, 1>(isa, tile, q, first_page, stride, scores),
             }
         }
         let base = first_page * PAGE_TOKENS;
@@ -237,12 +229,12 @@ impl<E: Element> Kernel for TileKernel<'_, E> {
     }
 }
 
-/// Unscaled scores of `Q` queries from `q` on at every position of the tile's pages; `P` pages
+/// Unscaled scores of `Q` queries from `q` on at every position of the tile's pages; `N` pages
 /// at once, so that enough sums are in flight.
 #[inline(always)]
-fn score_pages<I: Isa, E: Element, const Q: usize, const P: usize>(
+fn score_pages<I: Isa, P: Pages, const Q: usize, const N: usize>(
     isa: I,
-    tile: &Tile<'_, E>,
+    tile: &Tile<'_, P>,
     q: usize,
     first_page: usize,
     stride: usize,
@@ -250,12 +242,12 @@ fn score_pages<I: Isa, E: Element, const Q: usize, const P: usize>(
 ) {
     let n_pages = stride / PAGE_VECTORS;
     let mut page = 0;
-    while page + P <= n_pages {
-        score::<I, E, Q, P>(isa, tile, q, first_page, page, stride, scores);
-        page += P;
+    while page + N <= n_pages {
+        score::<I, P, Q, N>(isa, tile, q, first_page, page, stride, scores);
+        page += N;
     }
     for page in page..n_pages {
-        score::<I, E, Q, 1>(isa, tile, q, first_page, page, stride, scores);
+        score::<I, P, Q, 1>(isa, tile, q, first_page, page, stride, scores);
     }
 }
 
@@ -264,9 +256,9 @@ fn score_pages<I: Isa, E: Element, const Q: usize, const P: usize>(
     reason = "iterators over vectors stay calls; plain indices unroll"
 )]
 #[inline(always)]
-fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
+fn score<I: Isa, P: Pages, const Q: usize, const N: usize>(
     isa: I,
-    tile: &Tile<'_, E>,
+    tile: &Tile<'_, P>,
     q: usize,
     first_page: usize,
     page: usize,
@@ -279,16 +271,18 @@ fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
         let query = &tile.queries[q + i];
         x[i] = &tile.op.q.row(query.row)[query.head * head_dim..][..head_dim];
     }
-    let mut keys = [&[] as &[[E; PAGE_TOKENS]]; P];
-    for p in 0..P {
+    let page_keys = |p: usize| {
         let page = tile.table[first_page + page + p];
-        keys[p] = &tile.pages.keys(page, tile.kv_head * head_dim).as_chunks().0[..head_dim];
+        tile.pages.keys(page, tile.kv_head * head_dim, head_dim)
+    };
+    let mut keys = [page_keys(0); N];
+    for p in 1..N {
+        keys[p] = page_keys(p);
     }
-    let mut sums = [[[isa.splat(0.0); PAGE_VECTORS]; P]; Q];
+    let mut sums = [[[isa.splat(0.0); PAGE_VECTORS]; N]; Q];
     for d in 0..head_dim {
-        for p in 0..P {
-            let k = keys[p][d].as_chunks::<LANES>().0;
-            let k = [E::load(isa, &k[0]), E::load(isa, &k[1])];
+        for p in 0..N {
+            let k = P::key(isa, keys[p], d);
             for i in 0..Q {
                 let x = isa.splat(x[i][d]);
                 for v in 0..PAGE_VECTORS {
@@ -298,7 +292,7 @@ fn score<I: Isa, E: Element, const Q: usize, const P: usize>(
         }
     }
     for i in 0..Q {
-        for p in 0..P {
+        for p in 0..N {
             for v in 0..PAGE_VECTORS {
                 let at = i * stride + (page + p) * PAGE_VECTORS + v;
                 isa.store(sums[i][p][v], &mut scores[at]);
@@ -359,9 +353,9 @@ fn softmax<I: Isa>(
 /// Positions that all queries see go together, the others query by query: a cache slot that a
 /// query may not see can hold anything.
 #[inline(always)]
-fn weigh<I: Isa, E: Element>(
+fn weigh<I: Isa, P: Pages>(
     isa: I,
-    tile: &Tile<'_, E>,
+    tile: &Tile<'_, P>,
     first_page: usize,
     stride: usize,
     weights: &[Lanes],
@@ -388,14 +382,14 @@ fn weigh<I: Isa, E: Element>(
 }
 
 /// The weighted values of a tile.
-struct Values<'a, E> {
-    tile: &'a Tile<'a, E>,
+struct Values<'a, P> {
+    tile: &'a Tile<'a, P>,
     first_page: usize,
     stride: usize,
     weights: &'a [Lanes],
 }
 
-impl<E: Element> Values<'_, E> {
+impl<P: Pages> Values<'_, P> {
     /// Adds `positions` to the sums of `n` queries from `q` on.
     #[inline(always)]
     fn add_queries<I: Isa>(
@@ -449,6 +443,10 @@ impl<E: Element> Values<'_, E> {
     }
 
     /// `Q` queries, `D` vectors of columns.
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "iterators over vectors stay calls; plain indices unroll"
+    )]
     #[inline(always)]
     fn add<I: Isa, const Q: usize, const D: usize>(
         &self,
@@ -473,13 +471,12 @@ impl<E: Element> Values<'_, E> {
         while position < positions.end {
             let page_end = (position / PAGE_TOKENS + 1) * PAGE_TOKENS;
             let page = tile.table[position / PAGE_TOKENS];
-            let values = tile.pages.values(page, value_column + column * LANES);
             for p in position..page_end.min(positions.end) {
-                let values = &values[p % PAGE_TOKENS * tile.pages.dims.values..];
-                let values = &values.as_chunks::<LANES>().0[..D];
+                let token = p % PAGE_TOKENS;
+                let values = tile.pages.values(page, token, value_column, column, D);
                 let mut row = [isa.splat(0.0); D];
                 for d in 0..D {
-                    row[d] = E::load(isa, &values[d]);
+                    row[d] = P::value(isa, values, d);
                 }
                 for i in 0..Q {
                     let weight = isa.splat(weights[i][p - base]);

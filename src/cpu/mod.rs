@@ -11,6 +11,7 @@ mod matmul;
 mod memory;
 mod plan;
 mod pool;
+mod recurrent;
 mod rowwise;
 mod simd;
 #[cfg(test)]
@@ -20,7 +21,7 @@ mod weight;
 
 use crate::backend::{
     Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, KvDims, Plan,
-    PreparedId, WeightId, WeightSpec,
+    PreparedId, StateSpec, WeightId, WeightSpec,
 };
 use buffer::Buffer;
 use cache::LayerCache;
@@ -37,6 +38,10 @@ pub struct CpuBackend {
     vectors: Vec<Option<Vec<f32>>>,
     layers: Vec<LayerCache>,
     n_slots: usize,
+    /// Recurrent states by number, `[slots, size]`.
+    states: Vec<Buffer>,
+    state_specs: Vec<StateSpec>,
+    n_state_slots: usize,
     plans: Vec<Prepared>,
     /// Storages of the buffers that nobody reads after a step, for all plans.
     scratch: Vec<Buffer>,
@@ -60,6 +65,9 @@ impl CpuBackend {
             vectors: Vec::new(),
             layers: Vec::new(),
             n_slots: 0,
+            states: Vec::new(),
+            state_specs: Vec::new(),
+            n_state_slots: 0,
             plans: Vec::new(),
             scratch: Vec::new(),
             padded: Buffer::default(),
@@ -106,13 +114,23 @@ impl Backend for CpuBackend {
 
     fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
         let bytes = cache.bytes();
-        let error = || self.out_of_memory("the key-value cache", bytes);
+        let error = self.out_of_memory("the key-value cache", bytes);
         if memory::available_bytes().is_some_and(|available| bytes > available) {
-            return Err(error());
+            return Err(error);
         }
         let layer = |&dims: &KvDims| LayerCache::new(cache.kv_type, cache.n_pages, dims);
         let layers: Result<_, _> = cache.layers.iter().map(layer).collect();
-        self.layers = layers.map_err(|buffer::OutOfMemory| error())?;
+        self.layers = layers.map_err(|buffer::OutOfMemory| error.clone())?;
+        let state = |spec: &StateSpec| {
+            let mut state = Buffer::default();
+            state
+                .grow_floats(spec.size * cache.n_state_slots)
+                .map(|()| state)
+        };
+        let states: Result<_, _> = cache.states.iter().map(state).collect();
+        self.states = states.map_err(|buffer::OutOfMemory| error)?;
+        self.state_specs = cache.states.clone();
+        self.n_state_slots = cache.n_state_slots;
         self.n_slots = cache.n_slots();
         Ok(())
     }
@@ -126,6 +144,25 @@ impl Backend for CpuBackend {
 
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
         self.run_plan(plan, batch)
+    }
+
+    fn write(
+        &mut self,
+        plan: PreparedId,
+        buffer: BufferId,
+        values: &[f32],
+    ) -> Result<(), BackendError> {
+        let prepared = self.plans.get_mut(plan.0);
+        let written = prepared.map_or(Ok(false), |plan| plan.write(buffer, values));
+        let bytes = 4 * values.len() as u64;
+        match written.map_err(|buffer::OutOfMemory| self.out_of_memory("activations", bytes))? {
+            true => Ok(()),
+            false => Err(BackendError::Invalid(format!(
+                "buffer {} takes no {} numbers",
+                buffer.0,
+                values.len()
+            ))),
+        }
     }
 
     fn read(

@@ -6,6 +6,7 @@ use super::buffer::{Buffer, Matrix, OutOfMemory};
 use super::cache::LayerCache;
 use super::matmul::{Product, matmul};
 use super::pool::PoolError;
+use super::recurrent::{self, DeltaNet, ShortConv};
 use super::rowwise::{self, Activate, Glu, LayerNorm, Rope, SoftCap, each_row};
 use super::top_k::top_k;
 use super::weight::{WeightRows, decode_all};
@@ -27,7 +28,7 @@ impl Prepared {
     pub fn new(plan: Plan) -> Prepared {
         let n_storages = plan.storage_sizes().len();
         let mut kept: Vec<Option<Buffer>> = (0..n_storages).map(|_| None).collect();
-        for output in &plan.outputs {
+        for output in plan.outputs.iter().chain(&plan.inputs) {
             kept[plan.buffers[output.0].storage] = Some(Buffer::default());
         }
         Prepared {
@@ -43,6 +44,21 @@ impl Prepared {
             Rows::Tokens => self.n_tokens,
             Rows::Outputs => self.n_outputs,
         }
+    }
+
+    /// Fills an input for the next step. Whether it is one, and has room for so much.
+    pub fn write(&mut self, buffer: BufferId, values: &[f32]) -> Result<bool, OutOfMemory> {
+        let size = self.plan.input_size(buffer);
+        if size.is_none_or(|size| values.len() > size) {
+            return Ok(false);
+        }
+        let storage = self.plan.buffers[buffer.0].storage;
+        let Some(kept) = &mut self.kept[storage] else {
+            return Ok(false);
+        };
+        kept.grow_floats(values.len())?;
+        kept.floats_mut()[..values.len()].copy_from_slice(values);
+        Ok(true)
     }
 
     /// Rows `0 .. n_rows` of an output of the last step.
@@ -92,8 +108,35 @@ impl CpuBackend {
                 "layer {layer} caches {cached} numbers, not {cols}"
             ))),
         };
+        let state = |number: usize, size: usize| match self.state_specs.get(number) {
+            Some(kept) if kept.size == size => Ok(()),
+            _ => Err(BackendError::Invalid(format!(
+                "there is no state {number} of {size} numbers"
+            ))),
+        };
         for op in &plan.ops {
             match *op {
+                Op::ShortConv {
+                    state: number,
+                    input,
+                    weight: id,
+                    kernel,
+                    ..
+                } => {
+                    weight(id)?;
+                    state(number, (kernel - 1) * input.cols)?;
+                }
+                Op::DeltaNet {
+                    state: number,
+                    decay,
+                    bias,
+                    heads,
+                    ..
+                } => {
+                    weight(decay)?;
+                    weight(bias)?;
+                    state(number, heads.state_size())?;
+                }
                 Op::Embed { weight: id, .. } | Op::RmsNorm { weight: id, .. } => weight(id)?,
                 Op::Matmul {
                     weight: id, bias, ..
@@ -115,6 +158,13 @@ impl CpuBackend {
                     let dims = self.cached(a.layer)?;
                     fits(a.layer, dims.keys, a.n_kv_heads * a.head_dim)?;
                     fits(a.layer, dims.values, a.n_kv_heads * a.value_dim)?;
+                    let block = self.layers[a.layer].block();
+                    if !(a.head_dim.is_multiple_of(block) && a.value_dim.is_multiple_of(block)) {
+                        return Err(BackendError::Invalid(format!(
+                            "heads of {} and {} numbers are not blocks of {block}",
+                            a.head_dim, a.value_dim
+                        )));
+                    }
                     a.sinks.map_or(Ok(()), weight)?;
                 }
                 _ => {}
@@ -132,7 +182,8 @@ impl CpuBackend {
     pub(super) fn decode_vectors(&mut self, plan: &Plan) {
         for op in &plan.ops {
             let ids = match *op {
-                Op::RmsNorm { weight, .. } => [Some(weight), None],
+                Op::RmsNorm { weight, .. } | Op::ShortConv { weight, .. } => [Some(weight), None],
+                Op::DeltaNet { decay, bias, .. } => [Some(decay), Some(bias)],
                 Op::LayerNorm { weight, bias, .. } => [weight, bias],
                 Op::Matmul { bias, .. } => [bias, None],
                 Op::Attention { attention, .. } => [attention.sinks, None],
@@ -181,6 +232,10 @@ impl CpuBackend {
             cache,
         );
         checked.map_err(BackendError::Invalid)?;
+        if !self.states.is_empty() {
+            let checked = batch.check_states(self.n_state_slots);
+            checked.map_err(BackendError::Invalid)?;
+        }
         let shape = prepared.plan.shape;
         if batch.n_tokens() > shape.n_tokens || batch.outputs.len() > shape.n_outputs {
             return Err(BackendError::Invalid(format!(
@@ -369,6 +424,44 @@ impl CpuBackend {
                 };
                 attention::attention(isa, pool, &self.layers[a.layer], batch, &op, out)
             }
+            Op::ShortConv {
+                state,
+                input,
+                weight,
+                kernel,
+                silu,
+                ..
+            } => {
+                let op = ShortConv {
+                    input: view(input),
+                    weight: vector(&self.vectors, weight),
+                    kernel,
+                    silu,
+                };
+                recurrent::short_conv(isa, pool, &mut self.states[state], batch, &op, out)
+            }
+            Op::DeltaNet {
+                state,
+                qkv,
+                alpha,
+                beta,
+                decay,
+                bias,
+                heads,
+                eps,
+                ..
+            } => {
+                let op = DeltaNet {
+                    qkv: view(qkv),
+                    alpha: view(alpha),
+                    beta: view(beta),
+                    decay: vector(&self.vectors, decay),
+                    bias: vector(&self.vectors, bias),
+                    heads,
+                    eps,
+                };
+                recurrent::delta_net(isa, pool, &mut self.states[state], batch, &op, out)
+            }
             Op::Glu {
                 gate,
                 up,
@@ -452,7 +545,9 @@ const EMPTY: Plan = Plan {
     },
     ops: Vec::new(),
     labels: Vec::new(),
+    layers: Vec::new(),
     buffers: Vec::new(),
     rope_tables: Vec::new(),
     outputs: Vec::new(),
+    inputs: Vec::new(),
 };

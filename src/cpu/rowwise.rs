@@ -41,7 +41,7 @@ pub fn embed(weight: &WeightRows<'_>, row: usize, scale: f32, out: &mut [f32]) {
 
 /// Sixteen floats, or fewer and zeros.
 #[inline(always)]
-fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
+pub fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
     load_or(isa, x, 0.0)
 }
 
@@ -58,7 +58,7 @@ fn load_or<I: Isa>(isa: I, x: &[f32], rest: f32) -> I::F {
 
 /// The first lanes, as many as `out` takes.
 #[inline(always)]
-fn store<I: Isa>(isa: I, x: I::F, out: &mut [f32]) {
+pub fn store<I: Isa>(isa: I, x: I::F, out: &mut [f32]) {
     if let Ok(out) = out.try_into() {
         return isa.store(x, out);
     }

@@ -3,7 +3,7 @@
 
 use super::attention::{Attention, attention, kv_write};
 use super::buffer::{Buffer, Matrix};
-use super::cache::LayerCache;
+use super::cache::{LayerCache, Pages};
 use super::matmul::{Product, matmul};
 use super::pool::Pool;
 use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes, math};
@@ -242,6 +242,10 @@ fn attention_does_not_depend_on_chunks_threads_or_instruction_set() {
         case(14, 2, 20, Some(33), None, KvType::F32),
         case(4, 1, 256, Some(1), Some(2.0), KvType::F16),
         case(2, 2, 7, Some(40), None, KvType::F32),
+        case(6, 2, 32, None, None, KvType::Q8_0),
+        case(5, 1, 96, Some(33), None, KvType::Q8_0),
+        case(14, 2, 64, None, None, KvType::Q4_0),
+        case(3, 3, 160, Some(40), Some(2.0), KvType::Q4_0),
     ] {
         let n = 75;
         let q = random.floats(n * case.n_heads * case.head_dim);
@@ -278,11 +282,8 @@ fn a_row_without_a_slot_stores_nothing() {
     let LayerCache::F32(pages) = &cache else {
         unreachable!("made of this type");
     };
-    assert!(
-        pages.keys(0, 0)[..2 * 2 * PAGE_TOKENS]
-            .iter()
-            .all(|&x| x == 0.0)
-    );
+    assert_eq!(pages.keys(0, 0, 2), [[0.0; PAGE_TOKENS]; 2]);
+    assert_eq!(pages.values(0, 0, 0, 0, 4), [[0.0; LANES]; 4]);
 }
 
 #[test]

@@ -42,12 +42,10 @@ impl<'a> WeightRows<'a> {
     /// The bytes of row `i`.
     #[inline(always)]
     pub fn row(&self, i: usize) -> &'a [u8] {
-        let mut part = &self.parts[0];
-        for next in &self.parts[1..] {
-            if next.0 <= i {
-                part = next;
-            }
-        }
+        let part = match self.parts.as_slice() {
+            [part] => part,
+            parts => &parts[parts.partition_point(|part| part.0 <= i) - 1],
+        };
         &part.1[(i - part.0) * self.row_bytes..][..self.row_bytes]
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::placement::{self, Place, Placed};
 use super::{EngineOptions, Error};
 use crate::backend::{
-    Backend, BackendError, Batch, BatchShape, BufferId, Candidates, DeviceInfo, MAX_CANDIDATES,
-    PAGE_TOKENS, Phase, Plan, PreparedId,
+    Backend, BackendError, Batch, BatchShape, BufferId, CacheSpec, Candidates, DeviceInfo,
+    KV_BLOCK, MAX_CANDIDATES, PAGE_TOKENS, Phase, Plan, PreparedId,
 };
 use crate::gguf::Gguf;
 use crate::model::Model;
@@ -18,12 +19,16 @@ pub struct ModelInfo {
     pub n_ctx_train: usize,
     /// Bytes of weights, cache and buffers.
     pub memory_bytes: u64,
+    /// Those of them on a GPU.
+    pub gpu_bytes: u64,
 }
 
 /// A loaded model, ready to run steps.
 pub struct Device {
     pub info: ModelInfo,
     pub n_pages: usize,
+    /// Whether the model has recurrent states besides the cache.
+    pub is_recurrent: bool,
     backend: Box<dyn Backend>,
     prefill: Prepared,
     decode: Prepared,
@@ -43,7 +48,7 @@ impl Device {
     /// As [`super::Engine::load`]; [`Error::Canceled`] if `cancelled` says so between two weights.
     pub fn load(
         gguf: &Arc<Gguf>,
-        mut backend: Box<dyn Backend>,
+        place: &mut Place<'_>,
         options: EngineOptions,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(Device, EngineOptions), Error> {
@@ -54,24 +59,52 @@ impl Device {
             tracing::warn!(n_ctx, n_ctx_train, "num_ctx is above the trained context");
         }
         let options = options.fit(n_ctx_train);
+        let mut most = None;
+        loop {
+            let placed = place(&model, &options, most)?;
+            let n_gpu_layers = placed
+                .n_gpu_layers
+                .unwrap_or(model.config().layers.len() + 1);
+            let may_shrink = placed.may_shrink && n_gpu_layers > 0;
+            match Device::load_placed(&model, placed, options, cancelled) {
+                Err(error) if may_shrink && is_memory(&error) => {
+                    tracing::warn!("{error}; fewer layers are tried on the GPU");
+                    most = Some(n_gpu_layers * 3 / 4);
+                }
+                device => return device.map(|device| (device, options)),
+            }
+        }
+    }
+
+    /// Loads the weights and prepares the model where it was placed.
+    fn load_placed(
+        model: &Model,
+        placed: Placed,
+        options: EngineOptions,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Device, Error> {
+        let Placed {
+            mut backend,
+            n_gpu_layers,
+            ..
+        } = placed;
         for weight in model.weights() {
             if cancelled() {
                 return Err(Error::Canceled);
             }
             backend.load(weight)?;
         }
-        let mut device = Device::prepare(&model, backend, options)
-            .map_err(|e| context_error(e, options, &model))?;
-        device.info.memory_bytes += model.weight_bytes();
-        Ok((device, options))
+        let prepared = Device::prepare(model, backend, n_gpu_layers, options);
+        prepared.map_err(|e| context_error(e, options, model))
     }
 
     fn prepare(
         model: &Model,
         mut backend: Box<dyn Backend>,
+        n_gpu_layers: Option<usize>,
         options: EngineOptions,
     ) -> Result<Device, BackendError> {
-        let (n_pages, cache_bytes) = alloc_cache(model, &mut *backend, options)?;
+        let cache = alloc_cache(model, &mut *backend, options)?;
         let shape = |phase, n_tokens| BatchShape {
             phase,
             n_tokens,
@@ -84,10 +117,20 @@ impl Device {
             shape(Phase::Decode, options.n_parallel),
             top_k,
         );
-        let buffer_bytes = bytes(&prefill) + bytes(&decode);
-        let mut device = Device::new(backend, n_pages, model.config().vocab_size, prefill, decode)?;
+        let plans = [&prefill, &decode];
+        let buffer_bytes: u64 = plans.iter().map(|plan| plan.bytes()).sum();
+        let memory_bytes = model.weight_bytes() + cache.bytes() + buffer_bytes;
+        let gpu_bytes = match n_gpu_layers {
+            None if backend.device().is_gpu => memory_bytes,
+            None => 0,
+            Some(n) => placement::gpu_bytes(model, &cache, &plans, n),
+        };
+        let vocab_size = model.config().vocab_size;
+        let mut device = Device::new(backend, cache.n_pages, vocab_size, prefill, decode)?;
+        device.is_recurrent = model.is_recurrent();
         device.info.n_ctx_train = model.config().n_ctx_train;
-        device.info.memory_bytes = cache_bytes + buffer_bytes;
+        device.info.memory_bytes = memory_bytes;
+        device.info.gpu_bytes = gpu_bytes;
         Ok(device)
     }
 
@@ -114,8 +157,10 @@ impl Device {
                 vocab_size,
                 n_ctx_train: 0,
                 memory_bytes: 0,
+                gpu_bytes: 0,
             },
             n_pages,
+            is_recurrent: false,
             backend,
             prefill,
             decode,
@@ -165,18 +210,27 @@ impl Device {
 }
 
 /// Makes a cache for all sequences at full length; where the device cannot hold that, for fewer,
-/// down to one. Returns its pages and bytes.
+/// down to one.
 fn alloc_cache(
     model: &Model,
     backend: &mut dyn Backend,
     options: EngineOptions,
-) -> Result<(usize, u64), BackendError> {
+) -> Result<CacheSpec, BackendError> {
+    let (wanted, kv_type) = (options.kv_type, model.kv_type(options.kv_type));
+    if kv_type != wanted {
+        tracing::warn!(
+            "a {} cache needs heads of whole blocks of {KV_BLOCK} numbers, which the model does not \
+             have: it is {} instead",
+            wanted.name(),
+            kv_type.name()
+        );
+    }
     let least = options.n_ctx.div_ceil(PAGE_TOKENS);
     let mut n_pages = least.saturating_mul(options.n_parallel);
     loop {
-        let cache = model.cache_spec(options.kv_type, n_pages);
+        let cache = model.cache_spec(options.kv_type, n_pages, options.n_parallel);
         match backend.alloc_cache(&cache) {
-            Ok(()) => return Ok((n_pages, cache.bytes())),
+            Ok(()) => return Ok(cache),
             Err(BackendError::OutOfMemory { .. }) if n_pages > least => {
                 n_pages = (n_pages / 2).max(least);
                 tracing::warn!(
@@ -189,8 +243,12 @@ fn alloc_cache(
     }
 }
 
-fn bytes(plan: &Plan) -> u64 {
-    plan.storage_sizes().iter().map(|&n| 4 * n as u64).sum()
+/// Whether a device's memory was too small.
+fn is_memory(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::ContextMemory { .. } | Error::Backend(BackendError::OutOfMemory { .. })
+    )
 }
 
 /// Names the option that asked for too much.
@@ -202,6 +260,8 @@ fn context_error(error: BackendError, options: EngineOptions, model: &Model) -> 
     Error::ContextMemory {
         device,
         n_ctx: options.n_ctx,
-        bytes: model.cache_spec(options.kv_type, n_pages).bytes(),
+        bytes: model
+            .cache_spec(options.kv_type, n_pages, options.n_parallel)
+            .bytes(),
     }
 }

@@ -52,6 +52,9 @@ pub enum Error {
          ({n_ctx} tokens); shorten it or increase num_ctx"
     )]
     PromptTooLong { n_tokens: usize, n_ctx: usize },
+    /// A schema or grammar that cannot be compiled, or that leads nowhere.
+    #[error("invalid format: {0}")]
+    Grammar(String),
     /// The model computed no usable numbers.
     #[error("invalid logits: the model gave NaN or infinite values; its weights may be damaged")]
     InvalidLogits,

@@ -30,6 +30,15 @@ struct Kv {
     hash: u64,
 }
 
+/// The memory of a fake GPU.
+#[derive(Debug, Clone, Copy)]
+pub struct FakeGpu {
+    /// Bytes that it says are free.
+    pub free_bytes: u64,
+    /// Weights that there is room for.
+    pub max_weights: usize,
+}
+
 /// What to build a fake model with.
 #[derive(Debug, Clone, Copy)]
 pub struct FakeOptions {
@@ -41,6 +50,10 @@ pub struct FakeOptions {
     /// Candidates of each row; few, so that whole rows are read often.
     pub n_candidates: usize,
     pub decode_equals_prefill: bool,
+    /// Logits follow from a recurrent state instead of the cache.
+    pub is_recurrent: bool,
+    /// What it is as a GPU; none for a CPU.
+    pub gpu: Option<FakeGpu>,
     pub fault: Option<Fault>,
 }
 
@@ -53,6 +66,8 @@ impl Default for FakeOptions {
             max_pages: usize::MAX,
             n_candidates: 8,
             decode_equals_prefill: false,
+            is_recurrent: false,
+            gpu: None,
             fault: None,
         }
     }
@@ -61,8 +76,11 @@ impl Default for FakeOptions {
 pub struct FakeBackend {
     options: FakeOptions,
     cache: Vec<Option<Kv>>,
+    /// Positions that are in the recurrent state of each slot, and the hash of all of them.
+    states: Vec<(u32, u64)>,
     plans: Vec<Plan>,
     n_weights: usize,
+    n_loaded: usize,
     last: Option<(PreparedId, Vec<Vec<f32>>)>,
     n_steps: Arc<AtomicUsize>,
 }
@@ -81,6 +99,7 @@ pub fn device(options: FakeOptions) -> (Device, Arc<AtomicUsize>) {
         },
         ops: Vec::new(),
         labels: Vec::new(),
+        layers: Vec::new(),
         buffers: vec![BufferInfo {
             rows: Rows::Outputs,
             cols: VOCAB_SIZE,
@@ -88,6 +107,7 @@ pub fn device(options: FakeOptions) -> (Device, Arc<AtomicUsize>) {
         }],
         rope_tables: Vec::new(),
         outputs: vec![BufferId(0)],
+        inputs: Vec::new(),
     };
     let device = Device::new(
         Box::new(backend),
@@ -96,7 +116,9 @@ pub fn device(options: FakeOptions) -> (Device, Arc<AtomicUsize>) {
         plan(Phase::Prefill, options.n_batch),
         plan(Phase::Decode, options.n_parallel),
     );
-    (device.expect("the fake prepares anything"), n_steps)
+    let mut device = device.expect("the fake prepares anything");
+    device.is_recurrent = options.is_recurrent;
+    (device, n_steps)
 }
 
 fn mix(a: u64, b: u64) -> u64 {
@@ -152,10 +174,24 @@ impl FakeBackend {
         FakeBackend {
             options,
             cache: Vec::new(),
+            states: vec![(u32::MAX, 0); options.n_parallel],
             plans: Vec::new(),
             n_weights: 0,
+            n_loaded: 0,
             last: None,
             n_steps: Arc::default(),
+        }
+    }
+
+    /// Hash of all that the state of a slot has seen, which must be `end` positions.
+    fn read_state(&self, slot: usize, end: u32) -> u64 {
+        let (n_seen, hash) = self.states[slot];
+        match end {
+            0 => 0,
+            _ => {
+                assert_eq!(n_seen, end, "the state of another position");
+                hash
+            }
         }
     }
 
@@ -176,13 +212,33 @@ impl Backend for FakeBackend {
         DeviceInfo {
             name: "fake".into(),
             api: "none".into(),
-            is_gpu: false,
+            is_gpu: self.options.gpu.is_some(),
         }
     }
 
     fn load(&mut self, _: &WeightSpec) -> Result<WeightId, BackendError> {
+        self.n_loaded += 1;
+        self.n_weights += 1;
+        let gpu = self.options.gpu;
+        match gpu.is_some_and(|gpu| self.n_loaded > gpu.max_weights) {
+            true => Err(BackendError::OutOfMemory {
+                device: "fake".into(),
+                what: "a weight".into(),
+                bytes: 1,
+            }),
+            false => Ok(WeightId(self.n_weights - 1)),
+        }
+    }
+
+    fn skip(&mut self, _: &WeightSpec) -> Result<WeightId, BackendError> {
         self.n_weights += 1;
         Ok(WeightId(self.n_weights - 1))
+    }
+
+    fn free_bytes(&mut self, wanted: u64) -> u64 {
+        self.options
+            .gpu
+            .map_or(wanted, |gpu| gpu.free_bytes.min(wanted))
     }
 
     fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
@@ -227,15 +283,21 @@ impl Backend for FakeBackend {
         let mut rows = Vec::new();
         for row in 0..batch.n_tokens() {
             let position = batch.positions[row];
-            let before = self.read_cache(batch, row, position);
+            let state = batch.states[batch.sequences[row] as usize] as usize;
+            let before = match self.options.is_recurrent {
+                true => self.read_state(state, position),
+                false => self.read_cache(batch, row, position),
+            };
             let equal = self.options.decode_equals_prefill;
             let hash = kv_hash(before, batch.tokens[row], batch.phase, equal);
             self.cache[batch.slots[row] as usize] = Some(Kv { position, hash });
+            self.states[state] = (position + 1, mix(before, hash));
             if batch.outputs.contains(&(row as u32)) {
-                rows.push(logits(
-                    self.read_cache(batch, row, position + 1),
-                    vocab_size,
-                ));
+                let all = match self.options.is_recurrent {
+                    true => self.read_state(state, position + 1),
+                    false => self.read_cache(batch, row, position + 1),
+                };
+                rows.push(logits(all, vocab_size));
             }
         }
         if self.options.fault == Some(Fault::NotANumber(step)) {
@@ -245,6 +307,10 @@ impl Backend for FakeBackend {
         let candidates = candidates.collect();
         self.last = Some((plan, rows));
         Ok(candidates)
+    }
+
+    fn write(&mut self, _: PreparedId, _: BufferId, _: &[f32]) -> Result<(), BackendError> {
+        Err(BackendError::Invalid("the fake has no inputs".into()))
     }
 
     fn read(

@@ -7,10 +7,12 @@ mod device;
 mod error;
 #[cfg(test)]
 mod fake;
+mod grammar;
 mod inbox;
 mod models;
 mod output;
 mod pages;
+mod placement;
 mod request;
 mod sampler;
 mod scheduler;
@@ -25,12 +27,15 @@ use tokio::sync::mpsc;
 
 use crate::backend::{Backend, DeviceInfo, KvType, MAX_CANDIDATES};
 use crate::gguf::Gguf;
+use crate::model::Model;
 use device::{Device, ModelInfo};
 use inbox::Inbox;
+use placement::{Place, Placed};
 use sequence::{EVENT_QUEUE, EVENTS_PER_STEP, Submission, Ticket};
 use worker::Worker;
 
 pub use error::Error;
+pub use grammar::{Constraint, Grammar, Reasoning};
 pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,
 };
@@ -99,18 +104,26 @@ impl Engine {
         backend: Box<dyn Backend>,
         options: EngineOptions,
     ) -> Result<Engine, Error> {
-        Engine::load_unless(gguf, vocabulary, backend, options, &|| false)
+        let mut backend = Some(backend);
+        let mut place = |_: &Model, _: &EngineOptions, _: Option<usize>| {
+            let backend = backend
+                .take()
+                .expect("it cannot shrink, so it is asked for once");
+            Ok(Placed::whole(backend))
+        };
+        Engine::load_unless(gguf, vocabulary, &mut place, options, &|| false)
     }
 
-    /// As [`Engine::load`], but gives up between two weights once `cancelled` says so.
+    /// As [`Engine::load`] on what `place` opens, but gives up between two weights once
+    /// `cancelled` says so.
     fn load_unless(
         gguf: &Arc<Gguf>,
         vocabulary: Arc<dyn Vocabulary>,
-        backend: Box<dyn Backend>,
+        place: &mut Place<'_>,
         options: EngineOptions,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Engine, Error> {
-        let (device, options) = Device::load(gguf, backend, options, cancelled)?;
+        let (device, options) = Device::load(gguf, place, options, cancelled)?;
         Engine::start(device, vocabulary, options)
     }
 
@@ -204,6 +217,11 @@ impl Engine {
         self.shared.options.n_ctx
     }
 
+    /// Logits of each row.
+    pub fn vocab_size(&self) -> usize {
+        self.shared.info.vocab_size
+    }
+
     /// Places of context the model was trained for.
     pub fn n_ctx_train(&self) -> usize {
         self.shared.info.n_ctx_train
@@ -217,6 +235,11 @@ impl Engine {
     /// The device that runs it.
     pub fn device(&self) -> &DeviceInfo {
         &self.shared.info.device
+    }
+
+    /// Those of [`Engine::memory_bytes`] that lie on a GPU.
+    pub fn gpu_bytes(&self) -> u64 {
+        self.shared.info.gpu_bytes
     }
 
     /// Bytes of weights, cache and buffers.

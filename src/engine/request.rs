@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Error;
+use super::{Error, Grammar};
 
 /// How the next token is chosen. The defaults are Ollama's.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +67,8 @@ pub struct Request {
     pub max_repeats: Option<usize>,
     /// Control tokens whose text is to be returned, such as tool-call marks.
     pub visible_tokens: Vec<u32>,
+    /// What the answer must look like.
+    pub grammar: Option<Grammar>,
 }
 
 impl Request {
@@ -82,6 +84,7 @@ impl Request {
             logprobs: None,
             max_repeats: Some(30),
             visible_tokens: Vec::new(),
+            grammar: None,
         }
     }
 }

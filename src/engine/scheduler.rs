@@ -42,6 +42,8 @@ pub struct Step {
 pub struct Scheduler {
     budget: Budget,
     pool: PagePool,
+    /// Slots of recurrent states that no sequence has; each running one has its own.
+    free_states: Vec<u32>,
     waiting: VecDeque<Sequence>,
     /// By admission.
     pub running: Vec<Sequence>,
@@ -54,6 +56,7 @@ impl Scheduler {
         Scheduler {
             budget,
             pool: PagePool::new(n_pages),
+            free_states: (0..budget.n_parallel as u32).rev().collect(),
             waiting: VecDeque::new(),
             running: Vec::new(),
             last_phase: Phase::Decode,
@@ -77,8 +80,15 @@ impl Scheduler {
 
     /// Takes a running sequence out and frees its pages.
     pub fn remove(&mut self, index: usize) {
+        self.take_out(index);
+    }
+
+    /// Takes a running sequence out; its pages and its states are free.
+    fn take_out(&mut self, index: usize) -> Sequence {
         let mut sequence = self.running.remove(index);
+        self.free_states.push(sequence.state);
         self.pool.release(sequence.stop());
+        sequence
     }
 
     /// Ends all sequences.
@@ -134,6 +144,7 @@ impl Scheduler {
             }
             let mut sequence = self.waiting.pop_front().expect("just looked at");
             sequence.start(table);
+            sequence.state = self.free_states.pop().expect("one for each that may run");
             self.running.push(sequence);
         }
     }
@@ -209,8 +220,7 @@ impl Scheduler {
     }
 
     fn preempt(&mut self, index: usize) {
-        let mut sequence = self.running.remove(index);
-        self.pool.release(sequence.stop());
+        let sequence = self.take_out(index);
         self.waiting.push_front(sequence);
     }
 
@@ -222,6 +232,7 @@ impl Scheduler {
             slots: Vec::new(),
             sequences: Vec::new(),
             tables: Vec::new(),
+            states: Vec::new(),
             outputs: Vec::new(),
         };
         for (i, share) in shares.iter().enumerate() {
@@ -236,11 +247,18 @@ impl Scheduler {
                 batch.sequences.push(i as u32);
             }
             batch.tables.push(sequence.table.pages.clone());
+            batch.states.push(sequence.state);
             if share.wants_token {
                 batch.outputs.push(batch.tokens.len() as u32 - 1);
             }
         }
         batch
+    }
+
+    /// State slots that no sequence has.
+    #[cfg(test)]
+    pub fn n_free_states(&self) -> usize {
+        self.free_states.len()
     }
 
     /// Pages that no sequence holds.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::grammar::{Allowed, Grammar};
 use super::output::{Output, Piece, Vocabulary};
 use super::pages::PageTable;
 use super::sampler::Sampler;
@@ -58,6 +59,21 @@ pub struct Limits {
     pub n_ctx: usize,
     /// Whether generated tokens may be recomputed as a prompt.
     pub decode_equals_prefill: bool,
+    /// Whether the model has recurrent states. They are kept for the last token alone, so that
+    /// such a model shares no pages: what comes after a shared prefix needs its state.
+    pub is_recurrent: bool,
+}
+
+/// What the next token of a sequence is chosen with.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    pub sampler: &'a Sampler,
+    /// All tokens before it.
+    pub history: &'a [u32],
+    /// Its place among the generated tokens.
+    pub index: usize,
+    /// The tokens to choose from, where there is a grammar.
+    pub allowed: Option<&'a Allowed>,
 }
 
 /// A prompt and its continuation.
@@ -70,6 +86,8 @@ pub struct Sequence {
     /// Leading tokens whose keys and values are in the cache.
     pub n_computed: usize,
     pub table: PageTable,
+    /// Slot of its recurrent states while it runs.
+    pub state: u32,
     limits: Limits,
     request: Request,
     sampler: Sampler,
@@ -96,6 +114,7 @@ impl Sequence {
             n_prompt: tokens.len(),
             n_computed: 0,
             table: PageTable::default(),
+            state: 0,
             sampler: Sampler::new(&request.params, request.params.seed.unwrap_or(random)),
             output: Output::new(&request.stop),
             usage: Usage {
@@ -131,16 +150,25 @@ impl Sequence {
 
     /// Tokens that later prompts may share: those that prefill would have computed alike.
     pub fn shareable(&self) -> &[u32] {
-        match self.limits.decode_equals_prefill {
-            true => &self.tokens[..self.n_computed],
-            false => &self.tokens[..self.n_computed.min(self.n_prompt)],
+        match self.limits {
+            Limits {
+                is_recurrent: true, ..
+            } => &[],
+            Limits {
+                decode_equals_prefill: true,
+                ..
+            } => &self.tokens[..self.n_computed],
+            _ => &self.tokens[..self.n_computed.min(self.n_prompt)],
         }
     }
 
     /// Tokens that may be taken from shared pages. The last token is always computed: its logits
     /// choose the next one.
     pub fn reusable(&self) -> &[u32] {
-        &self.tokens[..self.n_prompt.min(self.tokens.len() - 1)]
+        match self.limits.is_recurrent {
+            true => &[],
+            false => &self.tokens[..self.n_prompt.min(self.tokens.len() - 1)],
+        }
     }
 
     /// Begins, or begins again, with a table of shared pages.
@@ -168,9 +196,23 @@ impl Sequence {
         self.request.logprobs
     }
 
-    /// What the next token is chosen with: sampler, all tokens before it, its index.
-    pub fn choice(&self) -> (&Sampler, &[u32], usize) {
-        (&self.sampler, &self.tokens, self.usage.eval_tokens)
+    /// What the next token is chosen with.
+    ///
+    /// # Errors
+    /// [`Error::Grammar`] where the grammar cannot go on.
+    pub fn choice(&self) -> Result<Choice<'_>, Error> {
+        let grammar = self.request.grammar.as_ref();
+        Ok(Choice {
+            sampler: &self.sampler,
+            history: &self.tokens,
+            index: self.usage.eval_tokens,
+            allowed: grammar.map(Grammar::allowed).transpose()?,
+        })
+    }
+
+    /// The automaton that restricts its tokens.
+    pub fn grammar(&mut self) -> Option<&mut Grammar> {
+        self.request.grammar.as_mut()
     }
 
     /// Most tokens that it may generate.
@@ -200,6 +242,12 @@ impl Sequence {
         self.usage.eval_tokens += 1;
         if vocabulary.is_end_of_generation(token) {
             self.finish(FinishReason::Stop);
+            return true;
+        }
+        if let Some(grammar) = &mut self.request.grammar
+            && let Err(error) = grammar.accept(token)
+        {
+            self.fail(error);
             return true;
         }
         self.tokens.push(token);

@@ -6,8 +6,12 @@ use crate::backend::{Batch, BatchShape, PAGE_TOKENS, Phase, Plan, Rows};
 const HEADER_WORDS: usize = 16;
 /// Header word with the offset of the first rope table.
 const ROPE_WORD: usize = 9;
+/// Header word with the offset of the sequences' runs of rows.
+pub(super) const RUNS_WORD: usize = 15;
 /// Rope tables that the header has room for.
-pub(super) const MAX_ROPE_TABLES: usize = HEADER_WORDS - ROPE_WORD;
+pub(super) const MAX_ROPE_TABLES: usize = RUNS_WORD - ROPE_WORD;
+/// Words of a run: first row, rows, state slot, whether the sequence begins.
+const RUN_WORDS: usize = 4;
 
 /// Tokens of an attention split, unless the sequence has more than [`MAX_SPLITS`] times as many.
 pub(super) const SPLIT_TOKENS: usize = 256;
@@ -21,6 +25,7 @@ pub(super) struct Counts {
     pub n_tokens: usize,
     pub n_outputs: usize,
     pub n_tiles: usize,
+    pub n_runs: usize,
     positions: Vec<u32>,
 }
 
@@ -59,7 +64,7 @@ pub(super) fn max_bytes(plan: &Plan, n_pages: usize) -> u64 {
         ..
     } = plan.shape;
     let rope: usize = plan.rope_tables.iter().map(|t| 2 * t.half_dim()).sum();
-    let per_token = 4 + 1 + n_pages + 2 + rope;
+    let per_token = 4 + 1 + n_pages + 2 + rope + RUN_WORDS;
     4 * (HEADER_WORDS + n_tokens * per_token + n_outputs) as u64
 }
 
@@ -91,6 +96,7 @@ pub(super) fn write(
         Phase::Prefill => write_tiles(batch, tile_rows, words),
         Phase::Decode => 0,
     };
+    let n_runs = write_runs(batch, words);
     write_rope(plan, batch, words);
     words[0] = batch.n_tokens() as u32;
     words[1] = batch.outputs.len() as u32;
@@ -99,6 +105,7 @@ pub(super) fn write(
         n_tokens: batch.n_tokens(),
         n_outputs: batch.outputs.len(),
         n_tiles,
+        n_runs,
         positions: match plan.shape.phase {
             Phase::Prefill => Vec::new(),
             Phase::Decode => batch.positions.clone(),
@@ -144,6 +151,17 @@ fn write_tiles(batch: &Batch, tile_rows: usize, words: &mut Vec<u32>) -> usize {
     n_tiles
 }
 
+/// The rows of each sequence, as `shaders/parts/runs.wgsl` reads them.
+fn write_runs(batch: &Batch, words: &mut Vec<u32>) -> usize {
+    let start = words.len();
+    words[RUNS_WORD] = start as u32;
+    for run in batch.runs() {
+        let numbers = [run.first, run.len, run.state, usize::from(run.begins)];
+        words.extend(numbers.map(|n| n as u32));
+    }
+    (words.len() - start) / RUN_WORDS
+}
+
 fn write_rope(plan: &Plan, batch: &Batch, words: &mut Vec<u32>) {
     let mut angles = Vec::new();
     for (i, table) in plan.rope_tables.iter().enumerate() {
@@ -179,6 +197,7 @@ mod tests {
             slots: vec![0, 1, 2, 32, 33, 34],
             sequences: vec![0, 0, 0, 1, 1, 1],
             tables: vec![vec![0], vec![1]],
+            states: vec![7, 2],
             outputs: vec![5],
         };
         let mut words = Vec::new();
@@ -189,6 +208,8 @@ mod tests {
         let tables = &words[words[6] as usize..][..6];
         assert_eq!(words[tables[2] as usize], 0);
         assert_eq!(words[tables[3] as usize], 1);
+        let runs = &words[words[RUNS_WORD] as usize..][..8];
+        assert_eq!((counts.n_runs, runs), (2, &[0, 3, 7, 1, 3, 3, 2, 1][..]));
         assert!(4 * words.len() as u64 <= max_bytes(&plan(Phase::Prefill), 2));
     }
 

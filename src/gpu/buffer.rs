@@ -10,6 +10,12 @@ const STAGING_BYTES: usize = 8 << 20;
 /// The largest part of a weight, so that 32-bit offsets and 2 GiB limits are far away.
 const MAX_SHARD_BYTES: u64 = 1 << 30;
 
+/// Bytes of an allocation that asks how much memory is free.
+const PROBE_BYTES: u64 = 256 << 20;
+
+/// Most that is asked for: a driver that promises more than there is must not do so for ever.
+const MAX_PROBED_BYTES: u64 = 1 << 40;
+
 /// Rows of a weight that one binding holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shard {
@@ -71,6 +77,29 @@ impl Device {
             | wgpu::BufferUsages::COPY_DST
             | wgpu::BufferUsages::COPY_SRC;
         self.buffer(what, bytes, usage)
+    }
+
+    /// How many of `wanted` bytes can be allocated now: no interface tells it on every platform,
+    /// so they are allocated, without being touched, and given back.
+    pub fn free_bytes(&self, wanted: u64) -> u64 {
+        let largest = self.limits.max_storage_buffer_binding_size;
+        let largest = largest.min(self.limits.max_buffer_size).min(PROBE_BYTES);
+        let wanted = wanted.min(MAX_PROBED_BYTES);
+        let mut held = Vec::new();
+        let mut n_bytes = 0;
+        while n_bytes < wanted {
+            let bytes = largest.min(wanted - n_bytes);
+            let Ok(buffer) = self.storage("a probe of free memory", bytes) else {
+                break;
+            };
+            held.push(buffer);
+            n_bytes += bytes;
+        }
+        held.iter().for_each(wgpu::Buffer::destroy);
+        match self.wait() {
+            Ok(()) => n_bytes,
+            Err(_) => 0,
+        }
     }
 
     fn buffer(

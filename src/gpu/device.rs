@@ -101,11 +101,16 @@ pub fn adapters() -> Vec<AdapterSummary> {
     ranked_adapters().into_iter().map(|(_, s)| s).collect()
 }
 
+/// Share of a GPU's memory budget that may be in use, all programs together.
+const MAX_BUDGET_PERCENT: u8 = 95;
+
 fn ranked_adapters() -> Vec<(wgpu::Adapter, AdapterSummary)> {
     let mut description = wgpu::InstanceDescriptor::new_without_display_handle();
     description.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     // The flags that a release build sets by default serve indirect dispatch, which is not used.
     description.flags = wgpu::InstanceFlags::empty();
+    // Allocations fail before the driver begins to swap, where it tells its budget.
+    description.memory_budget_thresholds.for_resource_creation = Some(MAX_BUDGET_PERCENT);
     let instance = wgpu::Instance::new(description);
     let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
     let mut ranked: Vec<_> = found

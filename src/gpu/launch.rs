@@ -15,6 +15,8 @@ pub(super) enum Slot {
     Keys(usize),
     /// A layer's cached values.
     Values(usize),
+    /// Recurrent states of all sequences, by number.
+    State(usize),
     /// The step's input.
     Batch,
     /// Memory between two launches of one op.
@@ -49,6 +51,8 @@ pub(super) enum Extent {
     Rows(Rows, usize),
     /// Tiles of queries.
     Tiles,
+    /// Sequences of the batch.
+    Runs,
     /// The most splits of a row's attention, with this window (0: none).
     Splits(usize),
     /// Rows whose splits must be merged: none where every row has one split.
@@ -62,6 +66,7 @@ impl Extent {
             Extent::Fixed(n) => n,
             Extent::Rows(rows, per) => counts.rows(rows).div_ceil(per),
             Extent::Tiles => counts.n_tiles,
+            Extent::Runs => counts.n_runs,
             Extent::Splits(window) => counts.max_splits(window),
             Extent::MergedRows(window) if counts.max_splits(window) > 1 => counts.n_tokens,
             Extent::MergedRows(_) => 0,

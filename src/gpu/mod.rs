@@ -45,6 +45,8 @@ struct Cache {
     spec: CacheSpec,
     keys: Vec<wgpu::Buffer>,
     values: Vec<wgpu::Buffer>,
+    /// Recurrent states by number.
+    states: Vec<wgpu::Buffer>,
 }
 
 /// Pipelines by their text, and layouts by which bindings are written.
@@ -147,15 +149,36 @@ impl Backend for GpuBackend {
         Ok(WeightId(self.weights.len() - 1))
     }
 
+    fn skip(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
+        let binding_bytes = self.device.limits.max_storage_buffer_binding_size;
+        let mut shape = WeightShape::new(weight, binding_bytes);
+        shape.shards.clear();
+        self.weight_buffers.push(Vec::new());
+        self.weights.push(shape);
+        Ok(WeightId(self.weights.len() - 1))
+    }
+
+    fn free_bytes(&mut self, wanted: u64) -> u64 {
+        self.device.free_bytes(wanted)
+    }
+
     fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
         let layers = |what: &str, dim: fn(&KvDims) -> usize| -> Result<Vec<_>, BackendError> {
-            let bytes = |dims| (dim(dims) * cache.kv_type.bytes() * cache.n_slots()) as u64;
+            let bytes = |dims| {
+                let token = dispatch::cached_bytes(cache.kv_type, dim(dims));
+                (token * cache.n_slots()) as u64
+            };
             let layers = cache.layers.iter();
             layers
                 .map(|dims| self.device.storage(what, bytes(dims)))
                 .collect()
         };
+        let states = cache.states.iter().map(|state| {
+            let bytes = (4 * state.size * cache.n_state_slots) as u64;
+            self.device.storage("the recurrent states", bytes)
+        });
         self.cache = Some(Cache {
+            states: states.collect::<Result<_, _>>()?,
             keys: layers("the cache's keys", |dims| dims.keys)?,
             values: layers("the cache's values", |dims| dims.values)?,
             spec: cache.clone(),
@@ -171,10 +194,24 @@ impl Backend for GpuBackend {
 
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
         self.device.check()?;
+        if let Some(cache) = self.cache.as_ref().filter(|c| !c.states.is_empty()) {
+            let checked = batch.check_states(cache.spec.n_state_slots);
+            checked.map_err(BackendError::Invalid)?;
+        }
         let n_slots = self.cache.as_ref().map_or(0, |c| c.spec.n_slots());
         let prepared = self.plans.get_mut(plan.0).ok_or_else(unknown_plan)?;
         self.last_run = Some(plan);
         prepared.run(&self.device, batch, n_slots)
+    }
+
+    fn write(
+        &mut self,
+        plan: PreparedId,
+        buffer: BufferId,
+        values: &[f32],
+    ) -> Result<(), BackendError> {
+        let prepared = self.plans.get(plan.0).ok_or_else(unknown_plan)?;
+        prepared.write(&self.device, buffer, values)
     }
 
     fn read(

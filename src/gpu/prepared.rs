@@ -172,6 +172,24 @@ impl Prepared {
         }
     }
 
+    /// Fills an input for the next step.
+    pub fn write(
+        &self,
+        device: &Device,
+        buffer: BufferId,
+        values: &[f32],
+    ) -> Result<(), BackendError> {
+        let size = self.plan.input_size(buffer);
+        if size.is_none_or(|size| values.len() > size) {
+            let what = format!("buffer {} takes no {} numbers", buffer.0, values.len());
+            return Err(BackendError::Invalid(what));
+        }
+        let storage = self.plan.buffers[buffer.0].storage;
+        let bytes = bytemuck::cast_slice(values);
+        device.queue.write_buffer(&self.storages[storage], 0, bytes);
+        Ok(())
+    }
+
     /// Rows `0..n_rows` of a buffer that is still whole.
     pub fn read(
         &self,
@@ -283,6 +301,7 @@ fn buffer<'a>(backend: &'a GpuBackend, memory: &'a Memory, slot: Slot) -> &'a wg
         Slot::Weight(id, shard) => &backend.weight_buffers[id.0][shard],
         Slot::Keys(i) => layer(|cache| &cache.keys, i),
         Slot::Values(i) => layer(|cache| &cache.values, i),
+        Slot::State(i) => layer(|cache| &cache.states, i),
         Slot::Batch => &memory.batch,
         Slot::Scratch(i) => &memory.scratch[i],
         Slot::Nothing => &backend.nothing,

@@ -11,8 +11,9 @@ use super::device::Tuning;
 use super::dispatch::{self, Dispatch};
 use super::launch::Launch;
 use crate::backend::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, CacheSpec, EmbedRow, KvDims, KvType,
-    Op, Phase, Plan, RopeOrder, RopeScaling, RopeTable, Rows, View, WeightId,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, CacheSpec, DeltaHeads, EmbedRow,
+    KV_BLOCK, KvDims, KvType, Op, Phase, Plan, RopeOrder, RopeScaling, RopeTable, Rows, StateSpec,
+    View, WeightId,
 };
 use crate::quant::QuantType;
 use crate::quant::device::DeviceLayout;
@@ -40,6 +41,7 @@ fn plan(shape: BatchShape, buffers: &[(Rows, usize)], ops: Vec<Op>) -> Plan {
     Plan {
         shape,
         labels: ops.iter().map(|op| op.name().into()).collect(),
+        layers: vec![None; ops.len()],
         ops,
         buffers: infos
             .map(|(storage, &(rows, cols))| BufferInfo {
@@ -50,6 +52,7 @@ fn plan(shape: BatchShape, buffers: &[(Rows, usize)], ops: Vec<Op>) -> Plan {
             .collect(),
         rope_tables: vec![RopeTable::new(1e4, 32, &none, None).expect("table"); 2],
         outputs: vec![],
+        inputs: vec![],
     }
 }
 
@@ -155,6 +158,11 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
         let sinks = weight(QuantType::F32, 2 * group, 1, 1);
         plans.push((plan(shape, &buffers, ops), vec![sinks], kv));
     }
+    plans.push((
+        recurrent_plan(shape),
+        vec![weight(QuantType::F32, 4 * 512, 1, 1)],
+        KvDims::default(),
+    ));
     for rows in [Rows::Tokens, Rows::Outputs] {
         plans.push((
             rowwise_plan(shape, rows),
@@ -163,6 +171,45 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
         ));
     }
     plans
+}
+
+const DELTA_HEADS: DeltaHeads = DeltaHeads {
+    n_heads: 4,
+    n_key_heads: 2,
+    head_dim: 64,
+    grouped: true,
+};
+
+fn recurrent_plan(shape: BatchShape) -> Plan {
+    let conv = |silu| Op::ShortConv {
+        state: 0,
+        input: view(0, 512, 512),
+        weight: WeightId(0),
+        kernel: 4,
+        silu,
+        out: BufferId(1),
+    };
+    let delta = |grouped| Op::DeltaNet {
+        state: 1,
+        qkv: view(0, 0, DELTA_HEADS.qkv_dim()),
+        alpha: view(1, 0, 4),
+        beta: view(1, 4, 4),
+        decay: WeightId(0),
+        bias: WeightId(0),
+        heads: DeltaHeads {
+            grouped,
+            ..DELTA_HEADS
+        },
+        eps: 1e-6,
+        out: BufferId(2),
+    };
+    let buffers = [
+        (Rows::Tokens, 1024),
+        (Rows::Tokens, 512),
+        (Rows::Tokens, DELTA_HEADS.out_dim()),
+    ];
+    let ops = vec![conv(false), conv(true), delta(false), delta(true)];
+    plan(shape, &buffers, ops)
 }
 
 fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
@@ -234,6 +281,8 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
     ];
     for activation in [
         Activation::Silu,
+        Activation::Sigmoid,
+        Activation::Identity,
         Activation::GeluTanh,
         Activation::GeluErf,
         Activation::ReluSquared,
@@ -300,12 +349,18 @@ fn all_launches() -> BTreeMap<String, Launch> {
             n_tokens: n,
             n_outputs: n,
         };
-        for kv_type in [KvType::F32, KvType::F16] {
-            for (plan, weights, kv) in other_plans(shape) {
+        for kv_type in KvType::ALL {
+            let whole = |kv: &KvDims| kv.keys.is_multiple_of(KV_BLOCK) || !kv_type.is_quantised();
+            let plans = other_plans(shape).into_iter();
+            for (plan, weights, kv) in plans.filter(|(_, _, kv)| whole(kv)) {
                 let cache = CacheSpec {
                     kv_type,
                     n_pages: 4,
                     layers: vec![kv],
+                    n_state_slots: 5,
+                    states: [3 * 512, DELTA_HEADS.state_size()]
+                        .map(|size| StateSpec { layer: 0, size })
+                        .to_vec(),
                 };
                 add(&plan, &weights, &cache);
             }
@@ -314,6 +369,7 @@ fn all_launches() -> BTreeMap<String, Launch> {
             kv_type: KvType::F16,
             n_pages: 1,
             layers: vec![],
+            ..CacheSpec::default()
         };
         for quant in QuantType::all() {
             for (plan, weights) in weight_plans(shape, quant) {

@@ -1,6 +1,6 @@
 //! What distinguishes one model from another, as data.
 
-use crate::backend::{Activation, KvDims, RopeOrder, RopeTable};
+use crate::backend::{Activation, DeltaHeads, KvDims, RopeOrder, RopeTable, StateSpec};
 
 /// The numbers of a decoder. An optional tensor that the file has is applied without a flag
 /// here; a flag is for what no tensor shows.
@@ -48,11 +48,17 @@ pub struct Config {
     pub rope_order: RopeOrder,
     /// Whether the norms of queries and keys come after rotary embedding instead of before.
     pub head_norms_last: bool,
+    /// Whether the query projection gives each head a gate for its result as well.
+    pub gated_attention: bool,
+    /// Tensor of the norm after the last layer, without `.weight`.
+    pub output_norm: &'static str,
     /// The kinds of rotary embedding that layers choose from.
     pub rope_tables: Vec<RopeTable>,
     /// Tables that stand in for `rope_tables` where the context is longer than this.
     pub long_rope: Option<LongRope>,
     pub layers: Vec<Layer>,
+    /// Layers of the file after those, which propose tokens to this model and are not run.
+    pub n_skipped_layers: usize,
 }
 
 /// The norm of the residual stream, and of queries and keys where they have one.
@@ -91,6 +97,7 @@ pub struct Layer {
     pub window: Option<usize>,
     /// None where queries and keys do not turn.
     pub rope: Option<LayerRope>,
+    pub mixer: Mixer,
 }
 
 /// Indices into [`Config::rope_tables`].
@@ -98,6 +105,34 @@ pub struct Layer {
 pub struct LayerRope {
     pub q: usize,
     pub k: usize,
+}
+
+/// How a layer mixes the tokens of a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mixer {
+    Attention,
+    /// A gated convolution over the last `kernel` tokens: LFM2.
+    ShortConv {
+        kernel: usize,
+    },
+    /// The gated delta rule after a convolution over the last `kernel` tokens: Qwen 3.5.
+    DeltaNet {
+        kernel: usize,
+        heads: DeltaHeads,
+    },
+}
+
+impl Mixer {
+    /// Floats of each recurrent state that it keeps of a sequence.
+    fn state_sizes(&self, dim: usize) -> Vec<usize> {
+        match *self {
+            Mixer::Attention => vec![],
+            Mixer::ShortConv { kernel } => vec![(kernel - 1) * dim],
+            Mixer::DeltaNet { kernel, heads } => {
+                vec![(kernel - 1) * heads.qkv_dim(), heads.state_size()]
+            }
+        }
+    }
 }
 
 impl Config {
@@ -112,6 +147,31 @@ impl Config {
             keys: self.n_kv_heads * self.head_dim,
             values: self.n_kv_heads * self.value_dim,
         }
+    }
+
+    /// Numbers that a layer caches of a token.
+    pub fn cached(&self, layer: &Layer) -> KvDims {
+        match layer.mixer {
+            Mixer::Attention => self.kv_dims(),
+            Mixer::ShortConv { .. } | Mixer::DeltaNet { .. } => KvDims::default(),
+        }
+    }
+
+    /// The recurrent states, layer after layer.
+    pub fn states(&self) -> Vec<StateSpec> {
+        let layers = self.layers.iter().enumerate();
+        let states = layers.flat_map(|(layer, kind)| {
+            let sizes = kind.mixer.state_sizes(self.dim).into_iter();
+            sizes.map(move |size| StateSpec { layer, size })
+        });
+        states.collect()
+    }
+
+    /// The number of a layer's first recurrent state.
+    pub fn first_state(&self, layer: usize) -> usize {
+        let before = self.layers[..layer].iter();
+        let counts = before.map(|layer| layer.mixer.state_sizes(self.dim).len());
+        counts.sum()
     }
 
     /// The rotary tables for a context of `n_ctx` tokens.

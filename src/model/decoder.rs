@@ -1,9 +1,10 @@
 //! The plan of a decoder, top to bottom.
 
 use super::config::Norm;
+use super::recurrent;
 use super::weights::{FfnWeights, LayerWeights, NormWeights, Product, Projections, Weights};
 use super::{Config, Layer};
-use crate::backend::{Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
+use crate::backend::{Activation, Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
 
 /// Records one step in a context of `n_ctx` tokens: token ids to logits of the wanted rows.
 pub(super) fn plan(
@@ -21,7 +22,7 @@ pub(super) fn plan(
         x = b.add(x, learned);
     }
     for (i, layer) in w.layers.iter().enumerate() {
-        b.scope(format!("blk.{i}"));
+        b.layer(i);
         x = decoder_layer(&mut b, c, layer, i, x);
     }
     b.scope("output");
@@ -44,7 +45,10 @@ pub(super) fn plan(
 /// `x + attention(norm(x))`, and the feed-forward block on top of it, `[tokens, dim]`.
 fn decoder_layer(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, i: usize, x: View) -> View {
     let h = norm(b, c, w.attn_norm, x);
-    let mixed = attention(b, c, w, (i, &c.layers[i]), h);
+    let mixed = match w.recurrent {
+        None => attention(b, c, w, (i, &c.layers[i]), h),
+        Some(recurrent) => recurrent::plan(b, c, w, recurrent, i, h),
+    };
     let attended = add_product(b, c, mixed, w.attn_output, w.post_attention_norm, x);
     let h = match (c.parallel, w.ffn_norm) {
         (false, ffn_norm) => norm(b, c, ffn_norm, attended),
@@ -73,8 +77,10 @@ fn attention(
     (i, layer): (usize, &Layer),
     h: View,
 ) -> View {
-    let [mut q, mut k, v] = project(b, h, &w.qkv)[..] else {
-        unreachable!("a layer has three attention projections");
+    let (mut q, gate, mut k, v) = match project(b, h, &w.qkv)[..] {
+        [q, k, v] => (q, None, k, v),
+        [q, gate, k, v] => (q, Some(gate), k, v),
+        _ => unreachable!("a layer has three attention projections, and may have a gate"),
     };
     if !c.head_norms_last {
         (q, k) = head_norms(b, c, w, q, k);
@@ -87,7 +93,7 @@ fn attention(
         (q, k) = head_norms(b, c, w, q, k);
     }
     b.kv_write(i, k, v);
-    b.attention(Attention {
+    let mixed = b.attention(Attention {
         layer: i,
         q,
         n_heads: c.n_heads,
@@ -98,7 +104,11 @@ fn attention(
         window: layer.window,
         soft_cap: c.attention_soft_cap,
         sinks: w.sinks,
-    })
+    });
+    match gate {
+        None => mixed,
+        Some(gate) => b.glu(gate, mixed, Activation::Sigmoid),
+    }
 }
 
 /// Queries and keys after their norms, where the layer has them.
@@ -150,7 +160,7 @@ fn add_product(
 }
 
 /// The results of several matrices over one input, as views of the joined products.
-fn project(b: &mut PlanBuilder, input: View, projections: &Projections) -> Vec<View> {
+pub(super) fn project(b: &mut PlanBuilder, input: View, projections: &Projections) -> Vec<View> {
     let mut views = Vec::new();
     for (product, widths) in &projections.products {
         let out = b.matmul(input, product.weight, product.bias, None);

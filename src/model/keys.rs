@@ -50,6 +50,17 @@ impl Keys<'_> {
         }
     }
 
+    /// One number per layer, zeros included.
+    pub fn per_layer(&self, name: &str) -> Result<Vec<usize>, Error> {
+        let key = self.key(name);
+        let numbers = self.gguf.u32s(&key);
+        let numbers = numbers.filter(|n| n.iter().all(|&n| u64::from(n) <= MAX_EXTENT));
+        match numbers {
+            Some(numbers) => Ok(numbers.into_iter().map(|n| n as usize).collect()),
+            None => Err(self.bad(name, "a number for each layer is needed")),
+        }
+    }
+
     /// A positive number that the file must have.
     pub fn extent(&self, name: &str) -> Result<usize, Error> {
         self.optional_extent(name)?

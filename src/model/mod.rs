@@ -7,6 +7,7 @@ mod arch;
 mod config;
 mod decoder;
 mod keys;
+mod recurrent;
 mod session;
 mod weights;
 
@@ -14,11 +15,13 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::backend::{Backend, BackendError, BatchShape, CacheSpec, KvType, Plan, WeightSpec};
+use crate::backend::{
+    Backend, BackendError, BatchShape, CacheSpec, KV_BLOCK, KvType, Plan, WeightSpec,
+};
 use crate::gguf::Gguf;
 
 pub use arch::architectures;
-pub use config::{Config, Ffn, Layer, LayerRope, LongRope, Norm};
+pub use config::{Config, Ffn, Layer, LayerRope, LongRope, Mixer, Norm};
 pub use session::Session;
 
 /// Why a model cannot be run.
@@ -88,16 +91,41 @@ impl Model {
         Ok(())
     }
 
-    /// The cache that the model needs for this many pages.
-    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize) -> CacheSpec {
-        CacheSpec {
-            kv_type,
-            n_pages,
-            layers: vec![self.config.kv_dims(); self.config.layers.len()],
+    /// The type its cache has where `wanted` is asked for: heads that are not whole blocks of a
+    /// quantised type are kept as half floats.
+    pub fn kv_type(&self, wanted: KvType) -> KvType {
+        let Config {
+            head_dim,
+            value_dim,
+            ..
+        } = self.config;
+        let whole = head_dim.is_multiple_of(KV_BLOCK) && value_dim.is_multiple_of(KV_BLOCK);
+        match wanted.is_quantised() && !whole {
+            true => KvType::F16,
+            false => wanted,
         }
     }
 
-    /// The plan of a step in a context of `n_ctx` tokens. Its first output is the buffer of logits `[outputs, vocab_size]`; with
+    /// The cache that the model needs for this many pages, of the type or of its stand-in
+    /// ([`Self::kv_type`]), and for the states of this many sequences.
+    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize, n_state_slots: usize) -> CacheSpec {
+        let layers = self.config.layers.iter();
+        CacheSpec {
+            kv_type: self.kv_type(kv_type),
+            n_pages,
+            layers: layers.map(|layer| self.config.cached(layer)).collect(),
+            n_state_slots,
+            states: self.config.states(),
+        }
+    }
+
+    /// Whether it keeps recurrent states besides the cache.
+    pub fn is_recurrent(&self) -> bool {
+        !self.config.states().is_empty()
+    }
+
+    /// The plan of a step in a context of `n_ctx` tokens. Its first output is the buffer of logits
+    /// `[outputs, vocab_size]`; with
     /// `top_k` the step also returns that many candidates of each wanted row.
     pub fn plan(&self, n_ctx: usize, shape: BatchShape, top_k: Option<usize>) -> Plan {
         decoder::plan(&self.config, &self.weights, n_ctx, shape, top_k)

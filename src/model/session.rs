@@ -14,6 +14,7 @@ pub struct Session {
     prefill: Step,
     decode: Step,
     n_past: usize,
+    is_recurrent: bool,
 }
 
 struct Step {
@@ -36,7 +37,8 @@ impl Session {
         n_batch: usize,
     ) -> Result<Session, BackendError> {
         model.load_into(&mut *backend)?;
-        backend.alloc_cache(&model.cache_spec(kv_type, n_ctx.div_ceil(PAGE_TOKENS)))?;
+        let n_pages = n_ctx.div_ceil(PAGE_TOKENS);
+        backend.alloc_cache(&model.cache_spec(kv_type, n_pages, 1))?;
         let mut step = |phase, n_tokens| {
             let shape = BatchShape {
                 phase,
@@ -59,6 +61,7 @@ impl Session {
             prefill,
             decode,
             n_past: 0,
+            is_recurrent: model.is_recurrent(),
         })
     }
 
@@ -72,9 +75,12 @@ impl Session {
         self.truncate(0);
     }
 
-    /// Forgets the positions from `n` on.
+    /// Forgets the positions from `n` on; all of them where the model has a recurrent state,
+    /// which is that of the last position.
     pub fn truncate(&mut self, n: usize) {
-        self.n_past = self.n_past.min(n);
+        if n < self.n_past {
+            self.n_past = if self.is_recurrent { 0 } else { n };
+        }
     }
 
     /// The device behind it.

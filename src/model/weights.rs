@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::config::{Ffn, Norm};
+use super::config::{Ffn, Mixer, Norm};
+use super::recurrent::{self, RecurrentWeights};
 use super::{Config, Error};
 use crate::backend::{WeightId, WeightSpec};
 use crate::gguf::Gguf;
@@ -36,7 +37,9 @@ pub(super) struct Weights {
 #[derive(Debug)]
 pub(super) struct LayerWeights {
     pub attn_norm: Option<NormWeights>,
+    /// Query (and gate), key and value; those of the mixer in a recurrent layer.
     pub qkv: Projections,
+    pub recurrent: Option<RecurrentWeights>,
     pub q_norm: Option<NormWeights>,
     pub k_norm: Option<NormWeights>,
     /// A score per head without a value.
@@ -93,7 +96,7 @@ impl Weights {
             Some(_) => Some(loader.matrix("position_embd.weight", config.n_ctx_train, dim)?),
             None => None,
         };
-        let output_norm = loader.norm("output_norm", dim, config)?;
+        let output_norm = loader.norm(config.output_norm, dim, config)?;
         let output = Product {
             weight: match gguf.tensor("output.weight") {
                 Some(_) => loader.matrix("output.weight", vocab_size, dim)?,
@@ -104,7 +107,7 @@ impl Weights {
         let layers = (0..config.layers.len())
             .map(|i| loader.layer(i, config))
             .collect::<Result<_, _>>()?;
-        loader.refuse_unknown()?;
+        loader.refuse_unknown(config)?;
         Ok(Weights {
             specs: loader.specs,
             embed,
@@ -146,7 +149,7 @@ fn check_numbers(spec: &WeightSpec) -> Result<(), Error> {
     Ok(())
 }
 
-struct Loader<'a> {
+pub(super) struct Loader<'a> {
     gguf: &'a Arc<Gguf>,
     specs: Vec<WeightSpec>,
     used: HashSet<String>,
@@ -210,9 +213,31 @@ impl Loader<'_> {
     }
 
     /// A norm or bias: plain 32-bit floats.
-    fn vector(&mut self, name: &str, n: usize) -> Result<WeightId, Error> {
+    pub fn vector(&mut self, name: &str, n: usize) -> Result<WeightId, Error> {
         self.check_vector(name, n)?;
         self.add(&[name])
+    }
+
+    /// The taps of a convolution along the sequence, `[n, kernel]`, as one row.
+    pub fn taps(&mut self, name: &str, kernel: usize, n: usize) -> Result<WeightId, Error> {
+        self.check(name, &[kernel as u64, n as u64])?;
+        let spec = WeightSpec::flat(self.gguf, name).map_err(Error::Tensor)?;
+        self.add_spec(spec, &[name])
+    }
+
+    /// Queries and gates, whose rows alternate head by head in the file.
+    fn gated_query(&mut self, base: &str, c: &Config) -> Result<(Product, Vec<usize>), Error> {
+        let bias = format!("{base}.bias");
+        if self.gguf.tensor(&bias).is_some() {
+            return Err(Error::Unsupported(format!("tensor {bias}")));
+        }
+        let id = self.matrix(&format!("{base}.weight"), 2 * c.q_dim(), c.dim)?;
+        self.specs[id.0].deal(&[c.head_dim, c.head_dim]);
+        let product = Product {
+            weight: id,
+            bias: None,
+        };
+        Ok((product, vec![c.q_dim(), c.q_dim()]))
     }
 
     fn check_vector(&self, name: &str, n: usize) -> Result<(), Error> {
@@ -291,7 +316,7 @@ impl Loader<'_> {
     }
 
     /// Joins neighbours of one type, where both or neither have a bias.
-    fn projections(
+    pub fn projections(
         &mut self,
         parts: &[(String, usize)],
         cols: usize,
@@ -368,17 +393,28 @@ impl Loader<'_> {
             Some(_) => ("attn_norm_2", "attn_norm"),
             None => ("attn_norm", c.ffn_norm),
         };
+        let mixer = c.layers[i].mixer;
+        let (qkv, recurrent) = match recurrent::load(self, name, mixer, c.dim)? {
+            None => (self.qkv(i, c)?, None),
+            Some((projections, weights)) => (projections, Some(weights)),
+        };
+        let (output, cols) = match mixer {
+            Mixer::Attention => ("attn_output", c.n_heads * c.value_dim),
+            Mixer::ShortConv { .. } => ("shortconv.out_proj", c.dim),
+            Mixer::DeltaNet { heads, .. } => ("ssm_out", heads.out_dim()),
+        };
         let post_attention_norm = match ffn_norm {
             "post_attention_norm" => None,
             _ => self.norm(&name("post_attention_norm"), c.dim, c)?,
         };
         Ok(LayerWeights {
             attn_norm: self.norm(&name(attn_norm), c.dim, c)?,
-            qkv: self.qkv(i, c)?,
+            qkv,
+            recurrent,
             q_norm: self.head_norm(&name("attn_q_norm"), c.n_heads, c)?,
             k_norm: self.head_norm(&name("attn_k_norm"), c.n_kv_heads, c)?,
             sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
-            attn_output: self.product(&name("attn_output"), c.dim, c.n_heads * c.value_dim)?,
+            attn_output: self.product(&name(output), c.dim, cols)?,
             post_attention_norm,
             ffn_norm: self.norm(&name(ffn_norm), c.dim, c)?,
             ffn: self.ffn(i, c)?,
@@ -387,6 +423,7 @@ impl Loader<'_> {
         })
     }
 
+    /// Query (and gate), key and value projections.
     fn qkv(&mut self, i: usize, c: &Config) -> Result<Projections, Error> {
         let part = |part: &str, rows| (format!("blk.{i}.{part}"), rows);
         let parts = [
@@ -394,6 +431,12 @@ impl Loader<'_> {
             part("attn_k", c.kv_dims().keys),
             part("attn_v", c.kv_dims().values),
         ];
+        if c.gated_attention {
+            let query = self.gated_query(&parts[0].0, c)?;
+            let mut projections = self.projections(&parts[1..], c.dim)?;
+            projections.products.insert(0, query);
+            return Ok(projections);
+        }
         let fused = format!("blk.{i}.attn_qkv");
         match self.gguf.tensor(&format!("{fused}.weight")) {
             Some(_) => self.fused(&fused, &parts, c.dim),
@@ -417,9 +460,14 @@ impl Loader<'_> {
     }
 
     /// A tensor that nothing reads would mean that the model computes something else than it says.
-    fn refuse_unknown(&self) -> Result<(), Error> {
+    fn refuse_unknown(&self, config: &Config) -> Result<(), Error> {
+        let n_layers = config.layers.len();
+        let skipped = n_layers..n_layers + config.n_skipped_layers;
+        let skipped: Vec<String> = skipped.map(|i| format!("blk.{i}.")).collect();
         let ignored = |name: &str| {
-            NOT_NEEDED.contains(&name) || NOT_NEEDED_SUFFIXES.iter().any(|s| name.ends_with(s))
+            skipped.iter().any(|layer| name.starts_with(layer))
+                || NOT_NEEDED.contains(&name)
+                || NOT_NEEDED_SUFFIXES.iter().any(|s| name.ends_with(s))
         };
         let mut names = self.gguf.tensors().iter().map(|t| t.name.as_str());
         match names.find(|name| !self.used.contains(*name) && !ignored(name)) {

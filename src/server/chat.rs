@@ -144,7 +144,6 @@ fn job(
     options: &Options,
 ) -> Result<Job, ApiError> {
     let common = common(request);
-    common.check_format()?;
     if request.messages.iter().any(|m| !m.images.is_empty()) {
         return Err(ApiError::bad_request(format!(
             "\"{}\" does not support images",
@@ -154,12 +153,15 @@ fn job(
     let tokenizer = lease.tokenizer();
     let room = common.room(options, lease.engine().n_ctx());
     let visible = template.visible_tokens(&conversation.tools);
+    let parser = template.output_parser(text, &conversation.tools, conversation.think);
+    let may_think = conversation.think.is_some_and(chat::Think::is_on);
     Ok(Job {
         tokens: room.fit(
             prompt::encode(tokenizer, Some(template), text),
             tokenizer.adds_bos(),
         )?,
-        parser: template.output_parser(text, &conversation.tools, conversation.think),
+        grammar: common.grammar(options, lease, &parser, may_think)?,
+        parser,
         visible_tokens: visible
             .iter()
             .filter_map(|text| tokenizer.token_id(text))

@@ -152,7 +152,6 @@ impl Prompt {
         options: &Options,
     ) -> Result<Job, ApiError> {
         let common = common(request);
-        common.check_format()?;
         if !request.images.is_empty() {
             return Err(ApiError::bad_request(format!(
                 "\"{}\" does not support images",
@@ -173,6 +172,7 @@ impl Prompt {
         };
         Ok(Job {
             tokens: room.fit(tokens, tokenizer.adds_bos())?,
+            grammar: common.grammar(options, lease, &parser, false)?,
             parser,
             visible_tokens: visible
                 .iter()

@@ -34,6 +34,8 @@ pub struct Options {
     pub presence_penalty: f32,
     pub frequency_penalty: f32,
     pub stop: Vec<String>,
+    /// A Lark grammar or `/regex/` that the answer must match; beyond Ollama's options.
+    pub grammar: Option<String>,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             stop: Vec::new(),
+            grammar: None,
         }
     }
 }
@@ -101,6 +104,7 @@ impl Options {
             "presence_penalty" => self.presence_penalty = float(name, value)?,
             "frequency_penalty" => self.frequency_penalty = float(name, value)?,
             "stop" => self.stop = strings(name, value)?,
+            "grammar" => self.grammar = Some(string(name, value)?),
             _ => tracing::warn!(option = name, "unknown option ignored"),
         }
         Ok(())
@@ -153,6 +157,11 @@ fn boolean(name: &str, value: &Value) -> Result<bool, ApiError> {
     value
         .as_bool()
         .ok_or_else(|| wrong_type(name, "type boolean"))
+}
+
+fn string(name: &str, value: &Value) -> Result<String, ApiError> {
+    let text = value.as_str().map(str::to_owned);
+    text.ok_or_else(|| wrong_type(name, "type string"))
 }
 
 fn strings(name: &str, value: &Value) -> Result<Vec<String>, ApiError> {

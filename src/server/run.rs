@@ -10,7 +10,10 @@ use super::prompt::{self, EdgeTokens, Room};
 use super::stream::Objects;
 use crate::api::{Object, Think};
 use crate::chat::{self, Capability, OutputParser, Template};
-use crate::engine::{DeviceRequest, KeepAlive, Lease, LoadRequest, Request, SamplingParams};
+use crate::engine::{
+    Constraint, DeviceRequest, Grammar, KeepAlive, Lease, LoadRequest, Reasoning, Request,
+    SamplingParams,
+};
 use crate::store::ResolvedModel;
 use futures_util::stream;
 use serde_json::Value;
@@ -103,18 +106,55 @@ impl Common<'_> {
         Ok((options, app.models.acquire(&load).await?))
     }
 
-    /// Refuses `format`, which is not there yet: an answer that ignored it would be wrong in silence.
-    pub fn check_format(&self) -> Result<(), ApiError> {
-        match self.format {
-            None | Some(Value::Null) => Ok(()),
-            Some(Value::String(text)) if text.is_empty() => Ok(()),
-            Some(Value::Object(_)) => Err(no_format()),
-            Some(Value::String(text)) if text == "json" => Err(no_format()),
-            Some(other) => Err(ApiError::internal(format!(
-                "invalid format: {:?}; expected \"json\" or a valid JSON Schema object",
-                other.to_string()
-            ))),
+    /// What `format`, or the option `grammar`, asks of the answer.
+    ///
+    /// # Errors
+    /// 500 with Ollama's text for a format of another kind, 400 for both at once.
+    pub fn constraint(&self, options: &Options) -> Result<Option<Constraint>, ApiError> {
+        let format = match self.format {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) if text.is_empty() => None,
+            Some(Value::String(text)) if text == "json" => Some(Constraint::Json),
+            Some(schema @ Value::Object(_)) => Some(Constraint::Schema(schema.clone())),
+            Some(other) => {
+                return Err(ApiError::internal(format!(
+                    "invalid format: {:?}; expected \"json\" or a valid JSON Schema object",
+                    other.to_string()
+                )));
+            }
+        };
+        match (format, &options.grammar) {
+            (Some(_), Some(_)) => Err(ApiError::bad_request(
+                "format and the option \"grammar\" cannot be used together",
+            )),
+            (None, Some(grammar)) => Ok(Some(Constraint::Grammar(grammar.clone()))),
+            (format, None) => Ok(format),
         }
+    }
+
+    /// The constraint, compiled for the model. Reasoning that the prompt has begun comes before
+    /// it, and with `may_think` any other that the parser looks for.
+    ///
+    /// # Errors
+    /// As [`Common::constraint`]; 400 for what cannot be compiled.
+    pub fn grammar(
+        &self,
+        options: &Options,
+        lease: &Lease,
+        parser: &OutputParser,
+        may_think: bool,
+    ) -> Result<Option<Grammar>, ApiError> {
+        let Some(constraint) = self.constraint(options)? else {
+            return Ok(None);
+        };
+        let tags = parser.thinking_tags();
+        let reasoning =
+            tags.filter(|(open, _)| open.is_none() || may_think)
+                .map(|(open, close)| Reasoning {
+                    open: open.map(str::to_owned),
+                    close: close.to_owned(),
+                });
+        Ok(Some(lease.grammar(&constraint, reasoning.as_ref())?))
     }
 
     /// Alternatives to report at each token, if log-probabilities are wanted.
@@ -133,12 +173,6 @@ impl Common<'_> {
     }
 }
 
-fn no_format() -> ApiError {
-    ApiError::bad_request(
-        "format is not implemented yet: leave it out, and ask for JSON in the prompt",
-    )
-}
-
 fn at_least(n: i64) -> usize {
     usize::try_from(n.max(0)).unwrap_or(usize::MAX)
 }
@@ -152,6 +186,7 @@ pub struct Job {
     pub shift: bool,
     /// Alternatives to report at each token, if log-probabilities are wanted.
     pub logprobs: Option<usize>,
+    pub grammar: Option<Grammar>,
 }
 
 /// Starts a job. The lease is held until its last piece.
@@ -175,6 +210,7 @@ pub fn start(
         shift: job.shift,
         logprobs: job.logprobs,
         visible_tokens: job.visible_tokens,
+        grammar: job.grammar,
         ..Request::new(job.tokens)
     };
     let events = lease.engine().submit(request)?;
@@ -244,32 +280,55 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[test]
-    fn formats_are_refused_by_name() {
-        let check = |format: Value| {
-            let common = Common {
-                model: "m",
-                keep_alive: None,
-                options: &Object::new(),
-                format: Some(&format),
-                think: None,
-                truncate: None,
-                shift: None,
-                logprobs: false,
-                top_logprobs: 0,
-            };
-            common.check_format()
+    fn constraint(format: Value, grammar: Option<&str>) -> Result<Option<Constraint>, ApiError> {
+        let common = Common {
+            model: "m",
+            keep_alive: None,
+            options: &Object::new(),
+            format: Some(&format),
+            think: None,
+            truncate: None,
+            shift: None,
+            logprobs: false,
+            top_logprobs: 0,
         };
-        assert_eq!((check(json!(null)), check(json!(""))), (Ok(()), Ok(())));
-        for format in [json!("json"), json!({"type": "object"})] {
-            assert!(
-                check(format)
-                    .unwrap_err()
-                    .message
-                    .starts_with("format is not implemented yet")
-            );
-        }
+        common.constraint(&Options {
+            grammar: grammar.map(str::to_owned),
+            ..Options::default()
+        })
+    }
+
+    #[test]
+    fn formats_are_none_json_or_a_schema() {
+        let none = Ok(None);
+        assert_eq!(
+            (constraint(json!(null), None), constraint(json!(""), None)),
+            (none.clone(), none)
+        );
+        assert_eq!(constraint(json!("json"), None), Ok(Some(Constraint::Json)));
+        let schema = json!({"type": "object"});
+        let wanted = Constraint::Schema(schema.clone());
+        assert_eq!(constraint(schema, None), Ok(Some(wanted)));
         let text = r#"invalid format: "\"yaml\""; expected "json" or a valid JSON Schema object"#;
-        assert_eq!(check(json!("yaml")).unwrap_err(), ApiError::internal(text));
+        assert_eq!(
+            constraint(json!("yaml"), None),
+            Err(ApiError::internal(text))
+        );
+        for other in [json!(1), json!(true), json!([])] {
+            assert_eq!(constraint(other, None).unwrap_err().status.as_u16(), 500);
+        }
+    }
+
+    #[test]
+    fn a_grammar_stands_alone() {
+        let wanted = Constraint::Grammar("/a+/".into());
+        assert_eq!(constraint(json!(null), Some("/a+/")), Ok(Some(wanted)));
+        assert_eq!(
+            constraint(json!("json"), Some("/a+/"))
+                .unwrap_err()
+                .status
+                .as_u16(),
+            400
+        );
     }
 }

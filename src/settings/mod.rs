@@ -30,6 +30,8 @@ pub struct Settings {
     pub max_queue: usize,
     /// `OLLAMA_KV_CACHE_TYPE` in lower case.
     pub kv_cache_type: String,
+    /// `OLLAMA_GPU_OVERHEAD`: bytes of a GPU to leave free.
+    pub gpu_overhead: u64,
     /// `OLLAMA_NOPRUNE`: leave unused blobs alone when the server starts.
     pub no_prune: bool,
     /// `OLLAMA_GO_TEMPLATE`: prefer Go templates, or the GGUF's; `None` picks for each model.
@@ -81,6 +83,7 @@ impl Settings {
             kv_cache_type: env
                 .set("OLLAMA_KV_CACHE_TYPE")
                 .map_or_else(|| "f16".to_owned(), |text| text.to_lowercase()),
+            gpu_overhead: env.number("OLLAMA_GPU_OVERHEAD").unwrap_or(0) as u64,
             no_prune: env.is_on("OLLAMA_NOPRUNE"),
             go_template: env.set("OLLAMA_GO_TEMPLATE").map(|text| is_true(&text)),
             no_cloud: env.is_on("OLLAMA_NO_CLOUD"),
@@ -212,6 +215,7 @@ mod tests {
             ("OLLAMA_MAX_QUEUE", "0"),
             ("OLLAMA_ORIGINS", "https://a, http://*.b ,"),
             ("OLLAMA_KV_CACHE_TYPE", "F32"),
+            ("OLLAMA_GPU_OVERHEAD", "1073741824"),
             ("OLLAMA_NOPRUNE", "yes"),
             ("OLLAMA_GO_TEMPLATE", "false"),
             ("OLLAMA_WGPU_DEVICE", "cpu"),
@@ -221,6 +225,7 @@ mod tests {
         assert_eq!(set.context_length, None);
         assert_eq!(set.origins, ["https://a", "http://*.b"]);
         assert_eq!(set.kv_cache_type, "f32");
+        assert_eq!(set.gpu_overhead, 1 << 30);
         assert!(set.no_prune && !set.no_cloud);
         assert_eq!(set.go_template, Some(false));
         assert_eq!(set.device.as_deref(), Some("cpu"));

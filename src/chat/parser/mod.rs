@@ -100,6 +100,12 @@ impl OutputParser {
         }
     }
 
+    /// The tag that would begin the model's reasoning, unless it has begun, and the one that ends
+    /// it; none for a model whose reasoning is not looked for.
+    pub fn thinking_tags(&self) -> Option<(Option<&str>, &str)> {
+        self.thinking.as_ref().map(ThinkingParser::tags)
+    }
+
     /// Whether the model is still reasoning: a format asked for does not bind this text.
     pub fn is_thinking(&self) -> bool {
         self.thinking

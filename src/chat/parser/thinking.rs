@@ -62,6 +62,12 @@ impl ThinkingParser {
         matches!(self.state, State::AfterOpening | State::Thinking)
     }
 
+    /// The tag that would begin the reasoning, unless it has begun, and the one that ends it.
+    pub fn tags(&self) -> (Option<&str>, &str) {
+        let open = (!self.is_thinking()).then_some(self.open.as_str());
+        (open, &self.close)
+    }
+
     /// Takes a piece; returns what is decided of (reasoning, content).
     pub fn push(&mut self, piece: &str) -> (String, String) {
         self.held.push_str(piece);

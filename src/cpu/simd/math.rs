@@ -107,6 +107,8 @@ pub fn relu_squared<I: Isa>(isa: I, x: I::F) -> I::F {
 pub fn activate<I: Isa>(isa: I, activation: Activation, x: I::F) -> I::F {
     match activation {
         Activation::Silu => silu(isa, x),
+        Activation::Sigmoid => sigmoid(isa, x),
+        Activation::Identity => x,
         Activation::GeluTanh => gelu_tanh(isa, x),
         Activation::GeluErf => gelu_erf(isa, x),
         Activation::ReluSquared => relu_squared(isa, x),

@@ -1,13 +1,14 @@
 //! One model in memory, and the use of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use tokio::task::JoinHandle;
 
 use super::Inner;
 use super::options::{KeepAlive, LoadRequest, ModelsSettings, RunningModel};
-use crate::engine::Engine;
+use crate::engine::grammar::Grammars;
+use crate::engine::{Constraint, Engine, Error, Grammar, Reasoning};
 use crate::gguf::Gguf;
 use crate::tokenizer::Tokenizer;
 
@@ -31,6 +32,8 @@ pub struct Parts {
     pub engine: Engine,
     pub tokenizer: Arc<Tokenizer>,
     pub gguf: Arc<Gguf>,
+    /// The compiler of grammars; made when the first one is asked for.
+    pub grammars: OnceLock<Result<Grammars, Error>>,
 }
 
 impl Loaded {
@@ -60,11 +63,7 @@ impl Loaded {
             digest: self.request.digest.clone(),
             path: self.request.path.clone(),
             size_bytes,
-            vram_bytes: if engine.device().is_gpu {
-                size_bytes
-            } else {
-                0
-            },
+            vram_bytes: engine.gpu_bytes(),
             context_length: engine.n_ctx(),
             expires_at: since + self.keep_alive.duration(),
         }
@@ -87,6 +86,31 @@ impl Lease {
     /// The file's tokenizer.
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.parts.tokenizer
+    }
+
+    /// Compiles what an answer must look like. Blocks, for two seconds at most, and a moment more
+    /// the first time.
+    ///
+    /// # Errors
+    /// [`Error::Grammar`] names what cannot be compiled.
+    pub fn grammar(
+        &self,
+        constraint: &Constraint,
+        reasoning: Option<&Reasoning>,
+    ) -> Result<Grammar, Error> {
+        let Parts {
+            engine, tokenizer, ..
+        } = &*self.parts;
+        let grammars = self.parts.grammars.get_or_init(|| {
+            let vocabulary = Arc::clone(tokenizer);
+            let control = move |text: &str| {
+                let id = vocabulary.token_id(text);
+                id.filter(|&id| vocabulary.is_control(id))
+            };
+            Grammars::new(&**tokenizer, engine.vocab_size(), control)
+        });
+        let grammars = grammars.as_ref().map_err(Error::clone)?;
+        grammars.compile(constraint, reasoning)
     }
 
     /// The file.

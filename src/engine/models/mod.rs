@@ -8,15 +8,17 @@ mod options;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::{Engine, Error};
+use super::placement::Placement;
+use super::{Engine, EngineOptions, Error};
 use crate::backend::BackendError;
 use crate::gguf::Gguf;
+use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 use loaded::{Loaded, Parts};
 
@@ -334,12 +336,19 @@ fn load_parts(inner: &Inner, request: &LoadRequest, caller: &Weak<()>) -> Result
     if cancelled() {
         return Err(Error::Canceled);
     }
-    let backend = (inner.open_backend)(&request.device)?;
+    let placement = Placement {
+        open: &inner.open_backend,
+        request: request.device,
+        overhead_bytes: inner.settings.gpu_overhead,
+        may_split: inner.lock().loaded.is_empty(),
+    };
+    let mut place =
+        |model: &Model, options: &EngineOptions, most| placement.place(model, options, most);
     let vocabulary = Arc::clone(&tokenizer);
     let engine = Engine::load_unless(
         &gguf,
         vocabulary,
-        backend,
+        &mut place,
         inner.settings.options(request),
         &cancelled,
     )?;
@@ -347,6 +356,7 @@ fn load_parts(inner: &Inner, request: &LoadRequest, caller: &Weak<()>) -> Result
         engine,
         tokenizer,
         gguf,
+        grammars: OnceLock::new(),
     })
 }
 

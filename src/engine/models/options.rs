@@ -29,7 +29,8 @@ pub type OpenBackend =
 /// Which device a model is to run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceRequest {
-    /// Layers on the GPU: 0 is the CPU, negative leaves it open.
+    /// Layers on the GPU, one more than there are for all that is outside of them too: 0 is the CPU, negative leaves
+    /// it open.
     pub num_gpu: i64,
     /// Index of the GPU; none leaves it open.
     pub main_gpu: Option<i64>,
@@ -69,6 +70,8 @@ pub struct ModelsSettings {
     pub n_ctx: Option<usize>,
     /// `OLLAMA_KV_CACHE_TYPE`.
     pub kv_type: KvType,
+    /// Bytes of a GPU to leave free (`OLLAMA_GPU_OVERHEAD`).
+    pub gpu_overhead: u64,
 }
 
 impl Default for ModelsSettings {
@@ -80,6 +83,7 @@ impl Default for ModelsSettings {
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             n_ctx: None,
             kv_type: KvType::F16,
+            gpu_overhead: 0,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use tokio::task::JoinHandle;
 
-use super::super::fake::{FakeBackend, FakeOptions, Fault};
+use super::super::fake::{FakeBackend, FakeGpu, FakeOptions, Fault};
 use super::super::{Event, Request};
 use super::*;
 
@@ -53,6 +53,90 @@ fn models(options: FakeOptions, settings: ModelsSettings) -> (Models, Arc<Atomic
 
 fn simple() -> (Models, Arc<AtomicUsize>) {
     models(FakeOptions::default(), ModelsSettings::default())
+}
+
+/// A fake GPU beside the CPU.
+fn models_on_gpu(gpu: FakeGpu, settings: ModelsSettings) -> Models {
+    let open: OpenBackend = Arc::new(move |request: &DeviceRequest| {
+        let options = FakeOptions {
+            gpu: (request.num_gpu != 0).then_some(gpu),
+            ..FakeOptions::default()
+        };
+        Ok(Box::new(FakeBackend::new(options)))
+    });
+    Models::new(open, settings)
+}
+
+/// Bytes of the model, and those of them on the GPU.
+async fn bytes_on_gpu(gpu: FakeGpu, settings: ModelsSettings, num_gpu: i64) -> (u64, u64) {
+    let models = models_on_gpu(gpu, settings);
+    let mut request = request("tiny-llama");
+    request.device.num_gpu = num_gpu;
+    let _lease = models.acquire(&request).await.expect("it loads");
+    let running = &models.running()[0];
+    (running.size_bytes, running.vram_bytes)
+}
+
+const ROOMY: FakeGpu = FakeGpu {
+    free_bytes: u64::MAX,
+    max_weights: usize::MAX,
+};
+
+#[tokio::test]
+async fn as_many_layers_go_to_the_gpu_as_fit() {
+    let settings = ModelsSettings::default;
+    let mut last = 0;
+    let mut n_parts = 0;
+    for step in 0..400 {
+        let gpu = FakeGpu {
+            free_bytes: (60 << 20) + (step << 18),
+            ..ROOMY
+        };
+        let (size, vram) = bytes_on_gpu(gpu, settings(), -1).await;
+        assert!(vram >= last && vram <= size);
+        n_parts += usize::from(vram > last && vram < size);
+        last = vram;
+    }
+    let (size, vram) = bytes_on_gpu(ROOMY, settings(), -1).await;
+    assert_eq!(vram, size);
+    assert!(n_parts > 0 && last == size, "{n_parts} partial loads");
+    let overhead = ModelsSettings {
+        gpu_overhead: u64::MAX,
+        ..settings()
+    };
+    assert_eq!(bytes_on_gpu(ROOMY, overhead, -1).await.1, 0);
+}
+
+#[tokio::test]
+async fn a_request_names_its_number_of_layers() {
+    let settings = ModelsSettings::default;
+    let mut last = 0;
+    for num_gpu in 1..=2 {
+        let (size, vram) = bytes_on_gpu(ROOMY, settings(), num_gpu).await;
+        assert!(last < vram && vram < size, "{num_gpu}: {vram} of {size}");
+        last = vram;
+    }
+    let (size, vram) = bytes_on_gpu(ROOMY, settings(), 999).await;
+    assert_eq!(vram, size);
+    assert_eq!(bytes_on_gpu(ROOMY, settings(), 0).await.1, 0);
+}
+
+#[tokio::test]
+async fn fewer_layers_are_tried_where_memory_runs_out() {
+    let few = FakeGpu {
+        max_weights: 10,
+        ..ROOMY
+    };
+    let (size, vram) = bytes_on_gpu(few, ModelsSettings::default(), -1).await;
+    assert!(0 < vram && vram < size, "{vram} of {size}");
+    let models = models_on_gpu(few, ModelsSettings::default());
+    let mut explicit = request("tiny-llama");
+    explicit.device.num_gpu = 999;
+    let refused = models.acquire(&explicit).await.err().expect("too many");
+    assert!(
+        refused.to_string().contains("not enough memory"),
+        "{refused}"
+    );
 }
 
 /// Waits for what other tasks and threads will bring about.

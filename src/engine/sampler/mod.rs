@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use super::grammar::Allowed;
 use super::{Error, SamplingParams};
 use crate::backend::Candidates;
 
@@ -29,6 +30,15 @@ struct Ranking {
 }
 
 impl Ranking {
+    /// Takes out what a grammar does not allow. What is left is still the beginning of all that is
+    /// allowed, whose mass is not known.
+    fn restrict(&mut self, allowed: Option<&Allowed>) {
+        if let Some(allowed) = allowed {
+            self.entries.retain(|e| allowed.is_allowed(e.id));
+            self.log_sum_exp = None;
+        }
+    }
+
     /// Leaves nothing that a later step could decide by.
     fn give_up(&mut self) {
         self.entries.clear();
@@ -65,7 +75,7 @@ impl Sampler {
     }
 
     /// The token at `index` of the generation, from the best candidates of a row; none if they do
-    /// not decide. `history` are all tokens before it.
+    /// not decide. `history` are all tokens before it; with `allowed`, others have no probability.
     ///
     /// # Errors
     /// [`Error::InvalidLogits`] for NaN or infinite values.
@@ -75,12 +85,14 @@ impl Sampler {
         vocab_size: usize,
         history: &[u32],
         index: usize,
+        allowed: Option<&Allowed>,
     ) -> Result<Option<u32>, Error> {
         let pairs = best.ids.iter().copied().zip(best.logits.iter().copied());
         let is_whole = best.ids.len() >= vocab_size;
         let seen = self.seen(history);
         let last = pairs.clone().next_back().ok_or(Error::InvalidLogits)?;
         let mut ranking = rank(pairs, best.log_sum_exp, is_whole, vocab_size)?;
+        ranking.restrict(allowed);
         if !seen.is_empty() {
             self.penalise(&mut ranking, &seen);
             if !is_whole {
@@ -94,17 +106,23 @@ impl Sampler {
     /// As [`Sampler::choose`], from all logits of the row. `log_sum_exp` is the backend's.
     ///
     /// # Errors
-    /// [`Error::InvalidLogits`] for NaN or infinite values.
+    /// [`Error::InvalidLogits`] for NaN or infinite values; [`Error::Grammar`] where no token is
+    /// allowed.
     pub fn choose_from_row(
         &self,
         row: &[f32],
         log_sum_exp: f32,
         history: &[u32],
         index: usize,
+        allowed: Option<&Allowed>,
     ) -> Result<u32, Error> {
         let pairs = (0..).zip(row.iter().copied());
         let seen = self.seen(history);
         let mut ranking = rank(pairs, log_sum_exp, true, row.len())?;
+        ranking.restrict(allowed);
+        if ranking.entries.is_empty() {
+            return Err(Error::Grammar("no token may come next".into()));
+        }
         if !seen.is_empty() {
             self.penalise(&mut ranking, &seen);
         }

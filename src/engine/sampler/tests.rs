@@ -160,10 +160,10 @@ fn twin(p: &SamplingParams, seed: u64, row: &[f32], history: &[u32], index: usiz
 fn both(sampler: &Sampler, row: &[f32], n: usize, history: &[u32], index: usize) -> (u32, bool) {
     let best = candidates(row, n);
     let full = sampler
-        .choose_from_row(row, best.log_sum_exp, history, index)
+        .choose_from_row(row, best.log_sum_exp, history, index, None)
         .expect("finite logits");
     let short = sampler
-        .choose(&best, row.len(), history, index)
+        .choose(&best, row.len(), history, index, None)
         .expect("finite logits");
     assert_eq!(short.unwrap_or(full), full, "{sampler:?}");
     (full, short.is_some())
@@ -248,12 +248,15 @@ fn logits_that_are_no_numbers_are_errors_and_never_chosen() {
     let sampler = Sampler::new(&SamplingParams::default(), 0);
     for row in [[f32::NAN; 3], [f32::INFINITY; 3], [f32::NEG_INFINITY; 3]] {
         let best = candidates(&row, 2);
-        assert_eq!(sampler.choose(&best, 3, &[], 0), Err(Error::InvalidLogits));
-        let chosen = sampler.choose_from_row(&row, 0.0, &[], 0);
+        assert_eq!(
+            sampler.choose(&best, 3, &[], 0, None),
+            Err(Error::InvalidLogits)
+        );
+        let chosen = sampler.choose_from_row(&row, 0.0, &[], 0, None);
         assert_eq!(chosen, Err(Error::InvalidLogits));
     }
     let row = [f32::NAN, 1.0, f32::NEG_INFINITY];
-    assert_eq!(sampler.choose_from_row(&row, 1.0, &[], 0), Ok(1));
+    assert_eq!(sampler.choose_from_row(&row, 1.0, &[], 0, None), Ok(1));
 }
 
 #[test]

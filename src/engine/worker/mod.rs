@@ -4,12 +4,14 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 
 use super::device::Device;
+use super::grammar::Grammar;
 use super::inbox::Inbox;
 use super::output::Vocabulary;
 use super::scheduler::{Budget, Scheduler, Share, Step};
-use super::sequence::{Limits, Sequence, Submission};
+use super::sequence::{Choice, Limits, Sequence, Submission};
 use super::{EngineOptions, Error, Logprob, TokenLogprob};
 use crate::backend::{Candidates, Phase};
 
@@ -64,6 +66,7 @@ impl Worker {
             limits: Limits {
                 n_ctx: options.n_ctx,
                 decode_equals_prefill: device.decode_equals_prefill(),
+                is_recurrent: device.is_recurrent,
             },
             device,
             vocabulary,
@@ -119,7 +122,7 @@ impl Worker {
 
     /// Runs a step and gives each sequence its token.
     fn step(&mut self, step: &Step) -> Result<(), Error> {
-        let candidates = self.device.run(&step.batch)?;
+        let candidates = self.run_device(step)?;
         self.scheduler.computed(&step.shares);
         let mut logits = Logits {
             device: &mut self.device,
@@ -139,6 +142,27 @@ impl Worker {
         }
         self.tidy(&step.shares, &finished);
         Ok(())
+    }
+
+    /// Runs the batch; while the device works, grammars compute which tokens may come next.
+    fn run_device(&mut self, step: &Step) -> Result<Vec<Candidates>, Error> {
+        let wants_token = |index: usize| {
+            let mut shares = step.shares.iter();
+            shares.any(|share| share.wants_token && share.sequence == index)
+        };
+        let sequences = self.scheduler.running.iter_mut().enumerate();
+        let mut grammars: Vec<&mut Grammar> = sequences
+            .filter(|(index, _)| wants_token(*index))
+            .filter_map(|(_, sequence)| sequence.grammar())
+            .collect();
+        if grammars.is_empty() {
+            return Ok(self.device.run(&step.batch)?);
+        }
+        let device = &mut self.device;
+        thread::scope(|scope| {
+            scope.spawn(move || grammars.iter_mut().for_each(|grammar| grammar.prepare()));
+            Ok(device.run(&step.batch)?)
+        })
     }
 
     /// Makes room in full contexts and takes out what has ended.
@@ -164,9 +188,9 @@ fn advance(
         return Ok(true);
     }
     let token = match choose(sequence, row, logits) {
-        // The fault of the model's numbers, which another prompt may not have.
-        Err(Error::InvalidLogits) => {
-            sequence.fail(Error::InvalidLogits);
+        // The fault of the model's numbers, which another prompt may not have, or of the grammar.
+        Err(error @ (Error::InvalidLogits | Error::Grammar(_))) => {
+            sequence.fail(error);
             return Ok(true);
         }
         chosen => chosen?,
@@ -179,13 +203,18 @@ fn advance(
 }
 
 fn choose(sequence: &Sequence, row: &Row<'_>, logits: &mut Logits<'_>) -> Result<u32, Error> {
-    let (sampler, history, index) = sequence.choice();
+    let Choice {
+        sampler,
+        history,
+        index,
+        allowed,
+    } = sequence.choice()?;
     let vocab_size = logits.device.info.vocab_size;
-    if let Some(token) = sampler.choose(row.best, vocab_size, history, index)? {
+    if let Some(token) = sampler.choose(row.best, vocab_size, history, index, allowed)? {
         return Ok(token);
     }
     let all = logits.row(row.index)?;
-    sampler.choose_from_row(all, row.best.log_sum_exp, history, index)
+    sampler.choose_from_row(all, row.best.log_sum_exp, history, index, allowed)
 }
 
 /// Probabilities before any sampling step, as Ollama reports them.

@@ -176,7 +176,13 @@ fn reference(request: &Request, equal: bool) -> Vec<u32> {
         let row = fake::reference_logits(&request.tokens, &generated, equal);
         let history = [&request.tokens[..], &generated[..]].concat();
         let token = sampler
-            .choose_from_row(&row, fake::log_sum_exp(&row), &history, generated.len())
+            .choose_from_row(
+                &row,
+                fake::log_sum_exp(&row),
+                &history,
+                generated.len(),
+                None,
+            )
             .expect("finite logits");
         if token == fake::END {
             break;
@@ -285,6 +291,7 @@ fn storm(options: FakeOptions, n_ctx: usize, seed: u64) -> usize {
     assert!(clients.is_empty(), "all requests end");
     harness.worker.turn(false).expect("a healthy device");
     assert_eq!(harness.n_free_pages(), harness.n_pages);
+    assert_eq!(harness.worker.scheduler.n_free_states(), options.n_parallel);
     assert_eq!(harness.n_open.load(std::sync::atomic::Ordering::Relaxed), 0);
     n_whole
 }
@@ -292,20 +299,26 @@ fn storm(options: FakeOptions, n_ctx: usize, seed: u64) -> usize {
 #[test]
 fn tokens_do_not_depend_on_what_else_runs() {
     let mut n_whole = 0;
-    for (seed, equal) in [(1, false), (2, true)] {
+    for (seed, equal, is_recurrent) in [
+        (1, false, false),
+        (2, true, false),
+        (3, false, true),
+        (4, true, true),
+    ] {
         for (n_parallel, n_batch, n_pages) in [(4, 64, 64), (8, 7, 64), (3, 300, 10), (8, 33, 8)] {
             let options = FakeOptions {
                 n_parallel,
                 n_batch,
                 n_pages,
                 decode_equals_prefill: equal,
+                is_recurrent,
                 ..FakeOptions::default()
             };
             n_whole += storm(options, 256, seed * 100 + n_batch as u64);
         }
     }
     assert!(
-        n_whole > 300,
+        n_whole > 600,
         "most requests are read to their end: {n_whole}"
     );
 }
@@ -356,6 +369,22 @@ fn a_second_turn_finds_its_prefix_in_the_cache() {
         let answer = harness.answer(second.clone());
         assert_eq!(ended(&answer).1.cached_tokens, n_cached);
         assert_eq!(answer.tokens, reference(&second, equal));
+    }
+}
+
+#[test]
+fn a_recurrent_model_computes_a_prefix_again() {
+    let options = FakeOptions {
+        is_recurrent: true,
+        decode_equals_prefill: true,
+        ..FakeOptions::default()
+    };
+    let mut harness = Harness::new(options, 1000);
+    let request = long(100, 20, 3);
+    for _ in 0..2 {
+        let answer = harness.answer(request.clone());
+        assert_eq!(answer.tokens, reference(&request, true));
+        assert_eq!(ended(&answer).1.cached_tokens, 0);
     }
 }
 

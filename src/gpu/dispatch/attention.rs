@@ -1,6 +1,6 @@
 //! Attention: split by the sequence's length for single tokens, by tiles of queries for prompts.
 
-use super::{Dispatch, Program, WORKGROUP, cached, with_pages};
+use super::{Dispatch, Program, WORKGROUP, with_cache, with_pages};
 use crate::backend::{Attention, BufferId, KvDims, Op, PAGE_TOKENS, Phase, Plan, Rows};
 use crate::gpu::batch::{DECODE_TILE, MAX_SPLITS, SPLIT_TOKENS};
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
@@ -78,19 +78,12 @@ impl Dispatch<'_> {
         };
         let attend = |shader: Shader| {
             let shader = self.view(with_pages(shared(shader)), "Q", q);
-            shader
+            with_cache(shader, cache.kv_type, kv)
                 .number("GROUP_HEADS", n_heads / n_kv_heads)
                 .number("HEAD_DIM", head_dim)
-                .number("KEYS", kv.keys)
-                .number("VALUES", kv.values)
                 .float("SCALE", scale)
                 .float("SOFT_CAP", soft_cap.unwrap_or(0.0))
-                .parts(&[
-                    "parts/attention",
-                    "parts/fma4",
-                    "parts/soft_cap",
-                    cached(cache.kv_type),
-                ])
+                .parts(&["parts/attention", "parts/fma4", "parts/soft_cap"])
         };
         let operands = [
             reads(self.slot(q.buffer)),

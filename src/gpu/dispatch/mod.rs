@@ -4,6 +4,7 @@
 mod attention;
 mod matmul;
 mod norm;
+mod recurrent;
 mod top_k;
 
 pub(super) use attention::tile_rows;
@@ -14,8 +15,8 @@ use super::device::Tuning;
 use super::launch::{Binding, Extent, Launch, Slot, reads, writes};
 use super::shader::Shader;
 use crate::backend::{
-    Activation, BufferId, CacheSpec, EmbedRow, KvDims, KvType, NO_SLOT, Op, PAGE_TOKENS, Plan,
-    RopeOrder, Rows, View, WeightId,
+    Activation, BufferId, CacheSpec, EmbedRow, KV_BLOCK, KvDims, KvType, NO_SLOT, Op, PAGE_TOKENS,
+    Plan, RopeOrder, Rows, View, WeightId,
 };
 use crate::quant::QuantType;
 
@@ -116,6 +117,8 @@ impl Dispatch<'_> {
             } => push(self.rope(input, head_dim, table, order, out)),
             Op::KvWrite { layer, k, v } => push(self.kv_write(layer, k, v)?),
             Op::Attention { ref attention, out } => self.attention(attention, out, program)?,
+            Op::ShortConv { .. } => push(self.short_conv(op)?),
+            Op::DeltaNet { .. } => push(self.delta_net(op)?),
             Op::Glu {
                 gate,
                 up,
@@ -204,12 +207,14 @@ impl Dispatch<'_> {
         };
         let cache = self.layer(layer, kv)?;
         let rows = self.plan.buffers[k.buffer.0].rows;
-        let shader = Shader::new("kernels/kv_write")
+        // Two blocks share a word of half floats.
+        let (kernel, columns) = match cache.kv_type.is_quantised() {
+            true => ("kernels/kv_write_blocks", 2 * KV_BLOCK),
+            false => ("kernels/kv_write", 4),
+        };
+        let shader = with_cache(Shader::new(kernel), cache.kv_type, kv)
             .number("WG", WORKGROUP)
-            .number("K_COLS", k.cols)
-            .number("V_COLS", v.cols)
-            .number("NO_SLOT", NO_SLOT as usize)
-            .parts(&[cached(cache.kv_type)]);
+            .number("NO_SLOT", NO_SLOT as usize);
         let shader = self.view(self.view(shader, "K", k), "V", v);
         Ok(Launch {
             shader: self.rows_word(shader, rows),
@@ -220,7 +225,7 @@ impl Dispatch<'_> {
                 writes(Slot::Keys(layer)),
                 writes(Slot::Values(layer)),
             ],
-            grid: per_number(k.cols.max(v.cols) / 4, rows),
+            grid: per_number(k.cols.max(v.cols).div_ceil(columns), rows),
         })
     }
 
@@ -299,7 +304,7 @@ impl Dispatch<'_> {
     }
 
     fn weight(&self, id: WeightId) -> Result<&WeightShape, String> {
-        let weight = self.weights.get(id.0);
+        let weight = self.weights.get(id.0).filter(|w| !w.shards.is_empty());
         weight.ok_or_else(|| format!("weight {} was not loaded", id.0))
     }
 
@@ -318,12 +323,17 @@ impl Dispatch<'_> {
     /// The cache, if it has the layer with tokens of these sizes.
     fn layer(&self, layer: usize, kv: KvDims) -> Result<&CacheSpec, String> {
         let cache = self.cache.ok_or("the cache was not allocated")?;
-        let whole = [kv.keys, kv.values].iter().all(|n| n.is_multiple_of(4));
+        let least = if cache.kv_type.is_quantised() {
+            KV_BLOCK
+        } else {
+            4
+        };
+        let whole = [kv.keys, kv.values].iter().all(|n| n.is_multiple_of(least));
         match cache.layers.get(layer) {
             Some(&dims) if dims == kv && whole => Ok(cache),
             Some(dims) => Err(format!(
                 "layer {layer} of the cache keeps {dims:?}, the plan has {kv:?}; both must be the \
-                 same multiples of 4"
+                 same multiples of {least}"
             )),
             None => Err(format!("the cache has no layer {layer}")),
         }
@@ -370,18 +380,30 @@ fn per_number(numbers: usize, rows: Rows) -> [Extent; 3] {
 fn activation_parts(activation: Activation) -> &'static [&'static str] {
     match activation {
         Activation::Silu => &["parts/silu", "parts/logistic"],
+        Activation::Sigmoid => &["parts/sigmoid", "parts/logistic"],
+        Activation::Identity => &["parts/identity"],
         Activation::GeluTanh => &["parts/gelu_tanh", "parts/logistic"],
         Activation::GeluErf => &["parts/gelu_erf"],
         Activation::ReluSquared => &["parts/relu_squared"],
     }
 }
 
-/// The part that reads and writes cached numbers.
-fn cached(kv_type: KvType) -> &'static str {
-    match kv_type {
-        KvType::F32 => "kv/f32",
-        KvType::F16 => "kv/f16",
-    }
+/// What reads and writes a cache of this type and size needs.
+fn with_cache(shader: Shader, kv_type: KvType, kv: KvDims) -> Shader {
+    let parts: &[&'static str] = match kv_type {
+        KvType::F32 => &["kv/f32"],
+        KvType::F16 => &["kv/f16", "parts/half_bits"],
+        KvType::Q8_0 => &["kv/q8_0", "parts/kv_blocks", "parts/half_bits"],
+        KvType::Q4_0 => &["kv/q4_0", "parts/kv_blocks", "parts/half_bits"],
+    };
+    let shader = shader.number("KEYS", kv.keys).number("VALUES", kv.values);
+    shader.parts(parts)
+}
+
+/// Bytes of one token's numbers in a cache: what `shaders/kv` reads.
+pub(super) fn cached_bytes(kv_type: KvType, numbers: usize) -> usize {
+    // Half floats of blocks share words.
+    kv_type.bytes(numbers).next_multiple_of(4)
 }
 
 /// What `span_values` needs for a part of a weight.

@@ -6,13 +6,14 @@
 mod cohere;
 mod gemma;
 mod gpt;
+mod hybrid;
 mod llama;
 mod olmo;
 mod phi;
 mod rope;
 
 use super::keys::Keys;
-use super::{Config, Error, Ffn, Layer, LayerRope, LongRope, Norm};
+use super::{Config, Error, Ffn, Layer, LayerRope, LongRope, Mixer, Norm};
 use crate::backend::{Activation, RopeOrder, RopeTable};
 use crate::gguf::Gguf;
 use rope::Rope;
@@ -38,6 +39,7 @@ const TABLE: &[(&str, Family)] = &[
     ("granite", llama::granite),
     ("hunyuan-dense", llama::hunyuan),
     ("internlm2", llama::llama),
+    ("lfm2", hybrid::lfm2),
     ("llama", llama::llama),
     ("minicpm", llama::minicpm),
     ("mistral3", llama::mistral3),
@@ -51,6 +53,7 @@ const TABLE: &[(&str, Family)] = &[
     ("qwen2", llama::qwen2),
     ("qwen2vl", llama::qwen2),
     ("qwen3", llama::qwen3),
+    ("qwen35", hybrid::qwen35),
     ("qwen3vl", llama::qwen3),
     ("seed_oss", llama::seed_oss),
     ("smollm3", llama::smollm3),
@@ -99,6 +102,17 @@ fn check(config: &Config) -> Result<(), Error> {
 /// What decoders have in common: norms before both blocks, a gated feed-forward block with SiLU,
 /// every layer with rotary embedding and without a window.
 fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Error> {
+    let n_kv_heads = keys.optional_extent("attention.head_count_kv")?;
+    with_kv_heads(keys, norm, rope_order, n_kv_heads)
+}
+
+/// As [`common`], for files that give the number of key heads in their own way.
+fn with_kv_heads(
+    keys: &Keys,
+    norm: Norm,
+    rope_order: RopeOrder,
+    n_kv_heads: Option<usize>,
+) -> Result<Config, Error> {
     refuse_experts(keys)?;
     let dim = keys.extent("embedding_length")?;
     let n_heads = keys.extent("attention.head_count")?;
@@ -117,9 +131,7 @@ fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Erro
         arch: keys.arch.into(),
         dim,
         n_heads,
-        n_kv_heads: keys
-            .optional_extent("attention.head_count_kv")?
-            .unwrap_or(n_heads),
+        n_kv_heads: n_kv_heads.unwrap_or(n_heads),
         head_dim,
         value_dim: value_dim.unwrap_or(dim / n_heads),
         ffn_dim: keys.extent("feed_forward_length")?,
@@ -140,15 +152,19 @@ fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Erro
         activation: Activation::Silu,
         rope_order,
         head_norms_last: false,
+        gated_attention: false,
+        output_norm: "output_norm",
         rope_tables: vec![table],
         long_rope,
         layers: vec![
             Layer {
                 window: None,
                 rope: Some(LayerRope { q: 0, k: 0 }),
+                mixer: Mixer::Attention,
             };
             n_layers
         ],
+        n_skipped_layers: 0,
     })
 }
 

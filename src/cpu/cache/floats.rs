@@ -1,14 +1,11 @@
-//! The paged cache of one layer.
-//!
-//! A page holds its keys by column, `[keys, PAGE_TOKENS]`, so that scores of sixteen positions
-//! are one vector and need no horizontal sum; and its values by token, `[PAGE_TOKENS, values]`,
-//! so that they add up to rows of the output.
+//! Pages of floats.
 
 use bytemuck::Pod;
 
-use super::buffer::OutOfMemory;
-use super::simd::{Isa, LANES};
-use crate::backend::{KvDims, KvType, PAGE_TOKENS};
+use super::{PAGE_VECTORS, Pages};
+use crate::backend::{KvDims, PAGE_TOKENS};
+use crate::cpu::buffer::OutOfMemory;
+use crate::cpu::simd::{Isa, LANES};
 
 /// A stored number.
 pub trait Element: Pod + Send + Sync {
@@ -42,7 +39,7 @@ impl Element for u16 {
 }
 
 /// Pages of one layer.
-pub struct Pages<E> {
+pub struct FloatPages<E> {
     memory: Vec<E>,
     /// Where the memory is aligned to cache lines.
     start: usize,
@@ -50,9 +47,12 @@ pub struct Pages<E> {
     n_pages: usize,
 }
 
-impl<E: Element> Pages<E> {
+impl<E: Element> FloatPages<E> {
     /// Zeroed pages. The system hands the memory out as it is first written.
-    fn new(n_pages: usize, dims: KvDims) -> Result<Pages<E>, OutOfMemory> {
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]
+    pub fn new(n_pages: usize, dims: KvDims) -> Result<FloatPages<E>, OutOfMemory> {
         let line = 64 / size_of::<E>();
         let floats = n_pages.checked_mul((dims.keys + dims.values) * PAGE_TOKENS);
         // A vector of values may reach past the last head.
@@ -60,7 +60,7 @@ impl<E: Element> Pages<E> {
         let memory: Vec<E> = bytemuck::allocation::try_zeroed_vec(len.ok_or(OutOfMemory)?)
             .map_err(|()| OutOfMemory)?;
         let start = memory.as_ptr().align_offset(64).min(line);
-        Ok(Pages {
+        Ok(FloatPages {
             memory,
             start,
             dims,
@@ -73,23 +73,51 @@ impl<E: Element> Pages<E> {
         debug_assert!(page < self.n_pages);
         self.start + page * (self.dims.keys + self.dims.values) * PAGE_TOKENS
     }
+}
 
-    /// Keys of a page from column `column` on.
+impl<E: Element> Pages for FloatPages<E> {
+    type Keys<'a>
+        = &'a [[E; PAGE_TOKENS]]
+    where
+        Self: 'a;
+    type Values<'a>
+        = &'a [[E; LANES]]
+    where
+        Self: 'a;
+
     #[inline(always)]
-    pub fn keys(&self, page: u32, column: usize) -> &[E] {
-        &self.memory[self.page_start(page as usize) + column * PAGE_TOKENS..]
+    fn keys(&self, page: u32, column: usize, head_dim: usize) -> &[[E; PAGE_TOKENS]] {
+        let keys = &self.memory[self.page_start(page as usize) + column * PAGE_TOKENS..];
+        &keys.as_chunks().0[..head_dim]
     }
 
-    /// Values of a page from column `column` of its first token on; tokens are `dims.values` apart.
     #[inline(always)]
-    pub fn values(&self, page: u32, column: usize) -> &[E] {
-        let values = self.page_start(page as usize) + self.dims.keys * PAGE_TOKENS;
-        &self.memory[values + column..]
+    fn key<I: Isa>(isa: I, keys: &[[E; PAGE_TOKENS]], d: usize) -> [I::F; PAGE_VECTORS] {
+        let key = keys[d].as_chunks::<LANES>().0;
+        [E::load(isa, &key[0]), E::load(isa, &key[1])]
     }
 
-    /// Stores one token's keys and values.
     #[inline(always)]
-    pub fn write<I: Isa>(&mut self, isa: I, slot: usize, k: &[f32], v: &[f32]) {
+    fn values(
+        &self,
+        page: u32,
+        token: usize,
+        head: usize,
+        first: usize,
+        n: usize,
+    ) -> &[[E; LANES]] {
+        let row = self.dims.keys * PAGE_TOKENS + token * self.dims.values;
+        let at = self.page_start(page as usize) + row + head + first * LANES;
+        &self.memory[at..].as_chunks().0[..n]
+    }
+
+    #[inline(always)]
+    fn value<I: Isa>(isa: I, values: &[[E; LANES]], d: usize) -> I::F {
+        E::load(isa, &values[d])
+    }
+
+    #[inline(always)]
+    fn write<I: Isa>(&mut self, isa: I, slot: usize, k: &[f32], v: &[f32]) {
         let start = self.page_start(slot / PAGE_TOKENS);
         let (dims, token) = (self.dims, slot % PAGE_TOKENS);
         let page = &mut self.memory[start..start + (dims.keys + dims.values) * PAGE_TOKENS];
@@ -110,33 +138,6 @@ fn round<'a, I: Isa, E: Element>(isa: I, x: &[f32], mut places: impl Iterator<It
         E::store(isa, isa.load(&lanes), &mut rounded);
         for (rounded, place) in rounded[..x.len()].iter().zip(&mut places) {
             *place = *rounded;
-        }
-    }
-}
-
-/// The cache of one layer, of either type.
-pub enum LayerCache {
-    F32(Pages<f32>),
-    F16(Pages<u16>),
-}
-
-impl LayerCache {
-    /// Zeroed pages.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`]
-    pub fn new(kv_type: KvType, n_pages: usize, dims: KvDims) -> Result<LayerCache, OutOfMemory> {
-        Ok(match kv_type {
-            KvType::F32 => LayerCache::F32(Pages::new(n_pages, dims)?),
-            KvType::F16 => LayerCache::F16(Pages::new(n_pages, dims)?),
-        })
-    }
-
-    /// Numbers of one token's keys and values.
-    pub fn dims(&self) -> KvDims {
-        match self {
-            LayerCache::F32(pages) => pages.dims,
-            LayerCache::F16(pages) => pages.dims,
         }
     }
 }

@@ -1,0 +1,4 @@
+// x: where an activation is called and none is wanted.
+fn activate(x: f32) -> f32 {
+    return x;
+}

@@ -1,0 +1,122 @@
+//! LFM 2 and Qwen 3.5: recurrent layers, and attention in some.
+
+use super::super::keys::Keys;
+use super::super::{Config, Error, Mixer, Norm};
+use super::{common, with_kv_heads};
+use crate::backend::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL, RopeOrder};
+
+/// LFM 2: short convolutions; layers with key heads are attention instead. The norm after the last
+/// layer has the name of one before the first.
+pub(super) fn lfm2(keys: &Keys) -> Result<Config, Error> {
+    const HEADS: &str = "attention.head_count_kv";
+    let heads = keys.per_layer(HEADS)?;
+    let n_kv_heads = heads.iter().copied().find(|&n| n > 0);
+    if heads.iter().any(|&n| n > 0 && Some(n) != n_kv_heads) {
+        return Err(keys.bad(HEADS, "zero and one other number are accepted"));
+    }
+    let mut config = with_kv_heads(keys, Norm::Rms, RopeOrder::Neox, n_kv_heads)?;
+    config.output_norm = "token_embd_norm";
+    for name in &mut config.required {
+        if *name == "output_norm.weight" {
+            *name = "token_embd_norm.weight";
+        }
+    }
+    if heads.len() != config.layers.len() {
+        return Err(keys.bad(HEADS, "a number for each layer is needed"));
+    }
+    let kernel = kernel(keys, "shortconv.l_cache")?;
+    let window = keys.optional_extent("attention.sliding_window")?;
+    for (layer, n) in config.layers.iter_mut().zip(heads) {
+        match n {
+            0 => layer.mixer = Mixer::ShortConv { kernel },
+            _ => layer.window = window,
+        }
+    }
+    Ok(config)
+}
+
+/// Taps of a convolution along the sequence.
+fn kernel(keys: &Keys, name: &str) -> Result<usize, Error> {
+    let kernel = keys.extent(name)?;
+    match (2..=MAX_KERNEL).contains(&kernel) {
+        true => Ok(kernel),
+        false => Err(Error::Unsupported(format!(
+            "a convolution over {kernel} tokens"
+        ))),
+    }
+}
+
+/// Qwen 3.5: gated delta nets, and gated attention in each fourth layer. Layers that predict
+/// further tokens follow in some files and are not run.
+pub(super) fn qwen35(keys: &Keys) -> Result<Config, Error> {
+    let mut config = common(keys, Norm::Rms, RopeOrder::Neox)?;
+    if config.head_dim != config.value_dim {
+        return Err(Error::Unsupported(
+            "gated attention whose keys and values differ in length".into(),
+        ));
+    }
+    config.gated_attention = true;
+    config.ffn_norm = "post_attention_norm";
+    for name in &mut config.required {
+        if *name == "blk.*.ffn_norm.weight" {
+            *name = "blk.*.post_attention_norm.weight";
+        }
+    }
+    skip_predictors(keys, &mut config)?;
+    let heads = delta_heads(keys)?;
+    let kernel = kernel(keys, "ssm.conv_kernel")?;
+    for (i, layer) in config.layers.iter_mut().enumerate() {
+        if is_recurrent(keys, i)? {
+            layer.mixer = Mixer::DeltaNet { kernel, heads };
+        }
+    }
+    Ok(config)
+}
+
+/// Takes the layers that predict further tokens, the last ones, out of the model.
+fn skip_predictors(keys: &Keys, config: &mut Config) -> Result<(), Error> {
+    const KEY: &str = "nextn_predict_layers";
+    let n_skipped = keys.optional_positive(KEY)?.map_or(0, |n| n as usize);
+    match config.layers.len().checked_sub(n_skipped) {
+        None | Some(0) => Err(keys.bad(KEY, "fewer than all layers are accepted")),
+        Some(n_layers) => {
+            config.n_skipped_layers = n_skipped;
+            config.layers.truncate(n_layers);
+            Ok(())
+        }
+    }
+}
+
+fn delta_heads(keys: &Keys) -> Result<DeltaHeads, Error> {
+    let heads = DeltaHeads {
+        n_heads: keys.extent("ssm.time_step_rank")?,
+        n_key_heads: keys.extent("ssm.group_count")?,
+        head_dim: keys.extent("ssm.state_size")?,
+        grouped: false,
+    };
+    let fits = heads.head_dim.is_multiple_of(16) && heads.head_dim <= MAX_DELTA_HEAD;
+    if !fits || !heads.n_heads.is_multiple_of(heads.n_key_heads) {
+        return Err(Error::Unsupported(format!(
+            "a delta rule with {} heads of {} columns over {} key heads",
+            heads.n_heads, heads.head_dim, heads.n_key_heads
+        )));
+    }
+    match keys.extent("ssm.inner_size")? == heads.out_dim() {
+        true => Ok(heads),
+        false => Err(keys.bad(
+            "ssm.inner_size",
+            format!("{} is needed, as its heads have", heads.out_dim()),
+        )),
+    }
+}
+
+/// Whether layer `i` is a delta net: all but each fourth one are, where the file does not say it.
+fn is_recurrent(keys: &Keys, i: usize) -> Result<bool, Error> {
+    const KEY: &str = "attention.recurrent_layers";
+    if let Some(layers) = keys.optional_bools(KEY)? {
+        let layer = layers.get(i).copied();
+        return layer.ok_or_else(|| keys.bad(KEY, "one for each layer is needed"));
+    }
+    let interval = keys.optional_extent("full_attention_interval")?;
+    Ok(!(i + 1).is_multiple_of(interval.unwrap_or(4)))
+}
