@@ -7,11 +7,8 @@ use crate::server::Server;
 use serde_json::Value;
 
 /// Endpoints of later versions; they answer 501 and say what is missing.
-const LATER: [&str; 7] = [
-    "/api/embed",
-    "/api/embeddings",
+const LATER: [&str; 4] = [
     "/v1/completions",
-    "/v1/embeddings",
     "/v1/responses",
     "/v1/messages",
     "/v1/audio/transcriptions",

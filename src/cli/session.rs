@@ -67,17 +67,18 @@ pub async fn look_up(client: &Client, model: &str) -> Result<ShowReply> {
         model: model.to_owned(),
         ..Default::default()
     };
-    let shown: ShowReply = match client.post("/api/show", &request).await {
+    match client.post("/api/show", &request).await {
         Err(error) if error.is_not_found() => {
             transfer::fetch(client, model).await?;
-            client.post("/api/show", &request).await?
+            Ok(client.post("/api/show", &request).await?)
         }
-        shown => shown?,
-    };
-    if can(&shown, "embedding") && !can(&shown, "completion") {
-        bail!("{model:?} is an embedding model and writes no text");
+        shown => Ok(shown?),
     }
-    Ok(shown)
+}
+
+/// Whether the model embeds texts and writes none.
+pub fn only_embeds(model: &ShowReply) -> bool {
+    can(model, "embedding") && !can(model, "completion")
 }
 
 /// Has the model the capability?

@@ -7,10 +7,6 @@ use warp::http::StatusCode;
 
 type Answer = Result<Response, ApiError>;
 
-fn missing(what: &str, remedy: &str) -> Answer {
-    Err(ApiError::not_implemented(what, remedy))
-}
-
 fn missing_v1(what: &str) -> Answer {
     Ok(
         ApiError::not_implemented(what, "use /v1/chat/completions or the native /api")
@@ -26,22 +22,9 @@ pub async fn account(_: Arc<App>, _: Incoming) -> Answer {
     ))
 }
 
-/// `POST /api/embed` and `/api/embeddings`.
-pub async fn embeddings(_: Arc<App>, _: Incoming) -> Answer {
-    missing("embedding", "this version generates text only")
-}
-
 /// `POST /v1/completions`.
 pub async fn completions(_: Arc<App>, _: Incoming) -> Answer {
     missing_v1("/v1/completions")
-}
-
-/// `POST /v1/embeddings`.
-pub async fn embeddings_v1(_: Arc<App>, _: Incoming) -> Answer {
-    Ok(
-        ApiError::not_implemented("/v1/embeddings", "this version generates text only")
-            .into_openai_refusal(),
-    )
 }
 
 /// `POST /v1/responses`.

@@ -338,7 +338,7 @@ async fn blobs() {
 #[tokio::test]
 async fn missing_endpoints_say_so() {
     let api = Api::new();
-    for path in ["/api/embed", "/v1/responses", "/v1/messages"] {
+    for path in ["/v1/responses", "/v1/messages"] {
         let (status, text) = api.refusal("POST", path, json!({})).await;
         assert!(
             status == 501 && text.contains("not implemented yet; "),
