@@ -1,31 +1,24 @@
-//! Prefill and decode of real models, by length of context, in tokens per second.
+//! Prefill and decode of real models, by length of context, in tokens per second; embeddings of
+//! short texts, in texts per second.
 //!
-//! `cargo bench --bench model`; models are those of `scripts/models.sh`.
+//! `cargo bench --bench model`; models are those of `scripts/models.sh`. Where a prompt takes longer
+//! than [`LONGEST`], as on a software GPU, it is run once and longer ones are left out.
 
 mod devices;
 #[path = "../kernels-tests/models.rs"]
 mod models;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ollama_wgpu::backend::KvType;
 use ollama_wgpu::gguf::Gguf;
-use ollama_wgpu::model::{Model, Session};
+use ollama_wgpu::model::{Embedder, Model, Session};
 
-/// Files of `scripts/models.sh`.
-const MODELS: [&str; 3] = [
-    "smollm2-135m-instruct-q4_1.gguf",
-    "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
-    "gemma-3-270m-q4_k_m.gguf",
-];
 const N_BATCH: usize = 512;
 const CONTEXTS: [usize; 3] = [0, 256, 1024];
-
-/// Fixed token ids, as llama-bench feeds them: what is computed does not depend on which.
-fn tokens(n: usize, n_vocab: usize) -> Vec<u32> {
-    (0..n).map(|i| ((17 * i + 5) % n_vocab) as u32).collect()
-}
+const LONGEST: Duration = Duration::from_secs(3);
 
 fn session(device: &str, name: &str) -> (Session, usize) {
     let model = Model::load(&Arc::new(
@@ -40,39 +33,50 @@ fn prefill(c: &mut Criterion) {
     let mut group = c.benchmark_group("prefill");
     group.sample_size(10);
     for device in devices::names() {
-        for name in MODELS {
+        for name in models::REAL {
             let (mut session, n_vocab) = session(&device, name);
             for n in [256, 1024] {
-                let prompt = tokens(n, n_vocab);
+                let prompt = models::tokens(n, n_vocab);
+                let id = format!("{device}/{name}");
+                let once = fill(&mut session, &prompt);
+                if once > LONGEST {
+                    let speed = n as f64 / once.as_secs_f64();
+                    println!("prefill/{id}/{n}: {speed:.1} tokens/s, one run");
+                    break;
+                }
                 group.throughput(Throughput::Elements(n as u64));
-                group.bench_function(BenchmarkId::new(format!("{device}/{name}"), n), |b| {
-                    b.iter(|| {
-                        session.clear();
-                        session
-                            .prefill(&prompt, |i| i + 1 == n, |_, _| {})
-                            .expect("prefill");
-                    });
+                group.bench_function(BenchmarkId::new(id, n), |b| {
+                    b.iter(|| fill(&mut session, &prompt));
                 });
             }
         }
     }
 }
 
+/// Runs a prompt and returns how long it took.
+fn fill(session: &mut Session, prompt: &[u32]) -> Duration {
+    session.clear();
+    let start = Instant::now();
+    let last = |i| i + 1 == prompt.len();
+    session.prefill(prompt, last, |_, _| {}).expect("prefill");
+    start.elapsed()
+}
+
 fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
     group.sample_size(20).throughput(Throughput::Elements(1));
     for device in devices::names() {
-        for name in MODELS {
+        for name in models::REAL {
             let (mut session, n_vocab) = session(&device, name);
             for n in CONTEXTS {
-                let context = tokens(n, n_vocab);
+                let context = models::tokens(n, n_vocab);
+                if fill(&mut session, &context) > LONGEST {
+                    break;
+                }
                 group.bench_function(BenchmarkId::new(format!("{device}/{name}"), n), |b| {
                     b.iter_custom(|iterations| {
-                        session.clear();
-                        session
-                            .prefill(&context, |_| false, |_, _| {})
-                            .expect("prefill");
-                        let start = std::time::Instant::now();
+                        fill(&mut session, &context);
+                        let start = Instant::now();
                         for i in 0..iterations {
                             // Stay near the context under test.
                             if session.n_past() >= n + 64 {
@@ -88,5 +92,35 @@ fn decode(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, prefill, decode);
+fn embed(c: &mut Criterion) {
+    const N_TEXTS: usize = 256;
+    let mut group = c.benchmark_group("embed");
+    group
+        .sample_size(10)
+        .throughput(Throughput::Elements(N_TEXTS as u64));
+    let file = Gguf::open(&models::path("all-minilm-l6-v2-f16.gguf")).expect("a valid file");
+    let model = Model::load(&Arc::new(file)).expect("a supported model");
+    for device in devices::names() {
+        let mut backend = devices::open(&device);
+        model.load_into(&mut *backend).expect("it loads");
+        let embedder = Embedder::prepare(&model, backend, 512, 512, 128);
+        let mut embedder = embedder.expect("it is prepared");
+        for n in [8, 16, 32] {
+            let texts = vec![models::tokens(n, model.config().vocab_size); N_TEXTS];
+            let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+            group.bench_function(BenchmarkId::new(&device, n), |b| {
+                b.iter(|| {
+                    let mut rest = &texts[..];
+                    while !rest.is_empty() {
+                        let n = embedder.n_fitting(rest.iter().copied());
+                        embedder.embed(&rest[..n]).expect("a step");
+                        rest = &rest[n..];
+                    }
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, prefill, decode, embed);
 criterion_main!(benches);

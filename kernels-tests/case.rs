@@ -21,7 +21,7 @@ pub struct Case {
     pub weights: Vec<String>,
     pub cache: Option<CacheSpec>,
     pub steps: Vec<Batch>,
-    pub record: Box<dyn Fn(&mut PlanBuilder) -> View>,
+    pub record: Box<dyn Fn(&mut PlanBuilder) -> View + Sync>,
     pub top_k: Option<usize>,
 }
 

@@ -7,6 +7,7 @@ use ollama_wgpu::backend::*;
 use ollama_wgpu::quant::QuantType;
 
 use crate::case::Case;
+use crate::encoder;
 use crate::file::{File, Random};
 use crate::recurrent;
 
@@ -17,9 +18,11 @@ pub fn all() -> Vec<Case> {
         embed(&mut cases, quant);
         matmul(&mut cases, quant);
     }
+    matmul_glu(&mut cases);
     embed_rows(&mut cases);
     rowwise(&mut cases);
     attention(&mut cases);
+    encoder::all(&mut cases);
     recurrent::cases(&mut cases);
     top_k(&mut cases);
     if let Ok(parts) = std::env::var("OLLAMA_WGPU_TEST_CASES") {
@@ -168,6 +171,58 @@ fn product(
     }
 }
 
+/// Gates and what they gate as one product, in both orders, with and without bias.
+fn matmul_glu(cases: &mut Vec<Case>) {
+    let sizes = [(1, 256, 1), (37, 512, 3), (70, 256, 8), (33, 256, 9)];
+    for quant in [QuantType::F16, QuantType::Q5_0, QuantType::Q4_K] {
+        for (i, (n_columns, cols, n)) in sizes.into_iter().enumerate() {
+            for phase in [Phase::Prefill, Phase::Decode] {
+                cases.push(gated_product(quant, n_columns, cols, n, phase, i % 2 == 1));
+            }
+        }
+    }
+}
+
+fn gated_product(
+    quant: QuantType,
+    n_columns: usize,
+    cols: usize,
+    n: usize,
+    phase: Phase,
+    bias: bool,
+) -> Case {
+    let mut r = Random::new((n_columns * cols + n) as u64);
+    let mut file = File::default();
+    // Small inputs, so that activations are neither flat nor straight.
+    let source: Vec<f32> = r.floats(n * cols).iter().map(|v| 0.1 * v).collect();
+    file.floats("source", n, cols, &source);
+    file.random("w", quant, 2 * n_columns, cols, &mut r);
+    file.floats("bias", 1, 2 * n_columns, &r.floats(2 * n_columns));
+    Case {
+        name: format!(
+            "matmul_glu {} 2 x [{n_columns}, {cols}] x {n} {phase:?} bias {bias}",
+            quant.name()
+        ),
+        file: file.open(),
+        weights: vec!["source".into(), "w".into(), "bias".into()],
+        cache: None,
+        steps: vec![rows(phase, n)],
+        record: Box::new(move |b| {
+            let source = b.embed(WeightId(0), 1.0);
+            let both = b.matmul(source, WeightId(1), bias.then_some(WeightId(2)), None);
+            let (first, second) = (
+                both.columns(0, n_columns),
+                both.columns(n_columns, n_columns),
+            );
+            match bias {
+                true => b.glu(second, first, Activation::GeluTanh),
+                false => b.glu(first, second, Activation::Silu),
+            }
+        }),
+        top_k: None,
+    }
+}
+
 type Record = fn(&mut PlanBuilder, View) -> View;
 
 fn rowwise(cases: &mut Vec<Case>) {
@@ -175,6 +230,10 @@ fn rowwise(cases: &mut Vec<Case>) {
         ("select_rows", 33, |b, x| b.select_rows(x.columns(1, 31))),
         ("rms_norm whole", 128, |b, x| {
             b.rms_norm(x, WeightId(2), 1e-5)
+        }),
+        ("rms_norm and add", 320, |b, x| {
+            let normed = b.rms_norm(x.columns(0, 128), WeightId(2), 1e-5);
+            b.add(x.columns(190, 128), normed)
         }),
         ("rms_norm per head", 96, |b, x| {
             b.rms_norm(x.columns(32, 64), WeightId(1), 1e-6)
@@ -287,6 +346,8 @@ struct Heads {
     window: Option<usize>,
     soft_cap: Option<f32>,
     sinks: bool,
+    /// Queries and keys are turned before.
+    rope: Option<RopeOrder>,
     kv_type: KvType,
 }
 
@@ -299,6 +360,7 @@ fn attention(cases: &mut Vec<Case>) {
         window,
         soft_cap,
         sinks: false,
+        rope: None,
         kv_type: KvType::F16,
     };
     let unequal = |n_heads, n_kv_heads, head_dim, value_dim| Heads {
@@ -307,6 +369,10 @@ fn attention(cases: &mut Vec<Case>) {
     };
     let sinks = |heads| Heads {
         sinks: true,
+        ..heads
+    };
+    let turned = |heads, order| Heads {
+        rope: Some(order),
         ..heads
     };
     let table = [
@@ -322,6 +388,9 @@ fn attention(cases: &mut Vec<Case>) {
         unequal(4, 4, 48, 40),
         // Multi-head latent attention: one wide key head.
         unequal(4, 1, 576, 512),
+        turned(heads(9, 3, 64, None, None), RopeOrder::Norm),
+        turned(heads(4, 2, 16, None, None), RopeOrder::Neox),
+        turned(unequal(4, 2, 48, 40), RopeOrder::Neox),
     ];
     for heads in table {
         for kv_type in [KvType::F16, KvType::F32] {
@@ -390,25 +459,32 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
             let k = x.columns(q_dim, kv.keys);
             let v = x.columns(q_dim + kv.keys, kv.values);
             b.kv_write(0, v, k);
+            let (mut q, mut k) = (x.columns(0, q_dim), k);
+            if let Some(order) = heads.rope {
+                q = b.rope(q, heads.head_dim, 0, order);
+                k = b.rope(k, heads.head_dim, 0, order);
+            }
             b.kv_write(1, k, v);
             b.attention(Attention {
                 layer: 1,
-                q: x.columns(0, q_dim),
+                q,
                 n_heads: heads.n_heads,
                 n_kv_heads: heads.n_kv_heads,
                 head_dim: heads.head_dim,
                 value_dim: heads.value_dim,
                 scale: 1.0 / (heads.head_dim as f32).sqrt(),
+                causal: true,
                 window: heads.window,
                 soft_cap: heads.soft_cap,
                 sinks: heads.sinks.then_some(WeightId(1)),
+                alibi: None,
             })
         }),
         top_k: None,
     }
 }
 
-fn below(r: &mut Random, n: usize) -> usize {
+pub fn below(r: &mut Random, n: usize) -> usize {
     (r.next() % n as u64) as usize
 }
 

@@ -1,21 +1,23 @@
 //! The devices that every case runs on.
 
+use std::sync::{Mutex, PoisonError};
+
 use ollama_wgpu::backend::{Backend, BackendError};
 use ollama_wgpu::cpu::{CpuBackend, InstructionSet};
 use ollama_wgpu::gpu::{self, DeviceChoice, GpuBackend};
 
-type Open = Box<dyn Fn() -> Result<Box<dyn Backend>, BackendError>>;
+type Opened = Result<Box<dyn Backend>, BackendError>;
 
 /// A named way to open a backend.
 pub struct Device {
     pub name: String,
-    open: Open,
+    open: Box<dyn Fn() -> Opened + Send + Sync>,
 }
 
 impl Device {
     pub fn new(
         name: impl Into<String>,
-        open: impl Fn() -> Result<Box<dyn Backend>, BackendError> + 'static,
+        open: impl Fn() -> Opened + Send + Sync + 'static,
     ) -> Device {
         Device {
             name: name.into(),
@@ -23,7 +25,7 @@ impl Device {
         }
     }
 
-    pub fn open(&self) -> Result<Box<dyn Backend>, BackendError> {
+    pub fn open(&self) -> Opened {
         (self.open)()
     }
 }
@@ -38,36 +40,65 @@ pub fn cpus() -> Vec<Device> {
     InstructionSet::present().into_iter().map(device).collect()
 }
 
-/// Every GPU adapter that answers, software ones included, with every variant of the shaders:
-/// first as users run them, then with runtime checks, then without subgroups.
+/// Every GPU adapter that answers, software ones included, with the variants of the shaders: as
+/// users run them, and with runtime checks but without subgroups.
 pub fn gpus() -> Vec<Device> {
-    let plain = gpu::Options::default();
     let variants = [
-        ("", plain),
+        ("", gpu::Options::default()),
         (
-            ", checked",
+            ", checked, no subgroups",
             gpu::Options {
                 checked: true,
-                ..plain
-            },
-        ),
-        (
-            ", no subgroups",
-            gpu::Options {
                 subgroups: false,
-                ..plain
             },
         ),
     ];
-    let device = |adapter: &gpu::AdapterSummary, (suffix, options)| {
-        let choice = DeviceChoice::Named(adapter.index.to_string());
-        Device::new(format!("{}{suffix}", adapter.name), move || {
-            Ok(Box::new(GpuBackend::open_with(&choice, options)?))
-        })
-    };
     let adapters = gpu::adapters();
     adapters
         .iter()
-        .flat_map(|a| variants.map(|v| device(a, v)))
+        .flat_map(|adapter| variants.map(|(suffix, options)| gpu(adapter, suffix, options)))
         .collect()
+}
+
+/// Every GPU adapter as users run it.
+pub fn plain_gpus() -> Vec<Device> {
+    let adapters = gpu::adapters();
+    let plain = gpu::Options::default();
+    adapters
+        .iter()
+        .map(|adapter| gpu(adapter, "", plain))
+        .collect()
+}
+
+/// The adapter is opened once; every backend shares its device and its compiled kernels.
+fn gpu(adapter: &gpu::AdapterSummary, suffix: &str, options: gpu::Options) -> Device {
+    let choice = DeviceChoice::Named(adapter.index.to_string());
+    let opened: Mutex<Option<GpuBackend>> = Mutex::new(None);
+    Device::new(format!("{}{suffix}", adapter.name), move || {
+        let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = match opened.take() {
+            Some(first) => first,
+            None => GpuBackend::open_with(&choice, options)?,
+        };
+        let sibling = first.sibling();
+        *opened = Some(first);
+        Ok(Box::new(sibling?))
+    })
+}
+
+/// Does the work for every item on a thread of its own and joins what it lists. A driver compiles
+/// the kernels of a device on one core, which is most of what tests on a software GPU cost.
+pub fn beside_one_another<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Vec<String> + Sync,
+) -> Vec<String> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = items
+            .iter()
+            .map(|item| scope.spawn(move || work(item)))
+            .collect();
+        let lists = threads.into_iter().map(|t| t.join().expect("no panic"));
+        lists.flatten().collect()
+    })
 }

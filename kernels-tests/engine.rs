@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::models;
 
 /// No token ends a generation, as in the references, and all have the same text.
-struct Endless;
+pub struct Endless;
 
 impl Vocabulary for Endless {
     fn token_bytes(&self, _: u32) -> &[u8] {

@@ -15,17 +15,17 @@ use crate::models;
 /// Tokens of a prefill chunk: less than the prompts, so that chunks meet.
 const N_BATCH: usize = 24;
 
-fn open(name: &str) -> Arc<Gguf> {
+pub fn open(name: &str) -> Arc<Gguf> {
     Arc::new(Gguf::open(&models::path(name)).expect("a valid file"))
 }
 
-fn golden(name: &str) -> Value {
+pub fn golden(name: &str) -> Value {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/golden");
     let text = std::fs::read_to_string(folder.join(name)).expect("a reference file");
     serde_json::from_str(&text).expect("reference files are JSON")
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub fn ids(value: &Value) -> Vec<u32> {
     let items = value.as_array().expect("an array of ids");
     items
         .iter()
@@ -33,7 +33,7 @@ fn ids(value: &Value) -> Vec<u32> {
         .collect()
 }
 
-fn floats(value: &Value) -> Vec<f32> {
+pub fn floats(value: &Value) -> Vec<f32> {
     let items = value.as_array().expect("an array of numbers");
     items
         .iter()
@@ -66,6 +66,7 @@ const TINY: &[&str] = &[
     "tiny-olmo",
     "tiny-olmo2",
     "tiny-olmo3",
+    "tiny-olmo3-pattern",
     "tiny-starcoder2",
     "tiny-command-r",
     "tiny-command-r-plus",
@@ -142,8 +143,8 @@ fn tolerance(kv_type: KvType) -> (f32, f32) {
     }
 }
 
-/// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
-pub fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
+/// A tiny model and its reference.
+pub fn tiny(name: &str) -> (Arc<Gguf>, Value) {
     let reference = golden(&format!("tiny/{name}.json"));
     let gguf = open(&format!("tiny/{name}.gguf"));
     let bytes = std::fs::read(gguf.path()).expect("the model can be read");
@@ -152,6 +153,12 @@ pub fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String
         reference["sha256"].as_str().expect("a checksum"),
         "the reference does not belong to {name}"
     );
+    (gguf, reference)
+}
+
+/// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
+pub fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
+    let (gguf, reference) = tiny(name);
     let model = Model::load(&gguf).expect("a supported model");
     let tokens = ids(&reference["tokens"]);
     // Models whose rotary embedding depends on the context's size have answers for a second one.
@@ -219,29 +226,36 @@ fn every_architecture_has_a_reference() {
     assert_eq!(missing, Vec::<&str>::new());
 }
 
-fn tiny_on(devices: &[Device]) {
-    assert!(!devices.is_empty(), "there is no device to run on");
-    let mut problems = Vec::new();
-    for device in devices {
-        for name in TINY {
-            // What a quantised cache loses shows on any model: one stands for all.
-            let all = KvType::ALL.iter().copied();
-            for kv_type in all.filter(|t| !t.is_quantised() || *name == "tiny-llama") {
-                problems.extend(tiny_problems(name, device, kv_type));
+/// Every half of the models has devices of its own.
+fn tiny_on(devices: fn() -> Vec<Device>) {
+    let halves: Vec<&[&str]> = TINY.chunks(TINY.len().div_ceil(2)).collect();
+    let problems = devices::beside_one_another(&halves, |names| {
+        let devices = devices();
+        assert!(!devices.is_empty(), "there is no device to run on");
+        let mut problems = Vec::new();
+        for device in &devices {
+            for name in *names {
+                // What a quantised cache loses shows on any model: one stands for all.
+                let all = KvType::ALL.iter().copied();
+                for kv_type in all.filter(|t| !t.is_quantised() || *name == "tiny-llama") {
+                    problems.extend(tiny_problems(name, device, kv_type));
+                }
             }
         }
-    }
+        problems
+    });
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
 #[test]
 fn tiny_models_on_every_instruction_set() {
-    tiny_on(&devices::cpus());
+    tiny_on(devices::cpus);
 }
 
+/// As users run them; the other variants of the shaders have the cases of `suite`.
 #[test]
 fn tiny_models_on_every_gpu() {
-    tiny_on(&devices::gpus());
+    tiny_on(devices::plain_gpus);
 }
 
 /// The real models, as file names without their ending.
@@ -365,10 +379,10 @@ fn a_quantised_cache_on_the_cpu() {
 /// Short prompts and few steps: a software GPU computes some ten tokens per second.
 #[test]
 fn real_models_on_the_gpu() {
-    let device = devices::gpus().into_iter().next().expect("a GPU adapter");
-    let mut problems = Vec::new();
-    for name in REAL {
-        problems.extend(real_problems(name, &device, (KvType::F16, 0.05), (40, 4)));
-    }
+    let problems = devices::beside_one_another(REAL, |name| {
+        let gpus = devices::plain_gpus();
+        let device = gpus.first().expect("a GPU adapter");
+        real_problems(name, device, (KvType::F16, 0.05), (40, 4))
+    });
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

@@ -5,10 +5,13 @@
 mod case;
 mod cases;
 mod devices;
+mod embedding;
+mod encoder;
 mod engine;
 mod file;
 mod golden;
 mod models;
+mod profile;
 mod recurrent;
 mod reference;
 mod refused;

@@ -1,6 +1,19 @@
-//! Where test models lie, for tests and benches.
+//! Where test models lie, and what is asked of them, for tests and benches.
+#![allow(dead_code, reason = "every binary uses a part")]
 
 use std::path::{Path, PathBuf};
+
+/// The real models of `scripts/models.sh`.
+pub const REAL: [&str; 3] = [
+    "smollm2-135m-instruct-q4_1.gguf",
+    "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+    "gemma-3-270m-q4_k_m.gguf",
+];
+
+/// Fixed token ids, as llama-bench feeds them: what is computed does not depend on which.
+pub fn tokens(n: usize, n_vocab: usize) -> Vec<u32> {
+    (0..n).map(|i| ((17 * i + 5) % n_vocab) as u32).collect()
+}
 
 /// A file in the folder that `scripts/models.sh` fills.
 ///

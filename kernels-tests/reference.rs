@@ -189,6 +189,14 @@ impl Reference {
                     rope(row(input, i), head_dim, &turns, order)
                 }
                 Op::Attention { attention, .. } => self.attention(plan, batch, &attention, i),
+                Op::Pool { input, .. } => {
+                    let last = batch.outputs[i] as usize;
+                    let same = |r: &usize| batch.sequences[*r] == batch.sequences[last];
+                    let rows: Vec<usize> = (0..=last).filter(same).collect();
+                    let mut y = vec![0.0; input.cols];
+                    rows.iter().for_each(|&r| add(&mut y, row(input, r)));
+                    y.iter().map(|y| y / rows.len() as f64).collect()
+                }
                 Op::Glu {
                     gate,
                     up,
@@ -263,21 +271,30 @@ impl Reference {
     fn attention(&self, plan: &Plan, batch: &Batch, a: &Attention, i: usize) -> Vec<f64> {
         let position = batch.positions[i] as usize;
         let table = &batch.tables[batch.sequences[i] as usize];
-        let first = a.window.map_or(0, |w| (position + 1).saturating_sub(w));
-        let slots: Vec<u32> = (first..=position)
-            .map(|p| table[p / PAGE_TOKENS] * PAGE_TOKENS as u32 + (p % PAGE_TOKENS) as u32)
-            .collect();
+        let last = (0..batch.n_tokens()).rfind(|&r| batch.sequences[r] == batch.sequences[i]);
+        let last = batch.positions[last.expect("row i itself")] as usize;
+        let sees = |p: &usize| match (a.causal, a.window) {
+            (true, None) => *p <= position,
+            (true, Some(w)) => *p <= position && position - p < w,
+            (false, None) => true,
+            (false, Some(w)) => position.abs_diff(*p) <= w / 2,
+        };
+        let seen: Vec<usize> = (0..=last).filter(sees).collect();
+        let slot =
+            |p: &usize| table[p / PAGE_TOKENS] * PAGE_TOKENS as u32 + (p % PAGE_TOKENS) as u32;
+        let slots: Vec<u32> = seen.iter().map(slot).collect();
         let mut out = Vec::new();
         for head in 0..a.n_heads {
             let kv = head / (a.n_heads / a.n_kv_heads);
             let q = &self.row(plan, a.q, i)[head * a.head_dim..][..a.head_dim];
-            let score = |slot: &u32| {
+            let slope = a.alibi.map_or(0.0, |b| alibi_slope(b, a.n_heads, head));
+            let score = |(slot, p): (&u32, &usize)| {
                 let key = &self.keys[&(a.layer, *slot)][kv * a.head_dim..][..a.head_dim];
                 let s = dot(q, key) * f64::from(a.scale);
-                a.soft_cap
-                    .map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh())
+                let cap = |c: f32| f64::from(c) * (s / f64::from(c)).tanh();
+                a.soft_cap.map_or(s, cap) - f64::from(slope) * position.abs_diff(*p) as f64
             };
-            let scores: Vec<f64> = slots.iter().map(score).collect();
+            let scores: Vec<f64> = slots.iter().zip(&seen).map(score).collect();
             let sink = a.sinks.map(|sinks| self.weights[sinks.0].values[head]);
             let max = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();

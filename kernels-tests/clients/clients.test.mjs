@@ -13,9 +13,21 @@ const messages = [{ role: "user", content: "Say hello." }];
 
 test("list and show", async () => {
   const { models } = await native.list();
-  assert.deepEqual(models.map((m) => m.name), ["smollm2:latest"]);
+  assert.deepEqual(models.map((m) => m.name).sort(), ["minilm:latest", "smollm2:latest"]);
   const shown = await native.show({ model });
   assert.equal(shown.details.quantization_level, "Q4_1");
+});
+
+test("embeddings, native and OpenAI's", async () => {
+  const input = ["The sky is blue.", "Grass is green."];
+  const { embeddings, prompt_eval_count } = await native.embed({ model: "minilm", input });
+  assert.deepEqual([embeddings.length, embeddings[0].length, prompt_eval_count], [2, 384, 13]);
+  const near = (a, b) => assert.ok(Math.hypot(...a.map((x, i) => x - b[i])) < 1e-5);
+  near((await native.embeddings({ model: "minilm", prompt: input[1] })).embedding, embeddings[1]);
+  const answer = await compatible.embeddings.create({ model: "minilm", input });
+  near(answer.data[1].embedding, embeddings[1]);
+  assert.equal(answer.usage.prompt_tokens, 13);
+  await assert.rejects(native.embed({ model, input }), /does not support embeddings/);
 });
 
 test("generate and its stream agree", async () => {

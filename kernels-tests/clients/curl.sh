@@ -29,6 +29,16 @@ openai='{"model":"smollm2","messages":[{"role":"user","content":"Say hello."}],"
 expect "openai" '"object":"chat.completion"' "$(post /v1/chat/completions "$openai}")"
 expect "openai stream" '^data: \[DONE\]$' "$(post /v1/chat/completions "$openai,\"stream\":true}" | grep DONE)"
 
+embed='{"model":"minilm","input":'
+expect "embed" '^\{"model":"minilm","embeddings":\[\[0\.0178[0-9]*,.*"prompt_eval_count":7\}$' "$(post /api/embed "$embed\"The sky is blue.\"}")"
+expect "embed batch" '"prompt_eval_count":13\}$' "$(post /api/embed "$embed[\"The sky is blue.\",\"Grass is green.\"]}")"
+expect "embeddings" '^\{"embedding":\[0\.0178' "$(post /api/embeddings '{"model":"minilm","prompt":"The sky is blue."}')"
+expect "openai embeddings" '"usage":\{"prompt_tokens":7,"total_tokens":7\}' "$(post /v1/embeddings "$embed\"The sky is blue.\"}")"
+expect "openai base64" '"embedding":"[A-Za-z0-9+/]{22}=="' \
+  "$(post /v1/embeddings "$embed\"x\",\"dimensions\":4,\"encoding_format\":\"base64\"}")"
+expect "embed with a model that writes" 'smollm2.* does not support embeddings' "$(post /api/embed '{"model":"smollm2","input":"x"}')"
+expect "embed no text" '"error":"invalid input type"' "$(post /api/embed "${embed}5}")"
+
 expect "load" '"done_reason":"load"' "$(post /api/generate '{"model":"smollm2","stream":false}')"
 expect "ps" '"name":"smollm2:latest"' "$(curl -sS "$BASE/api/ps")"
 expect "unload" '"done_reason":"unload"' "$(post /api/generate '{"model":"smollm2","keep_alive":0,"stream":false}')"

@@ -23,8 +23,10 @@ stop() {
 trap stop EXIT
 for _ in $(seq 100); do curl -sf "http://$OLLAMA_HOST/" >/dev/null && break; sleep 0.1; done
 
-printf 'FROM %s\n' "$MODELS/smollm2-135m-instruct-q4_1.gguf" >"$WORK/Modelfile"
-"$BIN" create smollm2 -f "$WORK/Modelfile"
+for model in minilm=all-minilm-l6-v2-f16 smollm2=smollm2-135m-instruct-q4_1; do
+  printf 'FROM %s\n' "$MODELS/${model#*=}.gguf" >"$WORK/Modelfile"
+  "$BIN" create "${model%%=*}" -f "$WORK/Modelfile"
+done
 
 say "curl"
 "$HERE/curl.sh"

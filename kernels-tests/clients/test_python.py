@@ -11,6 +11,10 @@ GREEDY = {"temperature": 0, "num_predict": 8}
 CAPITAL = "The capital of France is"
 
 
+def dot(a, b):
+    return sum(x * y for x, y in zip(a, b))
+
+
 @pytest.fixture(scope="module")
 def native():
     return ollama.Client(host=HOST)
@@ -22,10 +26,10 @@ def compatible():
 
 
 def test_list_names_the_model(native):
-    models = native.list().models
-    assert [m.model for m in models] == ["smollm2:latest"]
-    assert models[0].size > 90_000_000
-    assert models[0].details.family == "llama"
+    models = {m.model: m for m in native.list().models}
+    assert sorted(models) == ["minilm:latest", "smollm2:latest"]
+    assert models["smollm2:latest"].size > 90_000_000
+    assert models["smollm2:latest"].details.family == "llama"
 
 
 def test_show_has_metadata_and_template(native):
@@ -33,6 +37,28 @@ def test_show_has_metadata_and_template(native):
     assert shown.modelinfo["llama.block_count"] == 30
     assert "completion" in shown.capabilities
     assert shown.modelfile.startswith("# Modelfile")
+
+
+def test_embed_a_batch(native):
+    texts = ["A man is eating food.", "A man is eating bread.", "The girl carries a baby."]
+    answer = native.embed("minilm", texts)
+    a, b, c = answer.embeddings
+    assert len(a) == 384 and abs(dot(a, a) - 1) < 1e-5
+    assert dot(a, b) > 0.7 > dot(a, c)
+    assert answer.prompt_eval_count == 8 + 8 + 8
+    assert answer.total_duration >= answer.load_duration > 0
+    assert native.embed("minilm", texts[0], dimensions=8).embeddings[0][0] / a[0] > 1
+    old = native.embeddings("minilm", texts[0]).embedding
+    assert dot(old, a) > 0.99999
+
+
+def test_embed_cuts_long_texts_unless_told_not_to(native):
+    text = "word " * 600
+    assert native.embed("minilm", text).prompt_eval_count == 512
+    with pytest.raises(ollama.ResponseError) as failed:
+        native.embed("minilm", text, truncate=False)
+    assert failed.value.status_code == 400
+    assert failed.value.error == "the input length exceeds the context length"
 
 
 def test_generate_and_its_metrics(native):
@@ -124,7 +150,7 @@ def test_openai_stream(compatible):
 
 
 def test_openai_models(compatible):
-    assert [m.id for m in compatible.models.list()] == ["smollm2:latest"]
+    assert sorted(m.id for m in compatible.models.list()) == ["minilm:latest", "smollm2:latest"]
     assert compatible.models.retrieve(MODEL).id == MODEL
 
 
@@ -133,3 +159,18 @@ def test_openai_errors(compatible):
         compatible.chat.completions.create(model="nosuch", messages=[{"role": "user", "content": "x"}])
     with pytest.raises(openai.BadRequestError):
         compatible.chat.completions.create(model=MODEL, messages=[])
+
+
+def test_openai_embeddings(compatible):
+    # The client asks for base64 unless it is told a format.
+    answer = compatible.embeddings.create(model="minilm", input=["The sky is blue.", "Grass is green."])
+    plain = compatible.embeddings.create(model="minilm", input="The sky is blue.", encoding_format="float")
+    assert [d.index for d in answer.data] == [0, 1]
+    assert dot(answer.data[0].embedding, plain.data[0].embedding) > 0.99999
+    assert (answer.usage.prompt_tokens, plain.usage.total_tokens) == (13, 7)
+    cut = compatible.embeddings.create(model="minilm", input="x", dimensions=5)
+    assert len(cut.data[0].embedding) == 5
+    with pytest.raises(openai.NotFoundError):
+        compatible.embeddings.create(model="nosuch", input="x")
+    with pytest.raises(openai.BadRequestError):
+        compatible.embeddings.create(model="minilm", input=[[1, 2]])

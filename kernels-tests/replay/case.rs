@@ -7,13 +7,10 @@ use crate::server::Server;
 use serde_json::Value;
 
 /// Endpoints of later versions; they answer 501 and say what is missing.
-const LATER: [&str; 9] = [
-    "/api/embed",
-    "/api/embeddings",
+const LATER: [&str; 6] = [
     "/api/pull",
     "/api/push",
     "/v1/completions",
-    "/v1/embeddings",
     "/v1/responses",
     "/v1/messages",
     "/v1/audio/transcriptions",

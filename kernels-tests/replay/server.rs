@@ -19,8 +19,7 @@ const MODELS: [(&str, &str); 4] = [
     ("smollm2", "smollm2-135m-instruct-q4_1.gguf"),
     ("qwen-coder", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
     ("gemma", "gemma-3-270m-q4_k_m.gguf"),
-    // The recorded embedding model is not among the test models; a tiny one of its kind stands in.
-    ("minilm", "tiny/tiny-bert.gguf"),
+    ("minilm", "all-minilm-l6-v2-f16.gguf"),
 ];
 
 pub struct Server {

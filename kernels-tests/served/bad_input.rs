@@ -181,3 +181,64 @@ fn a_port_in_use_is_named() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains(&address), "{stderr}");
 }
+
+#[tokio::test]
+async fn texts_to_embed_of_every_kind() {
+    let server = Server::start(&[]);
+    server.create("bert", &models::path("tiny/tiny-bert.gguf"));
+    let embed = async |body: Value| {
+        let reply = server.post("/api/embed", &body).await;
+        (reply.status, reply.json())
+    };
+    for input in [
+        json!(7),
+        json!([[1, 2]]),
+        json!({"text": "x"}),
+        json!(["a", 5]),
+    ] {
+        let (status, reply) = embed(json!({ "model": "bert", "input": input })).await;
+        assert_eq!(
+            (status, &reply["error"]),
+            (400, &json!("invalid input type"))
+        );
+    }
+    let vectors = |reply: &Value| reply["embeddings"].as_array().map_or(0, Vec::len);
+    let many: Vec<String> = (0..2000).map(|i| format!("text {i}")).collect();
+    let (status, reply) = embed(json!({ "model": "bert", "input": many })).await;
+    assert_eq!((status, vectors(&reply)), (200, 2000));
+    for (dimensions, n) in [
+        (0, 256),
+        (-1, 256),
+        (1_000_000_000, 256),
+        (256, 256),
+        (1, 1),
+    ] {
+        let body = json!({ "model": "bert", "input": ["a", ""], "dimensions": dimensions });
+        let (status, reply) = embed(body).await;
+        assert_eq!((status, vectors(&reply)), (200, 2));
+        assert_eq!(reply["embeddings"][0].as_array().map(Vec::len), Some(n));
+    }
+    let huge = "word ".repeat(100_000);
+    let (status, reply) = embed(json!({ "model": "bert", "input": huge })).await;
+    assert_eq!((status, &reply["prompt_eval_count"]), (200, &json!(128)));
+    let whole = json!({ "model": "bert", "input": huge, "truncate": false });
+    let too_long = "the input length exceeds the context length";
+    assert_eq!(
+        refusal(&server, "/api/embed", &whole).await,
+        (400, too_long.into())
+    );
+    let with = |num_ctx: i64| {
+        let options = json!({ "num_ctx": num_ctx });
+        json!({ "model": "bert", "input": "four words of text", "options": options })
+    };
+    let no_room = "input after truncation exceeds maximum context length";
+    assert_eq!(
+        refusal(&server, "/api/embed", &with(1)).await,
+        (400, no_room.into())
+    );
+    let still = "input exceeds maximum context length and cannot be truncated further";
+    assert_eq!(
+        refusal(&server, "/api/embed", &with(0)).await,
+        (400, still.into())
+    );
+}

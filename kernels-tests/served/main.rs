@@ -1,6 +1,7 @@
 //! The real server over a socket: what holds whatever else is running, and what bad input gets.
 
 mod bad_input;
+mod cache;
 mod cli;
 mod concurrency;
 mod memory;

@@ -17,19 +17,21 @@ async fn an_idle_server_is_small() {
 
 #[tokio::test]
 async fn the_cpu_backend_adds_little_to_the_model() {
-    let server = Server::start(&[]);
-    let path = models::path("smollm2-135m-instruct-q4_1.gguf");
-    server.create("smollm2", &path);
-    let prompt = "The quick brown fox jumps over the lazy dog. ".repeat(150);
-    let options = json!({ "num_ctx": 2048, "num_predict": 200, "temperature": 0 });
-    let reply = server.generate("smollm2", &prompt, &options).await;
-    assert_eq!(reply.status, 200, "{}", reply.text);
-    let bound = std::fs::metadata(&path).expect("the model").len() + 150 * MB;
-    let resident = server.resident_bytes();
-    assert!(
-        resident < bound,
-        "{} MB of {} MB",
-        resident / MB,
-        bound / MB
-    );
+    for name in models::REAL {
+        let server = Server::start(&[]);
+        let path = models::path(name);
+        server.create("model", &path);
+        let prompt = "The quick brown fox jumps over the lazy dog. ".repeat(150);
+        let options = json!({ "num_ctx": 2048, "num_predict": 40, "temperature": 0 });
+        let reply = server.generate("model", &prompt, &options).await;
+        assert_eq!(reply.status, 200, "{name}: {}", reply.text);
+        let bound = std::fs::metadata(&path).expect("the model").len() + 150 * MB;
+        let resident = server.resident_bytes();
+        assert!(
+            resident < bound,
+            "{name}: {} MB of {} MB",
+            resident / MB,
+            bound / MB
+        );
+    }
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compute the reference answers of tiny models with llama.cpp: logits, best tokens, greedy text.
+"""Compute the reference answers of tiny models with llama.cpp: logits, best tokens, greedy text; or embeddings.
 
 usage: make_references.py MODELS_DIR OUT_DIR NAME...     read MODELS_DIR/NAME.gguf, write OUT_DIR/NAME.json
 
@@ -26,15 +26,19 @@ sys.dont_write_bytecode = True
 from make_tiny_models import CATALOGUE, Stream, write_models  # noqa: E402
 
 N_PROMPT, N_GREEDY, N_CTX = 40, 16, 512
-GELU = {"codeshell", "falcon", "gemma", "gpt2", "gptneox", "phi2", "starcoder"}
+# Tokens of the texts that models embed.
+N_TEXTS = (29, 75)
+GELU = {"codeshell", "falcon", "gemma", "gpt2", "gptneox", "phi2", "starcoder", "jina-bert-v2", "jina-bert-v3"}
 # Largest difference of a logit and smallest margin where llama.cpp's own GELU is not exact.
 GELU_TOLERANCE, GELU_MARGIN, MARGIN = 0.02, 0.05, 0.02
+# The same of an embedding's number.
+GELU_EMBEDDING_TOLERANCE = 0.0005
 
 
 class Reference:
     """One sequence in llama.cpp."""
 
-    def __init__(self, path):
+    def __init__(self, path, embeddings=False):
         params = llama.llama_model_default_params()
         params.n_gpu_layers = 0
         self.model = llama.llama_model_load_from_file(str(path).encode(), params)
@@ -44,14 +48,16 @@ class Reference:
         params.n_threads = params.n_threads_batch = 1
         params.type_k = params.type_v = llama.GGML_TYPE_F32
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.embeddings = embeddings
         self.context = llama.llama_init_from_model(self.model, params)
         self.n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self.model))
 
     def clear(self):
-        llama.llama_memory_clear(llama.llama_get_memory(self.context), True)
+        memory = llama.llama_get_memory(self.context)
+        if memory:      # encoders have none
+            llama.llama_memory_clear(memory, True)
 
-    def run(self, tokens, start):
-        """Logits of every token, `[tokens, vocabulary]`."""
+    def decode(self, tokens, start):
         batch = llama.llama_batch_init(len(tokens), 0, 1)
         batch.n_tokens = len(tokens)
         for i, token in enumerate(tokens):
@@ -59,6 +65,18 @@ class Reference:
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
         assert llama.llama_decode(self.context, batch) == 0
         llama.llama_batch_free(batch)
+
+    def embed(self, tokens):
+        """The pooled vector of a text, of length 1."""
+        self.decode(tokens, 0)
+        n = llama.llama_model_n_embd(self.model)
+        row = llama.llama_get_embeddings_seq(self.context, 0)
+        vector = np.ctypeslib.as_array(ctypes.cast(row, ctypes.POINTER(ctypes.c_float)), (n,)).astype(np.float64)
+        return vector / np.linalg.norm(vector)
+
+    def run(self, tokens, start):
+        """Logits of every token, `[tokens, vocabulary]`."""
+        self.decode(tokens, start)
         rows = llama.llama_get_logits(self.context)
         shape = (len(tokens), self.n_vocab)
         return np.ctypeslib.as_array(ctypes.cast(rows, ctypes.POINTER(ctypes.c_float)), shape).copy()
@@ -85,15 +103,33 @@ def answer(reference, tokens):
     return prompt, greedy, margins(np.array(greedy_rows))
 
 
+def random_tokens(spec, what, n):
+    return [int(t) for t in Stream(f"{spec.name}/{what}").uniform(n, 0, spec.vocab)]
+
+
+def embeddings(spec, folder):
+    reference = Reference(Path(folder) / f"{spec.name}.gguf", embeddings=True)
+    texts = []
+    for i, n in enumerate(N_TEXTS):
+        tokens = random_tokens(spec, f"text/{i}", n)
+        reference.clear()
+        texts.append(dict(tokens=tokens, embedding=digits(reference.embed(tokens), 6)))
+    return texts
+
+
 def describe(name, models, folder):
     path = Path(models) / f"{name}.gguf"
     spec = CATALOGUE[name]
     inexact = spec.arch in GELU
     write_models([spec], folder, f32=True)
+    result = dict(name=name, arch=spec.arch, type=spec.wt.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), n_ctx=N_CTX)
+    if "pooling" in spec.opt or "pooling_type" in spec.kv:
+        if inexact:
+            result["tolerance"] = GELU_EMBEDDING_TOLERANCE
+        return result | dict(texts=embeddings(spec, folder))
     reference = Reference(Path(folder) / f"{name}.gguf")
     for attempt in range(1000):
-        draws = Stream(f"{name}/prompt/{attempt}").uniform(N_PROMPT, 0, spec.vocab)
-        tokens = [int(t) for t in draws]
+        tokens = random_tokens(spec, f"prompt/{attempt}", N_PROMPT)
         prompt, greedy, greedy_margin = answer(reference, tokens)
         least = min(margins(prompt).min(), greedy_margin.min())
         if least >= (GELU_MARGIN if inexact else MARGIN):
@@ -101,7 +137,6 @@ def describe(name, models, folder):
     else:
         raise SystemExit(f"{name}: no prompt has clear answers")
     shown = (0, N_PROMPT // 2, N_PROMPT - 1)
-    result = dict(name=name, arch=spec.arch, type=spec.wt.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), n_ctx=N_CTX)
     if inexact:
         result["tolerance"] = GELU_TOLERANCE
     return result | dict(tokens=tokens, argmax=[int(i) for i in prompt.argmax(axis=1)], margin=digits(margins(prompt), 3),
@@ -119,7 +154,8 @@ def main():
             result = describe(name, args.models_dir, folder)
             text = json.dumps(result, separators=(",", ":"))
             (Path(args.out_dir) / f"{name}.json").write_text(text)
-            print(f"{name}: logits' standard deviation {np.std(list(result['logits'].values())):.2f}", flush=True)
+            if "logits" in result:
+                print(f"{name}: logits' standard deviation {np.std(list(result['logits'].values())):.2f}", flush=True)
 
 
 if __name__ == "__main__":

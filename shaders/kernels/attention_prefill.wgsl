@@ -1,8 +1,9 @@
-// Attention of a prompt: out[t] = softmax(SCALE q k^T) v over each token's sequence up to itself. q
-// is [tokens, n_heads * HEAD_DIM], out [tokens, n_heads * VALUE_DIM].
+// Attention of a prompt: out[t] = softmax(SCALE q k^T) v over each token's sequence, as far as
+// `visible` says. q is [tokens, n_heads * HEAD_DIM], out [tokens, n_heads * VALUE_DIM].
 // A workgroup takes one head and a tile of up to Q_ROWS tokens of one sequence.
 // Needs: GROUP_HEADS (query heads per key head), SCALE, WINDOW (0: none), Q_STRIDE, Q_OFFSET,
-// OUT_STRIDE, HAS_SINKS, parts/attention, parts/sinks, parts/splits, parts/batch. Twin: cpu attention.
+// OUT_STRIDE, HAS_SINKS, parts/attention, parts/sinks, parts/splits, parts/batch, `visible`
+// (parts/causal, parts/both_ways). Twin: cpu attention.
 @group(0) @binding(0) var<storage, read> q: array<f32>;
 @group(0) @binding(1) var<storage, read> keys: array<Cached>;
 @group(0) @binding(2) var<storage, read> values: array<Cached>;
@@ -15,12 +16,15 @@ fn query(row: u32, head: u32, quad: u32) -> vec4<f32> {
     return SCALE * vec4<f32>(q[at], q[at + 1u], q[at + 2u], q[at + 3u]);
 }
 
+var<private> head: u32;
+var<workgroup> positions: array<u32, Q_ROWS>;
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let head = group.x;
+    head = group.x;
     let tile = batch_tile(group.y);
     let n = tile.y;
     for (var i = index; i < Q_ROWS * HEAD_QUADS; i += WG) {
@@ -30,11 +34,13 @@ fn main(
     }
     if (index < Q_ROWS) {
         let position = batch_position(tile.x + min(index, n - 1u));
-        first_visible[index] = window_start(position);
-        end_visible[index] = position + 1u;
+        let seen = visible(position, tile.z);
+        positions[index] = position;
+        first_visible[index] = seen.x;
+        end_visible[index] = seen.y;
     }
-    let begin = first_tile(batch_position(tile.x));
-    let end = batch_position(tile.x + n - 1u) + 1u;
+    let begin = visible(batch_position(tile.x), tile.z).x / TILE * TILE;
+    let end = visible(batch_position(tile.x + n - 1u), tile.z).y;
     attend(index, batch_table(tile.x), head / GROUP_HEADS, begin, end);
     let column = index % VALUE_QUADS;
     let slice = index / VALUE_QUADS;

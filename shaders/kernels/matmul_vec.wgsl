@@ -1,11 +1,11 @@
 // out = x * weights^T (+ bias) (+ residual) for a few rows of x: x [rows, COLS],
-// weights [N_ROWS, COLS], out [rows, OUT_STRIDE].
-// A workgroup makes WG / LANES * ROWS_PER_LANE columns of out for N rows of x. LANES invocations
-// share a weight row: lane l takes spans l, l + LANES, ... in order, and the lanes' sums are added
-// in order, so that a result depends on neither N nor its neighbours.
+// weights [N_ROWS, COLS], out [rows, OUT_STRIDE]; or a gated activation of such columns.
+// A workgroup sums WG / LANES * ROWS_PER_LANE weight rows for N rows of x. LANES invocations share
+// a weight row: lane l takes spans l, l + LANES, ... in order, and the lanes' sums are added in
+// order, so that a result depends on neither N nor its neighbours.
 // Needs: WG, LANES, ROWS_PER_LANE, N, SPANS, N_ROWS, GRID_X, OUT_STRIDE, OUT_OFFSET, HAS_BIAS,
-// HAS_RESIDUAL, RESIDUAL_STRIDE, RESIDUAL_OFFSET, x_quad (parts/x_*), span_values (quant/*),
-// parts/fma4, parts/batch. Twin: cpu matmul.
+// HAS_RESIDUAL, RESIDUAL_STRIDE, RESIDUAL_OFFSET, weight_row and column_value (parts/columns_*),
+// x_quad (parts/x_*), span_values (quant/*), parts/fma4, parts/batch. Twin: cpu matmul.
 @group(0) @binding(1) var<storage, read> bias: array<f32>;
 @group(0) @binding(2) var<storage, read> residual: array<f32>;
 @group(0) @binding(3) var<storage, read> weights: array<vec4<u32>>;
@@ -29,16 +29,31 @@ fn add_span(w: Span, row: u32, span: u32, sum: f32) -> f32 {
     return fma4(w.v7, x_quad(row, quad + 7u), s);
 }
 
-fn store(weight_row: u32, row: u32, sum: f32) {
-    let column = OUT_OFFSET + weight_row;
-    var value = sum;
+// Row `j` of the workgroup times its row `n` of x.
+fn row_sum(n: u32, j: u32) -> f32 {
+    let at = (n * GROUP_ROWS + j) * LANES;
+    var sum = lane_sums[at];
+    for (var l = 1u; l < LANES; l++) {
+        sum += lane_sums[at + l];
+    }
+    return sum;
+}
+
+fn biased(sum: f32, weight_row: u32) -> f32 {
     if (HAS_BIAS) {
-        value += bias[column];
+        return sum + bias[OUT_OFFSET + weight_row];
     }
+    return sum;
+}
+
+fn store(row: u32, column: u32, value: f32) {
+    let to = OUT_OFFSET + column;
     if (HAS_RESIDUAL) {
-        value += residual[row * RESIDUAL_STRIDE + RESIDUAL_OFFSET + column];
+        let other = residual[row * RESIDUAL_STRIDE + RESIDUAL_OFFSET + to];
+        out[row * OUT_STRIDE + to] = value + other;
+    } else {
+        out[row * OUT_STRIDE + to] = value;
     }
-    out[row * OUT_STRIDE + column] = value;
 }
 
 @compute @workgroup_size(WG)
@@ -48,16 +63,16 @@ fn main(
 ) {
     let lane = index % LANES;
     let own_row = index / LANES * ROWS_PER_LANE;
-    let first_row = (group.y * GRID_X + group.x) * GROUP_ROWS;
+    let first_column = (group.y * GRID_X + group.x) * GROUP_COLUMNS;
     let first = group.z * N;
     let rows = n_rows();
-    if (first >= rows || first_row >= N_ROWS) {
+    if (first >= rows || first_column >= N_COLUMNS) {
         return;
     }
     var sums: array<f32, N * ROWS_PER_LANE>;
     for (var span = lane; span < SPANS; span += LANES) {
         for (var r = 0u; r < ROWS_PER_LANE; r++) {
-            let w = span_values(min(first_row + own_row + r, N_ROWS - 1u), span);
+            let w = span_values(weight_row(first_column, own_row + r), span);
             for (var n = 0u; n < N; n++) {
                 let at = n * ROWS_PER_LANE + r;
                 sums[at] = add_span(w, min(first + n, rows - 1u), span, sums[at]);
@@ -70,15 +85,11 @@ fn main(
         }
     }
     workgroupBarrier();
-    for (var i = index; i < N * GROUP_ROWS; i += WG) {
-        let row = first + i / GROUP_ROWS;
-        let weight_row = first_row + i % GROUP_ROWS;
-        if (row < rows && weight_row < N_ROWS) {
-            var sum = lane_sums[i * LANES];
-            for (var l = 1u; l < LANES; l++) {
-                sum += lane_sums[i * LANES + l];
-            }
-            store(weight_row, row, sum);
+    for (var i = index; i < N * GROUP_COLUMNS; i += WG) {
+        let row = first + i / GROUP_COLUMNS;
+        let j = i % GROUP_COLUMNS;
+        if (row < rows && first_column + j < N_COLUMNS) {
+            store(row, first_column + j, column_value(first_column, i / GROUP_COLUMNS, j));
         }
     }
 }

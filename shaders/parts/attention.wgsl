@@ -5,7 +5,7 @@
 // Needs: WG, Q_ROWS, SCORE_ROWS (a divisor), TILE (a multiple of PAGE), PAGE, HEAD_DIM (of keys),
 // VALUE_DIM (of values), KEYS and VALUES (columns of all heads in the cache),
 // SOFT_CAP (0: none), cached_key and cached_value (kv/*), parts/fma4, parts/pages,
-// parts/soft_cap.
+// parts/soft_cap, `biased` (parts/unbiased, parts/alibi).
 
 const HEAD_QUADS: u32 = HEAD_DIM / 4u;
 const VALUE_QUADS: u32 = VALUE_DIM / 4u;
@@ -49,6 +49,7 @@ fn score_tile(index: u32, table: u32, kv_head: u32, tile: u32, end: u32) {
             if (SOFT_CAP > 0.0) {
                 s = soft_cap(s, SOFT_CAP);
             }
+            s = biased(s, row, token);
             let visible = token >= first_visible[row] && token < end_visible[row];
             scores[row * TILE + i % TILE] = select(MASKED, s, visible);
         }

@@ -27,10 +27,11 @@ fn batch_output(row: u32) -> u32 {
     return batch[batch[7] + row];
 }
 
-// First row and number of rows of a tile of queries of one sequence.
-fn batch_tile(tile: u32) -> vec2<u32> {
-    let at = batch[8] + 2u * tile;
-    return vec2<u32>(batch[at], batch[at + 1u]);
+// First row and number of rows of a tile of queries of one sequence, and the positions of the
+// sequence up to its last row.
+fn batch_tile(tile: u32) -> vec3<u32> {
+    let at = batch[8] + 3u * tile;
+    return vec3<u32>(batch[at], batch[at + 1u], batch[at + 2u]);
 }
 
 // The token that a row stands for.

@@ -12,13 +12,13 @@ mod think;
 
 pub use image::ImageData;
 pub use reply::{
-    ChatReply, Cloud, CloudStatus, DebugInfo, ErrorReply, GenerateReply, ListReply, ListedModel,
-    LoadedModel, LogProb, ModelDetails, Progress, PsReply, ShowReply, TensorEntry, TokenLogProb,
-    VersionReply,
+    ChatReply, Cloud, CloudStatus, DebugInfo, EmbedReply, EmbeddingsReply, ErrorReply,
+    GenerateReply, ListReply, ListedModel, LoadedModel, LogProb, ModelDetails, Progress, PsReply,
+    ShowReply, TensorEntry, TokenLogProb, VersionReply,
 };
 pub use request::{
-    ChatRequest, CopyRequest, CreateRequest, DeleteRequest, GenerateRequest, License, PullRequest,
-    PushRequest, ShowRequest,
+    ChatRequest, CopyRequest, CreateRequest, DeleteRequest, EmbedRequest, EmbeddingsRequest,
+    GenerateRequest, License, PullRequest, PushRequest, ShowRequest,
 };
 pub use think::Think;
 

@@ -110,6 +110,30 @@ pub struct TokenLogProb {
     pub bytes: Vec<u8>,
 }
 
+/// `POST /api/embed`. The counts are left out of a reply without texts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbedReply {
+    /// As the client sent it.
+    pub model: String,
+    /// One vector of length 1 for each text, in the order of the texts.
+    pub embeddings: Vec<Vec<f32>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub total_duration: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub load_duration: u64,
+    /// Tokens of all texts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub prompt_eval_count: u64,
+}
+
+/// `POST /api/embeddings`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbeddingsReply {
+    pub embedding: Vec<f64>,
+}
+
 /// `GET /api/version`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

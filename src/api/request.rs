@@ -96,6 +96,40 @@ fn is_zero(n: &i64) -> bool {
     *n == 0
 }
 
+/// `POST /api/embed`. No texts loads the model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbedRequest {
+    pub model: String,
+    /// One text or a list of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    /// Whether texts that do not fit the context are cut; absent means true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncate: Option<bool>,
+    /// Keep this many numbers of each vector, if it has more; 0 keeps all.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dimensions: i64,
+    /// As in [`GenerateRequest::keep_alive`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<Value>,
+    #[serde(skip_serializing_if = "Object::is_empty")]
+    pub options: Object,
+}
+
+/// `POST /api/embeddings`, the older form. An empty prompt loads the model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbeddingsRequest {
+    pub model: String,
+    pub prompt: String,
+    /// As in [`GenerateRequest::keep_alive`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<Value>,
+    #[serde(skip_serializing_if = "Object::is_empty")]
+    pub options: Object,
+}
+
 /// `POST /api/show`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -76,6 +76,50 @@ impl Batch {
         }
     }
 
+    /// A batch of whole texts, each in pages of its own, its last row wanted.
+    pub fn whole(texts: &[&[u32]]) -> Batch {
+        let mut batch = Batch::single(Phase::Prefill, &[], 0, Vec::new());
+        batch.tables.clear();
+        batch.states = (0..texts.len() as u32).collect();
+        let mut n_pages = 0;
+        for (i, text) in texts.iter().enumerate() {
+            let first_slot = (n_pages * PAGE_TOKENS) as u32;
+            let positions = 0..text.len() as u32;
+            batch.tokens.extend_from_slice(text);
+            batch
+                .slots
+                .extend(positions.clone().map(|p| first_slot + p));
+            batch.positions.extend(positions);
+            batch.sequences.resize(batch.tokens.len(), i as u32);
+            let end = n_pages + text.len().div_ceil(PAGE_TOKENS);
+            batch.tables.push((n_pages as u32..end as u32).collect());
+            batch.outputs.push(batch.tokens.len() as u32 - 1);
+            n_pages = end;
+        }
+        batch
+    }
+
+    /// Checks that every sequence begins in this batch, and that its rows lie together by rising
+    /// position: what pooling and attention in both directions rely on.
+    ///
+    /// # Errors
+    /// Names the first row that is out of order.
+    pub fn check_whole(&self) -> Result<(), String> {
+        let runs = self.sequences.chunk_by(|a, b| a == b);
+        let expected = runs.flat_map(|run| 0..run.len() as u32);
+        match self
+            .positions
+            .iter()
+            .zip(expected)
+            .position(|(&p, e)| p != e)
+        {
+            None => Ok(()),
+            Some(row) => Err(format!(
+                "row {row} does not continue a sequence that is whole"
+            )),
+        }
+    }
+
     /// The rows of each sequence that takes part, in order.
     pub fn runs(&self) -> impl Iterator<Item = Run> {
         let mut first = 0;
@@ -189,5 +233,29 @@ mod tests {
             ..batch
         };
         assert!(shared.check_states(4).is_err(), "a slot of two sequences");
+    }
+
+    #[test]
+    fn texts_have_pages_of_their_own() {
+        let batch = Batch::whole(&[&[5; 33], &[7]]);
+        assert_eq!(batch.tables, [vec![0, 1], vec![2]]);
+        assert_eq!(batch.outputs, [32, 33]);
+        assert_eq!((batch.slots[33], batch.positions[33]), (64, 0));
+        assert_eq!(batch.check_whole(), Ok(()));
+        assert_eq!(batch.check(8, usize::MAX, 3 * PAGE_TOKENS), Ok(()));
+    }
+
+    #[test]
+    fn a_sequence_that_began_earlier_is_not_whole() {
+        let whole = Batch::single(Phase::Prefill, &[5, 6, 7], 0, vec![2]);
+        assert_eq!(whole.check_whole(), Ok(()));
+        let later = Batch::single(Phase::Prefill, &[5, 6, 7], 1, vec![2]);
+        assert!(later.check_whole().is_err());
+        let split = Batch {
+            sequences: vec![0, 1, 0],
+            positions: vec![0, 0, 1],
+            ..whole
+        };
+        assert!(split.check_whole().is_err());
     }
 }

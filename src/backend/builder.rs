@@ -1,8 +1,8 @@
 //! The builder that a model writes its plan with.
 
 use super::plan::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows,
-    View,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, MAX_RUN, Op, Plan,
+    RopeOrder, Rows, View,
 };
 use super::weight::{WeightId, WeightSpec};
 use super::{MAX_CANDIDATES, RopeTable};
@@ -224,6 +224,13 @@ impl<'a> PlanBuilder<'a> {
         self.record(Rows::Tokens, cols, |out| Op::Attention { attention, out })
     }
 
+    /// The mean over each wanted row's sequence.
+    pub fn pool(&mut self, input: View) -> View {
+        assert_eq!(self.rows(input), Rows::Tokens);
+        let cols = input.cols;
+        self.record(Rows::Outputs, cols, |out| Op::Pool { input, out })
+    }
+
     /// Gated activation.
     pub fn glu(&mut self, gate: View, up: View, activation: Activation) -> View {
         assert_eq!(gate.cols, up.cols);
@@ -287,7 +294,8 @@ impl<'a> PlanBuilder<'a> {
     }
 }
 
-/// Gives each buffer the storage of one that was read for the last time before it is written.
+/// Gives each buffer the storage of one that was read for the last time [`MAX_RUN`] ops before it is
+/// written.
 /// Only buffers of one kind of rows share, so that sizes fit at every batch.
 pub(super) fn share_storage(plan: &mut Plan) {
     let mut last_use = vec![0; plan.buffers.len()];
@@ -313,7 +321,7 @@ pub(super) fn share_storage(plan: &mut Plan) {
         let rows = plan.buffers[out].rows;
         let free = storages
             .iter()
-            .position(|&(kind, until)| kind == rows && until < i);
+            .position(|&(kind, until)| kind == rows && i >= until.saturating_add(MAX_RUN));
         let storage = free.unwrap_or(storages.len());
         // A buffer that nobody reads is still written at op `i`.
         let until = last_use[out].max(i);

@@ -16,8 +16,8 @@ use thiserror::Error;
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use builder::PlanBuilder;
 pub use plan::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Op, Plan, RopeOrder, Rows,
-    View,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, MAX_RUN, Op, Plan,
+    RopeOrder, Rows, View, alibi_slope,
 };
 pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};
 pub use rope::{RopeScaling, RopeTable, Temperature};

@@ -86,7 +86,7 @@ pub enum EmbedRow {
     Fixed(usize),
 }
 
-/// Causal attention over the cached positions of each token's sequence, its own included:
+/// Attention over the cached positions of each token's sequence, its own included:
 /// `softmax(scale * q k^T) v`. Query head `h` reads key head `h / (n_heads / n_kv_heads)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
@@ -100,13 +100,20 @@ pub struct Attention {
     /// Columns of a value and of a result.
     pub value_dim: usize,
     pub scale: f32,
-    /// With window w, position q sees p where `q - p < w`.
+    /// Position q sees p where `p <= q`. Otherwise, in prefill only, it sees all positions of its
+    /// sequence up to the last row in the batch, which must begin the sequence.
+    pub causal: bool,
+    /// With window w, position q sees p where `q - p < w`; where it is not causal, those where
+    /// `|q - p| <= w / 2`.
     pub window: Option<usize>,
     /// Scores become `cap * tanh(score / cap)` before the softmax.
     pub soft_cap: Option<f32>,
     /// `[1, n_heads]`: a score per head that takes its share of the softmax and has no value.
     /// Xiao et al. 2023, <https://arxiv.org/abs/2309.17453>, learned as in gpt-oss.
     pub sinks: Option<WeightId>,
+    /// The largest bias b of attention with linear biases: scores lose `slope * |q - p|`, with the
+    /// slopes of [`alibi_slope`]. In prefill only.
+    pub alibi: Option<f32>,
 }
 
 /// One operation. Sizes that are not written here are those of its views and buffers.
@@ -163,6 +170,9 @@ pub enum Op {
     KvWrite { layer: usize, k: View, v: View },
     /// See [`Attention`]; out `[tokens, n_heads * value_dim]`
     Attention { attention: Attention, out: BufferId },
+    /// The mean over all positions of the sequence that each wanted row is the last of; the batch
+    /// holds them all. out `[outputs, cols]`
+    Pool { input: View, out: BufferId },
     /// Causal convolution along each sequence, every column alone: the sum over `j` of
     /// `weight[c * kernel + j] * x[p - kernel + 1 + j][c]` at position `p`, with 0 before the
     /// sequence, then SiLU where `silu` is set. `weight` is `[1, cols * kernel]`. The last
@@ -236,6 +246,7 @@ impl Op {
             Op::Rope { .. } => "rope",
             Op::KvWrite { .. } => "kv_write",
             Op::Attention { .. } => "attention",
+            Op::Pool { .. } => "pool",
             Op::ShortConv { .. } => "short_conv",
             Op::DeltaNet { .. } => "delta_net",
             Op::Glu { .. } => "glu",
@@ -257,6 +268,7 @@ impl Op {
             | Op::Matmul { out, .. }
             | Op::Rope { out, .. }
             | Op::Attention { out, .. }
+            | Op::Pool { out, .. }
             | Op::ShortConv { out, .. }
             | Op::DeltaNet { out, .. }
             | Op::Glu { out, .. }
@@ -276,8 +288,9 @@ impl Op {
         };
         let (a, b) = match *self {
             Op::Embed { .. } => (None, None),
-            Op::ShortConv { input, .. }
-            | Op::SelectRows { input, .. }
+            Op::SelectRows { input, .. }
+            | Op::Pool { input, .. }
+            | Op::ShortConv { input, .. }
             | Op::RmsNorm { input, .. }
             | Op::LayerNorm { input, .. }
             | Op::Activate { input, .. }
@@ -298,6 +311,18 @@ impl Op {
     }
 }
 
+/// The factor of a head's distances in attention with linear biases, where `bias` is the largest
+/// (8 everywhere so far): a power of two for each head, in two interleaved series where the heads
+/// are no power of two. Press et al. 2021, <https://arxiv.org/abs/2108.12409>.
+pub fn alibi_slope(bias: f32, n_heads: usize, head: usize) -> f32 {
+    let whole = 1 << n_heads.ilog2();
+    let power = match head < whole {
+        true => (head + 1) as f32,
+        false => (head - whole) as f32 + 0.5,
+    };
+    (-bias / whole as f32 * power).exp2()
+}
+
 /// The largest batch that a plan serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BatchShape {
@@ -315,6 +340,10 @@ impl BatchShape {
         }
     }
 }
+
+/// Ops in a row that a backend may do at once, at most: none of them writes to memory that another
+/// reads.
+pub const MAX_RUN: usize = 3;
 
 /// A recorded step.
 #[derive(Debug, Clone, PartialEq)]
@@ -357,6 +386,15 @@ impl Plan {
         sizes
     }
 
+    /// Whether batches must hold their sequences whole ([`super::Batch::check_whole`]).
+    pub fn needs_whole_sequences(&self) -> bool {
+        let needs = |op: &Op| match op {
+            Op::Attention { attention, .. } => !attention.causal,
+            op => matches!(op, Op::Pool { .. }),
+        };
+        self.ops.iter().any(needs)
+    }
+
     /// Fewest rows of the matrices that embed looks into by `row`; no bound where there are none.
     pub fn n_embed_rows(&self, row: EmbedRow, n_rows: impl Fn(WeightId) -> usize) -> usize {
         let rows = self.ops.iter().filter_map(|op| match op {
@@ -379,6 +417,14 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slopes_fall_by_powers_of_two() {
+        assert_eq!([0, 7].map(|h| alibi_slope(8.0, 8, h)), [0.5, 1.0 / 256.0]);
+        // The second series begins between the first two of the first.
+        let first = [0, 8].map(|h| alibi_slope(8.0, 12, h));
+        assert_eq!(first, [0.5, 0.5f32.sqrt()]);
+    }
 
     #[test]
     fn columns_of_a_view_add_up() {

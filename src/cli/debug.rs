@@ -9,12 +9,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::backend::{Backend, Batch, BatchShape, BufferId, KvType, PAGE_TOKENS, Phase};
+use crate::backend::{Backend, Batch, BatchShape, BufferId, KvType, PAGE_TOKENS, Phase, Plan};
 use crate::gguf::Gguf;
-use crate::model::{Model, Session};
+use crate::model::{Embedder, Model, Session};
 use crate::tokenizer::Tokenizer;
 
 use super::device;
+use super::profile::{ProfileArgs, profile};
 
 /// Tokens of a prefill chunk.
 const N_BATCH: usize = 128;
@@ -22,7 +23,7 @@ const N_BATCH: usize = 128;
 /// What to look at.
 #[derive(Debug, Subcommand)]
 pub enum Debug {
-    /// Logits of given tokens, as JSON
+    /// Logits of given tokens, or their embedding, as JSON
     Logits(LogitsArgs),
     /// Token ids of a text, as JSON
     Tokenize(TokenizeArgs),
@@ -30,6 +31,8 @@ pub enum Debug {
     Perplexity(PerplexityArgs),
     /// Run one prompt on two devices and name the first op that differs
     Compare(CompareArgs),
+    /// What one decoded token costs on a GPU, counted, as JSON
+    Profile(ProfileArgs),
 }
 
 /// The cache's type by name.
@@ -109,6 +112,7 @@ impl Debug {
             Debug::Tokenize(args) => tokenize(&args),
             Debug::Perplexity(args) => perplexity(&args),
             Debug::Compare(args) => compare(&args),
+            Debug::Profile(args) => profile(&args),
         }
     }
 }
@@ -121,6 +125,11 @@ fn open(file: &Path) -> Result<(Arc<Gguf>, Model)> {
 
 fn session(target: &Target, n_ctx: usize) -> Result<Session> {
     let (_, model) = open(&target.file)?;
+    ensure!(
+        model.pooling().is_none(),
+        "{} embeds texts and has no logits",
+        target.file.display()
+    );
     let backend = device::open(target.device.as_deref())?;
     Ok(Session::new(&model, backend, target.kv, n_ctx, N_BATCH)?)
 }
@@ -131,7 +140,26 @@ fn argmax(logits: &[f32]) -> usize {
     (0..logits.len()).fold(0, best)
 }
 
+/// The embedding of given tokens.
+fn embedding(args: &LogitsArgs, model: &Model) -> Result<()> {
+    let n = args.tokens.len();
+    let mut backend = device::open(args.target.device.as_deref())?;
+    model.load_into(&mut *backend)?;
+    let mut embedder = Embedder::prepare(model, backend, n, n, 1)?;
+    let vectors = embedder.embed(&[&args.tokens])?;
+    let device = embedder.backend().device().name;
+    println!(
+        "{}",
+        json!({ "device": device, "tokens": args.tokens, "embedding": vectors[0] })
+    );
+    Ok(())
+}
+
 fn logits(args: &LogitsArgs) -> Result<()> {
+    let (_, model) = open(&args.target.file)?;
+    if model.pooling().is_some() {
+        return embedding(args, &model);
+    }
     let tokens = &args.tokens;
     let mut session = session(&args.target, tokens.len() + args.greedy)?;
     let shown = [0, tokens.len() / 2, tokens.len() - 1];
@@ -235,9 +263,17 @@ fn keep(model: &Model, name: &str, batch: &Batch) -> Result<Kept> {
     model.load_into(&mut *backend)?;
     let n_pages = batch.n_tokens().div_ceil(PAGE_TOKENS);
     backend.alloc_cache(&model.cache_spec(KvType::F32, n_pages, 1))?;
-    let plan = backend.prepare(model.plan(batch.n_tokens(), shape(batch), None).keep_all())?;
+    let plan = backend.prepare(plan_of(model, batch).keep_all())?;
     backend.run(plan, batch)?;
     Ok(Kept { backend, plan })
+}
+
+/// The plan for logits, or for an embedding.
+fn plan_of(model: &Model, batch: &Batch) -> Plan {
+    match model.pooling() {
+        None => model.plan(batch.n_tokens(), shape(batch), None),
+        Some(_) => model.embedding_plan(batch.n_tokens(), shape(batch)),
+    }
 }
 
 fn shape(batch: &Batch) -> BatchShape {
@@ -260,7 +296,7 @@ fn compare(args: &CompareArgs) -> Result<()> {
     let (mut first, mut second) = (keep(&model, a, &batch)?, keep(&model, b, &batch)?);
     println!("A: {}", first.backend.device().name);
     println!("B: {}", second.backend.device().name);
-    let plan = model.plan(batch.n_tokens(), shape(&batch), None);
+    let plan = plan_of(&model, &batch);
     for (i, (op, label)) in plan.ops.iter().zip(&plan.labels).enumerate() {
         let Some(out) = op.out() else { continue };
         let n_rows = shape(&batch).n_rows(plan.buffers[out.0].rows);

@@ -12,6 +12,7 @@ mod format;
 mod list;
 mod models;
 mod print;
+mod profile;
 mod progress;
 mod repl;
 mod run;

@@ -4,9 +4,9 @@ use super::answer;
 use super::client::Client;
 use super::session::{self, Session};
 use super::{repl, usage};
-use crate::api::{GenerateReply, GenerateRequest, Object, Think};
+use crate::api::{EmbedReply, EmbedRequest, GenerateReply, GenerateRequest, Object, Think};
 use crate::settings::parse_duration;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
 
@@ -18,6 +18,9 @@ const MAX_PROMPT_BYTES: u64 = 64 << 20;
 pub struct Arguments {
     #[arg(hide = true)]
     arguments: Vec<String>,
+    /// Embedding models: keep this many numbers of the vector
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    dimensions: i64,
     /// Answer in this format: json, or a JSON Schema
     #[arg(long, default_value = "", hide_default_value = true)]
     format: String,
@@ -33,6 +36,9 @@ pub struct Arguments {
     /// Let a thinking model reason first: true, false, high, medium, low or max
     #[arg(long, value_name = "THINK", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     think: Option<String>,
+    /// Embedding models: cut texts that do not fit the context (--truncate=false fails instead)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    truncate: Option<bool>,
     /// Show timings after each answer
     #[arg(long)]
     verbose: bool,
@@ -50,6 +56,9 @@ pub async fn run(client: &Client, arguments: Arguments) -> Result<()> {
         prompt(words)?
     };
     let shown = session::look_up(client, &model).await?;
+    if session::only_embeds(&shown) {
+        return embed(client, &session, &arguments, prompt).await;
+    }
     session.adopt(&model, &shown);
     if interactive {
         session.load(client).await?;
@@ -90,7 +99,7 @@ fn prompt(words: Vec<String>) -> Result<String> {
             .read_to_string(&mut piped);
         read.context("cannot read the prompt from standard input")?;
         if piped.len() as u64 > MAX_PROMPT_BYTES {
-            anyhow::bail!("the prompt on standard input is longer than {MAX_PROMPT_BYTES} bytes");
+            bail!("the prompt on standard input is longer than {MAX_PROMPT_BYTES} bytes");
         }
     }
     let parts = (!piped.is_empty()).then_some(piped).into_iter();
@@ -101,6 +110,38 @@ fn prompt(words: Vec<String>) -> Result<String> {
 fn keep_alive(text: &str) -> Result<Value> {
     parse_duration(text).map_err(anyhow::Error::msg)?;
     Ok(text.into())
+}
+
+/// Prints the vector of the text.
+async fn embed(
+    client: &Client,
+    session: &Session,
+    arguments: &Arguments,
+    text: String,
+) -> Result<()> {
+    let model = &session.model;
+    if text.is_empty() {
+        bail!(
+            "embedding models require input text. Usage: ollama-wgpu run {model} \"your text here\""
+        );
+    }
+    let request = EmbedRequest {
+        model: model.clone(),
+        input: Some(text.into()),
+        truncate: arguments.truncate,
+        dimensions: arguments.dimensions,
+        keep_alive: session.keep_alive.clone(),
+        options: session.options.clone(),
+    };
+    let reply: EmbedReply = client.post("/api/embed", &request).await?;
+    let vector = reply
+        .embeddings
+        .first()
+        .context("the server sent no vector")?;
+    let mut line = serde_json::to_vec(vector)?;
+    line.push(b'\n');
+    stdout().write_all(&line)?;
+    Ok(())
 }
 
 async fn one_shot(client: &Client, session: &Session, prompt: String) -> Result<()> {

@@ -66,17 +66,18 @@ pub async fn look_up(client: &Client, model: &str) -> Result<ShowReply> {
         model: model.to_owned(),
         ..Default::default()
     };
-    let shown: ShowReply = client.post("/api/show", &request).await.map_err(|error| {
+    client.post("/api/show", &request).await.map_err(|error| {
         if error.is_not_found() {
             anyhow!("{error}, make it from a GGUF file with 'ollama-wgpu create'")
         } else {
             error.into()
         }
-    })?;
-    if can(&shown, "embedding") && !can(&shown, "completion") {
-        bail!("{model:?} is an embedding model and writes no text");
-    }
-    Ok(shown)
+    })
+}
+
+/// Whether the model embeds texts and writes none.
+pub fn only_embeds(model: &ShowReply) -> bool {
+    can(model, "embedding") && !can(model, "completion")
 }
 
 /// Has the model the capability?

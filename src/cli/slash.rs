@@ -84,6 +84,10 @@ async fn load(repl: &mut Repl<'_>, model: &str) -> Result<()> {
             println!("Couldn't load model '{model}': {error:#}");
             return Ok(());
         }
+        Ok(shown) if session::only_embeds(&shown) => {
+            println!("Couldn't load model '{model}': it embeds texts and writes none");
+            return Ok(());
+        }
         Ok(shown) => shown,
     };
     let mut session = repl.session.clone();

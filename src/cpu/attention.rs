@@ -1,4 +1,4 @@
-//! Causal attention over the paged cache.
+//! Attention over the paged cache.
 //!
 //! A *query* is one head of one token. Up to six queries of one key head share the loads of keys
 //! and values, but each is computed as if it were alone: scores by multiply-adds over rising
@@ -9,7 +9,7 @@ use super::buffer::{Matrix, Shared};
 use super::cache::{LayerCache, PAGE_VECTORS, Pages, with_pages};
 use super::pool::{Pool, PoolError};
 use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes, math};
-use crate::backend::{Batch, NO_SLOT, PAGE_TOKENS};
+use crate::backend::{Batch, NO_SLOT, PAGE_TOKENS, alibi_slope};
 
 /// Queries that share loads.
 const QUERIES: usize = 6;
@@ -24,9 +24,23 @@ pub struct Attention<'a> {
     pub head_dim: usize,
     pub value_dim: usize,
     pub scale: f32,
+    pub causal: bool,
     pub window: Option<usize>,
     pub soft_cap: Option<f32>,
     pub sinks: Option<&'a [f32]>,
+    pub alibi: Option<f32>,
+}
+
+impl Attention<'_> {
+    /// The positions that `position` sees in a sequence of `length`.
+    fn visible(&self, position: usize, length: usize) -> std::ops::Range<usize> {
+        match (self.causal, self.window) {
+            (true, None) => 0..position + 1,
+            (true, Some(w)) => (position + 1).saturating_sub(w)..position + 1,
+            (false, None) => 0..length,
+            (false, Some(w)) => position.saturating_sub(w / 2)..length.min(position + w / 2 + 1),
+        }
+    }
 }
 
 /// Stores keys and values of all tokens.
@@ -56,6 +70,8 @@ pub fn kv_write(
 struct Run {
     first_row: usize,
     n_rows: usize,
+    /// Positions of the sequence up to its last row.
+    length: usize,
     first_task: usize,
 }
 
@@ -97,12 +113,19 @@ fn attention_over<P: Pages>(
         runs.push(Run {
             first_row,
             n_rows: rows.len(),
+            length: batch.positions[first_row + rows.len() - 1] as usize + 1,
             first_task: n_tasks,
         });
         n_tasks += tiles_of(rows.len(), size);
     }
-    let work = |&p: &u32| (p as usize + 1).min(op.window.unwrap_or(usize::MAX));
-    let work = batch.positions.iter().map(work).sum::<usize>() * op.n_heads * op.head_dim;
+    let rows = |run: &Run| run.first_row..run.first_row + run.n_rows;
+    let seen = |run: &Run| -> usize {
+        let positions = batch.positions[rows(run)].iter();
+        positions
+            .map(|&p| op.visible(p as usize, run.length).len())
+            .sum()
+    };
+    let work = runs.iter().map(seen).sum::<usize>() * op.n_heads * op.head_dim;
     let n_chunks = (work / CHUNK_WORK).clamp(1, n_tasks);
     let chunk_tasks = n_tasks.div_ceil(n_chunks);
     let longest = batch.positions.iter().max().map_or(0, |&p| p as usize + 1);
@@ -118,12 +141,13 @@ fn attention_over<P: Pages>(
             let query = |i: usize| {
                 let row = run.first_row + i / group;
                 let position = batch.positions[row] as usize;
-                let first = op.window.map_or(0, |w| (position + 1).saturating_sub(w));
+                let visible = op.visible(position, run.length);
                 Query {
                     row,
                     head: tile / tiles * group + i % group,
-                    first,
-                    end: position + 1,
+                    position,
+                    first: visible.start,
+                    end: visible.end,
                 }
             };
             let last = (first + size).min(run.n_rows * group) - 1;
@@ -152,6 +176,7 @@ fn attention_over<P: Pages>(
 struct Query {
     row: usize,
     head: usize,
+    position: usize,
     first: usize,
     end: usize,
 }
@@ -202,13 +227,7 @@ impl<P: Pages> Kernel for TileKernel<'_, P> {
         for (q, query) in queries.iter().enumerate() {
             let scores = &mut scores[q * stride..(q + 1) * stride];
             let sink = tile.op.sinks.map(|sinks| sinks[query.head]);
-            sums[q] = softmax(
-                isa,
-                tile.op,
-                scores,
-                query.first - base..query.end - base,
-                sink,
-            );
+            sums[q] = softmax(isa, tile.op, query, base, scores, sink);
         }
         let width = tile.op.value_dim.div_ceil(LANES);
         let acc = &mut acc[..QUERIES * width];
@@ -301,16 +320,19 @@ fn score<I: Isa, P: Pages, const Q: usize, const N: usize>(
     }
 }
 
-/// Turns the visible scores of one query into `exp(score - largest)` and returns their sum, with
-/// the sink's share. Vectors outside are left as they are.
+/// Turns the scores of the positions that a query sees into `exp(score - largest)` and returns
+/// their sum, with the sink's share; the first score is that of position `base`. Vectors outside
+/// are left as they are.
 #[inline(always)]
 fn softmax<I: Isa>(
     isa: I,
     op: &Attention<'_>,
+    query: &Query,
+    base: usize,
     scores: &mut [Lanes],
-    std::ops::Range { start: first, end }: std::ops::Range<usize>,
     sink: Option<f32>,
 ) -> f32 {
+    let (first, end) = (query.first - base, query.end - base);
     let scores = &mut scores[first / LANES..end.div_ceil(LANES)];
     let n = scores.len();
     for s in scores.iter_mut() {
@@ -319,6 +341,13 @@ fn softmax<I: Isa>(
             score = math::soft_cap(isa, score, cap);
         }
         isa.store(score, s);
+    }
+    if let Some(bias) = op.alibi {
+        let slope = alibi_slope(bias, op.n_heads, query.head);
+        let start = base + first / LANES * LANES;
+        for (i, score) in scores.as_flattened_mut().iter_mut().enumerate() {
+            *score -= slope * query.position.abs_diff(start + i) as f32;
+        }
     }
     scores[0][..first % LANES].fill(f32::NEG_INFINITY);
     scores[n - 1][(end - 1) % LANES + 1..].fill(f32::NEG_INFINITY);

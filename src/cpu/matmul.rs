@@ -5,9 +5,9 @@
 //! lanes. So neither the number of rows in the batch, nor threads, nor the instruction set, nor
 //! which of the two kernels below runs changes a bit.
 //!
-//! One row of activations: the weights are read once, decoded in registers ([`vector`]). More, or
-//! a rare type: a panel of weight rows is decoded to memory that the cache holds, and tiles of rows and tokens
-//! are multiplied in registers ([`tile`]).
+//! Up to [`FEW_TOKENS`] rows of activations (one where registers are few): the weights are read and
+//! decoded once, in registers ([`vector`]). More, or a rare type: a panel of weight rows is decoded to
+//! memory that the cache holds, and tiles of rows and tokens are multiplied in registers ([`tile`]).
 
 use super::buffer::{Buffer, Matrix, OutOfMemory, Shared};
 use super::format::{Format, FormatKernel, is_direct, with_direct_format, with_format};
@@ -20,12 +20,21 @@ use crate::quant::SPAN;
 const ROWS: usize = 4;
 /// Tokens of a tile: with [`ROWS`], 24 accumulators.
 const TOKENS: usize = 6;
-/// Vectors of a row that a tile works through at once: 6 tokens of 40 vectors are 15 KiB, half
-/// of the smallest first-level cache.
-const DEPTH: usize = 40;
+/// Vectors of a row that a tile works through at once: 6 tokens of 64 vectors are 24 KiB, half of a
+/// first-level cache of today.
+const DEPTH: usize = 64;
+/// Bytes between a weight that is used and one that is asked for, beside the three rows that are
+/// used at the same time: four short rows at once are no stream that the processor recognises.
+const AHEAD: usize = 8192;
+/// Blocks whose scales are widened together.
+const RUN: usize = 32;
 /// Weight rows of a panel, and its size in vectors: 256 KiB, a share of the second-level cache.
 const PANEL_ROWS: usize = 32;
 const PANEL_VECTORS: usize = 4096;
+/// Few tokens, such as one of each client; a panel is then used so little that it had better stay in
+/// the first-level cache.
+const FEW_TOKENS: usize = 8;
+const FEW_ROWS: usize = 8;
 
 /// One product: `out = input * weight^T (+ bias) (+ residual)`.
 pub struct Product<'a> {
@@ -55,7 +64,8 @@ pub fn matmul<'a>(
     let out = &Shared::new(out);
     let rows = product.weight.rows;
     let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
-    if product.n_tokens == 1 && is_direct(product.weight.quant) {
+    let most_tokens = if isa.is_wide() { FEW_TOKENS } else { 1 };
+    if product.n_tokens <= most_tokens && is_direct(product.weight.quant) {
         let chunk_rows = (rows / (8 * pool.n_threads()))
             .clamp(1, 64)
             .next_multiple_of(ROWS);
@@ -65,8 +75,12 @@ pub fn matmul<'a>(
         };
         return pool.run(rows.div_ceil(chunk_rows), 0, &task);
     }
+    let most_rows = match product.n_tokens {
+        0..=FEW_TOKENS => FEW_ROWS,
+        _ => PANEL_ROWS,
+    };
     let panel_rows = (PANEL_VECTORS / n_vectors)
-        .clamp(1, PANEL_ROWS)
+        .clamp(1, most_rows)
         .next_multiple_of(ROWS);
     let n_scratch = panel_rows * (n_vectors + TOKENS);
     let task = |chunk: usize, scratch: &mut [Lanes]| {
@@ -104,20 +118,23 @@ fn pad<'a>(
 }
 
 impl Product<'_> {
-    /// Adds bias and residual to the product of weight rows from `row` on with a token.
+    /// Adds bias and residual to the products of weight rows from `row` on with a token, and
+    /// stores those of them that there are.
     #[inline(always)]
-    fn finish(&self, out: &Shared<'_>, token: usize, row: usize, sums: &[f32]) {
+    fn finish(&self, out: &Shared<'_>, token: usize, row: usize, mut sums: [f32; ROWS]) {
         let rows = self.weight.rows;
-        let n = sums.len().min(rows - row);
-        // SAFETY: a chunk writes the columns of its own weight rows, one part at a time.
-        let out = unsafe { out.part(token * rows + row, n) };
-        out.copy_from_slice(&sums[..n]);
+        let n = ROWS.min(rows - row);
         if let Some(bias) = self.bias {
-            out.iter_mut().zip(&bias[row..]).for_each(|(o, b)| *o += b);
+            add_to(&mut sums, &bias[row..]);
         }
         if let Some(residual) = self.residual {
-            let residual = &residual.row(token)[row..];
-            out.iter_mut().zip(residual).for_each(|(o, r)| *o += r);
+            add_to(&mut sums, &residual.row(token)[row..]);
+        }
+        // SAFETY: a chunk writes the columns of its own weight rows, one part at a time.
+        let out = unsafe { out.part(token * rows + row, n) };
+        match out.as_mut_array() {
+            Some(out) => *out = sums,
+            None => copy_some(&sums, out),
         }
     }
 
@@ -125,6 +142,24 @@ impl Product<'_> {
     #[inline(always)]
     fn vectors(&self, token: usize) -> &[Lanes] {
         self.input.row(token).as_chunks().0
+    }
+}
+
+/// The end of a row that is no whole group. Apart, so that whole groups are not stored by the same
+/// call of `memcpy`.
+#[cold]
+#[inline(never)]
+fn copy_some(sums: &[f32; ROWS], out: &mut [f32]) {
+    out.copy_from_slice(&sums[..out.len()]);
+}
+
+/// Adds the first numbers of a row. A whole group goes without a loop: short loops over slices cost
+/// more than the sums.
+#[inline(always)]
+fn add_to(sums: &mut [f32; ROWS], row: &[f32]) {
+    match row.first_chunk::<ROWS>() {
+        Some(row) => (0..ROWS).for_each(|i| sums[i] += row[i]),
+        None => sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x),
     }
 }
 
@@ -141,7 +176,7 @@ fn split_tail<F: Format>(row: &[u8]) -> (&[u8], Option<[u8; 128]>) {
     (blocks, tail)
 }
 
-/// Some rows of a product with one token.
+/// Some rows of a product with few tokens.
 struct Vector<'a> {
     product: &'a Product<'a>,
     out: &'a Shared<'a>,
@@ -166,58 +201,149 @@ impl Kernel for Vector<'_> {
     }
 }
 
-/// Rows in fours: one load of the activations serves four rows, and four sums hide the latency
-/// of the multiply-add. The rows of an incomplete four are repeated.
+/// As many rows and tokens at once as there are registers for sums: a weight is decoded once for
+/// all tokens, and several sums hide the latency of the multiply-add.
 #[inline(always)]
 fn vector<I: Isa, F: Format>(isa: I, kernel: &Vector<'_>) {
-    let product = kernel.product;
-    let x = product.vectors(0);
-    let last = kernel.rows.end - 1;
-    for row in kernel.rows.clone().step_by(ROWS) {
-        let rows: [&[u8]; ROWS] = std::array::from_fn(|r| product.weight.row((row + r).min(last)));
-        let sums = dot_rows::<I, F>(isa, rows, x);
-        let n = ROWS.min(kernel.rows.end - row);
-        product.finish(kernel.out, 0, row, &sums[..n]);
+    match kernel.product.n_tokens {
+        1 => vector_of::<I, F, 4, 1>(isa, kernel),
+        _ if !I::WIDE => unreachable!("`matmul` sends tokens to panels where registers are few"),
+        2..=4 => vector_of::<I, F, 4, 4>(isa, kernel),
+        _ => vector_of::<I, F, 2, FEW_TOKENS>(isa, kernel),
     }
 }
 
+/// Groups of rows, `R` rows at once with `T` tokens. The rows of an incomplete group and the last
+/// token are repeated.
 #[inline(always)]
-fn dot_rows<I: Isa, F: Format>(isa: I, rows: [&[u8]; ROWS], x: &[Lanes]) -> [f32; ROWS] {
-    let mut acc = [isa.splat(0.0); ROWS];
+fn vector_of<I: Isa, F: Format, const R: usize, const T: usize>(isa: I, kernel: &Vector<'_>) {
+    let product = kernel.product;
+    let n = product.n_tokens;
+    let mut x = [product.vectors(0); T];
+    for (t, x) in x.iter_mut().enumerate() {
+        *x = product.vectors(t.min(n - 1));
+    }
+    let last = kernel.rows.end - 1;
+    for row in kernel.rows.clone().step_by(ROWS) {
+        let mut sums = [[0.0; ROWS]; T];
+        for first in (0..ROWS).step_by(R) {
+            let mut rows = [product.weight.row(row); R];
+            for (r, bytes) in rows.iter_mut().enumerate() {
+                *bytes = product.weight.row((row + first + r).min(last));
+            }
+            dot_rows::<I, F, R, T>(isa, rows, &x, first, &mut sums);
+        }
+        for (t, sums) in sums.iter().enumerate().take(n) {
+            product.finish(kernel.out, t, row, *sums);
+        }
+    }
+}
+
+/// Products of some rows with some tokens, into places `first ..` of each token's sums.
+#[inline(always)]
+fn dot_rows<I: Isa, F: Format, const R: usize, const T: usize>(
+    isa: I,
+    rows: [&[u8]; R],
+    x: &[&[Lanes]; T],
+    first: usize,
+    sums: &mut [[f32; ROWS]; T],
+) {
+    let mut acc = [[isa.splat(0.0); R]; T];
     let n_blocks = rows[0].len() / F::BYTES;
-    let (blocks, rest) = x.split_at(n_blocks * 2 * F::SPANS);
-    for (b, x) in blocks.chunks_exact(2 * F::SPANS).enumerate() {
+    let ahead = rows[0]
+        .as_ptr()
+        .wrapping_add(AHEAD + (R - 1) * rows[0].len());
+    let mut scales = [[0.0; RUN]; R];
+    for b in 0..n_blocks {
+        if F::SCALED && b % RUN == 0 {
+            let n = RUN.min(n_blocks - b);
+            for r in 0..R {
+                widen_scales::<I, F>(isa, &rows[r][b * F::BYTES..], n, &mut scales[r]);
+            }
+        }
+        prefetch(isa, ahead.wrapping_add(R * b * F::BYTES), R * F::BYTES);
         let mut blocks = rows;
         for block in &mut blocks {
             *block = &block[b * F::BYTES..][..F::BYTES];
         }
-        dot_block::<I, F>(isa, blocks, x, &mut acc);
+        let mut heads = [F::scaled_head(isa, blocks[0], scales[0][b % RUN]); R];
+        for r in 1..R {
+            heads[r] = F::scaled_head(isa, blocks[r], scales[r][b % RUN]);
+        }
+        dot_block::<I, F, R, T>(isa, blocks, heads, x, b * F::SPANS, &mut acc);
     }
-    if !rest.is_empty() {
+    if n_blocks * 2 * F::SPANS < x[0].len() {
         let tails = rows.map(|row| split_tail::<F>(row).1.unwrap_or([0; 128]));
         let blocks = tails.each_ref().map(|tail| &tail[..F::BYTES]);
-        dot_block::<I, F>(isa, blocks, rest, &mut acc);
+        let mut heads = [F::head(isa, blocks[0]); R];
+        for r in 1..R {
+            heads[r] = F::head(isa, blocks[r]);
+        }
+        dot_block::<I, F, R, T>(isa, blocks, heads, x, n_blocks * F::SPANS, &mut acc);
     }
-    isa.sum4(acc)
+    if R == ROWS {
+        for t in 0..T {
+            sums[t] = isa.sum4([acc[t][0], acc[t][1], acc[t][2], acc[t][3]]);
+        }
+        return;
+    }
+    for t in (0..T).step_by(2) {
+        let four = isa.sum4([acc[t][0], acc[t][1], acc[t + 1][0], acc[t + 1][1]]);
+        sums[t][first..first + 2].copy_from_slice(&four[..2]);
+        sums[t + 1][first..first + 2].copy_from_slice(&four[2..]);
+    }
 }
 
+/// Asks for some bytes ahead of their use.
 #[inline(always)]
-fn dot_block<I: Isa, F: Format>(
-    isa: I,
-    blocks: [&[u8]; ROWS],
-    x: &[Lanes],
-    acc: &mut [I::F; ROWS],
-) {
-    let mut heads = [F::head(isa, blocks[0]); ROWS];
-    for r in 1..ROWS {
-        heads[r] = F::head(isa, blocks[r]);
+fn prefetch<I: Isa>(isa: I, at: *const u8, n_bytes: usize) {
+    for line in (0..n_bytes).step_by(64) {
+        isa.prefetch(at.wrapping_add(line));
     }
-    for (j, x) in x.as_chunks::<2>().0.iter().enumerate() {
-        let x = [isa.load(&x[0]), isa.load(&x[1])];
-        for r in 0..ROWS {
+}
+
+/// The half floats that begin `n` blocks, widened four at once. They meet in a register: a load of
+/// what several stores have just written would wait for all of them.
+#[inline(always)]
+fn widen_scales<I: Isa, F: Format>(isa: I, blocks: &[u8], n: usize, out: &mut [f32; RUN]) {
+    let (fours, rest) = blocks[..n * F::BYTES].split_at(n / 4 * 4 * F::BYTES);
+    let (out_fours, out_rest) = out.split_at_mut(n / 4 * 4);
+    let out_fours = out_fours.as_chunks_mut::<4>().0;
+    for (four, out) in fours.chunks_exact(4 * F::BYTES).zip(out_fours) {
+        let at = |i: usize| u16::from_le_bytes([four[i * F::BYTES], four[i * F::BYTES + 1]]);
+        *out = isa.four_halves([at(0), at(1), at(2), at(3)]);
+    }
+    for (block, out) in rest.chunks_exact(F::BYTES).zip(out_rest) {
+        *out = isa.half(u16::from_le_bytes([block[0], block[1]]));
+    }
+}
+
+/// Adds the products of a block of each row, whose first span is number `span` of the row.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "iterators over vectors stay calls; plain indices unroll"
+)]
+#[inline(always)]
+fn dot_block<I: Isa, F: Format, const R: usize, const T: usize>(
+    isa: I,
+    blocks: [&[u8]; R],
+    heads: [F::Head<I>; R],
+    x: &[&[Lanes]; T],
+    span: usize,
+    acc: &mut [[I::F; R]; T],
+) {
+    let mut vectors: [&[[Lanes; 2]]; T] = [&[]; T];
+    for (vectors, x) in vectors.iter_mut().zip(x) {
+        *vectors = &x.as_chunks().0[span..span + F::SPANS];
+    }
+    for j in 0..F::SPANS {
+        for r in 0..R {
             let w = F::span(isa, blocks[r], &heads[r], j);
-            acc[r] = isa.fma(w[0], x[0], acc[r]);
-            acc[r] = isa.fma(w[1], x[1], acc[r]);
+            for t in 0..T {
+                let [low, high] = &vectors[t][j];
+                acc[t][r] = isa.fma(w[0], isa.load(low), acc[t][r]);
+                acc[t][r] = isa.fma(w[1], isa.load(high), acc[t][r]);
+            }
         }
     }
 }
@@ -273,6 +399,7 @@ fn decode_panel<I: Isa, F: Format>(
         for r in 0..ROWS {
             let row = weight.row((rows.start + g * ROWS + r).min(rows.end - 1));
             let (blocks, tail) = split_tail::<F>(row);
+            prefetch(isa, row.as_ptr().wrapping_add(AHEAD), row.len());
             let spans = group.as_chunks_mut::<{ 2 * ROWS }>().0;
             let mut spans = spans.chunks_mut(F::SPANS);
             for (block, spans) in blocks.chunks_exact(F::BYTES).zip(&mut spans) {
@@ -314,61 +441,75 @@ fn multiply_panel<I: Isa>(
     let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
     let n_pieces = n_vectors.div_ceil(DEPTH);
     let depth = n_vectors.div_ceil(n_pieces);
-    for token in (0..product.n_tokens).step_by(TOKENS) {
-        let n = TOKENS.min(product.n_tokens - token);
+    // Tokens are shared out evenly: 4 and 4 of 8, not 6 and 2.
+    let n_tiles = product.n_tokens.div_ceil(TOKENS);
+    let tile_tokens = product.n_tokens.div_ceil(n_tiles);
+    for token in (0..product.n_tokens).step_by(tile_tokens) {
+        let n = tile_tokens.min(product.n_tokens - token);
         let x: [&[Lanes]; TOKENS] = std::array::from_fn(|t| product.vectors(token + t.min(n - 1)));
         for start in (0..n_vectors).step_by(depth) {
             let end = n_vectors.min(start + depth);
-            let x = x.map(|x| &x[start..end]);
-            for (group, acc) in panel.chunks_exact(ROWS * n_vectors).zip(&mut *acc) {
+            let piece = Piece {
+                x: x.map(|x| &x[start..end]),
+                n,
+                is_first: start == 0,
+                is_last: end == n_vectors,
+            };
+            let groups = panel.chunks_exact(ROWS * n_vectors).zip(&mut *acc);
+            for (g, (group, acc)) in groups.enumerate() {
                 let w = group[ROWS * start..ROWS * end].as_chunks().0;
-                tiles(isa, w, x, n, start == 0, acc);
-            }
-        }
-        for (g, acc) in acc
-            .iter()
-            .take(panel.len() / (ROWS * n_vectors))
-            .enumerate()
-        {
-            for (t, acc) in acc.as_chunks::<ROWS>().0.iter().take(n).enumerate() {
-                let [a, b, c, d] = acc;
-                let sums = isa.sum4([isa.load(a), isa.load(b), isa.load(c), isa.load(d)]);
-                product.finish(out, token + t, first_row + g * ROWS, &sums);
+                let sums = tiles(isa, w, &piece, acc);
+                if piece.is_last {
+                    for (t, sums) in sums.iter().take(n).enumerate() {
+                        product.finish(out, token + t, first_row + g * ROWS, *sums);
+                    }
+                }
             }
         }
     }
 }
 
-/// One group of rows with up to [`TOKENS`] tokens, in tiles that fit the registers.
+/// Up to [`TOKENS`] tokens and the vectors of theirs that are multiplied now.
+struct Piece<'a> {
+    x: [&'a [Lanes]; TOKENS],
+    n: usize,
+    is_first: bool,
+    is_last: bool,
+}
+
+/// The sums of each token with the rows of a group, once they are complete.
+type Sums = [[f32; ROWS]; TOKENS];
+
+/// One group of rows with a piece, in tiles that fit the registers.
 #[inline(always)]
 fn tiles<I: Isa>(
     isa: I,
     w: &[[Lanes; ROWS]],
-    x: [&[Lanes]; TOKENS],
-    n: usize,
-    first: bool,
+    piece: &Piece<'_>,
     acc: &mut [Lanes; ROWS * TOKENS],
-) {
+) -> Sums {
+    let mut sums = [[0.0; ROWS]; TOKENS];
     if I::WIDE {
-        match n {
-            1 => tile::<I, 4, 1>(isa, w, 0, &x, 0, first, acc),
-            2 => tile::<I, 4, 2>(isa, w, 0, &x, 0, first, acc),
-            3 => tile::<I, 4, 3>(isa, w, 0, &x, 0, first, acc),
-            4 => tile::<I, 4, 4>(isa, w, 0, &x, 0, first, acc),
-            5 => tile::<I, 4, 5>(isa, w, 0, &x, 0, first, acc),
-            _ => tile::<I, 4, 6>(isa, w, 0, &x, 0, first, acc),
+        match piece.n {
+            1 => tile::<I, 4, 1>(isa, w, 0, piece, 0, acc, &mut sums),
+            2 => tile::<I, 4, 2>(isa, w, 0, piece, 0, acc, &mut sums),
+            3 => tile::<I, 4, 3>(isa, w, 0, piece, 0, acc, &mut sums),
+            4 => tile::<I, 4, 4>(isa, w, 0, piece, 0, acc, &mut sums),
+            5 => tile::<I, 4, 5>(isa, w, 0, piece, 0, acc, &mut sums),
+            _ => tile::<I, 4, 6>(isa, w, 0, piece, 0, acc, &mut sums),
         }
-        return;
+        return sums;
     }
     for r in [0, 2] {
-        for t in (0..n).step_by(3) {
-            match n - t {
-                1 => tile::<I, 2, 1>(isa, w, r, &x, t, first, acc),
-                2 => tile::<I, 2, 2>(isa, w, r, &x, t, first, acc),
-                _ => tile::<I, 2, 3>(isa, w, r, &x, t, first, acc),
+        for t in (0..piece.n).step_by(3) {
+            match piece.n - t {
+                1 => tile::<I, 2, 1>(isa, w, r, piece, t, acc, &mut sums),
+                2 => tile::<I, 2, 2>(isa, w, r, piece, t, acc, &mut sums),
+                _ => tile::<I, 2, 3>(isa, w, r, piece, t, acc, &mut sums),
             }
         }
     }
+    sums
 }
 
 /// `R` rows from `r` on with `T` tokens from `t` on: `R * T` sums in registers.
@@ -377,18 +518,17 @@ fn tile<I: Isa, const R: usize, const T: usize>(
     isa: I,
     w: &[[Lanes; ROWS]],
     r: usize,
-    x: &[&[Lanes]; TOKENS],
+    piece: &Piece<'_>,
     t: usize,
-    first: bool,
     acc: &mut [Lanes; ROWS * TOKENS],
+    out: &mut Sums,
 ) {
-    let mut rows = [&x[t][..w.len()]; T];
-    for i in 1..T {
-        rows[i] = &x[t + i][..w.len()];
+    let mut x = [&piece.x[t][..w.len()]; T];
+    for (i, x) in x.iter_mut().enumerate() {
+        *x = &piece.x[t + i][..w.len()];
     }
-    let x = rows;
     let mut sums = [[isa.splat(0.0); R]; T];
-    if !first {
+    if !piece.is_first {
         for i in 0..T {
             for j in 0..R {
                 sums[i][j] = isa.load(&acc[(t + i) * ROWS + r + j]);
@@ -408,8 +548,16 @@ fn tile<I: Isa, const R: usize, const T: usize>(
         }
     }
     for i in 0..T {
-        for j in 0..R {
-            isa.store(sums[i][j], &mut acc[(t + i) * ROWS + r + j]);
+        if !piece.is_last {
+            for j in 0..R {
+                isa.store(sums[i][j], &mut acc[(t + i) * ROWS + r + j]);
+            }
+        } else if R == ROWS {
+            out[t + i] = isa.sum4([sums[i][0], sums[i][1], sums[i][2], sums[i][3]]);
+        } else {
+            for j in 0..R {
+                out[t + i][r + j] = isa.sum(sums[i][j]);
+            }
         }
     }
 }

@@ -232,6 +232,9 @@ impl CpuBackend {
             cache,
         );
         checked.map_err(BackendError::Invalid)?;
+        if prepared.plan.needs_whole_sequences() {
+            batch.check_whole().map_err(BackendError::Invalid)?;
+        }
         if !self.states.is_empty() {
             let checked = batch.check_states(self.n_state_slots);
             checked.map_err(BackendError::Invalid)?;
@@ -418,11 +421,20 @@ impl CpuBackend {
                     head_dim: a.head_dim,
                     value_dim: a.value_dim,
                     scale: a.scale,
+                    causal: a.causal,
                     window: a.window,
                     soft_cap: a.soft_cap,
                     sinks: a.sinks.map(|id| vector(&self.vectors, id)),
+                    alibi: a.alibi,
                 };
                 attention::attention(isa, pool, &self.layers[a.layer], batch, &op, out)
+            }
+            Op::Pool { input, .. } => {
+                let input = view(input);
+                each_row(pool, cols, out, |i, out| {
+                    let last = batch.outputs[i] as usize;
+                    rowwise::mean(&input, last - batch.positions[last] as usize..=last, out);
+                })
             }
             Op::ShortConv {
                 state,

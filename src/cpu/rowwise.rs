@@ -293,6 +293,18 @@ pub fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
     }
 }
 
+/// Mean of some rows, added up in their order.
+pub fn mean(input: &Matrix<'_>, rows: std::ops::RangeInclusive<usize>, out: &mut [f32]) {
+    let scale = 1.0 / rows.clone().count() as f32;
+    out.fill(0.0);
+    for row in rows {
+        out.iter_mut()
+            .zip(input.row(row))
+            .for_each(|(o, x)| *o += x);
+    }
+    out.iter_mut().for_each(|o| *o *= scale);
+}
+
 /// Root-mean-square norm of every row.
 ///
 /// # Errors

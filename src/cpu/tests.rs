@@ -213,9 +213,11 @@ impl AttentionCase {
                 head_dim: self.head_dim,
                 value_dim: self.head_dim,
                 scale: 0.3,
+                causal: true,
                 window: self.window,
                 soft_cap: self.soft_cap,
                 sinks: self.sinks.then_some(&SINKS[..self.n_heads]),
+                alibi: None,
             };
             let mut rows = vec![0.0; step.n_tokens() * dim];
             attention(isa, &mut pool, &cache, step, &op, &mut rows).expect("runs");

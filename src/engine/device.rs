@@ -9,7 +9,7 @@ use crate::backend::{
     KV_BLOCK, MAX_CANDIDATES, PAGE_TOKENS, Phase, Plan, PreparedId,
 };
 use crate::gguf::Gguf;
-use crate::model::Model;
+use crate::model::{Embedder, Model};
 
 /// What is known of a loaded model outside of its thread.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +23,100 @@ pub struct ModelInfo {
     pub gpu_bytes: u64,
 }
 
-/// A loaded model, ready to run steps.
+/// Fewest tokens in a step of a model that embeds: many short texts.
+const EMBEDDING_TOKENS: usize = 512;
+
+/// Most texts in one step.
+const EMBEDDING_TEXTS: usize = 128;
+
+/// A loaded model, by what it does.
+pub enum Loaded {
+    /// It writes texts.
+    Generator(Device),
+    /// It embeds texts.
+    Embedder(Embedder, ModelInfo),
+}
+
+/// Loads a model. Returns the options as they were fitted to it: no longer context than it was
+/// trained for, no larger batch than the context.
+///
+/// # Errors
+/// As [`super::Engine::load`]; [`Error::Canceled`] if `cancelled` says so between two weights.
+pub fn load(
+    gguf: &Arc<Gguf>,
+    place: &mut Place<'_>,
+    options: EngineOptions,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Loaded, EngineOptions), Error> {
+    let model = Model::load(gguf)?;
+    let n_ctx_train = model.config().n_ctx_train;
+    if options.n_ctx > n_ctx_train {
+        let n_ctx = options.n_ctx;
+        tracing::warn!(n_ctx, n_ctx_train, "num_ctx is above the trained context");
+    }
+    let options = options.fit(n_ctx_train);
+    let mut most = None;
+    loop {
+        let placed = place(&model, &options, most)?;
+        let n_gpu_layers = placed
+            .n_gpu_layers
+            .unwrap_or(model.config().layers.len() + 1);
+        let may_shrink = placed.may_shrink && n_gpu_layers > 0;
+        match load_placed(&model, placed, options, cancelled) {
+            Err(error) if may_shrink && is_memory(&error) => {
+                tracing::warn!("{error}; fewer layers are tried on the GPU");
+                most = Some(n_gpu_layers * 3 / 4);
+            }
+            loaded => return loaded.map(|loaded| (loaded, options)),
+        }
+    }
+}
+
+/// Loads the weights and prepares the model where it was placed.
+fn load_placed(
+    model: &Model,
+    placed: Placed,
+    options: EngineOptions,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Loaded, Error> {
+    let Placed {
+        mut backend,
+        n_gpu_layers,
+        ..
+    } = placed;
+    for weight in model.weights() {
+        if cancelled() {
+            return Err(Error::Canceled);
+        }
+        backend.load(weight)?;
+    }
+    let prepared = match model.pooling() {
+        None => Device::prepare(model, backend, n_gpu_layers, options).map(Loaded::Generator),
+        Some(_) => embedder(model, backend, options),
+    };
+    prepared.map_err(|e| context_error(e, options, model))
+}
+
+fn embedder(
+    model: &Model,
+    backend: Box<dyn Backend>,
+    options: EngineOptions,
+) -> Result<Loaded, BackendError> {
+    let device = backend.device();
+    let n_tokens = options.n_ctx.max(EMBEDDING_TOKENS);
+    let embedder = Embedder::prepare(model, backend, options.n_ctx, n_tokens, EMBEDDING_TEXTS)?;
+    let memory_bytes = model.weight_bytes() + embedder.memory_bytes();
+    let info = ModelInfo {
+        gpu_bytes: if device.is_gpu { memory_bytes } else { 0 },
+        device,
+        vocab_size: model.config().vocab_size,
+        n_ctx_train: model.config().n_ctx_train,
+        memory_bytes,
+    };
+    Ok(Loaded::Embedder(embedder, info))
+}
+
+/// A loaded model that writes, ready to run steps.
 pub struct Device {
     pub info: ModelInfo,
     pub n_pages: usize,
@@ -41,63 +134,6 @@ struct Prepared {
 }
 
 impl Device {
-    /// Loads a model. Returns the options as they were fitted to it: no longer context than it
-    /// was trained for, no larger batch than the context.
-    ///
-    /// # Errors
-    /// As [`super::Engine::load`]; [`Error::Canceled`] if `cancelled` says so between two weights.
-    pub fn load(
-        gguf: &Arc<Gguf>,
-        place: &mut Place<'_>,
-        options: EngineOptions,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<(Device, EngineOptions), Error> {
-        let model = Model::load(gguf)?;
-        let n_ctx_train = model.config().n_ctx_train;
-        if options.n_ctx > n_ctx_train {
-            let n_ctx = options.n_ctx;
-            tracing::warn!(n_ctx, n_ctx_train, "num_ctx is above the trained context");
-        }
-        let options = options.fit(n_ctx_train);
-        let mut most = None;
-        loop {
-            let placed = place(&model, &options, most)?;
-            let n_gpu_layers = placed
-                .n_gpu_layers
-                .unwrap_or(model.config().layers.len() + 1);
-            let may_shrink = placed.may_shrink && n_gpu_layers > 0;
-            match Device::load_placed(&model, placed, options, cancelled) {
-                Err(error) if may_shrink && is_memory(&error) => {
-                    tracing::warn!("{error}; fewer layers are tried on the GPU");
-                    most = Some(n_gpu_layers * 3 / 4);
-                }
-                device => return device.map(|device| (device, options)),
-            }
-        }
-    }
-
-    /// Loads the weights and prepares the model where it was placed.
-    fn load_placed(
-        model: &Model,
-        placed: Placed,
-        options: EngineOptions,
-        cancelled: &dyn Fn() -> bool,
-    ) -> Result<Device, Error> {
-        let Placed {
-            mut backend,
-            n_gpu_layers,
-            ..
-        } = placed;
-        for weight in model.weights() {
-            if cancelled() {
-                return Err(Error::Canceled);
-            }
-            backend.load(weight)?;
-        }
-        let prepared = Device::prepare(model, backend, n_gpu_layers, options);
-        prepared.map_err(|e| context_error(e, options, model))
-    }
-
     fn prepare(
         model: &Model,
         mut backend: Box<dyn Backend>,

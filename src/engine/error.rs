@@ -58,6 +58,15 @@ pub enum Error {
     /// The model computed no usable numbers.
     #[error("invalid logits: the model gave NaN or infinite values; its weights may be damaged")]
     InvalidLogits,
+    /// Texts for a model that writes.
+    #[error("this model does not support embeddings")]
+    NotAnEmbedder,
+    /// A prompt for a model that embeds.
+    #[error("this model embeds texts and writes none")]
+    NotAGenerator,
+    /// The model computed no usable vector.
+    #[error("embedding contains NaN or Inf values")]
+    InvalidEmbedding,
     /// The model's thread ended.
     #[error(
         "model runner has unexpectedly stopped, this may be due to resource limitations or an \

@@ -1,9 +1,11 @@
 //! From tokens to events: loaded models, each on a thread of its own.
 //!
 //! [`Models`] knows which models are loaded; an [`Engine`] is the handle of one. Its thread
-//! (`worker.rs`) takes requests, schedules steps, samples, and sends [`Event`]s.
+//! (`worker.rs`) takes requests, schedules steps, samples, and sends [`Event`]s; that of a model
+//! which embeds (`embedding.rs`) answers each request once.
 
 mod device;
+mod embedding;
 mod error;
 #[cfg(test)]
 mod fake;
@@ -27,13 +29,15 @@ use tokio::sync::mpsc;
 
 use crate::backend::{Backend, DeviceInfo, KvType, MAX_CANDIDATES};
 use crate::gguf::Gguf;
-use crate::model::Model;
-use device::{Device, ModelInfo};
+use crate::model::{Embedder, Model};
+use device::{Device, Loaded, ModelInfo};
+use embedding::{EmbeddingWorker, Texts};
 use inbox::Inbox;
 use placement::{Place, Placed};
 use sequence::{EVENT_QUEUE, EVENTS_PER_STEP, Submission, Ticket};
 use worker::Worker;
 
+pub use crate::model::normalised;
 pub use error::Error;
 pub use grammar::{Constraint, Grammar, Reasoning};
 pub use models::{
@@ -81,9 +85,32 @@ struct Shared {
     options: EngineOptions,
     info: ModelInfo,
     adds_bos: bool,
-    inbox: Arc<Inbox<Submission>>,
+    inbox: ModelInbox,
     n_open: Arc<AtomicUsize>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The way into the model's thread.
+#[derive(Debug)]
+enum ModelInbox {
+    Prompts(Arc<Inbox<Submission>>),
+    Texts(Arc<Inbox<Texts>>),
+}
+
+impl ModelInbox {
+    fn close(&self, reason: Error) {
+        match self {
+            ModelInbox::Prompts(inbox) => inbox.close(reason),
+            ModelInbox::Texts(inbox) => inbox.close(reason),
+        }
+    }
+
+    fn closed(&self) -> Option<Error> {
+        match self {
+            ModelInbox::Prompts(inbox) => inbox.closed(),
+            ModelInbox::Texts(inbox) => inbox.closed(),
+        }
+    }
 }
 
 impl Drop for Shared {
@@ -123,8 +150,49 @@ impl Engine {
         options: EngineOptions,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Engine, Error> {
-        let (device, options) = Device::load(gguf, place, options, cancelled)?;
-        Engine::start(device, vocabulary, options)
+        match device::load(gguf, place, options, cancelled)? {
+            (Loaded::Generator(device), options) => Engine::start(device, vocabulary, options),
+            (Loaded::Embedder(embedder, info), options) => {
+                Engine::start_embedder(embedder, info, options)
+            }
+        }
+    }
+
+    /// Starts the thread of a model that embeds.
+    fn start_embedder(
+        embedder: Embedder,
+        info: ModelInfo,
+        options: EngineOptions,
+    ) -> Result<Engine, Error> {
+        let inbox = Arc::new(Inbox::new());
+        let worker = EmbeddingWorker::new(embedder, Arc::clone(&inbox));
+        let thread = model_thread(move || worker.run())?;
+        Ok(Engine::new(
+            options,
+            info,
+            false,
+            ModelInbox::Texts(inbox),
+            thread,
+        ))
+    }
+
+    fn new(
+        options: EngineOptions,
+        info: ModelInfo,
+        adds_bos: bool,
+        inbox: ModelInbox,
+        thread: JoinHandle<()>,
+    ) -> Engine {
+        Engine {
+            shared: Arc::new(Shared {
+                options,
+                info,
+                adds_bos,
+                inbox,
+                n_open: Arc::default(),
+                thread: Mutex::new(Some(thread)),
+            }),
+        }
     }
 
     /// Starts the thread of a model that a device has loaded.
@@ -137,20 +205,9 @@ impl Engine {
         let adds_bos = vocabulary.adds_bos();
         let info = device.info.clone();
         let worker = Worker::new(device, vocabulary, Arc::clone(&inbox), options);
-        let thread = thread::Builder::new()
-            .name("model".into())
-            .spawn(move || worker.run())
-            .map_err(|e| Error::Stopped(format!("no thread for the model: {e}")))?;
-        Ok(Engine {
-            shared: Arc::new(Shared {
-                options,
-                info,
-                adds_bos,
-                inbox,
-                n_open: Arc::default(),
-                thread: Mutex::new(Some(thread)),
-            }),
-        })
+        let thread = model_thread(move || worker.run())?;
+        let inbox = ModelInbox::Prompts(inbox);
+        Ok(Engine::new(options, info, adds_bos, inbox, thread))
     }
 
     /// Hands a request to the model's thread. Dropping the events cancels it.
@@ -159,36 +216,72 @@ impl Engine {
     /// [`Error::Busy`] where too many wait; an error for a prompt that cannot be run; that of
     /// the model's thread if it has ended.
     pub fn submit(&self, mut request: Request) -> Result<Events, Error> {
-        let Shared { options, .. } = &*self.shared;
+        let ModelInbox::Prompts(inbox) = &self.shared.inbox else {
+            return Err(Error::NotAGenerator);
+        };
         self.check(&request.tokens)?;
+        if request.tokens.len() >= self.n_ctx() {
+            let (n_tokens, n_ctx) = (request.tokens.len(), self.n_ctx());
+            return Err(Error::PromptTooLong { n_tokens, n_ctx });
+        }
         if self.shared.adds_bos && request.n_keep >= 0 {
             request.n_keep = request.n_keep.saturating_add(1);
         }
         request.logprobs = request.logprobs.map(|n| n.min(MAX_CANDIDATES));
-        let limit = options.n_parallel.saturating_add(options.n_waiting);
-        let ticket = Ticket::take(&self.shared.n_open, limit).ok_or(Error::Busy)?;
+        let ticket = self.ticket()?;
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        self.shared.inbox.push(Submission {
+        inbox.push(Submission {
             request,
             events,
             ticket,
         })?;
         Ok(Events {
             receiver,
-            inbox: Arc::clone(&self.shared.inbox),
+            inbox: Arc::clone(inbox),
             is_over: false,
         })
     }
 
+    /// Whether the model embeds texts; it writes them otherwise.
+    pub fn embeds(&self) -> bool {
+        matches!(self.shared.inbox, ModelInbox::Texts(_))
+    }
+
+    /// The vectors of texts, each of at least one token and at most the context, in their order.
+    /// They have length 1. Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`]; [`Error::InvalidEmbedding`] if one of the vectors is none.
+    pub async fn embed(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, Error> {
+        let ModelInbox::Texts(inbox) = &self.shared.inbox else {
+            return Err(Error::NotAnEmbedder);
+        };
+        for text in &texts {
+            self.check(text)?;
+            if text.len() > self.n_ctx() {
+                let (n_tokens, n_ctx) = (text.len(), self.n_ctx());
+                return Err(Error::PromptTooLong { n_tokens, n_ctx });
+            }
+        }
+        let (texts, reply) = Texts::new(texts, self.ticket()?);
+        inbox.push(texts)?;
+        let stopped = || Error::Stopped("the request was dropped".into());
+        reply
+            .await
+            .unwrap_or_else(|_| Err(inbox.closed().unwrap_or_else(stopped)))
+    }
+
+    /// A place among the requests.
+    fn ticket(&self) -> Result<Ticket, Error> {
+        let options = &self.shared.options;
+        let limit = options.n_parallel.saturating_add(options.n_waiting);
+        Ticket::take(&self.shared.n_open, limit).ok_or(Error::Busy)
+    }
+
     fn check(&self, tokens: &[u32]) -> Result<(), Error> {
         let vocab_size = self.shared.info.vocab_size;
-        let n_ctx = self.n_ctx();
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
-        }
-        if tokens.len() >= n_ctx {
-            let n_tokens = tokens.len();
-            return Err(Error::PromptTooLong { n_tokens, n_ctx });
         }
         match tokens.iter().find(|&&t| t as usize >= vocab_size) {
             Some(&token) => Err(Error::UnknownToken { token, vocab_size }),
@@ -246,6 +339,12 @@ impl Engine {
     pub fn memory_bytes(&self) -> u64 {
         self.shared.info.memory_bytes
     }
+}
+
+fn model_thread(run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    let builder = thread::Builder::new().name("model".into());
+    let failed = |e| Error::Stopped(format!("no thread for the model: {e}"));
+    builder.spawn(run).map_err(failed)
 }
 
 /// The events of one request, in order. Dropping it cancels the request.

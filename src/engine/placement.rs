@@ -58,7 +58,8 @@ impl Placement<'_> {
         most: Option<usize>,
     ) -> Result<Placed, Error> {
         let mut backend = (self.open)(&self.request)?;
-        if !backend.device().is_gpu {
+        // A model that embeds keeps one cache for all its layers, so these stay together.
+        if !backend.device().is_gpu || model.pooling().is_some() {
             return Ok(Placed::whole(backend));
         }
         let needs = Needs::new(model, options);

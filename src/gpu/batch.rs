@@ -64,7 +64,7 @@ pub(super) fn max_bytes(plan: &Plan, n_pages: usize) -> u64 {
         ..
     } = plan.shape;
     let rope: usize = plan.rope_tables.iter().map(|t| 2 * t.half_dim()).sum();
-    let per_token = 4 + 1 + n_pages + 2 + rope + RUN_WORDS;
+    let per_token = 4 + 1 + n_pages + 3 + rope + RUN_WORDS;
     4 * (HEADER_WORDS + n_tokens * per_token + n_outputs) as u64
 }
 
@@ -137,14 +137,17 @@ fn run_length(batch: &Batch, first: usize) -> usize {
     rest.take_while(|&&s| s == batch.sequences[first]).count()
 }
 
-/// First row and length of runs of at most `tile_rows` rows of one sequence.
+/// First row and length of runs of at most `tile_rows` rows of one sequence, and the positions of
+/// the sequence up to its last row.
 fn write_tiles(batch: &Batch, tile_rows: usize, words: &mut Vec<u32>) -> usize {
     words[8] = words.len() as u32;
     let mut n_tiles = 0;
     let mut first = 0;
     while first < batch.n_tokens() {
-        let n = run_length(batch, first).min(tile_rows);
-        words.extend([first as u32, n as u32]);
+        let rest = run_length(batch, first);
+        let n = rest.min(tile_rows);
+        let length = batch.positions[first + rest - 1] + 1;
+        words.extend([first as u32, n as u32, length]);
         first += n;
         n_tiles += 1;
     }
@@ -203,8 +206,8 @@ mod tests {
         let mut words = Vec::new();
         let counts = write(&plan(Phase::Prefill), &batch, 2, true, &mut words);
         assert_eq!((counts.n_tiles, counts.n_outputs), (4, 1));
-        let tiles = &words[words[8] as usize..][..8];
-        assert_eq!(tiles, [0, 2, 2, 1, 3, 2, 5, 1]);
+        let tiles = &words[words[8] as usize..][..12];
+        assert_eq!(tiles, [0, 2, 3, 2, 1, 3, 3, 2, 3, 5, 1, 3]);
         let tables = &words[words[6] as usize..][..6];
         assert_eq!(words[tables[2] as usize], 0);
         assert_eq!(words[tables[3] as usize], 1);

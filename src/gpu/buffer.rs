@@ -133,7 +133,9 @@ impl Device {
 
     /// Waits for all work and reads the first words of a readback buffer.
     pub fn read_words(&self, buffer: &wgpu::Buffer, n: usize) -> Result<Vec<u32>, BackendError> {
-        let slice = buffer.slice(..4 * n as u64);
+        let bytes = 4 * n as u64;
+        let slice = buffer.slice(..bytes);
+        self.traffic.read_back(bytes);
         let (sender, receiver) = std::sync::mpsc::channel();
         slice.map_async(wgpu::MapMode::Read, move |result| {
             // The receiver lives until the wait below is over.
@@ -162,7 +164,7 @@ impl Device {
             let table_at = (rows * row_bytes) as u64;
             let buffer = self.storage(&weight.name, table_at + table.len() as u64)?;
             if !table.is_empty() {
-                self.queue.write_buffer(&buffer, table_at, table);
+                self.write(&buffer, table_at, table);
             }
             Ok(buffer)
         };
@@ -227,8 +229,8 @@ impl Stream<'_> {
         if let Some((shard, buffer)) = holding.next() {
             let offset = 4 * ((first - shard.first_row) * row_words) as u64;
             let bytes = bytemuck::cast_slice(&self.staged);
-            self.device.queue.write_buffer(buffer, offset, bytes);
-            self.device.queue.submit([]);
+            self.device.write(buffer, offset, bytes);
+            self.device.submit(None);
             self.device.wait()?;
         }
         self.staged.clear();

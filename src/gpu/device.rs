@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::profile::TrafficCounters;
 use crate::backend::{BackendError, DeviceInfo};
 
 /// What an adapter is, in the order in which it is preferred.
@@ -158,10 +159,15 @@ enum Failure {
     Lost(String),
 }
 
+/// Memory that is taken from the driver at a time for buffers that are smaller; larger ones have
+/// memory of their own. Little is left over, and a software driver fills all of it with zeros.
+const SMALL_BLOCK_BYTES: u64 = 8 << 20;
+
 /// An open device with its queue.
 pub(super) struct Device {
     pub device: wgpu::Device,
-    pub queue: wgpu::Queue,
+    queue: wgpu::Queue,
+    pub traffic: TrafficCounters,
     pub limits: wgpu::Limits,
     pub tuning: Tuning,
     pub checked: bool,
@@ -196,7 +202,9 @@ impl Device {
             label: Some("ollama-wgpu"),
             required_features: features,
             required_limits: requested_limits(offered),
-            memory_hints: wgpu::MemoryHints::Performance,
+            memory_hints: wgpu::MemoryHints::Manual {
+                suballocated_device_memory_block_size: SMALL_BLOCK_BYTES..2 * SMALL_BLOCK_BYTES,
+            },
             ..Default::default()
         });
         let (device, queue) =
@@ -212,6 +220,7 @@ impl Device {
                 software: summary.kind == AdapterKind::Software,
             },
             checked: options.checked,
+            traffic: TrafficCounters::default(),
             summary: summary.clone(),
             device,
             queue,
@@ -272,6 +281,18 @@ impl Device {
             None => Ok(made),
             Some(error) => Err(BackendError::Invalid(format!("{what}: {error}"))),
         }
+    }
+
+    /// Hands bytes to the driver, which copies them to the buffer with the next submission.
+    pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.traffic.uploaded(bytes.len() as u64);
+        self.queue.write_buffer(buffer, offset, bytes);
+    }
+
+    /// Submits what was written and, if there is one, a command buffer.
+    pub fn submit(&self, commands: Option<wgpu::CommandBuffer>) {
+        self.traffic.submitted();
+        self.queue.submit(commands);
     }
 
     /// Waits until the device has done all that was submitted.

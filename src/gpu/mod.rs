@@ -8,14 +8,17 @@ mod buffer;
 mod device;
 mod dispatch;
 mod launch;
+mod pipelines;
 mod prepared;
+mod profile;
 mod shader;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 pub use device::{AdapterKind, AdapterSummary, DeviceChoice, Options, adapters};
+pub use profile::{LaunchProfile, MemoryUse, Traffic};
 
 use crate::backend::{
     Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, KvDims, Plan,
@@ -23,18 +26,18 @@ use crate::backend::{
 };
 use buffer::WeightShape;
 use device::Device;
-use launch::Binding;
+use pipelines::Pipelines;
 use prepared::Prepared;
 
 /// One model on one GPU.
 pub struct GpuBackend {
-    device: Device,
+    device: Arc<Device>,
     weights: Vec<WeightShape>,
     weight_buffers: Vec<Vec<wgpu::Buffer>>,
     cache: Option<Cache>,
     /// Bound where an operand is absent.
     nothing: wgpu::Buffer,
-    pipelines: Pipelines,
+    pipelines: Arc<Mutex<Pipelines>>,
     plans: Vec<Prepared>,
     /// The plan that ran last: only its buffers can be read.
     last_run: Option<PreparedId>,
@@ -47,58 +50,6 @@ struct Cache {
     values: Vec<wgpu::Buffer>,
     /// Recurrent states by number.
     states: Vec<wgpu::Buffer>,
-}
-
-/// Pipelines by their text, and layouts by which bindings are written.
-#[derive(Default)]
-struct Pipelines {
-    pipelines: HashMap<String, wgpu::ComputePipeline>,
-    layouts: HashMap<Vec<bool>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>,
-}
-
-impl Pipelines {
-    fn layout(
-        &mut self,
-        device: &wgpu::Device,
-        bindings: &[Binding],
-    ) -> &(wgpu::BindGroupLayout, wgpu::PipelineLayout) {
-        let key = bindings.iter().map(|b| b.writes).collect();
-        self.layouts
-            .entry(key)
-            .or_insert_with(|| layout(device, bindings))
-    }
-}
-
-fn layout(
-    device: &wgpu::Device,
-    bindings: &[Binding],
-) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
-    let entries: Vec<_> = bindings
-        .iter()
-        .enumerate()
-        .map(|(i, binding)| wgpu::BindGroupLayoutEntry {
-            binding: i as u32,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: wgpu::BufferBindingType::Storage {
-                    read_only: !binding.writes,
-                },
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
-            count: None,
-        })
-        .collect();
-    let group = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: None,
-        entries: &entries,
-    });
-    let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: None,
-        bind_group_layouts: &[Some(&group)],
-        immediate_size: 0,
-    });
-    (group, pipeline)
 }
 
 impl GpuBackend {
@@ -116,22 +67,56 @@ impl GpuBackend {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(choice: &DeviceChoice, options: Options) -> Result<GpuBackend, BackendError> {
-        let device = Device::open(choice, options)?;
+        let device = Arc::new(Device::open(choice, options)?);
+        Self::on(device, Arc::default())
+    }
+
+    /// A backend for another model on the same device, with the pipelines compiled so far. They
+    /// share a failure too: where the device is lost, all of them must be dropped.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`].
+    pub fn sibling(&self) -> Result<GpuBackend, BackendError> {
+        Self::on(Arc::clone(&self.device), Arc::clone(&self.pipelines))
+    }
+
+    fn on(
+        device: Arc<Device>,
+        pipelines: Arc<Mutex<Pipelines>>,
+    ) -> Result<GpuBackend, BackendError> {
         Ok(GpuBackend {
             nothing: device.storage("an absent operand", 16)?,
             device,
             weights: Vec::new(),
             weight_buffers: Vec::new(),
             cache: None,
-            pipelines: Pipelines::default(),
+            pipelines,
             plans: Vec::new(),
             last_run: None,
         })
     }
 
-    /// Kernel launches of a prepared plan, at most: what a step costs besides its arithmetic.
-    pub fn n_launches(&self, plan: PreparedId) -> Option<usize> {
-        Some(self.plans.get(plan.0)?.n_launches())
+    /// The launches of the last step of a plan; none where it was not prepared.
+    pub fn profile(&self, plan: PreparedId) -> Vec<LaunchProfile> {
+        self.plans.get(plan.0).map_or(Vec::new(), Prepared::profile)
+    }
+
+    /// What crossed between host and device so far, for all models on the device.
+    pub fn traffic(&self) -> Traffic {
+        self.device.traffic.totals()
+    }
+
+    /// Bytes of this model's buffers.
+    pub fn memory(&self) -> MemoryUse {
+        let sum = |buffers: &mut dyn Iterator<Item = &wgpu::Buffer>| {
+            buffers.map(wgpu::Buffer::size).sum()
+        };
+        let cache = self.cache.iter();
+        MemoryUse {
+            weights: sum(&mut self.weight_buffers.iter().flatten()),
+            cache: sum(&mut cache.flat_map(|c| c.keys.iter().chain(&c.values).chain(&c.states))),
+            plans: self.plans.iter().map(Prepared::bytes).sum(),
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! A plan made ready: its buffers, its launches with pipelines and bind groups, and running them.
 
+use std::sync::PoisonError;
+
+use super::GpuBackend;
 use super::batch::{self, Counts, MAX_ROPE_TABLES};
 use super::device::Device;
 use super::dispatch::{self, Dispatch, Program, TopKResult};
 use super::launch::{Extent, Launch, Slot};
-use super::{GpuBackend, Pipelines, shader};
+use super::profile::LaunchProfile;
 use crate::backend::{
     BackendError, Batch, BufferId, Candidates, EmbedRow, PAGE_TOKENS, Plan, WeightId,
 };
@@ -27,6 +30,10 @@ pub(super) struct Prepared {
     batch: wgpu::Buffer,
     words: Vec<u32>,
     result: Option<TopK>,
+    /// Bytes of all buffers.
+    bytes: u64,
+    /// The sizes of the last step.
+    counts: Counts,
 }
 
 /// A launch that only has to be encoded.
@@ -34,6 +41,11 @@ struct Ready {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     grid: [Extent; 3],
+    kernel: &'static str,
+    /// The op that it begins with.
+    op: usize,
+    /// Bytes of weights that it reads for each workgroup along the axes of rows.
+    weight_bytes: u64,
 }
 
 /// The candidates' way back.
@@ -46,7 +58,7 @@ struct TopK {
 
 impl Prepared {
     /// Makes buffers, pipelines and bind groups.
-    pub fn new(backend: &mut GpuBackend, plan: Plan) -> Result<Prepared, BackendError> {
+    pub fn new(backend: &GpuBackend, plan: Plan) -> Result<Prepared, BackendError> {
         let invalid = |what: String| BackendError::Invalid(what);
         if plan.rope_tables.len() > MAX_ROPE_TABLES || plan.shape.n_tokens > MAX_ROWS {
             return Err(invalid(
@@ -70,16 +82,20 @@ impl Prepared {
             scratch: device.all("a plan's scratch", program.scratch.iter().copied())?,
             batch: device.storage("a batch", batch::max_bytes(&plan, n_pages))?,
         };
-        let mut pipelines = std::mem::take(&mut backend.pipelines);
-        let launches = ready(backend, &mut pipelines, &memory, &program);
-        backend.pipelines = pipelines;
+        let launches = ready(backend, &memory, &program)?;
+        let result = result(&backend.device, &plan, &program, &memory)?;
+        let owned = memory.storages.iter().chain(&memory.scratch);
+        let owned = owned.chain([&memory.batch]);
+        let owned = owned.chain(result.iter().map(|r| &r.readback));
         let n_rows = |weight: WeightId| backend.weights[weight.0].rows;
         Ok(Prepared {
             n_vocab: plan.n_embed_rows(EmbedRow::Token, n_rows),
             n_positions: plan.n_embed_rows(EmbedRow::Position, n_rows),
             tile_rows: dispatch::tile_rows(&plan),
-            launches: launches?,
-            result: result(&backend.device, &plan, &program, &memory)?,
+            launches,
+            bytes: owned.map(wgpu::Buffer::size).sum(),
+            result,
+            counts: Counts::default(),
             storages: memory.storages,
             batch: memory.batch,
             words: Vec::new(),
@@ -87,8 +103,25 @@ impl Prepared {
         })
     }
 
-    pub fn n_launches(&self) -> usize {
-        self.launches.len()
+    /// Bytes of the plan's buffers.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The launches of the last step.
+    pub fn profile(&self) -> Vec<LaunchProfile> {
+        let done = self.launches.iter().map(|launch| {
+            let grid = launch.grid.map(|extent| u64::from(extent.of(&self.counts)));
+            let rows = launch.grid.iter().zip(grid);
+            let rows = rows.filter(|(extent, _)| matches!(extent, Extent::Rows(..)));
+            LaunchProfile {
+                label: self.plan.labels[launch.op].clone(),
+                kernel: launch.kernel,
+                workgroups: grid.iter().product(),
+                weight_bytes: rows.map(|(_, n)| n).product::<u64>() * launch.weight_bytes,
+            }
+        });
+        done.filter(|launch| launch.workgroups > 0).collect()
     }
 
     /// One step: writes the batch, submits one pass, waits, and reads the candidates.
@@ -107,19 +140,20 @@ impl Prepared {
             &mut self.words,
         );
         let words = bytemuck::cast_slice(&self.words);
-        device.queue.write_buffer(&self.batch, 0, words);
+        device.write(&self.batch, 0, words);
         let mut encoder = device
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        self.encode(&mut encoder, &counts);
+        self.counts = counts;
+        self.encode(&mut encoder);
         let n_results = self
             .result
             .as_ref()
-            .map_or(0, |r| counts.rows(r.shape.rows));
+            .map_or(0, |r| self.counts.rows(r.shape.rows));
         if let Some(result) = self.result.as_ref().filter(|_| n_results > 0) {
             result.copy(&mut encoder, n_results);
         }
-        device.queue.submit([encoder.finish()]);
+        device.submit(Some(encoder.finish()));
         match &self.result {
             Some(result) if n_results > 0 => result.read(device, n_results),
             _ => device.wait().map(|()| Vec::new()),
@@ -152,18 +186,21 @@ impl Prepared {
             }
             n => n,
         };
+        if self.plan.needs_whole_sequences() {
+            batch.check_whole().or_else(invalid)?;
+        }
         batch
             .check(self.n_vocab, self.n_positions, n_slots)
             .or_else(invalid)
     }
 
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder, counts: &Counts) {
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: None,
             timestamp_writes: None,
         });
         for launch in &self.launches {
-            let [x, y, z] = launch.grid.map(|extent| extent.of(counts));
+            let [x, y, z] = launch.grid.map(|extent| extent.of(&self.counts));
             if x > 0 && y > 0 && z > 0 {
                 pass.set_pipeline(&launch.pipeline);
                 pass.set_bind_group(0, &launch.group, &[]);
@@ -186,7 +223,7 @@ impl Prepared {
         }
         let storage = self.plan.buffers[buffer.0].storage;
         let bytes = bytemuck::cast_slice(values);
-        device.queue.write_buffer(&self.storages[storage], 0, bytes);
+        device.write(&self.storages[storage], 0, bytes);
         Ok(())
     }
 
@@ -213,7 +250,7 @@ impl Prepared {
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
         encoder.copy_buffer_to_buffer(&self.storages[info.storage], 0, &readback, 0, bytes);
-        device.queue.submit([encoder.finish()]);
+        device.submit(Some(encoder.finish()));
         let words = device.read_words(&readback, n)?;
         Ok(words.into_iter().map(f32::from_bits).collect())
     }
@@ -238,37 +275,52 @@ impl Device {
 
 fn ready(
     backend: &GpuBackend,
-    pipelines: &mut Pipelines,
     memory: &Memory,
     program: &Program,
 ) -> Result<Vec<Ready>, BackendError> {
-    let launches = program.launches.iter();
-    launches
-        .map(|launch| {
-            let device = &backend.device;
-            let what = format!("kernel {}", launch.shader.name());
-            device.create(&what, 0, || {
-                ready_launch(backend, pipelines, memory, launch)
+    let device = &backend.device;
+    let mut pipelines = backend
+        .pipelines
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let compiled = pipelines.of(device, &program.launches)?;
+    let launches = program.launches.iter().zip(&program.ops);
+    compiled
+        .into_iter()
+        .zip(launches)
+        .map(|((pipeline, layout), (launch, &op))| {
+            let what = format!("bindings of kernel {}", launch.shader.name());
+            let make = || bind_group(backend, memory, &layout, launch);
+            Ok(Ready {
+                pipeline,
+                group: device.create(&what, 0, make)?,
+                grid: launch.grid,
+                kernel: launch.shader.name(),
+                op,
+                weight_bytes: weight_bytes(backend, launch),
             })
         })
         .collect()
 }
 
-fn ready_launch(
+/// Bytes of the bound weights, of which `embed` reads a row.
+fn weight_bytes(backend: &GpuBackend, launch: &Launch) -> u64 {
+    let bytes = launch.bindings.iter().map(|binding| match binding.slot {
+        Slot::Weight(id, _) if launch.shader.name() == "embed" => {
+            4 * backend.weights[id.0].layout.row_words as u64
+        }
+        Slot::Weight(id, shard) => backend.weight_buffers[id.0][shard].size(),
+        _ => 0,
+    });
+    bytes.sum()
+}
+
+fn bind_group(
     backend: &GpuBackend,
-    pipelines: &mut Pipelines,
     memory: &Memory,
+    layout: &wgpu::BindGroupLayout,
     launch: &Launch,
-) -> Ready {
-    let device = &backend.device.device;
-    let (group_layout, layout) = pipelines.layout(device, &launch.bindings).clone();
-    let source = launch.shader.source();
-    let checked = backend.device.checked;
-    let pipeline = pipelines
-        .pipelines
-        .entry(source)
-        .or_insert_with(|| shader::pipeline(device, &layout, &launch.shader, checked))
-        .clone();
+) -> wgpu::BindGroup {
     let entries: Vec<_> = launch
         .bindings
         .iter()
@@ -278,16 +330,12 @@ fn ready_launch(
             resource: buffer(backend, memory, binding.slot).as_entire_binding(),
         })
         .collect();
-    let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+    let device = &backend.device.device;
+    device.create_bind_group(&wgpu::BindGroupDescriptor {
         label: None,
-        layout: &group_layout,
+        layout,
         entries: &entries,
-    });
-    Ready {
-        pipeline,
-        group,
-        grid: launch.grid,
-    }
+    })
 }
 
 fn buffer<'a>(backend: &'a GpuBackend, memory: &'a Memory, slot: Slot) -> &'a wgpu::Buffer {

@@ -96,6 +96,16 @@ fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Vec<WeightSha
             product(1, cols, Some(1), Some(view(2, 0, ROWS))),
         ];
         plans.push((plan(shape, &buffers, ops), weights.clone()));
+        let gated = vec![
+            product(0, cols, Some(1), None),
+            Op::Glu {
+                gate: view(1, ROWS / 2, ROWS / 2),
+                up: view(1, 0, ROWS / 2),
+                activation: Activation::Silu,
+                out: BufferId(2),
+            },
+        ];
+        plans.push((plan(shape, &buffers, gated), weights.clone()));
         let buffers = [(Rows::Tokens, 1), (Rows::Tokens, cols)];
         let rows = [EmbedRow::Token, EmbedRow::Position, EmbedRow::Fixed(1)];
         let embeds = rows.map(embed).into();
@@ -119,12 +129,23 @@ fn attention(
             head_dim,
             value_dim,
             scale: 0.125,
+            causal: true,
             window,
             soft_cap,
             sinks: window.map(|_| WeightId(0)),
+            alibi: None,
         },
         out: BufferId(1),
     }
+}
+
+/// As encoders attend.
+fn both_ways(mut op: Op, biases: Option<f32>) -> Op {
+    if let Op::Attention { attention, .. } = &mut op {
+        attention.causal = false;
+        attention.alibi = biases;
+    }
+    op
 }
 
 /// All ops without a quantised weight.
@@ -142,7 +163,7 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
         let (head_dim, value_dim) = dims;
         let wide = 2 * group * head_dim;
         let buffers = [(Rows::Tokens, 2 * wide), (Rows::Tokens, wide)];
-        let ops = vec![
+        let mut ops = vec![
             attention(dims, group, None, None),
             attention(dims, group, Some(512), Some(50.0)),
             Op::KvWrite {
@@ -151,12 +172,19 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
                 v: view(0, 2 * head_dim, 2 * value_dim),
             },
         ];
+        if shape.phase == Phase::Prefill {
+            ops.push(both_ways(attention(dims, group, None, None), Some(8.0)));
+            ops.push(both_ways(attention(dims, group, Some(512), None), None));
+        }
         let kv = KvDims {
             keys: 2 * head_dim,
             values: 2 * value_dim,
         };
         let sinks = weight(QuantType::F32, 2 * group, 1, 1);
         plans.push((plan(shape, &buffers, ops), vec![sinks], kv));
+        for order in [RopeOrder::Norm, RopeOrder::Neox] {
+            plans.push((rope_kv_plan(shape, dims, group, order), vec![], kv));
+        }
     }
     plans.push((
         recurrent_plan(shape),
@@ -171,6 +199,39 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
         ));
     }
     plans
+}
+
+/// Queries and keys that are turned, keys that are then stored.
+fn rope_kv_plan(
+    shape: BatchShape,
+    (head_dim, value_dim): (usize, usize),
+    group: usize,
+    order: RopeOrder,
+) -> Plan {
+    let (q_cols, k_cols, v_cols) = (2 * group * head_dim, 2 * head_dim, 2 * value_dim);
+    let rope = |input, out| Op::Rope {
+        input,
+        head_dim,
+        table: 1,
+        order,
+        out: BufferId(out),
+    };
+    let ops = vec![
+        rope(view(0, 0, q_cols), 1),
+        rope(view(0, q_cols, k_cols), 2),
+        Op::KvWrite {
+            layer: 0,
+            k: view(2, 0, k_cols),
+            v: view(0, q_cols + k_cols, v_cols),
+        },
+    ];
+    let tokens = |cols| (Rows::Tokens, cols);
+    let buffers = [
+        tokens(q_cols + k_cols + v_cols),
+        tokens(q_cols),
+        tokens(k_cols),
+    ];
+    plan(shape, &buffers, ops)
 }
 
 const DELTA_HEADS: DeltaHeads = DeltaHeads {
@@ -271,6 +332,10 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
             out,
         },
         Op::SelectRows {
+            input: view(2, 0, 512),
+            out: BufferId(3),
+        },
+        Op::Pool {
             input: view(2, 0, 512),
             out: BufferId(3),
         },
@@ -482,6 +547,46 @@ fn every_shader_is_valid_on_every_api() {
         shown.join("\n")
     );
     assert!(launches.len() > 300, "only {} shaders", launches.len());
+}
+
+/// Where a buffer between the ops is read afterwards, it must be written.
+#[test]
+fn a_run_of_ops_is_one_launch_unless_others_read_between() {
+    let shape = BatchShape {
+        phase: Phase::Decode,
+        n_tokens: 1,
+        n_outputs: 1,
+    };
+    let cache = CacheSpec {
+        kv_type: KvType::F16,
+        n_pages: 4,
+        layers: vec![KvDims {
+            keys: 128,
+            values: 128,
+        }],
+        ..CacheSpec::default()
+    };
+    let names = |plan: &Plan| -> Vec<&str> {
+        let program = dispatch::program(&Dispatch {
+            plan,
+            weights: &[],
+            cache: Some(&cache),
+            tuning: TUNINGS[0],
+        });
+        let launches = program.expect("a valid plan").launches;
+        launches.iter().map(|l| l.shader.name()).collect()
+    };
+    let mut plan = rope_kv_plan(shape, (64, 64), 2, RopeOrder::Norm);
+    assert_eq!(names(&plan), ["rope_kv"]);
+    plan.outputs = vec![BufferId(2)];
+    assert_eq!(names(&plan), ["rope", "rope", "kv_write"]);
+    plan.outputs = vec![];
+    plan.ops.push(Op::SoftCap {
+        input: view(2, 0, 128),
+        cap: 1.0,
+        out: BufferId(1),
+    });
+    assert_eq!(names(&plan), ["rope", "rope", "kv_write", "soft_cap"]);
 }
 
 /// A forgotten part must show as an error that names the missing function.

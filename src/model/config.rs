@@ -1,8 +1,9 @@
 //! What distinguishes one model from another, as data.
 
+use super::Pooling;
 use crate::backend::{Activation, DeltaHeads, KvDims, RopeOrder, RopeTable, StateSpec};
 
-/// The numbers of a decoder. An optional tensor that the file has is applied without a flag
+/// The numbers of a model. An optional tensor that the file has is applied without a flag
 /// here; a flag is for what no tensor shows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -35,6 +36,16 @@ pub struct Config {
     pub attention_scale: f32,
     /// Cap of attention scores.
     pub attention_soft_cap: Option<f32>,
+    /// Whether a token sees only what is before it; otherwise the whole text, or with a window
+    /// the half of it on either side.
+    pub causal: bool,
+    /// The largest bias of attention with linear biases.
+    pub alibi: Option<f32>,
+    /// How an embedding is made of a text, where the model embeds texts instead of writing them.
+    pub pooling: Option<Pooling>,
+    /// Whether norms stand behind the sums of the residual stream, as in BERT, instead of before
+    /// the blocks.
+    pub post_norm: bool,
     /// Cap of logits.
     pub final_soft_cap: Option<f32>,
     /// Whether the feed-forward block reads the layer's input, as attention does, instead of
@@ -146,6 +157,14 @@ impl Config {
         KvDims {
             keys: self.n_kv_heads * self.head_dim,
             values: self.n_kv_heads * self.value_dim,
+        }
+    }
+
+    /// The cache that a layer uses. A model that embeds keeps nothing longer than one layer.
+    pub fn cache_layer(&self, layer: usize) -> usize {
+        match self.pooling {
+            None => layer,
+            Some(_) => 0,
         }
     }
 

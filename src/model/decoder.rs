@@ -15,16 +15,7 @@ pub(super) fn plan(
     top_k: Option<usize>,
 ) -> Plan {
     let mut b = PlanBuilder::new(shape, &w.specs, c.rope_tables(n_ctx).to_vec());
-    b.scope("embed");
-    let mut x = b.embed(w.embed, c.embed_scale);
-    if let Some(positions) = w.positions {
-        let learned = b.embed_rows(positions, EmbedRow::Position, 1.0);
-        x = b.add(x, learned);
-    }
-    for (i, layer) in w.layers.iter().enumerate() {
-        b.layer(i);
-        x = decoder_layer(&mut b, c, layer, i, x);
-    }
+    let x = layers(&mut b, c, w);
     b.scope("output");
     let wanted = b.select_rows(x);
     let normed = norm(&mut b, c, w.output_norm, wanted);
@@ -40,6 +31,32 @@ pub(super) fn plan(
         b.top_k(logits, k.min(c.vocab_size));
     }
     b.finish()
+}
+
+/// The residual stream after all layers, `[tokens, dim]`.
+pub(super) fn layers(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
+    let mut x = embed(b, c, w);
+    for (i, layer) in w.layers.iter().enumerate() {
+        b.layer(i);
+        x = decoder_layer(b, c, layer, i, x);
+    }
+    x
+}
+
+/// What stands at the beginning of the residual stream: tokens, learned positions and the first
+/// type of tokens, normalised.
+pub(super) fn embed(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
+    b.scope("embed");
+    let mut x = b.embed(w.embed, c.embed_scale);
+    if let Some(types) = w.token_types {
+        let first = b.embed_rows(types, EmbedRow::Fixed(0), 1.0);
+        x = b.add(x, first);
+    }
+    if let Some(positions) = w.positions {
+        let learned = b.embed_rows(positions, EmbedRow::Position, 1.0);
+        x = b.add(x, learned);
+    }
+    norm_where_present(b, c, w.embed_norm, x)
 }
 
 /// `x + attention(norm(x))`, and the feed-forward block on top of it, `[tokens, dim]`.
@@ -60,7 +77,7 @@ fn decoder_layer(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, i: usize, x:
 }
 
 /// The norm of this family, or the input where the layer has none.
-fn norm(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> View {
+pub(super) fn norm(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> View {
     match (c.norm, w) {
         (Norm::PlainLayer, _) => b.layer_norm(x, None, None, c.dim, c.norm_eps),
         (_, None) => x,
@@ -69,8 +86,16 @@ fn norm(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> Vie
     }
 }
 
+/// A norm that only some models of the family have.
+fn norm_where_present(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: View) -> View {
+    match w {
+        None => x,
+        Some(_) => norm(b, c, w, x),
+    }
+}
+
 /// The heads' mixtures of values side by side, `[tokens, q_dim]`.
-fn attention(
+pub(super) fn attention(
     b: &mut PlanBuilder,
     c: &Config,
     w: &LayerWeights,
@@ -92,18 +117,21 @@ fn attention(
     if c.head_norms_last {
         (q, k) = head_norms(b, c, w, q, k);
     }
-    b.kv_write(i, k, v);
+    let cache = c.cache_layer(i);
+    b.kv_write(cache, k, v);
     let mixed = b.attention(Attention {
-        layer: i,
+        layer: cache,
         q,
         n_heads: c.n_heads,
         n_kv_heads: c.n_kv_heads,
         head_dim: c.head_dim,
         value_dim: c.value_dim,
         scale: c.attention_scale,
+        causal: c.causal,
         window: layer.window,
         soft_cap: c.attention_soft_cap,
         sinks: w.sinks,
+        alibi: c.alibi,
     });
     match gate {
         None => mixed,
@@ -113,15 +141,14 @@ fn attention(
 
 /// Queries and keys after their norms, where the layer has them.
 fn head_norms(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, q: View, k: View) -> (View, View) {
-    let mut normed = |weights: Option<NormWeights>, x| match weights {
-        Some(_) => norm(b, c, weights, x),
-        None => x,
-    };
-    (normed(w.q_norm, q), normed(w.k_norm, k))
+    (
+        norm_where_present(b, c, w.q_norm, q),
+        norm_where_present(b, c, w.k_norm, k),
+    )
 }
 
 /// What the last matrix of the feed-forward block reads, `[tokens, ffn_dim]`.
-fn feed_forward(b: &mut PlanBuilder, c: &Config, w: &FfnWeights, h: View) -> View {
+pub(super) fn feed_forward(b: &mut PlanBuilder, c: &Config, w: &FfnWeights, h: View) -> View {
     match w {
         FfnWeights::Gated(gate_up) => {
             let [gate, up] = project(b, h, gate_up)[..] else {
@@ -137,7 +164,7 @@ fn feed_forward(b: &mut PlanBuilder, c: &Config, w: &FfnWeights, h: View) -> Vie
 }
 
 /// `x + scale * norm(product(input))`.
-fn add_product(
+pub(super) fn add_product(
     b: &mut PlanBuilder,
     c: &Config,
     input: View,
@@ -150,9 +177,7 @@ fn add_product(
         return b.matmul(input, product.weight, product.bias, Some(x));
     }
     let mut y = b.matmul(input, product.weight, product.bias, None);
-    if post_norm.is_some() {
-        y = norm(b, c, post_norm, y);
-    }
+    y = norm_where_present(b, c, post_norm, y);
     if scaled {
         y = b.scale(y, c.residual_scale);
     }

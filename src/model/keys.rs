@@ -38,6 +38,14 @@ impl Keys<'_> {
         }
     }
 
+    /// A positive number that the file may leave out or give as zero for none.
+    pub fn optional_nonzero(&self, name: &str) -> Result<Option<usize>, Error> {
+        match self.gguf.u64(&self.key(name)) {
+            Some(0) => Ok(None),
+            _ => self.optional_extent(name),
+        }
+    }
+
     /// One number per layer, which must all be the same.
     fn same_extents(&self, name: &str) -> Result<usize, Error> {
         let items = self.gguf.u32s(&self.key(name)).unwrap_or_default();
@@ -94,15 +102,16 @@ impl Keys<'_> {
             .ok_or_else(|| self.bad(name, "a truth value is needed"))
     }
 
-    /// One truth value per layer, where the file has an array.
+    /// One truth value per layer, where the file has an array; some write them as numbers.
     pub fn optional_bools(&self, name: &str) -> Result<Option<Vec<bool>>, Error> {
         let key = self.key(name);
-        match self.gguf.metadata().get(&key) {
-            Some(Value::Array(_)) => match self.gguf.bools(&key) {
-                Some(values) => Ok(Some(values)),
-                None => Err(self.bad(name, "truth values are needed")),
-            },
-            _ => Ok(None),
+        let Some(Value::Array(_)) = self.gguf.metadata().get(&key) else {
+            return Ok(None);
+        };
+        let numbers = || Some(self.gguf.u32s(&key)?.into_iter().map(|n| n != 0).collect());
+        match self.gguf.bools(&key).or_else(numbers) {
+            Some(values) => Ok(Some(values)),
+            None => Err(self.bad(name, "truth values are needed")),
         }
     }
 

@@ -1,11 +1,14 @@
 //! From a GGUF file to a configuration, named weights and the plan of a step.
 //!
 //! A family of models is a function from metadata to a [`Config`] (`arch.rs`); what differs in
-//! the arithmetic is data in it. `decoder.rs` records the plan, top to bottom.
+//! the arithmetic is data in it. `decoder.rs` records the plan, top to bottom; `encoder.rs` that of
+//! models that embed.
 
 mod arch;
 mod config;
 mod decoder;
+mod embedder;
+mod encoder;
 mod keys;
 mod recurrent;
 mod session;
@@ -22,6 +25,7 @@ use crate::gguf::Gguf;
 
 pub use arch::architectures;
 pub use config::{Config, Ffn, Layer, LayerRope, LongRope, Mixer, Norm};
+pub use embedder::{Embedder, Pooling, normalised};
 pub use session::Session;
 
 /// Why a model cannot be run.
@@ -91,6 +95,11 @@ impl Model {
         Ok(())
     }
 
+    /// How the model makes an embedding of a text; none for one that writes texts.
+    pub fn pooling(&self) -> Option<Pooling> {
+        self.config.pooling
+    }
+
     /// The type its cache has where `wanted` is asked for: heads that are not whole blocks of a
     /// quantised type are kept as half floats.
     pub fn kv_type(&self, wanted: KvType) -> KvType {
@@ -109,7 +118,8 @@ impl Model {
     /// The cache that the model needs for this many pages, of the type or of its stand-in
     /// ([`Self::kv_type`]), and for the states of this many sequences.
     pub fn cache_spec(&self, kv_type: KvType, n_pages: usize, n_state_slots: usize) -> CacheSpec {
-        let layers = self.config.layers.iter();
+        let n_layers = self.config.cache_layer(self.config.layers.len() - 1) + 1;
+        let layers = self.config.layers[..n_layers].iter();
         CacheSpec {
             kv_type: self.kv_type(kv_type),
             n_pages,
@@ -124,9 +134,16 @@ impl Model {
         !self.config.states().is_empty()
     }
 
-    /// The plan of a step in a context of `n_ctx` tokens. Its first output is the buffer of logits
-    /// `[outputs, vocab_size]`; with
-    /// `top_k` the step also returns that many candidates of each wanted row.
+    /// The plan of a step that embeds whole texts, in a context of `n_ctx` tokens; for a model
+    /// with pooling. Its first output is the buffer of embeddings, one for each text whose last row
+    /// is wanted, or the first with [`Pooling::First`].
+    pub fn embedding_plan(&self, n_ctx: usize, shape: BatchShape) -> Plan {
+        encoder::plan(&self.config, &self.weights, n_ctx, shape)
+    }
+
+    /// The plan of a step in a context of `n_ctx` tokens, for a model that writes texts. Its first
+    /// output is the buffer of logits `[outputs, vocab_size]`; with `top_k` the step also returns
+    /// that many candidates of each wanted row.
     pub fn plan(&self, n_ctx: usize, shape: BatchShape, top_k: Option<usize>) -> Plan {
         decoder::plan(&self.config, &self.weights, n_ctx, shape, top_k)
     }

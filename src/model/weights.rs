@@ -27,10 +27,15 @@ pub(super) struct Weights {
     pub embed: WeightId,
     /// Learned positions.
     pub positions: Option<WeightId>,
+    /// A row for each type of token, of which texts have the first.
+    pub token_types: Option<WeightId>,
+    pub embed_norm: Option<NormWeights>,
     pub output_norm: Option<NormWeights>,
     /// The embedding matrix itself where the file has no other.
     pub output: Product,
     pub layers: Vec<LayerWeights>,
+    /// Matrices that an embedding goes through after pooling.
+    pub dense: Vec<Product>,
 }
 
 /// The weights of one layer.
@@ -46,10 +51,15 @@ pub(super) struct LayerWeights {
     pub sinks: Option<WeightId>,
     pub attn_output: Product,
     pub post_attention_norm: Option<NormWeights>,
+    /// Of an encoder: the norm of the sum with attention, and one more that some have.
+    pub attn_output_norm: Option<NormWeights>,
+    pub attn_norm_2: Option<NormWeights>,
     pub ffn_norm: Option<NormWeights>,
     pub ffn: FfnWeights,
     pub ffn_down: Product,
     pub post_ffw_norm: Option<NormWeights>,
+    /// Of an encoder: the norm of the sum with the feed-forward block.
+    pub layer_output_norm: Option<NormWeights>,
 }
 
 /// What the feed-forward block computes before `ffn_down`.
@@ -96,6 +106,13 @@ impl Weights {
             Some(_) => Some(loader.matrix("position_embd.weight", config.n_ctx_train, dim)?),
             None => None,
         };
+        let (token_types, embed_norm) = match config.post_norm {
+            false => (None, None),
+            true => (
+                loader.rows_of("token_types", dim)?.map(|(p, _)| p.weight),
+                loader.norm("token_embd_norm", dim, config)?,
+            ),
+        };
         let output_norm = loader.norm(config.output_norm, dim, config)?;
         let output = Product {
             weight: match gguf.tensor("output.weight") {
@@ -107,14 +124,21 @@ impl Weights {
         let layers = (0..config.layers.len())
             .map(|i| loader.layer(i, config))
             .collect::<Result<_, _>>()?;
+        let dense = match config.pooling {
+            Some(_) => loader.dense(dim)?,
+            None => Vec::new(),
+        };
         loader.refuse_unknown(config)?;
         Ok(Weights {
             specs: loader.specs,
             embed,
             positions,
+            token_types,
+            embed_norm,
             output_norm,
             output,
             layers,
+            dense,
         })
     }
 }
@@ -315,6 +339,34 @@ impl Loader<'_> {
         })
     }
 
+    /// `base.weight` with as many rows as it has, where the file has it.
+    fn rows_of(&mut self, base: &str, cols: usize) -> Result<Option<(Product, usize)>, Error> {
+        let Some(tensor) = self.gguf.tensor(&format!("{base}.weight")) else {
+            return Ok(None);
+        };
+        let rows = tensor.shape.get(1).map_or(1, |&n| n as usize);
+        Ok(Some((self.product(base, rows, cols)?, rows)))
+    }
+
+    /// The matrices after pooling, each over the one before; the last gives as many numbers as the
+    /// model is wide.
+    fn dense(&mut self, dim: usize) -> Result<Vec<Product>, Error> {
+        let mut found = Vec::new();
+        let mut width = dim;
+        for base in ["dense_2", "dense_3"] {
+            if let Some((product, rows)) = self.rows_of(base, width)? {
+                found.push(product);
+                width = rows;
+            }
+        }
+        match width == dim {
+            true => Ok(found),
+            false => Err(Error::Tensor(format!(
+                "the dense tensors give {width} numbers, {dim} are needed"
+            ))),
+        }
+    }
+
     /// Joins neighbours of one type, where both or neither have a bias.
     pub fn projections(
         &mut self,
@@ -390,8 +442,8 @@ impl Loader<'_> {
         let name = |part: &str| format!("blk.{i}.{part}");
         // The larger Falcons give attention a norm of its own and use the first for the rest.
         let (attn_norm, ffn_norm) = match self.gguf.tensor(&name("attn_norm_2.weight")) {
-            Some(_) => ("attn_norm_2", "attn_norm"),
-            None => ("attn_norm", c.ffn_norm),
+            Some(_) if !c.post_norm => ("attn_norm_2", "attn_norm"),
+            _ => ("attn_norm", c.ffn_norm),
         };
         let mixer = c.layers[i].mixer;
         let (qkv, recurrent) = match recurrent::load(self, name, mixer, c.dim)? {
@@ -407,6 +459,14 @@ impl Loader<'_> {
             "post_attention_norm" => None,
             _ => self.norm(&name("post_attention_norm"), c.dim, c)?,
         };
+        let [attn_output_norm, attn_norm_2, layer_output_norm] = match c.post_norm {
+            false => [None; 3],
+            true => [
+                self.norm(&name("attn_output_norm"), c.dim, c)?,
+                self.norm(&name("attn_norm_2"), c.dim, c)?,
+                self.norm(&name("layer_output_norm"), c.dim, c)?,
+            ],
+        };
         Ok(LayerWeights {
             attn_norm: self.norm(&name(attn_norm), c.dim, c)?,
             qkv,
@@ -416,10 +476,13 @@ impl Loader<'_> {
             sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
             attn_output: self.product(&name(output), c.dim, cols)?,
             post_attention_norm,
+            attn_output_norm,
+            attn_norm_2,
             ffn_norm: self.norm(&name(ffn_norm), c.dim, c)?,
             ffn: self.ffn(i, c)?,
             ffn_down: self.product(&name("ffn_down"), c.dim, c.ffn_dim)?,
             post_ffw_norm: self.norm(&name("post_ffw_norm"), c.dim, c)?,
+            layer_output_norm,
         })
     }
 

@@ -10,6 +10,8 @@ pub trait Coded {
     const BYTES: usize;
     /// What packed codes stand for; where there is none, [`Self::codes`] gives signed bytes.
     const TABLE: Option<[i8; 16]>;
+    /// Whether codes have their signs apart.
+    const SIGNS: bool = false;
 
     /// The block's factor, a half float's bits.
     fn step(block: &[u8]) -> u16 {
@@ -18,6 +20,11 @@ pub trait Coded {
 
     /// Codes of span `span` of a block, in the order of the weights.
     fn codes(block: &[u8], span: usize) -> [u8; SPAN];
+
+    /// The codes of the span that are negated, one bit each.
+    fn signs(_block: &[u8], _span: usize) -> u32 {
+        0
+    }
 
     /// Scales of the span's halves, given the block's factor.
     fn scales(step: f32, block: &[u8], span: usize) -> [f32; 2];
@@ -30,11 +37,13 @@ pub(super) fn decode<T: Coded>(bytes: &[u8], out: &mut [f32]) {
         let step = half::f16::from_bits(T::step(block)).to_f32();
         for (j, out) in out.chunks_exact_mut(SPAN).enumerate() {
             let (codes, scales) = (T::codes(block, j), T::scales(step, block, j));
+            let signs = T::signs(block, j);
             for (i, w) in out.iter_mut().enumerate() {
                 let code = match T::TABLE {
                     Some(table) => table[usize::from(codes[i])],
                     None => codes[i] as i8,
                 };
+                let code = if signs >> i & 1 == 1 { -code } else { code };
                 *w = scales[i / 16] * f32::from(code);
             }
         }

@@ -9,21 +9,16 @@ fn bytes(words: [u64; 4]) -> [u8; SPAN] {
     bytemuck::cast(words.map(u64::to_le))
 }
 
-/// Negates the bytes of a point (1 to 127) whose bit is set in `signs`.
+/// Four times eight signs of seven bits each, one above the other: the number of set ones is even.
 #[inline(always)]
-fn with_signs(point: u64, signs: u8) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    // A copy of the byte for each bit, of which that bit is kept and moved down.
-    let bits = u64::from(signs).wrapping_mul(ONES) & 0x8040_2010_0804_0201;
-    let ones = (bits + 0x7f * ONES) >> 7 & ONES;
-    (point ^ (ones * 255)) + ones
-}
-
-/// Eight signs of seven bits: the number of set ones is even.
-#[inline(always)]
-fn even_signs(seven: u32) -> u8 {
-    let bits = (seven & 127) as u8;
-    bits | (bits.count_ones() as u8 & 1) << 7
+fn even_signs(sevens: u32) -> u32 {
+    let bits =
+        sevens & 0x7f | sevens << 1 & 0x7f00 | sevens << 2 & 0x7f_0000 | sevens << 3 & 0x7f00_0000;
+    // The lowest bit of each byte becomes the sum of its bits.
+    let sum = bits ^ bits >> 4;
+    let sum = sum ^ sum >> 2;
+    let sum = sum ^ sum >> 1;
+    bits | (sum & 0x0101_0101) << 7
 }
 
 #[inline(always)]
@@ -34,12 +29,6 @@ fn u16_at(block: &[u8], at: usize) -> u16 {
 #[inline(always)]
 fn u32_at(block: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]])
-}
-
-/// Two points of four coordinates as one of eight.
-#[inline(always)]
-fn join(points: [u64; 2]) -> u64 {
-    points[0] | points[1] << 32
 }
 
 /// The scales that a byte's nibbles give the halves of a span.
@@ -57,16 +46,21 @@ impl Coded for Iq2Xxs {
     const SPANS: usize = 8;
     const BYTES: usize = 66;
     const TABLE: Option<[i8; 16]> = None;
+    const SIGNS: bool = true;
 
     #[inline(always)]
     fn codes(block: &[u8], span: usize) -> [u8; SPAN] {
-        let (indices, signs) = (&block[2 + 8 * span..], u32_at(block, 6 + 8 * span));
+        let indices = &block[2 + 8 * span..];
         let mut out = [0; 4];
         for (k, out) in out.iter_mut().enumerate() {
-            let point = grids::IQ2_XXS[usize::from(indices[k])];
-            *out = with_signs(point, even_signs(signs >> (7 * k)));
+            *out = grids::IQ2_XXS[usize::from(indices[k])];
         }
         bytes(out)
+    }
+
+    #[inline(always)]
+    fn signs(block: &[u8], span: usize) -> u32 {
+        even_signs(u32_at(block, 6 + 8 * span))
     }
 
     #[inline(always)]
@@ -84,16 +78,22 @@ impl Coded for Iq2Xs {
     const SPANS: usize = 8;
     const BYTES: usize = 74;
     const TABLE: Option<[i8; 16]> = None;
+    const SIGNS: bool = true;
 
     #[inline(always)]
     fn codes(block: &[u8], span: usize) -> [u8; SPAN] {
         let mut out = [0; 4];
         for (k, out) in out.iter_mut().enumerate() {
             let packed = u16_at(block, 2 + 8 * span + 2 * k);
-            let point = grids::IQ2_XS[usize::from(packed & 511)];
-            *out = with_signs(point, even_signs(u32::from(packed >> 9)));
+            *out = grids::IQ2_XS[usize::from(packed & 511)];
         }
         bytes(out)
+    }
+
+    #[inline(always)]
+    fn signs(block: &[u8], span: usize) -> u32 {
+        let seven = |k: usize| u32::from(u16_at(block, 2 + 8 * span + 2 * k) >> 9) << (7 * k);
+        even_signs(seven(0) | seven(1) | seven(2) | seven(3))
     }
 
     #[inline(always)]
@@ -109,17 +109,22 @@ impl Coded for Iq2S {
     const SPANS: usize = 8;
     const BYTES: usize = 82;
     const TABLE: Option<[i8; 16]> = None;
+    const SIGNS: bool = true;
 
     #[inline(always)]
     fn codes(block: &[u8], span: usize) -> [u8; SPAN] {
-        let (low, signs) = (&block[2 + 4 * span..], &block[34 + 4 * span..]);
+        let low = &block[2 + 4 * span..];
         let high = usize::from(block[66 + span]);
         let mut out = [0; 4];
         for (k, out) in out.iter_mut().enumerate() {
-            let index = usize::from(low[k]) | (high >> (2 * k) & 3) << 8;
-            *out = with_signs(grids::IQ2_S[index], signs[k]);
+            *out = grids::IQ2_S[usize::from(low[k]) | (high >> (2 * k) & 3) << 8];
         }
         bytes(out)
+    }
+
+    #[inline(always)]
+    fn signs(block: &[u8], span: usize) -> u32 {
+        u32_at(block, 34 + 4 * span)
     }
 
     #[inline(always)]
@@ -136,17 +141,21 @@ impl Coded for Iq3Xxs {
     const SPANS: usize = 8;
     const BYTES: usize = 98;
     const TABLE: Option<[i8; 16]> = None;
+    const SIGNS: bool = true;
 
     #[inline(always)]
     fn codes(block: &[u8], span: usize) -> [u8; SPAN] {
-        let (indices, signs) = (&block[2 + 8 * span..], u32_at(block, 66 + 4 * span));
-        let mut out = [0; 4];
-        for (k, out) in out.iter_mut().enumerate() {
-            let point = |i: usize| grids::IQ3_XXS[usize::from(indices[i])];
-            let point = join([point(2 * k), point(2 * k + 1)]);
-            *out = with_signs(point, even_signs(signs >> (7 * k)));
+        let indices = &block[2 + 8 * span..];
+        let mut out = [0; 8];
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = grids::IQ3_XXS[usize::from(indices[i])].to_le();
         }
-        bytes(out)
+        bytemuck::cast(out)
+    }
+
+    #[inline(always)]
+    fn signs(block: &[u8], span: usize) -> u32 {
+        even_signs(u32_at(block, 66 + 4 * span))
     }
 
     #[inline(always)]
@@ -164,17 +173,22 @@ impl Coded for Iq3S {
     const SPANS: usize = 8;
     const BYTES: usize = 110;
     const TABLE: Option<[i8; 16]> = None;
+    const SIGNS: bool = true;
 
     #[inline(always)]
     fn codes(block: &[u8], span: usize) -> [u8; SPAN] {
-        let (low, signs) = (&block[2 + 8 * span..], &block[74 + 4 * span..]);
+        let low = &block[2 + 8 * span..];
         let high = usize::from(block[66 + span]);
-        let mut out = [0; 4];
-        for (k, out) in out.iter_mut().enumerate() {
-            let point = |i: usize| grids::IQ3_S[usize::from(low[i]) | (high >> i & 1) << 8];
-            *out = with_signs(join([point(2 * k), point(2 * k + 1)]), signs[k]);
+        let mut out = [0; 8];
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = grids::IQ3_S[usize::from(low[i]) | (high >> i & 1) << 8].to_le();
         }
-        bytes(out)
+        bytemuck::cast(out)
+    }
+
+    #[inline(always)]
+    fn signs(block: &[u8], span: usize) -> u32 {
+        u32_at(block, 74 + 4 * span)
     }
 
     #[inline(always)]

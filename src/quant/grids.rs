@@ -15,9 +15,9 @@ pub static IQ2_XS: Points<512> = points(8, &[8, 25, 43], IQ2_XS_MAP);
 /// IQ2_S: 1024 points.
 pub static IQ2_S: Points<1024> = points(8, &[8, 25, 43], IQ2_S_MAP);
 /// IQ3_XXS: 256 points of four coordinates.
-pub static IQ3_XXS: Points<256> = points(4, &[4, 12, 20, 28, 36, 44, 52, 62], IQ3_XXS_MAP);
+pub static IQ3_XXS: [u32; 256] = halves(points(4, &[4, 12, 20, 28, 36, 44, 52, 62], IQ3_XXS_MAP));
 /// IQ3_S: 512 points of four coordinates.
-pub static IQ3_S: Points<512> = points(4, &[1, 3, 5, 7, 9, 11, 13, 15], IQ3_S_MAP);
+pub static IQ3_S: [u32; 512] = halves(points(4, &[1, 3, 5, 7, 9, 11, 13, 15], IQ3_S_MAP));
 /// IQ1_S and IQ1_M: 2048 points of eighths, -1, 0 and 1 moved up by 1 so that no byte is negative.
 pub static IQ1: Points<2048> = points(8, &[0, 8, 16], IQ1_MAP);
 
@@ -41,6 +41,17 @@ const fn points<const N: usize>(coordinates: u32, levels: &[u8], map: &[u8]) -> 
         p += 1;
     }
     assert!(found == N);
+    out
+}
+
+/// Points of four coordinates as words of four bytes.
+const fn halves<const N: usize>(points: Points<N>) -> [u32; N] {
+    let mut out = [0; N];
+    let mut i = 0;
+    while i < N {
+        out[i] = points[i] as u32;
+        i += 1;
+    }
     out
 }
 

@@ -39,22 +39,9 @@ pub async fn push(_: Arc<App>, _: Incoming) -> Answer {
     missing("push", "copy the models folder instead")
 }
 
-/// `POST /api/embed` and `/api/embeddings`.
-pub async fn embeddings(_: Arc<App>, _: Incoming) -> Answer {
-    missing("embedding", "this version generates text only")
-}
-
 /// `POST /v1/completions`.
 pub async fn completions(_: Arc<App>, _: Incoming) -> Answer {
     missing_v1("/v1/completions")
-}
-
-/// `POST /v1/embeddings`.
-pub async fn embeddings_v1(_: Arc<App>, _: Incoming) -> Answer {
-    Ok(
-        ApiError::not_implemented("/v1/embeddings", "this version generates text only")
-            .into_openai_refusal(),
-    )
 }
 
 /// `POST /v1/responses`.

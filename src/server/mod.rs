@@ -6,6 +6,7 @@
 mod access;
 mod body;
 mod chat;
+mod embed;
 mod error;
 mod generate;
 mod generation;
@@ -102,16 +103,16 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route!(POST, "/api/blobs/:digest", transfer::blob_upload),
         route!(POST, "/api/generate", generate::generate),
         route!(POST, "/api/chat", chat::chat),
+        route!(POST, "/api/embed", embed::embed),
+        route!(POST, "/api/embeddings", embed::embeddings),
         route!(POST, "/v1/chat/completions", openai::completions),
+        route!(POST, "/v1/embeddings", openai::embeddings),
         route!(GET, "/v1/models", openai::list),
         route!(GET, "/v1/models/:model", openai::get),
         route!(POST, "/api/me", later::account),
         route!(POST, "/api/pull", later::pull),
         route!(POST, "/api/push", later::push),
-        route!(POST, "/api/embed", later::embeddings),
-        route!(POST, "/api/embeddings", later::embeddings),
         route!(POST, "/v1/completions", later::completions),
-        route!(POST, "/v1/embeddings", later::embeddings_v1),
         route!(POST, "/v1/responses", later::responses),
         route!(POST, "/v1/messages", later::messages),
         route!(POST, "/v1/audio/transcriptions", later::transcriptions),

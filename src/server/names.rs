@@ -60,6 +60,15 @@ pub async fn resolve(app: &Arc<App>, sent: &str) -> Result<Arc<ResolvedModel>, A
     .await
 }
 
+/// As [`resolve`], for embedding, whose text for an unknown model differs.
+pub async fn resolve_to_embed(app: &Arc<App>, sent: &str) -> Result<Arc<ResolvedModel>, ApiError> {
+    let unknown = format!("model {sent:?} not found, try pulling it first");
+    resolve(app, sent).await.map_err(|e| match e.status {
+        StatusCode::NOT_FOUND if !sent.trim().is_empty() => ApiError::not_found(unknown),
+        _ => e,
+    })
+}
+
 /// `model '<name>' not found`.
 pub fn not_found(name: &str) -> ApiError {
     ApiError::not_found(format!("model '{name}' not found"))

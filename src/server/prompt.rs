@@ -236,9 +236,13 @@ impl From<engine::Error> for ApiError {
             E::Busy => ApiError::busy(),
             E::Canceled => ApiError::canceled(),
             E::ShuttingDown => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-            E::EmptyPrompt | E::UnknownToken { .. } | E::PromptTooLong { .. } | E::Grammar(_) => {
-                ApiError::bad_request(error.to_string())
-            }
+            E::EmptyPrompt
+            | E::UnknownToken { .. }
+            | E::PromptTooLong { .. }
+            | E::Grammar(_)
+            | E::NotAnEmbedder
+            | E::NotAGenerator
+            | E::InvalidEmbedding => ApiError::bad_request(error.to_string()),
             _ => ApiError::internal(error.to_string()),
         }
     }

@@ -88,22 +88,7 @@ impl Common<'_> {
 
     /// The options that hold, and the model in memory.
     pub async fn load(&self, app: &App, found: &Found) -> Result<(Options, Lease), ApiError> {
-        let options = Options::merge(&found.model.params, self.options)?;
-        options.checked_stops()?;
-        let load = LoadRequest {
-            path: found.model.model_path.clone(),
-            name: found.model.name.to_string(),
-            digest: found.model.digest.clone(),
-            num_ctx: options.num_ctx.map(|n| at_least(n.max(MIN_CONTEXT))),
-            num_batch: options.num_batch.filter(|n| *n > 0).map(at_least),
-            device: DeviceRequest {
-                num_gpu: options.num_gpu,
-                main_gpu: options.main_gpu,
-                num_thread: at_least(options.num_thread),
-            },
-            keep_alive: found.keep_alive,
-        };
-        Ok((options, app.models.acquire(&load).await?))
+        load(app, &found.model, found.keep_alive, self.options).await
     }
 
     /// What `format`, or the option `grammar`, asks of the answer.
@@ -171,6 +156,31 @@ impl Common<'_> {
             shift: self.shift.unwrap_or(true),
         }
     }
+}
+
+/// The options that hold, and the model in memory.
+pub async fn load(
+    app: &App,
+    model: &ResolvedModel,
+    keep_alive: Option<KeepAlive>,
+    options: &Object,
+) -> Result<(Options, Lease), ApiError> {
+    let options = Options::merge(&model.params, options)?;
+    options.checked_stops()?;
+    let load = LoadRequest {
+        path: model.model_path.clone(),
+        name: model.name.to_string(),
+        digest: model.digest.clone(),
+        num_ctx: options.num_ctx.map(|n| at_least(n.max(MIN_CONTEXT))),
+        num_batch: options.num_batch.filter(|n| *n > 0).map(at_least),
+        device: DeviceRequest {
+            num_gpu: options.num_gpu,
+            main_gpu: options.main_gpu,
+            num_thread: at_least(options.num_thread),
+        },
+        keep_alive,
+    };
+    Ok((options, app.models.acquire(&load).await?))
 }
 
 fn at_least(n: i64) -> usize {

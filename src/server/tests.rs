@@ -336,13 +336,7 @@ async fn blobs() {
 #[tokio::test]
 async fn missing_endpoints_say_so() {
     let api = Api::new();
-    for path in [
-        "/api/pull",
-        "/api/push",
-        "/api/embed",
-        "/v1/responses",
-        "/v1/messages",
-    ] {
+    for path in ["/api/pull", "/api/push", "/v1/responses", "/v1/messages"] {
         let (status, text) = api.refusal("POST", path, json!({})).await;
         assert!(
             status == 501 && text.contains("not implemented yet; "),

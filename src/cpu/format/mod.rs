@@ -21,11 +21,20 @@ pub trait Format {
     const SPANS: usize;
     /// Bytes of a block.
     const BYTES: usize;
+    /// Whether the head is one scale, the half float that begins a block. Those of many blocks
+    /// are widened together, which costs less than one by one.
+    const SCALED: bool = false;
     /// What is decoded once per block.
     type Head<I: Isa>: Copy;
 
     /// Decodes a block's scales, and codes where that is cheaper for all at once.
     fn head<I: Isa>(isa: I, block: &[u8]) -> Self::Head<I>;
+
+    /// As [`Format::head`], given the scale of a type that is [`Format::SCALED`].
+    #[inline(always)]
+    fn scaled_head<I: Isa>(isa: I, block: &[u8], _scale: f32) -> Self::Head<I> {
+        Self::head(isa, block)
+    }
 
     /// Decodes span `j` of a block.
     fn span<I: Isa>(isa: I, block: &[u8], head: &Self::Head<I>, j: usize) -> [I::F; 2];
@@ -238,11 +247,17 @@ pub struct Q4_0;
 impl Format for Q4_0 {
     const SPANS: usize = 1;
     const BYTES: usize = 18;
+    const SCALED: bool = true;
     type Head<I: Isa> = I::F;
 
     #[inline(always)]
     fn head<I: Isa>(isa: I, block: &[u8]) -> I::F {
         isa.splat(half_at(isa, block, 0))
+    }
+
+    #[inline(always)]
+    fn scaled_head<I: Isa>(isa: I, _: &[u8], scale: f32) -> I::F {
+        isa.splat(scale)
     }
 
     #[inline(always)]
@@ -282,11 +297,17 @@ pub struct Q5_0;
 impl Format for Q5_0 {
     const SPANS: usize = 1;
     const BYTES: usize = 22;
+    const SCALED: bool = true;
     type Head<I: Isa> = I::F;
 
     #[inline(always)]
     fn head<I: Isa>(isa: I, block: &[u8]) -> I::F {
         isa.splat(half_at(isa, block, 0))
+    }
+
+    #[inline(always)]
+    fn scaled_head<I: Isa>(isa: I, _: &[u8], scale: f32) -> I::F {
+        isa.splat(scale)
     }
 
     #[inline(always)]
@@ -326,11 +347,17 @@ pub struct Q8_0;
 impl Format for Q8_0 {
     const SPANS: usize = 1;
     const BYTES: usize = 34;
+    const SCALED: bool = true;
     type Head<I: Isa> = I::F;
 
     #[inline(always)]
     fn head<I: Isa>(isa: I, block: &[u8]) -> I::F {
         isa.splat(half_at(isa, block, 0))
+    }
+
+    #[inline(always)]
+    fn scaled_head<I: Isa>(isa: I, _: &[u8], scale: f32) -> I::F {
+        isa.splat(scale)
     }
 
     #[inline(always)]
@@ -360,6 +387,10 @@ impl<T: Coded> Format for Signed<T> {
         let mut codes = T::codes(block, j);
         if let Some(table) = &T::TABLE {
             isa.store_32(isa.lookup(isa.load_32(&codes), table), &mut codes);
+        }
+        if T::SIGNS {
+            let signed = isa.negate(isa.load_32(&codes), T::signs(block, j));
+            isa.store_32(signed, &mut codes);
         }
         let [low, high] = T::scales(step, block, j);
         [

@@ -200,6 +200,18 @@ impl Isa for Avx2 {
     fn half(self, bits: u16) -> f32 {
         unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
     }
+    #[inline(always)]
+    fn four_halves(self, [a, b, c, d]: [u16; 4]) -> [f32; 4] {
+        let low = u32::from(a) | u32::from(b) << 16;
+        let high = u32::from(c) | u32::from(d) << 16;
+        let bits = u64::from(low) | u64::from(high) << 32;
+        let mut out = [0.0; 4];
+        unsafe {
+            let wide = _mm_cvtph_ps(_mm_cvtsi64_si128(bits as i64));
+            _mm_storeu_ps(out.as_mut_ptr(), wide);
+        }
+        out
+    }
 
     #[inline(always)]
     fn splat_halves(self, x: &[u8; 4]) -> [Self::F; 2] {
@@ -210,6 +222,11 @@ impl Isa for Avx2 {
                 [_mm256_broadcastss_ps(_mm_movehdup_ps(both)); 2],
             ]
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     #[inline(always)]
@@ -238,6 +255,18 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn or_32(self, a: Self::B, b: Self::B) -> Self::B {
         unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn negate(self, x: Self::B, signs: u32) -> Self::B {
+        unsafe {
+            // Each byte gets the byte of signs that has its own, and keeps that one.
+            const ONES: i64 = 0x0101_0101_0101_0101;
+            let bytes = _mm256_setr_epi64x(0, ONES, 2 * ONES, 3 * ONES);
+            let signs = _mm256_shuffle_epi8(_mm256_set1_epi32(signs as i32), bytes);
+            let own = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(signs, own), own);
+            _mm256_sub_epi8(_mm256_xor_si256(x, set), set)
+        }
     }
     #[inline(always)]
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B {

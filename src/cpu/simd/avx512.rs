@@ -181,9 +181,23 @@ impl Isa for Avx512 {
             _mm256_storeu_si256(out.as_mut_ptr().cast(), halves);
         }
     }
+    // Through all lanes: of one lane the compiler makes an insertion into a register it never set, and
+    // each block waits for the one before.
     #[inline(always)]
     fn half(self, bits: u16) -> f32 {
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
+        unsafe { _mm512_cvtss_f32(_mm512_cvtph_ps(_mm256_set1_epi16(bits as i16))) }
+    }
+    #[inline(always)]
+    fn four_halves(self, [a, b, c, d]: [u16; 4]) -> [f32; 4] {
+        let low = u32::from(a) | u32::from(b) << 16;
+        let high = u32::from(c) | u32::from(d) << 16;
+        let bits = u64::from(low) | u64::from(high) << 32;
+        let mut out = [0.0; 4];
+        unsafe {
+            let wide = _mm_cvtph_ps(_mm_cvtsi64_si128(bits as i64));
+            _mm_storeu_ps(out.as_mut_ptr(), wide);
+        }
+        out
     }
 
     // One conversion for both: the shuffle port is what decoding waits for.
@@ -197,6 +211,11 @@ impl Isa for Avx512 {
                 _mm512_permutexvar_ps(_mm512_set1_epi32(1), wide),
             ]
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     #[inline(always)]
@@ -225,6 +244,10 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn or_32(self, a: Self::B, b: Self::B) -> Self::B {
         unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    fn negate(self, x: Self::B, signs: u32) -> Self::B {
+        unsafe { _mm256_mask_sub_epi8(x, signs, _mm256_setzero_si256(), x) }
     }
     #[inline(always)]
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B {

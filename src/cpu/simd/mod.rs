@@ -106,6 +106,16 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn store_halves(self, x: Self::F, out: &mut [u16; 16]);
     /// One half float, widened.
     fn half(self, bits: u16) -> f32;
+    /// Four half floats, widened.
+    #[inline(always)]
+    fn four_halves(self, x: [u16; 4]) -> [f32; 4] {
+        [
+            self.half(x[0]),
+            self.half(x[1]),
+            self.half(x[2]),
+            self.half(x[3]),
+        ]
+    }
     /// Two half floats, each in all lanes.
     #[inline(always)]
     fn splat_halves(self, x: &[u8; 4]) -> [Self::F; 2] {
@@ -115,6 +125,10 @@ pub trait Isa: Copy + Send + Sync + 'static {
         ]
     }
 
+    /// Asks for the cache line at an address, which need not be valid, ahead of its use.
+    #[inline(always)]
+    fn prefetch(self, _at: *const u8) {}
+
     fn load_32(self, x: &[u8; 32]) -> Self::B;
     fn store_32(self, x: Self::B, out: &mut [u8; 32]);
     /// `(x >> n) & mask` byte by byte, for masks without the upper n bits.
@@ -122,6 +136,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     /// `(x << n) & mask` byte by byte, for masks without the lower n bits.
     fn shl_and(self, x: Self::B, n: u32, mask: u8) -> Self::B;
     fn or_32(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Negates the bytes whose bit is set.
+    fn negate(self, x: Self::B, signs: u32) -> Self::B;
     /// The entry of `table` that each byte (0 to 15) names.
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B;
 
@@ -189,6 +205,18 @@ impl InstructionSet {
             #[cfg(target_arch = "aarch64")]
             InstructionSet::Neon(_) => "neon",
         }
+    }
+
+    /// [`Isa::WIDE`] of it.
+    pub fn is_wide(self) -> bool {
+        struct Wide;
+        impl Kernel for Wide {
+            type Output = bool;
+            fn run<I: Isa>(self, _: I) -> bool {
+                I::WIDE
+            }
+        }
+        self.run(Wide)
     }
 
     /// Runs a kernel.

@@ -228,6 +228,18 @@ impl Isa for Neon {
         from_fn(|i| unsafe { vorrq_u8(a[i], b[i]) })
     }
     #[inline(always)]
+    fn negate(self, x: Self::B, signs: u32) -> Self::B {
+        let own = [1, 2, 4, 8, 16, 32, 64, 128];
+        let [a, b, c, d] = signs.to_le_bytes();
+        let half = |x, low, high| unsafe {
+            let own = vld1_u8(own.as_ptr());
+            let own = vcombine_u8(own, own);
+            let set = vtstq_u8(vcombine_u8(vdup_n_u8(low), vdup_n_u8(high)), own);
+            vsubq_u8(veorq_u8(x, set), set)
+        };
+        [half(x[0], a, b), half(x[1], c, d)]
+    }
+    #[inline(always)]
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B {
         from_fn(|i| unsafe { vqtbl1q_u8(vld1q_u8(table.as_ptr().cast()), x[i]) })
     }

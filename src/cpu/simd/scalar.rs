@@ -173,6 +173,17 @@ impl Isa for Scalar {
         both(a, b, |a, b| a | b)
     }
     #[inline(always)]
+    fn negate(self, x: Self::B, signs: u32) -> Self::B {
+        let sign = |i: usize, x: u8| {
+            if signs >> i & 1 == 1 {
+                x.wrapping_neg()
+            } else {
+                x
+            }
+        };
+        std::array::from_fn(|i| sign(i, x[i]))
+    }
+    #[inline(always)]
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B {
         each(x, |x| table[usize::from(x)] as u8)
     }

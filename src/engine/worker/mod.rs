@@ -77,13 +77,7 @@ impl Worker {
     /// Serves until the inbox is closed, the device fails, or something panics; then fails what
     /// is left. The device's memory is free when this returns.
     pub fn run(mut self) {
-        let ending = match catch_unwind(AssertUnwindSafe(|| self.serve())) {
-            Ok(error) => error,
-            Err(panic) => Error::Stopped(message(&*panic)),
-        };
-        if !matches!(ending, Error::Unloaded) {
-            tracing::error!(error = %ending, "a model stops");
-        }
+        let ending = guarded(|| self.serve());
         self.inbox.close(ending.clone());
         for submission in self.inbox.left_over() {
             self.add(submission);
@@ -247,6 +241,18 @@ fn logprob(
             .map(|(id, logit)| entry(id, logit))
             .collect(),
     })
+}
+
+/// Why `serve` ended, by itself or by a panic; logged unless the model was unloaded.
+pub fn guarded(serve: impl FnOnce() -> Error) -> Error {
+    let ending = match catch_unwind(AssertUnwindSafe(serve)) {
+        Ok(error) => error,
+        Err(panic) => Error::Stopped(message(&*panic)),
+    };
+    if !matches!(ending, Error::Unloaded) {
+        tracing::error!(error = %ending, "a model stops");
+    }
+    ending
 }
 
 /// What a panic said.

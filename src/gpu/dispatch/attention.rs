@@ -45,9 +45,11 @@ impl Dispatch<'_> {
             head_dim,
             value_dim,
             scale,
+            causal,
             window,
             soft_cap,
             sinks,
+            alibi,
         } = attention;
         let quads = head_dim.is_multiple_of(4) && value_dim.is_multiple_of(4);
         if !quads || head_dim > MAX_HEAD_DIM || value_dim > MAX_VALUE_DIM {
@@ -85,6 +87,13 @@ impl Dispatch<'_> {
                 .float("SOFT_CAP", soft_cap.unwrap_or(0.0))
                 .parts(&["parts/attention", "parts/fma4", "parts/soft_cap"])
         };
+        let bias = |shader: Shader| match alibi {
+            None => shader.parts(&["parts/unbiased"]),
+            Some(bias) => shader
+                .float("ALIBI", bias)
+                .number("ALIBI_HEADS", 1 << n_heads.ilog2())
+                .parts(&["parts/alibi"]),
+        };
         let operands = [
             reads(self.slot(q.buffer)),
             reads(Slot::Keys(layer)),
@@ -98,13 +107,20 @@ impl Dispatch<'_> {
                 .number("WG", PREFILL_WORKGROUP)
                 .number("TILE", PAGE_TOKENS)
                 .number("Q_ROWS", rows)
-                .number("SCORE_ROWS", PREFILL_SCORE_ROWS);
+                .number("SCORE_ROWS", PREFILL_SCORE_ROWS)
+                .parts(match causal {
+                    true => &["parts/causal"],
+                    false => &["parts/both_ways"],
+                });
             program.launches.push(Launch {
-                shader: self.rows_word(attend(shader), Rows::Tokens),
+                shader: self.rows_word(bias(attend(shader)), Rows::Tokens),
                 bindings: [&operands[..], &[writes(self.slot(out))]].concat(),
                 grid: [Extent::Fixed(n_heads), Extent::Tiles, Extent::Fixed(1)],
             });
             return Ok(());
+        }
+        if !causal || alibi.is_some() {
+            return Err("a decode step attends causally and without biases".into());
         }
         let splits = self.split_memory(n_heads * (value_dim + 2), program);
         let group = group_rows(n_heads / n_kv_heads, head_dim);
@@ -116,7 +132,7 @@ impl Dispatch<'_> {
             .number("Q_ROWS", group)
             .number("SCORE_ROWS", group);
         program.launches.push(Launch {
-            shader: self.rows_word(attend(shader), Rows::Tokens),
+            shader: self.rows_word(bias(attend(shader)), Rows::Tokens),
             bindings: [&operands[..], &[writes(splits), writes(self.slot(out))]].concat(),
             grid: [
                 Extent::Fixed(n_heads / group),

@@ -1,7 +1,7 @@
 //! Products: which of the two kernels, and how its work is shared out.
 
-use super::{Dispatch, with_weights};
-use crate::backend::{BufferId, Phase, Rows, View, WeightId};
+use super::{Dispatch, activation_parts, with_weights};
+use crate::backend::{Activation, BufferId, Phase, Rows, View, WeightId};
 use crate::gpu::buffer::WeightShape;
 use crate::gpu::device::Tuning;
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
@@ -19,6 +19,14 @@ pub(super) struct Operands {
     pub bias: Option<WeightId>,
     pub residual: Option<View>,
     pub out: BufferId,
+}
+
+/// A weight of which some rows are gates and as many are what they gate.
+pub(super) struct Halves {
+    pub n_columns: usize,
+    pub gate_row: usize,
+    pub up_row: usize,
+    pub activation: Activation,
 }
 
 /// How `matmul_vec` shares out a weight. `lanes` decides the order of a row's sum, so it follows
@@ -96,31 +104,53 @@ impl Dispatch<'_> {
     /// Prompts go through `matmul_tile` whatever their length, so that a result does not depend on
     /// how a prompt is cut; single tokens and wanted rows go through `matmul_vec`.
     pub(super) fn matmul(&self, operands: &Operands, weight: &WeightShape) -> Vec<Launch> {
-        let tiled =
-            self.plan.shape.phase == Phase::Prefill && self.rows(operands.out) == Rows::Tokens;
         let shards = 0..weight.shards.len();
         shards
-            .map(|shard| match tiled {
+            .map(|shard| match self.is_tiled(operands.out) {
                 true => self.matmul_tile(operands, weight, shard),
-                false => self.matmul_vec(operands, weight, shard),
+                false => self.matmul_vec(operands, weight, shard, None),
             })
             .collect()
     }
 
-    fn matmul_vec(&self, operands: &Operands, weight: &WeightShape, shard: usize) -> Launch {
+    /// Whether the product that `out` holds goes through `matmul_tile`.
+    pub(super) fn is_tiled(&self, out: BufferId) -> bool {
+        self.plan.shape.phase == Phase::Prefill && self.rows(out) == Rows::Tokens
+    }
+
+    /// With `halves` the columns of out are a gated activation of those of the product.
+    pub(super) fn matmul_vec(
+        &self,
+        operands: &Operands,
+        weight: &WeightShape,
+        shard: usize,
+        halves: Option<Halves>,
+    ) -> Launch {
         let rows = self.rows(operands.out);
         let n = self.plan.shape.n_rows(rows).clamp(1, MAX_VEC_ROWS);
         let n = n.next_power_of_two();
         let spans = weight.layout.spans();
         let shape = VecShape::new(self.tuning, weight.rows, spans, n);
         let group_rows = shape.workgroup / shape.lanes * shape.rows_per_lane;
-        let groups = weight.shards[shard].rows.div_ceil(group_rows);
+        let groups = match &halves {
+            Some(halves) => halves.n_columns.div_ceil(group_rows / 2),
+            None => weight.shards[shard].rows.div_ceil(group_rows),
+        };
         let shader = Shader::new("kernels/matmul_vec")
             .number("WG", shape.workgroup)
             .number("LANES", shape.lanes)
             .number("ROWS_PER_LANE", shape.rows_per_lane)
             .number("N", n)
             .number("GRID_X", groups.min(MAX_GRID));
+        let shader = match halves {
+            Some(halves) => shader
+                .number("N_COLUMNS", halves.n_columns)
+                .number("GATE_ROW", halves.gate_row)
+                .number("UP_ROW", halves.up_row)
+                .parts(&["parts/columns_glu"])
+                .parts(activation_parts(halves.activation)),
+            None => shader.parts(&["parts/columns_plain"]),
+        };
         let grid = [
             Extent::Fixed(groups.min(MAX_GRID)),
             Extent::Fixed(groups.div_ceil(MAX_GRID)),
@@ -168,13 +198,8 @@ impl Dispatch<'_> {
             .number("OUT_STRIDE", self.stride(out))
             .number("OUT_OFFSET", weight.shards[shard].first_row)
             .flag("HAS_BIAS", operands.bias.is_some())
-            .flag("HAS_RESIDUAL", residual.is_some())
-            .number(
-                "RESIDUAL_STRIDE",
-                residual.map_or(0, |r| self.stride(r.buffer)),
-            )
-            .number("RESIDUAL_OFFSET", residual.map_or(0, |r| r.offset))
             .parts(&["parts/fma4", self.x_part(input)]);
+        let shader = self.residual(shader, residual);
         let shader = with_weights(shader, weight, weight.shards[shard]);
         let bias = operands.bias.map_or(Slot::Nothing, |b| Slot::Weight(b, 0));
         Launch {

@@ -2,6 +2,7 @@
 //! Pure data: nothing here touches a device.
 
 mod attention;
+mod fused;
 mod matmul;
 mod norm;
 mod recurrent;
@@ -27,6 +28,8 @@ const WORKGROUP: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Program {
     pub launches: Vec<Launch>,
+    /// The op of each launch, the first where it stands for several.
+    pub ops: Vec<usize>,
     /// Bytes of each [`Slot::Scratch`].
     pub scratch: Vec<u64>,
     /// Where the candidates lie afterwards.
@@ -57,8 +60,21 @@ pub(super) struct Dispatch<'a> {
 /// Names what the plan refers to and the backend does not have.
 pub(super) fn program(dispatch: &Dispatch) -> Result<Program, String> {
     let mut program = Program::default();
-    for op in &dispatch.plan.ops {
-        dispatch.launch(op, &mut program)?;
+    let ops = &dispatch.plan.ops;
+    let mut at = 0;
+    while at < ops.len() {
+        let n_ops = match dispatch.fused(at)? {
+            Some(fused) => {
+                program.launches.push(fused.launch);
+                fused.n_ops
+            }
+            None => {
+                dispatch.launch(&ops[at], &mut program)?;
+                1
+            }
+        };
+        program.ops.resize(program.launches.len(), at);
+        at += n_ops;
     }
     Ok(program)
 }
@@ -73,7 +89,10 @@ impl Dispatch<'_> {
                     push(self.embed(op, shape, (i, *shard)));
                 }
             }
-            Op::SelectRows { input, out } => push(self.select_rows(input, out)),
+            Op::SelectRows { input, out } => {
+                push(self.by_output("kernels/select_rows", input, out));
+            }
+            Op::Pool { input, out } => push(self.by_output("kernels/pool", input, out)),
             Op::RmsNorm {
                 input,
                 weight,
@@ -82,7 +101,13 @@ impl Dispatch<'_> {
                 out,
             } => {
                 self.weight(weight)?;
-                push(self.rms_norm(input, weight, group, eps, out));
+                let norm = norm::RmsNorm {
+                    input,
+                    weight,
+                    group,
+                    eps,
+                };
+                push(self.rms_norm(&norm, None, out));
             }
             Op::LayerNorm { weight, bias, .. } => {
                 let ids = weight.into_iter().chain(bias);
@@ -171,9 +196,10 @@ impl Dispatch<'_> {
         }
     }
 
-    fn select_rows(&self, input: View, out: BufferId) -> Launch {
+    /// A kernel that reads rows of tokens and writes those that are wanted.
+    fn by_output(&self, kernel: &'static str, input: View, out: BufferId) -> Launch {
         let shader = self
-            .elementwise("kernels/select_rows", input.cols, out)
+            .elementwise(kernel, input.cols, out)
             .number("X_STRIDE", self.stride(input.buffer))
             .number("X_OFFSET", input.offset);
         self.simple(shader, &[input], input.cols, out)
@@ -344,6 +370,17 @@ impl Dispatch<'_> {
         shader
             .number(&format!("{name}_STRIDE"), self.stride(view.buffer))
             .number(&format!("{name}_OFFSET"), view.offset)
+    }
+
+    /// What is added to a result, if anything.
+    fn residual(&self, shader: Shader, residual: Option<View>) -> Shader {
+        shader
+            .flag("HAS_RESIDUAL", residual.is_some())
+            .number(
+                "RESIDUAL_STRIDE",
+                residual.map_or(0, |r| self.stride(r.buffer)),
+            )
+            .number("RESIDUAL_OFFSET", residual.map_or(0, |r| r.offset))
     }
 
     /// Reads the batch, with rows of this kind.

@@ -5,26 +5,36 @@ use crate::backend::{BufferId, Op, Rows, View, WeightId};
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
 use crate::gpu::shader::Shader;
 
+/// The fields of `Op::RmsNorm`, but for its result.
+pub(super) struct RmsNorm {
+    pub input: View,
+    pub weight: WeightId,
+    pub group: usize,
+    pub eps: f32,
+}
+
 impl Dispatch<'_> {
-    pub(super) fn rms_norm(
-        &self,
-        input: View,
-        weight: WeightId,
-        group: usize,
-        eps: f32,
-        out: BufferId,
-    ) -> Launch {
+    /// With `residual` it is added to the result.
+    pub(super) fn rms_norm(&self, norm: &RmsNorm, residual: Option<View>, out: BufferId) -> Launch {
+        let &RmsNorm {
+            input,
+            weight,
+            group,
+            eps,
+        } = norm;
         let shader = self
             .view(Shader::new("kernels/rms_norm"), "X", input)
             .number("GROUP", group)
             .number("OUT_STRIDE", self.stride(out))
             .float("EPS", eps);
+        let shader = self.residual(shader, residual);
         let rows = self.rows(out);
         Launch {
             shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
             bindings: vec![
                 reads(self.slot(input.buffer)),
                 reads(Slot::Weight(weight, 0)),
+                reads(residual.map_or(Slot::Nothing, |r| self.slot(r.buffer))),
                 reads(Slot::Batch),
                 writes(self.slot(out)),
             ],

@@ -42,7 +42,7 @@ pub(super) fn gemma2(keys: &Keys) -> Result<Config, Error> {
         keys.optional_positive("final_logit_softcapping")?
             .unwrap_or(30.0),
     );
-    let window = keys.optional_extent("attention.sliding_window")?;
+    let window = keys.optional_nonzero("attention.sliding_window")?;
     let windowed = windowed_layers(keys, config.layers.len(), 2)?;
     config.set_windows(window.unwrap_or(4096), &windowed);
     Ok(config)
@@ -55,7 +55,7 @@ pub(super) fn gemma3(keys: &Keys) -> Result<Config, Error> {
     let norms = ["blk.*.attn_q_norm.weight", "blk.*.attn_k_norm.weight"];
     config.required.extend(norms);
     config.final_soft_cap = keys.optional_positive("final_logit_softcapping")?;
-    let Some(window) = keys.optional_extent("attention.sliding_window")? else {
+    let Some(window) = keys.optional_nonzero("attention.sliding_window")? else {
         return Ok(config);
     };
     let base = keys.optional_positive("rope.freq_base_swa")?;
@@ -66,5 +66,12 @@ pub(super) fn gemma3(keys: &Keys) -> Result<Config, Error> {
     for layer in config.layers.iter_mut().filter(|l| l.window.is_some()) {
         layer.rope = Some(LayerRope { q: local, k: local });
     }
+    Ok(config)
+}
+
+/// EmbeddingGemma: Gemma 3 whose tokens see the text in both directions.
+pub(super) fn gemma_embedding(keys: &Keys) -> Result<Config, Error> {
+    let mut config = gemma3(keys)?;
+    config.causal = false;
     Ok(config)
 }

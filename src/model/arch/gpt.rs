@@ -5,9 +5,11 @@ use super::super::{Config, Error, Ffn, Norm};
 use super::common;
 use crate::backend::{Activation, RopeOrder};
 
+const NEOX: Option<RopeOrder> = Some(RopeOrder::Neox);
+
 /// Layer norms with biases, a feed-forward block without a gate, GELU.
-pub(super) fn layer_normed(keys: &Keys) -> Result<Config, Error> {
-    let mut config = common(keys, Norm::Layer, RopeOrder::Neox)?;
+pub(super) fn layer_normed(keys: &Keys, rope: Option<RopeOrder>) -> Result<Config, Error> {
+    let mut config = common(keys, Norm::Layer, rope)?;
     config.ffn = Ffn::Plain;
     config.activation = Activation::GeluTanh;
     config.required.extend([
@@ -18,10 +20,14 @@ pub(super) fn layer_normed(keys: &Keys) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// StarCoder 2, CodeShell: as [`layer_normed`], with biases on all matrices of a layer that do not
-/// make q, k, v.
-pub(super) fn biased(keys: &Keys) -> Result<Config, Error> {
-    let mut config = layer_normed(keys)?;
+/// StarCoder 2, CodeShell.
+pub(super) fn starcoder2(keys: &Keys) -> Result<Config, Error> {
+    biased(keys, NEOX)
+}
+
+/// As [`layer_normed`], with biases on all matrices of a layer that do not make q, k, v.
+fn biased(keys: &Keys, rope: Option<RopeOrder>) -> Result<Config, Error> {
+    let mut config = layer_normed(keys, rope)?;
     config.required.extend([
         "blk.*.attn_output.bias",
         "blk.*.ffn_up.bias",
@@ -32,20 +38,19 @@ pub(super) fn biased(keys: &Keys) -> Result<Config, Error> {
 
 /// GPT 2 and the first StarCoder: learned positions instead of rotary embedding.
 pub(super) fn gpt2(keys: &Keys) -> Result<Config, Error> {
-    let mut config = biased(keys)?;
+    let mut config = biased(keys, None)?;
     config.required.extend([
         "position_embd.weight",
         "blk.*.attn_qkv.weight",
         "blk.*.attn_qkv.bias",
     ]);
-    config.remove_rope(std::iter::repeat(true));
     Ok(config)
 }
 
 /// GPT-NeoX and Pythia: both blocks side by side, each with its norm, where the file says so.
 pub(super) fn gptneox(keys: &Keys) -> Result<Config, Error> {
     const PARALLEL: &str = "use_parallel_residual";
-    let mut config = biased(keys)?;
+    let mut config = biased(keys, NEOX)?;
     let fused = ["blk.*.attn_qkv.weight", "blk.*.attn_qkv.bias"];
     config.required.extend(fused);
     let parallel = keys.optional_bool(PARALLEL)?;
@@ -55,7 +60,7 @@ pub(super) fn gptneox(keys: &Keys) -> Result<Config, Error> {
 
 /// Falcon: both blocks side by side, on one norm or (40B) each with its own; no biases.
 pub(super) fn falcon(keys: &Keys) -> Result<Config, Error> {
-    let mut config = layer_normed(keys)?;
+    let mut config = layer_normed(keys, NEOX)?;
     config.required.retain(|name| !name.contains("ffn_norm"));
     config.required.push("blk.*.attn_qkv.weight");
     config.parallel = true;
@@ -64,14 +69,14 @@ pub(super) fn falcon(keys: &Keys) -> Result<Config, Error> {
 
 /// Nemotron 3 and 4: squared ReLU.
 pub(super) fn nemotron(keys: &Keys) -> Result<Config, Error> {
-    let mut config = layer_normed(keys)?;
+    let mut config = layer_normed(keys, NEOX)?;
     config.activation = Activation::ReluSquared;
     Ok(config)
 }
 
 /// Orion: Llama with layer norms.
 pub(super) fn orion(keys: &Keys) -> Result<Config, Error> {
-    let mut config = layer_normed(keys)?;
+    let mut config = layer_normed(keys, NEOX)?;
     config.ffn = Ffn::Gated;
     config.activation = Activation::Silu;
     Ok(config)

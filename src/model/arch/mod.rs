@@ -3,6 +3,7 @@
 //! What each computes and which keys it reads was learned from llama.cpp
 //! (<https://github.com/ggml-org/llama.cpp>, `src/models/`), whose files these are.
 
+mod bert;
 mod cohere;
 mod gemma;
 mod gpt;
@@ -13,7 +14,7 @@ mod phi;
 mod rope;
 
 use super::keys::Keys;
-use super::{Config, Error, Ffn, Layer, LayerRope, LongRope, Mixer, Norm};
+use super::{Config, Error, Ffn, Layer, LayerRope, LongRope, Mixer, Norm, Pooling};
 use crate::backend::{Activation, RopeOrder, RopeTable};
 use crate::gguf::Gguf;
 use rope::Rope;
@@ -22,8 +23,9 @@ type Family = fn(&Keys) -> Result<Config, Error>;
 
 const TABLE: &[(&str, Family)] = &[
     ("arcee", llama::arcee),
+    ("bert", bert::bert),
     ("chatglm", llama::chatglm),
-    ("codeshell", gpt::biased),
+    ("codeshell", gpt::starcoder2),
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),
     ("ernie4_5", llama::llama),
@@ -31,6 +33,7 @@ const TABLE: &[(&str, Family)] = &[
     ("exaone4", olmo::exaone4),
     ("falcon", gpt::falcon),
     ("gemma", gemma::gemma),
+    ("gemma-embedding", gemma::gemma_embedding),
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),
     ("glm4", llama::glm4),
@@ -39,11 +42,14 @@ const TABLE: &[(&str, Family)] = &[
     ("granite", llama::granite),
     ("hunyuan-dense", llama::hunyuan),
     ("internlm2", llama::llama),
+    ("jina-bert-v2", bert::jina_bert_v2),
+    ("jina-bert-v3", bert::jina_bert_v3),
     ("lfm2", hybrid::lfm2),
     ("llama", llama::llama),
     ("minicpm", llama::minicpm),
     ("mistral3", llama::mistral3),
     ("nemotron", gpt::nemotron),
+    ("nomic-bert", bert::nomic_bert),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
     ("orion", gpt::orion),
@@ -59,7 +65,7 @@ const TABLE: &[(&str, Family)] = &[
     ("smollm3", llama::smollm3),
     ("stablelm", gpt::stablelm),
     ("starcoder", gpt::gpt2),
-    ("starcoder2", gpt::biased),
+    ("starcoder2", gpt::starcoder2),
     ("xverse", llama::llama),
 ];
 
@@ -85,6 +91,15 @@ pub(super) fn config(gguf: &Gguf) -> Result<Config, Error> {
 }
 
 fn check(config: &Config) -> Result<(), Error> {
+    let mut mixers = config.layers.iter().map(|layer| layer.mixer);
+    if config.pooling.is_some() && !mixers.all(|mixer| mixer == Mixer::Attention) {
+        let text = "a recurrent model that makes embeddings";
+        return Err(Error::Unsupported(text.into()));
+    }
+    if config.pooling.is_none() && (config.post_norm || !config.causal) {
+        let text = "a text encoder without a pooling_type to make embeddings with";
+        return Err(Error::Unsupported(text.into()));
+    }
     if !config.n_heads.is_multiple_of(config.n_kv_heads) {
         return Err(Error::Unsupported(format!(
             "{} query heads over {} key heads",
@@ -100,8 +115,12 @@ fn check(config: &Config) -> Result<(), Error> {
 }
 
 /// What decoders have in common: norms before both blocks, a gated feed-forward block with SiLU,
-/// every layer with rotary embedding and without a window.
-fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Error> {
+/// no windows. Keys about rotary embedding are read for families that have it alone.
+fn common(
+    keys: &Keys,
+    norm: Norm,
+    rope_order: impl Into<Option<RopeOrder>>,
+) -> Result<Config, Error> {
     let n_kv_heads = keys.optional_extent("attention.head_count_kv")?;
     with_kv_heads(keys, norm, rope_order, n_kv_heads)
 }
@@ -110,9 +129,10 @@ fn common(keys: &Keys, norm: Norm, rope_order: RopeOrder) -> Result<Config, Erro
 fn with_kv_heads(
     keys: &Keys,
     norm: Norm,
-    rope_order: RopeOrder,
+    rope_order: impl Into<Option<RopeOrder>>,
     n_kv_heads: Option<usize>,
 ) -> Result<Config, Error> {
+    let rope_order = rope_order.into();
     refuse_experts(keys)?;
     let dim = keys.extent("embedding_length")?;
     let n_heads = keys.extent("attention.head_count")?;
@@ -126,7 +146,10 @@ fn with_kv_heads(
         return Err(keys.bad("block_count", "at most 1024 layers are accepted"));
     }
     let n_ctx_train = keys.extent("context_length")?;
-    let (table, long_rope) = rope_tables(keys, head_dim, n_ctx_train)?;
+    let (rope_tables, long_rope) = match rope_order {
+        Some(_) => rope_tables(keys, head_dim, n_ctx_train)?,
+        None => (vec![], None),
+    };
     Ok(Config {
         arch: keys.arch.into(),
         dim,
@@ -145,27 +168,48 @@ fn with_kv_heads(
         logit_scale: 1.0,
         attention_scale: 1.0 / (head_dim as f32).sqrt(),
         attention_soft_cap: None,
+        causal: keys.optional_bool("attention.causal")?.unwrap_or(true),
+        alibi: None,
+        pooling: pooling(keys)?,
+        post_norm: false,
         final_soft_cap: None,
         parallel: false,
         ffn: Ffn::Gated,
         ffn_norm: "ffn_norm",
         activation: Activation::Silu,
-        rope_order,
+        rope_order: rope_order.unwrap_or(RopeOrder::Norm),
         head_norms_last: false,
         gated_attention: false,
         output_norm: "output_norm",
-        rope_tables: vec![table],
+        rope_tables,
         long_rope,
         layers: vec![
             Layer {
                 window: None,
-                rope: Some(LayerRope { q: 0, k: 0 }),
+                rope: rope_order.map(|_| LayerRope { q: 0, k: 0 }),
                 mixer: Mixer::Attention,
             };
             n_layers
         ],
         n_skipped_layers: 0,
     })
+}
+
+/// How the file wants embeddings to be made; none where it is to write texts.
+fn pooling(keys: &Keys) -> Result<Option<Pooling>, Error> {
+    const KEY: &str = "pooling_type";
+    if !keys.has(KEY) {
+        return Ok(None);
+    }
+    // The numbers of llama.cpp's `llama_pooling_type`.
+    match keys.optional_f32(KEY)? {
+        Some(0.0) => Err(Error::Unsupported("pooling_type 0 (none)".into())),
+        Some(1.0) => Ok(Some(Pooling::Mean)),
+        Some(2.0) => Ok(Some(Pooling::First)),
+        Some(3.0) => Ok(Some(Pooling::Last)),
+        Some(4.0) => Err(Error::Unsupported("pooling_type 4 (rank)".into())),
+        _ => Err(keys.bad(KEY, "a number from 0 to 4 is needed")),
+    }
 }
 
 fn norm_eps(keys: &Keys, norm: Norm) -> Result<f32, Error> {
@@ -214,7 +258,7 @@ fn rope_tables(
     keys: &Keys,
     head_dim: usize,
     n_ctx_train: usize,
-) -> Result<(RopeTable, Option<LongRope>), Error> {
+) -> Result<(Vec<RopeTable>, Option<LongRope>), Error> {
     let rope = Rope::read(keys, head_dim, n_ctx_train)?;
     let factors = |name| rope::factors(keys, name);
     let long = factors("rope_factors_long.weight")?;
@@ -225,13 +269,13 @@ fn rope_tables(
                 n_ctx_orig: rope.n_ctx_orig,
                 tables: vec![rope.table(Some(&long))?],
             };
-            Ok((rope.table(Some(&short))?, Some(long_rope)))
+            Ok((vec![rope.table(Some(&short))?], Some(long_rope)))
         }
         (None, Some(_), None) | (None, None, Some(_)) => Err(Error::Tensor(
             "one of the tensors rope_factors_short.weight and rope_factors_long.weight is missing"
                 .into(),
         )),
-        (factors, _, _) => Ok((rope.table(factors.as_deref())?, None)),
+        (factors, _, _) => Ok((vec![rope.table(factors.as_deref())?], None)),
     }
 }
 

@@ -36,7 +36,7 @@ fn post_normed(keys: &Keys) -> Result<Config, Error> {
 /// were not stretched.
 pub(super) fn olmo2(keys: &Keys) -> Result<Config, Error> {
     let mut config = post_normed(keys)?;
-    let Some(window) = keys.optional_extent("attention.sliding_window")? else {
+    let Some(window) = keys.optional_nonzero("attention.sliding_window")? else {
         return Ok(config);
     };
     let rope = Rope::read(keys, config.head_dim, config.n_ctx_train)?;
@@ -53,7 +53,7 @@ pub(super) fn olmo2(keys: &Keys) -> Result<Config, Error> {
 pub(super) fn exaone4(keys: &Keys) -> Result<Config, Error> {
     let mut config = post_normed(keys)?;
     if config.layers.len() == EXAONE4_32B_LAYERS {
-        let window = keys.optional_extent("attention.sliding_window")?;
+        let window = keys.optional_nonzero("attention.sliding_window")?;
         let windowed = windowed_layers(keys, config.layers.len(), 4)?;
         config.set_windows(window.unwrap_or(4096), &windowed);
         config.remove_rope(windowed.iter().map(|windowed| !windowed));

@@ -8,7 +8,7 @@ use crate::backend::RopeOrder;
 
 /// Phi 2: both blocks side by side on one norm, biases everywhere.
 pub(super) fn phi2(keys: &Keys) -> Result<Config, Error> {
-    let mut config = layer_normed(keys)?;
+    let mut config = layer_normed(keys, Some(RopeOrder::Neox))?;
     config.required.retain(|name| !name.contains("ffn_norm"));
     config.required.extend([
         "output.weight",

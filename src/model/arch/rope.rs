@@ -32,7 +32,7 @@ impl Rope {
                 format!("an even number up to {head_dim} is needed"),
             ));
         }
-        let n_ctx_orig = keys.optional_extent("rope.scaling.original_context_length")?;
+        let n_ctx_orig = keys.optional_nonzero("rope.scaling.original_context_length")?;
         let attention = keys.optional_positive("rope.scaling.attn_factor")?;
         let mut rope = Rope {
             base: keys.optional_positive("rope.freq_base")?.unwrap_or(10000.0),

@@ -184,14 +184,13 @@ pub fn table(quant: QuantType) -> Vec<u32> {
         let words = points.iter().flat_map(|&p| [p as u32, (p >> 32) as u32]);
         words.collect()
     };
-    let four = |points: &[u64]| points.iter().map(|&p| p as u32).collect();
     match quant {
         QuantType::IQ1_S | QuantType::IQ1_M => eight(&grids::IQ1),
         QuantType::IQ2_XXS => eight(&grids::IQ2_XXS),
         QuantType::IQ2_XS => eight(&grids::IQ2_XS),
         QuantType::IQ2_S => eight(&grids::IQ2_S),
-        QuantType::IQ3_XXS => four(&grids::IQ3_XXS),
-        QuantType::IQ3_S => four(&grids::IQ3_S),
+        QuantType::IQ3_XXS => grids::IQ3_XXS.to_vec(),
+        QuantType::IQ3_S => grids::IQ3_S.to_vec(),
         _ => Vec::new(),
     }
 }

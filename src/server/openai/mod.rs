@@ -1,6 +1,7 @@
 //! OpenAI's API over the native one: requests translated there, replies translated back.
 
 mod content;
+mod embeddings;
 mod reply;
 mod request;
 
@@ -14,11 +15,14 @@ use crate::api::ChatReply;
 use crate::store::ModelName;
 use futures_util::{StreamExt, future, stream as streams};
 use reply::Chunks;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::Read;
 use std::sync::Arc;
 use warp::http::StatusCode;
 use warp::http::header::{CONTENT_ENCODING, HeaderMap};
+
+pub use embeddings::embeddings;
 
 /// Largest compressed body, inflated.
 const MAX_INFLATED_BYTES: u64 = 20 << 20;
@@ -141,7 +145,7 @@ fn model(id: &str, name: &ModelName, created: i64) -> Value {
     json!({"id": id, "object": "model", "created": created, "owned_by": name.namespace()})
 }
 
-fn json_line(value: &Value) -> Response {
+fn json_line(value: &impl Serialize) -> Response {
     let mut body = to_json(value);
     body.push(b'\n');
     respond(StatusCode::OK, PLAIN_JSON, body)

@@ -1,0 +1,85 @@
+//! What a decoded token costs on a GPU, counted by the backend: bounds that need no clock and hold
+//! on every device.
+
+use std::sync::Arc;
+
+use ollama_wgpu::backend::{
+    Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, PAGE_TOKENS, Phase, PreparedId,
+};
+use ollama_wgpu::gguf::Gguf;
+use ollama_wgpu::gpu::{self, DeviceChoice, GpuBackend};
+use ollama_wgpu::model::Model;
+
+use crate::models;
+
+const N_CTX: usize = 512;
+/// Tokens of a prefill chunk, as the server has it.
+const N_BATCH: usize = 512;
+
+/// A model on the first adapter, with both phases prepared and the plan of decode.
+fn loaded(name: &str) -> (Model, GpuBackend, PreparedId) {
+    let gguf = Gguf::open(&models::path(name)).expect("a valid file");
+    let model = Model::load(&Arc::new(gguf)).expect("a supported model");
+    let adapter = gpu::adapters().into_iter().next().expect("a GPU adapter");
+    let choice = DeviceChoice::Named(adapter.index.to_string());
+    let mut backend = GpuBackend::open(&choice).expect("it opens");
+    model.load_into(&mut backend).expect("it fits");
+    let cache = model.cache_spec(KvType::F16, N_CTX.div_ceil(PAGE_TOKENS), 1);
+    backend.alloc_cache(&cache).expect("it fits");
+    let mut prepare = |phase, n_tokens| {
+        let shape = BatchShape {
+            phase,
+            n_tokens,
+            n_outputs: 1,
+        };
+        let plan = model.plan(N_CTX, shape, Some(MAX_CANDIDATES));
+        backend.prepare(plan).expect("a valid plan")
+    };
+    prepare(Phase::Prefill, N_BATCH);
+    let decode = prepare(Phase::Decode, 1);
+    (model, backend, decode)
+}
+
+#[test]
+fn a_decoded_token_costs_what_it_must() {
+    let (model, mut backend, decode) = loaded(models::REAL[0]);
+    let batch = Batch::single(Phase::Decode, &[1], 0, vec![0]);
+    let before = backend.traffic();
+    let found = backend.run(decode, &batch).expect("it runs");
+    assert_eq!(found[0].ids.len(), MAX_CANDIDATES);
+    let traffic = backend.traffic();
+    assert_eq!(traffic.submits - before.submits, 1);
+    // Candidates of eight bytes, and the parts of the sum over the vocabulary.
+    let read_back = traffic.read_back_bytes - before.read_back_bytes;
+    assert!(read_back <= 8 * 128 + 256, "{read_back} bytes read back");
+    let uploaded = traffic.uploaded_bytes - before.uploaded_bytes;
+    assert!(uploaded <= 1024, "{uploaded} bytes uploaded");
+
+    let launches = backend.profile(decode);
+    for layer in 0..model.config().layers.len() {
+        let scope = format!("blk.{layer}.");
+        let of_layer = launches.iter().filter(|l| l.label.starts_with(&scope));
+        let kernels: Vec<_> = of_layer.map(|l| l.kernel).collect();
+        assert!(kernels.len() <= 8, "layer {layer}: {kernels:?}");
+    }
+    // Each weight once: the embedding is the output matrix too.
+    let read: u64 = launches.iter().map(|l| l.weight_bytes).sum();
+    let most = model.weight_bytes() as f64 * 1.03;
+    assert!(
+        read as f64 <= most,
+        "{read} bytes of weights, at most {most}"
+    );
+}
+
+#[test]
+fn a_model_takes_its_weights_its_cache_and_little_more() {
+    let (model, backend, _) = loaded(models::REAL[0]);
+    let memory = backend.memory();
+    let cache = model
+        .cache_spec(KvType::F16, N_CTX.div_ceil(PAGE_TOKENS), 1)
+        .bytes();
+    assert_eq!(memory.cache, cache);
+    let most = model.weight_bytes() as f64 * 1.03;
+    assert!(memory.weights as f64 <= most, "{memory:?}, at most {most}");
+    assert!(memory.plans <= 64 << 20, "{memory:?}");
+}
