@@ -21,6 +21,7 @@ mod session;
 mod show;
 mod slash;
 mod table;
+mod transfer;
 mod usage;
 
 use crate::settings::Settings;
@@ -89,6 +90,12 @@ enum Command {
     /// Unload a model
     #[command(override_usage = "ollama-wgpu stop MODEL [flags]", after_help = HOST_HELP)]
     Stop(Names),
+    /// Fetch a model from a registry
+    #[command(override_usage = "ollama-wgpu pull MODEL [flags]", after_help = HOST_HELP)]
+    Pull(transfer::Arguments),
+    /// Send a model to a registry
+    #[command(override_usage = "ollama-wgpu push MODEL [flags]", after_help = HOST_HELP)]
+    Push(transfer::Arguments),
     /// List the models of the store, or those whose name begins with an argument
     #[command(visible_alias = "ls", override_usage = "ollama-wgpu list [flags]", after_help = HOST_HELP)]
     List(Names),
@@ -162,6 +169,8 @@ impl Command {
             Command::Show(arguments) => block_on(models::show(&client()?, arguments)),
             Command::Run(arguments) => block_on(run::run(&client()?, arguments)),
             Command::Stop(Names { names }) => block_on(models::stop(&client()?, names)),
+            Command::Pull(arguments) => block_on(transfer::pull(&client()?, arguments)),
+            Command::Push(arguments) => block_on(transfer::push(&client()?, arguments)),
             Command::List(Names { names }) => block_on(models::list(&client()?, names)),
             Command::Ps(Names { names }) => block_on(models::ps(&client()?, names)),
             Command::Cp(Names { names }) => block_on(models::cp(&client()?, names)),
