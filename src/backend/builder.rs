@@ -323,9 +323,10 @@ pub(super) fn share_storage(plan: &mut Plan) {
     }
     // Storage number, kind of rows, and the op after which it is free.
     let mut storages: Vec<(Rows, usize)> = Vec::new();
+    // Inputs keep theirs: making room for a wider buffer would lose what was written.
     for input in &plan.inputs {
         plan.buffers[input.0].storage = storages.len();
-        storages.push((plan.buffers[input.0].rows, last_use[input.0]));
+        storages.push((plan.buffers[input.0].rows, usize::MAX));
     }
     for (i, op) in plan.ops.iter().enumerate() {
         let Some(BufferId(out)) = op.out() else {

@@ -64,6 +64,7 @@ Environment Variables:
   OLLAMA_MAX_LOADED_MODELS    Models loaded at once
   OLLAMA_MAX_QUEUE            Requests that may wait (default 512)
   OLLAMA_KV_CACHE_TYPE        Type of the cache: f32, f16, q8_0 or q4_0 (default f16)
+  OLLAMA_GPU_OVERHEAD         Bytes of a GPU's memory to leave free
   OLLAMA_ORIGINS              Origins of web pages that may ask, separated by commas
   OLLAMA_GO_TEMPLATE          Prefer Go templates (true) or the model file's own (false)
   OLLAMA_NO_CLOUD             Say that hosted models are off
