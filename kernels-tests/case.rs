@@ -18,11 +18,41 @@ pub struct Case {
     pub name: String,
     pub file: Arc<Gguf>,
     /// Tensors in the order of the plan's weight ids.
-    pub weights: Vec<String>,
+    pub weights: Vec<Weight>,
     pub cache: Option<CacheSpec>,
     pub steps: Vec<Batch>,
     pub record: Box<dyn Fn(&mut PlanBuilder) -> View + Sync>,
     pub top_k: Option<usize>,
+}
+
+/// A weight of a case, by the names of its tensors.
+#[derive(Clone)]
+pub enum Weight {
+    Plain(String),
+    /// Matrices of so many experts, joined within each.
+    Experts(Vec<String>, usize),
+    /// Their biases.
+    Biases(Vec<String>, usize),
+}
+
+impl From<&str> for Weight {
+    fn from(name: &str) -> Weight {
+        Weight::Plain(name.into())
+    }
+}
+
+impl Weight {
+    fn spec(&self, file: &Arc<Gguf>) -> Result<WeightSpec, String> {
+        match self {
+            Weight::Plain(name) => WeightSpec::join(file, &[name]),
+            Weight::Experts(names, n) => WeightSpec::experts(file, &strs(names), *n),
+            Weight::Biases(names, n) => WeightSpec::expert_biases(file, &strs(names), *n),
+        }
+    }
+}
+
+fn strs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
 }
 
 /// What the steps of a case gave.
@@ -37,7 +67,7 @@ impl Case {
         let specs: Vec<WeightSpec> = self
             .weights
             .iter()
-            .map(|name| WeightSpec::join(&self.file, &[name]).expect("the tensor is in the file"))
+            .map(|weight| weight.spec(&self.file).expect("the tensor is in the file"))
             .collect();
         for spec in &specs {
             backend.load(spec)?;

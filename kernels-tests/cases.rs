@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ollama_wgpu::backend::*;
 use ollama_wgpu::quant::QuantType;
 
-use crate::case::Case;
+use crate::case::{Case, Weight};
+use crate::cases_experts;
 use crate::encoder;
 use crate::file::{File, Random};
 use crate::recurrent;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Case> {
     encoder::all(&mut cases);
     recurrent::cases(&mut cases);
     top_k(&mut cases);
+    cases_experts::all(&mut cases);
     if let Ok(parts) = std::env::var("OLLAMA_WGPU_TEST_CASES") {
         cases.retain(|case| parts.split(',').any(|part| case.name.contains(part)));
     }
@@ -32,7 +34,7 @@ pub fn all() -> Vec<Case> {
 }
 
 /// A batch of one sequence whose token `i` is row `i` of the source table.
-fn rows(phase: Phase, n: usize) -> Batch {
+pub fn rows(phase: Phase, n: usize) -> Batch {
     let tokens: Vec<u32> = (0..n as u32).collect();
     let mut batch = Batch::single(phase, &tokens, 0, Vec::new());
     if phase == Phase::Decode {
@@ -266,6 +268,15 @@ fn rowwise(cases: &mut Vec<Case>) {
         ("activate relu_squared", 40, |b, x| {
             b.activate(x, Activation::ReluSquared)
         }),
+        ("activate clamped swish", 71, |b, x| {
+            b.activate(x, Activation::ClampedSwish)
+        }),
+        ("glu clamped swish", 130, |b, x| {
+            // Wide enough to meet the bounds.
+            let wide = b.scale(x, 2.5);
+            let (gate, up) = (wide.columns(1, 64), wide.columns(65, 64));
+            b.glu(gate, up, Activation::ClampedSwish)
+        }),
         ("scale", 70, |b, x| b.scale(x.columns(3, 64), -0.3)),
         ("rope norm", 96, |b, x| {
             b.rope(x.columns(48, 48), 24, 0, RopeOrder::Norm)
@@ -324,7 +335,7 @@ fn rowwise_case(name: &str, cols: usize, record: Record, phase: Phase, n: usize)
         name: format!("{name} x {n}"),
         file: file.open(),
         weights: ["source", "norm 32", "norm 128", "bias 128"]
-            .map(String::from)
+            .map(Weight::from)
             .into(),
         cache: None,
         steps: vec![batch],

@@ -1,5 +1,7 @@
 //! The oracle: every op as the plainest loop, in f64 over decoded weights.
 
+mod experts;
+
 use std::collections::HashMap;
 
 use ollama_wgpu::backend::*;
@@ -23,6 +25,8 @@ pub struct Reference {
 struct Matrix {
     rows: usize,
     cols: usize,
+    n_experts: usize,
+    n_parts: usize,
     values: Vec<f64>,
 }
 
@@ -51,6 +55,8 @@ impl Backend for Reference {
         self.weights.push(Matrix {
             rows: weight.rows,
             cols: weight.cols,
+            n_experts: weight.n_experts,
+            n_parts: weight.parts_per_expert(),
             values,
         });
         Ok(WeightId(self.weights.len() - 1))
@@ -177,6 +183,35 @@ impl Reference {
                     }
                     y
                 }
+                Op::MoeRoute {
+                    scores,
+                    bias,
+                    ref routing,
+                    ..
+                } => {
+                    let bias = bias.map(|id| &self.weights[id.0].values[..]);
+                    experts::moe_route(row(scores, i), bias, routing)
+                }
+                Op::MatmulExperts { ref products, .. } => {
+                    let route = products.route.map(|route| row(route, i));
+                    let weight = &self.weights[products.weight.0];
+                    let bias = products.bias.map(|id| &self.weights[id.0].values[..]);
+                    experts::matmul_experts(products, row(products.input, i), route, weight, bias)
+                }
+                Op::MoeCombine {
+                    experts,
+                    route,
+                    residual,
+                    ..
+                } => {
+                    let residual = residual.map(|r| row(r, i));
+                    experts::moe_combine(row(experts, i), row(route, i), residual)
+                }
+                Op::ConcatHeads { n_heads, a, b, .. } => {
+                    let parts = [Some(a), b].into_iter().flatten();
+                    let parts: Vec<_> = parts.map(|heads| (heads, row(heads.view, i))).collect();
+                    experts::concat_heads(n_heads, &parts)
+                }
                 Op::Rope {
                     input,
                     head_dim,
@@ -204,7 +239,9 @@ impl Reference {
                     ..
                 } => {
                     let pairs = row(gate, i).iter().zip(row(up, i));
-                    pairs.map(|(&g, u)| activate(activation, g) * u).collect()
+                    pairs
+                        .map(|(&g, &u)| activate(activation, g) * gated(activation, u))
+                        .collect()
                 }
                 Op::Activate {
                     input, activation, ..
@@ -405,6 +442,15 @@ fn rope(x: &[f64], head_dim: usize, turns: &[f32], order: RopeOrder) -> Vec<f64>
     out
 }
 
+/// What a gate multiplies.
+fn gated(activation: Activation, up: f64) -> f64 {
+    let limit = f64::from(Activation::SWISH_LIMIT);
+    match activation {
+        Activation::ClampedSwish => up.clamp(-limit, limit) + 1.0,
+        _ => up,
+    }
+}
+
 fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
@@ -416,6 +462,10 @@ fn activate(activation: Activation, x: f64) -> f64 {
         }
         Activation::GeluErf => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
         Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::ClampedSwish => {
+            let y = x.min(f64::from(Activation::SWISH_LIMIT));
+            y / (1.0 + (-f64::from(Activation::SWISH_SLOPE) * y).exp())
+        }
     }
 }
 

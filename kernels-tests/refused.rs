@@ -190,3 +190,28 @@ fn numbers_that_are_none_are_named_by_their_tensor() {
     let model = Damaged::new("tiny-llama-q8_0").write_data(matrix, 255 * row_bytes, &infinite);
     says(&model.refusal(), &[matrix, "not finite"]);
 }
+
+#[test]
+fn more_experts_than_there_are_is_named() {
+    let five = 5u32.to_le_bytes();
+    let key = "llama.expert_used_count";
+    let model = Damaged::new("tiny-llama-moe").write_after(key, 4, &five);
+    says(&model.refusal(), &[key, "4"]);
+}
+
+#[test]
+fn experts_that_are_missing_or_of_another_shape_are_named() {
+    let tensor = "blk.1.ffn_up_exps.weight";
+    let model = Damaged::new("tiny-llama-moe").rename(tensor, "blk.1.ffn_ux_exps.weight");
+    says(&model.refusal(), &[tensor, "missing"]);
+    // Three extents follow the name and their number.
+    let swapped: Vec<u8> = [128u64, 256].iter().flat_map(|n| n.to_le_bytes()).collect();
+    let model = Damaged::new("tiny-llama-moe").write_after(tensor, 4, &swapped);
+    says(
+        &model.refusal(),
+        &[tensor, "[128, 256, 4]", "[256, 128, 4]"],
+    );
+    let router = "blk.0.ffn_gate_inp.weight";
+    let model = Damaged::new("tiny-llama-moe").rename(router, "blk.0.ffn_gate_imp.weight");
+    says(&model.refusal(), &[router, "missing"]);
+}

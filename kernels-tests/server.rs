@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ollama_wgpu::store::registry::use_ring;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -44,6 +45,8 @@ pub fn free_port() -> u16 {
 impl Server {
     /// Starts a server with these variables set, and waits until it answers.
     pub fn start(variables: &[(&str, &str)]) -> Server {
+        // The tests' own HTTP clients need it.
+        use_ring();
         let home = tempfile::tempdir().expect("a temporary folder");
         let address = format!("127.0.0.1:{}", free_port());
         let mut command = binary();

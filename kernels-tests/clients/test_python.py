@@ -102,9 +102,9 @@ def test_stop_strings_end_the_text(native):
 
 def test_copy_and_delete(native):
     native.copy(MODEL, "smollm2-copy")
-    assert len(native.list().models) == 2
+    assert len(native.list().models) == 3
     native.delete("smollm2-copy")
-    assert len(native.list().models) == 1
+    assert len(native.list().models) == 2
 
 
 def test_create_from_a_model(native):
@@ -115,7 +115,7 @@ def test_create_from_a_model(native):
 
 def test_running_models(native):
     native.generate(MODEL, keep_alive="5m")
-    assert [m.model for m in native.ps().models] == ["smollm2:latest"]
+    assert "smollm2:latest" in [m.model for m in native.ps().models]
 
 
 def test_an_unknown_model_is_a_404(native):

@@ -7,9 +7,7 @@ use crate::server::Server;
 use serde_json::Value;
 
 /// Endpoints of later versions; they answer 501 and say what is missing.
-const LATER: [&str; 6] = [
-    "/api/pull",
-    "/api/push",
+const LATER: [&str; 4] = [
     "/v1/completions",
     "/v1/responses",
     "/v1/messages",

@@ -40,6 +40,7 @@ pub async fn send(server: &Server, request: &Value) -> Result<Answer, String> {
         .unwrap_or("GET")
         .parse()
         .expect("a method");
+    ollama_wgpu::store::registry::use_ring();
     let client = Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()

@@ -72,10 +72,6 @@ async fn unsupported_files_are_refused_by_name() {
     let path = server.home.path().join("unknown.gguf");
     std::fs::write(&path, unknown).expect("write");
     refused_by_name(&server, "unknown", &path, "lorem").await;
-    for (file, name) in [("tiny-llama-moe", "experts")] {
-        let path = models::path(&format!("tiny/{file}.gguf"));
-        refused_by_name(&server, file, &path, name).await;
-    }
     still_serves(&server).await;
 }
 

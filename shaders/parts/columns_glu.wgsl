@@ -1,6 +1,7 @@
-// Gated activation: a column of the product is activate(gate) * up, from two rows of a weight that
+// Gated activation: a column of the product is activate(gate) * gated(up), from two rows of a weight that
 // holds both. The workgroup's first half of rows are gates. Needs: GROUP_ROWS, N_COLUMNS, GATE_ROW
-// and UP_ROW (the first row of each), row_sum, biased, activate (parts/silu and others).
+// and UP_ROW (the first row of each), row_sum, biased, activate (parts/silu and others), gated
+// (parts/up_*).
 const GROUP_COLUMNS: u32 = GROUP_ROWS / 2u;
 
 // The weight row behind row `j` of a workgroup whose first column is `first`.
@@ -13,5 +14,5 @@ fn weight_row(first: u32, j: u32) -> u32 {
 fn column_value(first: u32, n: u32, j: u32) -> f32 {
     let gate = biased(row_sum(n, j), GATE_ROW + first + j);
     let up = biased(row_sum(n, GROUP_COLUMNS + j), UP_ROW + first + j);
-    return activate(gate) * up;
+    return activate(gate) * gated(up);
 }

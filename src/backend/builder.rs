@@ -1,5 +1,6 @@
 //! The builder that a model writes its plan with.
 
+use super::experts::ExpertProducts;
 use super::plan::{
     Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, MAX_RUN, Op, Plan,
     RopeOrder, Rows, View,
@@ -67,7 +68,7 @@ impl<'a> PlanBuilder<'a> {
         }
     }
 
-    fn rows(&self, view: View) -> Rows {
+    pub(super) fn rows(&self, view: View) -> Rows {
         self.plan.buffers[view.buffer.0].rows
     }
 
@@ -93,6 +94,10 @@ impl<'a> PlanBuilder<'a> {
         let detail = match &op {
             Op::Matmul { weight, .. }
             | Op::RmsNorm { weight, .. }
+            | Op::MatmulExperts {
+                products: ExpertProducts { weight, .. },
+                ..
+            }
             | Op::LayerNorm {
                 weight: Some(weight),
                 ..
@@ -121,6 +126,15 @@ impl<'a> PlanBuilder<'a> {
             scale,
             out,
         })
+    }
+
+    /// A vector in every row, rows being those of `like`.
+    pub fn repeat(&mut self, vector: WeightId, like: View) -> View {
+        let all = self.embed_rows(vector, EmbedRow::Fixed(0), 1.0);
+        match self.rows(like) {
+            Rows::Tokens => all,
+            Rows::Outputs => self.select_rows(all),
+        }
     }
 
     /// The wanted rows alone.
@@ -309,9 +323,10 @@ pub(super) fn share_storage(plan: &mut Plan) {
     }
     // Storage number, kind of rows, and the op after which it is free.
     let mut storages: Vec<(Rows, usize)> = Vec::new();
+    // Inputs keep theirs: making room for a wider buffer would lose what was written.
     for input in &plan.inputs {
         plan.buffers[input.0].storage = storages.len();
-        storages.push((plan.buffers[input.0].rows, last_use[input.0]));
+        storages.push((plan.buffers[input.0].rows, usize::MAX));
     }
     for (i, op) in plan.ops.iter().enumerate() {
         let Some(BufferId(out)) = op.out() else {

@@ -5,6 +5,7 @@
 
 mod batch;
 mod builder;
+mod experts;
 mod plan;
 mod recurrent;
 mod rope;
@@ -15,8 +16,9 @@ use thiserror::Error;
 
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use builder::PlanBuilder;
+pub use experts::{ExpertProducts, Gating, MAX_EXPERTS, Routing};
 pub use plan::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, MAX_RUN, Op, Plan,
+    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Heads, MAX_RUN, Op, Plan,
     RopeOrder, Rows, View, alibi_slope,
 };
 pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};

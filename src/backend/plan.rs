@@ -3,6 +3,7 @@
 //! Operations are pure: each reads views and writes one whole new buffer, so that two devices
 //! can be compared buffer by buffer. Memory is shared afterwards, by lifetime.
 
+use super::experts::{ExpertProducts, Routing};
 use super::recurrent::DeltaHeads;
 use super::weight::WeightId;
 use super::{Phase, RopeTable};
@@ -73,6 +74,15 @@ pub enum Activation {
     GeluErf,
     /// `max(x, 0)^2`
     ReluSquared,
+    /// `y / (1 + exp(-1.702 y))` with `y = min(x, 7)`. As a gate it multiplies
+    /// `clamp(up, -7, 7) + 1`: gpt-oss.
+    ClampedSwish,
+}
+
+impl Activation {
+    /// Bound and slope of [`Activation::ClampedSwish`].
+    pub const SWISH_LIMIT: f32 = 7.0;
+    pub const SWISH_SLOPE: f32 = 1.702;
 }
 
 /// Which row of a matrix [`Op::Embed`] takes for a token.
@@ -116,6 +126,15 @@ pub struct Attention {
     pub alibi: Option<f32>,
 }
 
+/// Columns of a buffer that belong to heads: head h has `width` columns from `h * stride` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Heads {
+    pub view: View,
+    /// Zero where all heads share the same columns.
+    pub stride: usize,
+    pub width: usize,
+}
+
 /// One operation. Sizes that are not written here are those of its views and buffers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
@@ -155,6 +174,36 @@ pub enum Op {
         weight: WeightId,
         bias: Option<WeightId>,
         residual: Option<View>,
+        out: BufferId,
+    },
+    /// The experts of each row: the numbers of the chosen ones as floats, best first, then their
+    /// weights; out `[rows, 2 * n_used]`. `bias` `[1, n_experts]` is added for the choice alone.
+    MoeRoute {
+        scores: View,
+        bias: Option<WeightId>,
+        routing: Routing,
+        out: BufferId,
+    },
+    /// Products of each row's slots with the matrices of their experts, `input * weight^T
+    /// (+ bias)`; no other expert's weights are read. The matrices that the weight joins within an
+    /// expert give one part of the result each: out `[rows, parts, n_used, rows of a part]`.
+    MatmulExperts {
+        products: ExpertProducts,
+        out: BufferId,
+    },
+    /// `sum over slots of weight * experts (+ residual)`; experts `[rows, n_used, cols]`, out
+    /// `[rows, cols]`
+    MoeCombine {
+        experts: View,
+        route: View,
+        residual: Option<View>,
+        out: BufferId,
+    },
+    /// Heads of `a` and `b` one after another; out `[rows, n_heads, a.width + b.width]`
+    ConcatHeads {
+        n_heads: usize,
+        a: Heads,
+        b: Option<Heads>,
         out: BufferId,
     },
     /// Turns the first `2 * half_dim` columns of each head by the angles of `tables[table]`;
@@ -203,7 +252,7 @@ pub enum Op {
         eps: f32,
         out: BufferId,
     },
-    /// `activation(gate) * up`
+    /// `activation(gate) * up`, with up as the activation wants it
     Glu {
         gate: View,
         up: View,
@@ -243,6 +292,10 @@ impl Op {
             Op::RmsNorm { .. } => "rms_norm",
             Op::LayerNorm { .. } => "layer_norm",
             Op::Matmul { .. } => "matmul",
+            Op::MoeRoute { .. } => "moe_route",
+            Op::MatmulExperts { .. } => "matmul_experts",
+            Op::MoeCombine { .. } => "moe_combine",
+            Op::ConcatHeads { .. } => "concat_heads",
             Op::Rope { .. } => "rope",
             Op::KvWrite { .. } => "kv_write",
             Op::Attention { .. } => "attention",
@@ -266,6 +319,10 @@ impl Op {
             | Op::RmsNorm { out, .. }
             | Op::LayerNorm { out, .. }
             | Op::Matmul { out, .. }
+            | Op::MoeRoute { out, .. }
+            | Op::MatmulExperts { out, .. }
+            | Op::MoeCombine { out, .. }
+            | Op::ConcatHeads { out, .. }
             | Op::Rope { out, .. }
             | Op::Attention { out, .. }
             | Op::Pool { out, .. }
@@ -284,10 +341,15 @@ impl Op {
     pub fn inputs(&self) -> impl Iterator<Item = View> {
         let third = match *self {
             Op::DeltaNet { beta, .. } => Some(beta),
+            Op::MoeCombine { residual, .. } => residual,
             _ => None,
         };
         let (a, b) = match *self {
             Op::Embed { .. } => (None, None),
+            Op::MoeRoute { scores, .. } => (Some(scores), None),
+            Op::MatmulExperts { products, .. } => (Some(products.input), products.route),
+            Op::MoeCombine { experts, route, .. } => (Some(experts), Some(route)),
+            Op::ConcatHeads { a, b, .. } => (Some(a.view), b.map(|b| b.view)),
             Op::SelectRows { input, .. }
             | Op::Pool { input, .. }
             | Op::ShortConv { input, .. }

@@ -1,6 +1,7 @@
 //! The HTTP client: requests, streams of JSON lines, and errors as the user reads them.
 
 use crate::api;
+use crate::store::registry::use_ring;
 use anyhow::{Context, Result, bail};
 use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
@@ -61,6 +62,7 @@ impl Client {
                 url: base.to_owned()
             });
         }
+        use_ring();
         let http = reqwest::Client::builder()
             .user_agent(concat!("ollama-wgpu/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))

@@ -21,6 +21,7 @@ mod session;
 mod show;
 mod slash;
 mod table;
+mod transfer;
 mod usage;
 
 use crate::settings::Settings;
@@ -63,6 +64,7 @@ Environment Variables:
   OLLAMA_MAX_LOADED_MODELS    Models loaded at once
   OLLAMA_MAX_QUEUE            Requests that may wait (default 512)
   OLLAMA_KV_CACHE_TYPE        Type of the cache: f32, f16, q8_0 or q4_0 (default f16)
+  OLLAMA_GPU_OVERHEAD         Bytes of a GPU's memory to leave free
   OLLAMA_ORIGINS              Origins of web pages that may ask, separated by commas
   OLLAMA_GO_TEMPLATE          Prefer Go templates (true) or the model file's own (false)
   OLLAMA_NO_CLOUD             Say that hosted models are off
@@ -89,6 +91,12 @@ enum Command {
     /// Unload a model
     #[command(override_usage = "ollama-wgpu stop MODEL [flags]", after_help = HOST_HELP)]
     Stop(Names),
+    /// Fetch a model from a registry
+    #[command(override_usage = "ollama-wgpu pull MODEL [flags]", after_help = HOST_HELP)]
+    Pull(transfer::Arguments),
+    /// Send a model to a registry
+    #[command(override_usage = "ollama-wgpu push MODEL [flags]", after_help = HOST_HELP)]
+    Push(transfer::Arguments),
     /// List the models of the store, or those whose name begins with an argument
     #[command(visible_alias = "ls", override_usage = "ollama-wgpu list [flags]", after_help = HOST_HELP)]
     List(Names),
@@ -162,6 +170,8 @@ impl Command {
             Command::Show(arguments) => block_on(models::show(&client()?, arguments)),
             Command::Run(arguments) => block_on(run::run(&client()?, arguments)),
             Command::Stop(Names { names }) => block_on(models::stop(&client()?, names)),
+            Command::Pull(arguments) => block_on(transfer::pull(&client()?, arguments)),
+            Command::Push(arguments) => block_on(transfer::push(&client()?, arguments)),
             Command::List(Names { names }) => block_on(models::list(&client()?, names)),
             Command::Ps(Names { names }) => block_on(models::ps(&client()?, names)),
             Command::Cp(Names { names }) => block_on(models::cp(&client()?, names)),

@@ -6,6 +6,7 @@ use crate::engine::{KeepAlive, Models, ModelsSettings};
 use crate::server::{self, App, Origins, ServerSettings};
 use crate::settings::{LogLevel, Settings};
 use crate::store::Store;
+use crate::store::registry::Registry;
 use anyhow::{Context, Result, anyhow};
 use std::io::{self, IsTerminal, stderr};
 use std::sync::Arc;
@@ -55,7 +56,11 @@ async fn listen(settings: Settings) -> Result<()> {
     if !settings.no_prune {
         prune(store.clone());
     }
+    if let Err(error) = Registry::make_key() {
+        tracing::warn!("cannot make a key for registries, which are asked anonymously: {error}");
+    }
     let app = App {
+        registry: Registry::new(store.clone()),
         store,
         models: Models::new(device::opener(settings.device.clone()), loading(&settings)),
         settings: ServerSettings {

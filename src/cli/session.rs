@@ -3,8 +3,9 @@
 use super::client::Client;
 use super::print::Style;
 use super::progress::Spinner;
+use super::transfer;
 use crate::api::{GenerateReply, GenerateRequest, Object, ShowReply, ShowRequest, Think};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 use std::io::{IsTerminal, stdout};
 
@@ -60,19 +61,19 @@ impl Session {
     }
 }
 
-/// What the server knows of `model`; an unknown one is an error that says where models come from.
+/// What the server knows of `model`, which it pulls if it lacks it.
 pub async fn look_up(client: &Client, model: &str) -> Result<ShowReply> {
     let request = ShowRequest {
         model: model.to_owned(),
         ..Default::default()
     };
-    client.post("/api/show", &request).await.map_err(|error| {
-        if error.is_not_found() {
-            anyhow!("{error}, make it from a GGUF file with 'ollama-wgpu create'")
-        } else {
-            error.into()
+    match client.post("/api/show", &request).await {
+        Err(error) if error.is_not_found() => {
+            transfer::fetch(client, model).await?;
+            Ok(client.post("/api/show", &request).await?)
         }
-    })
+        shown => Ok(shown?),
+    }
 }
 
 /// Whether the model embeds texts and writes none.

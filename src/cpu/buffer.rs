@@ -108,6 +108,17 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Floats from one row to the next.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// As many floats as a row has columns, from float `start` on.
+    #[inline(always)]
+    pub fn at(&self, start: usize) -> &'a [f32] {
+        &self.floats[start..][..self.cols]
+    }
+
     /// One row.
     #[inline(always)]
     pub fn row(&self, i: usize) -> &'a [f32] {

@@ -40,9 +40,28 @@ const FEW_ROWS: usize = 8;
 pub struct Product<'a> {
     pub weight: WeightRows<'a>,
     pub input: Matrix<'a>,
-    pub n_tokens: usize,
+    pub rows: Rows<'a>,
     pub bias: Option<&'a [f32]>,
     pub residual: Option<Matrix<'a>>,
+}
+
+/// Which rows of the input a product has, and where their results lie.
+#[derive(Clone, Copy)]
+pub enum Rows<'a> {
+    /// So many, from the first on; results side by side.
+    All(usize),
+    /// Some of them; results `out_offset` past each place.
+    Listed {
+        places: &'a [Place],
+        out_offset: usize,
+    },
+}
+
+/// Where a row begins in the floats of input and output.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub input: usize,
+    pub out: usize,
 }
 
 /// Computes a product into `out`, `[n_tokens, weight.rows]`. `padded` is memory for inputs whose
@@ -58,41 +77,76 @@ pub fn matmul<'a>(
     out: &mut [f32],
 ) -> Result<(), PoolError> {
     if !product.weight.cols.is_multiple_of(SPAN) {
-        product.input = pad(product.input, product.n_tokens, padded)?;
+        product.input = pad(product.input, product.n_tokens(), padded)?;
     }
     let product = &product;
     let out = &Shared::new(out);
-    let rows = product.weight.rows;
-    let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
-    let most_tokens = if isa.is_wide() { FEW_TOKENS } else { 1 };
-    if product.n_tokens <= most_tokens && is_direct(product.weight.quant) {
-        let chunk_rows = (rows / (8 * pool.n_threads()))
-            .clamp(1, 64)
-            .next_multiple_of(ROWS);
-        let task = |chunk: usize, _: &mut [Lanes]| {
-            let rows = chunk * chunk_rows..rows.min((chunk + 1) * chunk_rows);
-            isa.run(Vector { product, out, rows });
-        };
-        return pool.run(rows.div_ceil(chunk_rows), 0, &task);
-    }
-    let most_rows = match product.n_tokens {
-        0..=FEW_TOKENS => FEW_ROWS,
-        _ => PANEL_ROWS,
+    let chunks = Chunks::new(isa, product, 1, pool.n_threads());
+    let task = |i: usize, scratch: &mut [Lanes]| {
+        chunk(isa, product, out, chunks.rows(i), scratch);
     };
-    let panel_rows = (PANEL_VECTORS / n_vectors)
-        .clamp(1, most_rows)
-        .next_multiple_of(ROWS);
-    let n_scratch = panel_rows * (n_vectors + TOKENS);
-    let task = |chunk: usize, scratch: &mut [Lanes]| {
-        let rows = chunk * panel_rows..rows.min((chunk + 1) * panel_rows);
-        isa.run(Panel {
+    pool.run(chunks.n, chunks.n_scratch, &task)
+}
+
+/// How the weight rows of a product are shared out among threads.
+pub struct Chunks {
+    pub n: usize,
+    /// Vectors of scratch memory that a chunk needs.
+    pub n_scratch: usize,
+    n_rows: usize,
+    chunk_rows: usize,
+}
+
+impl Chunks {
+    /// The chunks of one of `n_products` products that run together.
+    pub fn new(
+        isa: InstructionSet,
+        product: &Product<'_>,
+        n_products: usize,
+        n_threads: usize,
+    ) -> Chunks {
+        let n_rows = product.weight.rows;
+        let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
+        let most = match product.n_tokens() {
+            _ if product.is_vector(isa) => (n_rows * n_products / (8 * n_threads)).clamp(1, 64),
+            0..=FEW_TOKENS => (PANEL_VECTORS / n_vectors).clamp(1, FEW_ROWS),
+            _ => (PANEL_VECTORS / n_vectors).clamp(1, PANEL_ROWS),
+        };
+        let chunk_rows = most.next_multiple_of(ROWS);
+        Chunks {
+            n: n_rows.div_ceil(chunk_rows),
+            n_scratch: match product.is_vector(isa) {
+                true => 0,
+                false => chunk_rows * (n_vectors + TOKENS),
+            },
+            n_rows,
+            chunk_rows,
+        }
+    }
+
+    /// Weight rows of chunk `i`.
+    pub fn rows(&self, i: usize) -> std::ops::Range<usize> {
+        i * self.chunk_rows..self.n_rows.min((i + 1) * self.chunk_rows)
+    }
+}
+
+/// Computes the columns of some weight rows.
+pub fn chunk(
+    isa: InstructionSet,
+    product: &Product<'_>,
+    out: &Shared<'_>,
+    rows: std::ops::Range<usize>,
+    scratch: &mut [Lanes],
+) {
+    match product.is_vector(isa) {
+        true => isa.run(Vector { product, out, rows }),
+        false => isa.run(Panel {
             product,
             out,
             rows,
             scratch,
-        });
-    };
-    pool.run(rows.div_ceil(panel_rows), n_scratch, &task)
+        }),
+    }
 }
 
 /// Copies rows to whole spans, the rest zero.
@@ -130,8 +184,12 @@ impl Product<'_> {
         if let Some(residual) = self.residual {
             add_to(&mut sums, &residual.row(token)[row..]);
         }
+        let start = match self.rows {
+            Rows::All(_) => token * rows,
+            Rows::Listed { places, out_offset } => places[token].out + out_offset,
+        };
         // SAFETY: a chunk writes the columns of its own weight rows, one part at a time.
-        let out = unsafe { out.part(token * rows + row, n) };
+        let out = unsafe { out.part(start + row, n) };
         match out.as_mut_array() {
             Some(out) => *out = sums,
             None => copy_some(&sums, out),
@@ -141,7 +199,24 @@ impl Product<'_> {
     /// A token's activations as vectors.
     #[inline(always)]
     fn vectors(&self, token: usize) -> &[Lanes] {
-        self.input.row(token).as_chunks().0
+        let row = match self.rows {
+            Rows::All(_) => self.input.row(token),
+            Rows::Listed { places, .. } => self.input.at(places[token].input),
+        };
+        row.as_chunks().0
+    }
+
+    /// Whether weights are decoded in registers.
+    fn is_vector(&self, isa: InstructionSet) -> bool {
+        let most_tokens = if isa.is_wide() { FEW_TOKENS } else { 1 };
+        self.n_tokens() <= most_tokens && is_direct(self.weight.quant)
+    }
+
+    fn n_tokens(&self) -> usize {
+        match self.rows {
+            Rows::All(n) => n,
+            Rows::Listed { places, .. } => places.len(),
+        }
     }
 }
 
@@ -205,7 +280,7 @@ impl Kernel for Vector<'_> {
 /// all tokens, and several sums hide the latency of the multiply-add.
 #[inline(always)]
 fn vector<I: Isa, F: Format>(isa: I, kernel: &Vector<'_>) {
-    match kernel.product.n_tokens {
+    match kernel.product.n_tokens() {
         1 => vector_of::<I, F, 4, 1>(isa, kernel),
         _ if !I::WIDE => unreachable!("`matmul` sends tokens to panels where registers are few"),
         2..=4 => vector_of::<I, F, 4, 4>(isa, kernel),
@@ -218,7 +293,7 @@ fn vector<I: Isa, F: Format>(isa: I, kernel: &Vector<'_>) {
 #[inline(always)]
 fn vector_of<I: Isa, F: Format, const R: usize, const T: usize>(isa: I, kernel: &Vector<'_>) {
     let product = kernel.product;
-    let n = product.n_tokens;
+    let n = product.n_tokens();
     let mut x = [product.vectors(0); T];
     for (t, x) in x.iter_mut().enumerate() {
         *x = product.vectors(t.min(n - 1));
@@ -442,10 +517,10 @@ fn multiply_panel<I: Isa>(
     let n_pieces = n_vectors.div_ceil(DEPTH);
     let depth = n_vectors.div_ceil(n_pieces);
     // Tokens are shared out evenly: 4 and 4 of 8, not 6 and 2.
-    let n_tiles = product.n_tokens.div_ceil(TOKENS);
-    let tile_tokens = product.n_tokens.div_ceil(n_tiles);
-    for token in (0..product.n_tokens).step_by(tile_tokens) {
-        let n = tile_tokens.min(product.n_tokens - token);
+    let n_tiles = product.n_tokens().div_ceil(TOKENS);
+    let tile_tokens = product.n_tokens().div_ceil(n_tiles);
+    for token in (0..product.n_tokens()).step_by(tile_tokens) {
+        let n = tile_tokens.min(product.n_tokens() - token);
         let x: [&[Lanes]; TOKENS] = std::array::from_fn(|t| product.vectors(token + t.min(n - 1)));
         for start in (0..n_vectors).step_by(depth) {
             let end = n_vectors.min(start + depth);

@@ -6,12 +6,14 @@
 mod attention;
 mod buffer;
 mod cache;
+mod experts;
 mod format;
 mod matmul;
 mod memory;
 mod plan;
 mod pool;
 mod recurrent;
+mod route;
 mod rowwise;
 mod simd;
 #[cfg(test)]

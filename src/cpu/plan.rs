@@ -4,9 +4,11 @@ use super::CpuBackend;
 use super::attention::{self, Attention};
 use super::buffer::{Buffer, Matrix, OutOfMemory};
 use super::cache::LayerCache;
-use super::matmul::{Product, matmul};
+use super::experts::{Experts, matmul_experts};
+use super::matmul::{self, Product, matmul};
 use super::pool::PoolError;
 use super::recurrent::{self, DeltaNet, ShortConv};
+use super::route::{Combine, Route};
 use super::rowwise::{self, Activate, Glu, LayerNorm, Rope, SoftCap, each_row};
 use super::top_k::top_k;
 use super::weight::{WeightRows, decode_all};
@@ -144,6 +146,11 @@ impl CpuBackend {
                     weight(id)?;
                     bias.map_or(Ok(()), weight)?;
                 }
+                Op::MoeRoute { bias, .. } => bias.map_or(Ok(()), weight)?,
+                Op::MatmulExperts { products, .. } => {
+                    weight(products.weight)?;
+                    products.bias.map_or(Ok(()), weight)?;
+                }
                 Op::LayerNorm {
                     weight: id, bias, ..
                 } => id.into_iter().chain(bias).try_for_each(weight)?,
@@ -185,7 +192,8 @@ impl CpuBackend {
                 Op::RmsNorm { weight, .. } | Op::ShortConv { weight, .. } => [Some(weight), None],
                 Op::DeltaNet { decay, bias, .. } => [Some(decay), Some(bias)],
                 Op::LayerNorm { weight, bias, .. } => [weight, bias],
-                Op::Matmul { bias, .. } => [bias, None],
+                Op::Matmul { bias, .. } | Op::MoeRoute { bias, .. } => [bias, None],
+                Op::MatmulExperts { products, .. } => [products.bias, None],
                 Op::Attention { attention, .. } => [attention.sinks, None],
                 _ => [None, None],
             };
@@ -383,11 +391,69 @@ impl CpuBackend {
                 let product = Product {
                     weight: WeightRows::new(&self.weights[weight.0]),
                     input: view(input),
-                    n_tokens: n_rows,
+                    rows: matmul::Rows::All(n_rows),
                     bias: bias.map(|id| vector(&self.vectors, id)),
                     residual: residual.map(view),
                 };
                 matmul(isa, pool, &mut self.padded, product, out)
+            }
+            Op::MoeRoute {
+                scores,
+                bias,
+                routing,
+                ..
+            } => {
+                let scores = view(scores);
+                let bias = bias.map(|id| vector(&self.vectors, id));
+                each_row(pool, cols, out, |i, out| {
+                    isa.run(Route {
+                        scores: scores.row(i),
+                        bias,
+                        routing,
+                        out,
+                    });
+                })
+            }
+            Op::MatmulExperts { products: p, .. } => {
+                let weight = &self.weights[p.weight.0];
+                // One slot of a row at a time.
+                let slot = View {
+                    cols: weight.cols,
+                    ..p.input
+                };
+                let experts = Experts {
+                    weight,
+                    input: view(slot),
+                    slot_stride: p.slot_stride,
+                    route: p.route.map(view),
+                    n_used: p.n_used,
+                    n_rows,
+                    bias: p.bias.map(|id| vector(&self.vectors, id)),
+                };
+                matmul_experts(isa, pool, &mut self.padded, experts, out)
+            }
+            Op::MoeCombine {
+                experts,
+                route,
+                residual,
+                ..
+            } => {
+                let (experts, route) = (view(experts), view(route));
+                let residual = residual.map(view);
+                each_row(pool, cols, out, |i, out| {
+                    isa.run(Combine {
+                        experts: experts.row(i),
+                        route: route.row(i),
+                        residual: residual.map(|r| r.row(i)),
+                        out,
+                    });
+                })
+            }
+            Op::ConcatHeads { n_heads, a, b, .. } => {
+                let parts = [Some(a), b].map(|heads| heads.map(|h| (view(h.view), h)));
+                each_row(pool, cols, out, |i, out| {
+                    rowwise::concat_heads(n_heads, i, &parts, out);
+                })
             }
             Op::Rope {
                 input,

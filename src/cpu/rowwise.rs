@@ -4,7 +4,7 @@ use super::buffer::{Matrix, Shared};
 use super::pool::{Pool, PoolError};
 use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes, math};
 use super::weight::WeightRows;
-use crate::backend::{Activation, RopeOrder};
+use crate::backend::{Activation, Heads, RopeOrder};
 
 /// Fewest floats that are worth another thread.
 const CHUNK_FLOATS: usize = 16 * 1024;
@@ -228,7 +228,10 @@ impl Kernel for Glu<'_> {
             self.up,
             self.out,
             #[inline(always)]
-            |gate, up| isa.mul(math::activate(isa, self.activation, gate), up),
+            |gate, up| {
+                let up = math::gated(isa, self.activation, up);
+                isa.mul(math::activate(isa, self.activation, gate), up)
+            },
         );
     }
 }
@@ -276,6 +279,23 @@ impl Kernel for SoftCap<'_> {
             #[inline(always)]
             |x, _| math::soft_cap(isa, x, self.cap),
         );
+    }
+}
+
+/// Heads of up to two matrices one after another, for row `i`.
+pub fn concat_heads(
+    n_heads: usize,
+    i: usize,
+    parts: &[Option<(Matrix<'_>, Heads)>; 2],
+    out: &mut [f32],
+) {
+    let mut rest = out;
+    for head in 0..n_heads {
+        for (matrix, heads) in parts.iter().flatten() {
+            let (place, after) = rest.split_at_mut(heads.width);
+            place.copy_from_slice(&matrix.row(i)[head * heads.stride..][..heads.width]);
+            rest = after;
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use super::attention::{Attention, attention, kv_write};
 use super::buffer::{Buffer, Matrix};
 use super::cache::{LayerCache, Pages};
-use super::matmul::{Product, matmul};
+use super::matmul::{Product, Rows, matmul};
 use super::pool::Pool;
 use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes, math};
 use super::top_k::top_k;
@@ -122,7 +122,7 @@ fn products_have_one_arithmetic() {
                         [(first, a), (rows - first, b)].into_iter(),
                     ),
                     input: Matrix::new(&x[token * cols..], cols, 0, cols),
-                    n_tokens,
+                    rows: Rows::All(n_tokens),
                     bias: Some(&bias),
                     residual: Some(Matrix::new(&residual[token * rows..], rows, 0, rows)),
                 };

@@ -28,13 +28,16 @@ pub(super) struct Shard {
 pub(super) struct WeightShape {
     pub name: String,
     pub rows: usize,
+    /// As in [`WeightSpec`].
+    pub n_experts: usize,
+    pub parts_per_expert: usize,
     pub layout: DeviceLayout,
     pub shards: Vec<Shard>,
 }
 
 impl WeightShape {
     /// Vectors (norms, biases) become one row of 32-bit floats, matrices keep their type. A weight
-    /// larger than `binding_bytes` is split by rows.
+    /// larger than `binding_bytes` is split by rows, between experts where whole ones fit.
     pub fn new(weight: &WeightSpec, binding_bytes: u64) -> WeightShape {
         let (quant, rows, cols) = match weight.is_vector() {
             true => (QuantType::F32, 1, weight.rows * weight.cols),
@@ -45,7 +48,11 @@ impl WeightShape {
         let table_bytes = 4 * device::table(quant).len() as u64;
         let most = binding_bytes.min(MAX_SHARD_BYTES);
         let fitting = most.saturating_sub(table_bytes) / row_bytes.max(1);
-        let step = (fitting as usize).max(1);
+        let expert_rows = (rows / weight.n_experts).max(1);
+        let step = match (fitting as usize).max(1) {
+            step if step > expert_rows => step / expert_rows * expert_rows,
+            step => step,
+        };
         let shards = (0..rows).step_by(step).map(|first_row| Shard {
             first_row,
             rows: step.min(rows - first_row),
@@ -53,6 +60,8 @@ impl WeightShape {
         WeightShape {
             name: weight.name.clone(),
             rows,
+            n_experts: weight.n_experts,
+            parts_per_expert: weight.parts_per_expert(),
             layout,
             shards: shards.collect(),
         }

@@ -49,6 +49,15 @@ pub(super) enum Extent {
     Fixed(usize),
     /// Rows of the batch, this many to a workgroup.
     Rows(Rows, usize),
+    /// Slots of the batch's rows, this many to a row.
+    Slots(Rows, usize),
+    /// Tiles of up to `columns` slots of one expert, at most.
+    ExpertTiles {
+        rows: Rows,
+        n_used: usize,
+        n_experts: usize,
+        columns: usize,
+    },
     /// Tiles of queries.
     Tiles,
     /// Sequences of the batch.
@@ -65,6 +74,13 @@ impl Extent {
         let n = match self {
             Extent::Fixed(n) => n,
             Extent::Rows(rows, per) => counts.rows(rows).div_ceil(per),
+            Extent::Slots(rows, n_used) => counts.rows(rows) * n_used,
+            Extent::ExpertTiles {
+                rows,
+                n_used,
+                n_experts,
+                columns,
+            } => max_expert_tiles(counts.rows(rows) * n_used, n_experts, columns),
             Extent::Tiles => counts.n_tiles,
             Extent::Runs => counts.n_runs,
             Extent::Splits(window) => counts.max_splits(window),
@@ -73,6 +89,12 @@ impl Extent {
         };
         n as u32
     }
+}
+
+/// Tiles of up to `columns` slots of one expert that `n_slots` slots make at most: each expert's
+/// last one may have a single slot.
+pub(super) fn max_expert_tiles(n_slots: usize, n_experts: usize, columns: usize) -> usize {
+    n_slots.min(n_slots / columns + n_experts)
 }
 
 /// A launch.

@@ -1,6 +1,8 @@
 //! Every shader that `dispatch` can ask for, without a device: naga validates it, writes it for
 //! Vulkan, Metal and DX12, and its bindings are those that the launch sends.
 
+mod experts;
+
 use std::collections::BTreeMap;
 
 use naga::back::{hlsl, msl, spv};
@@ -30,6 +32,8 @@ fn weight(quant: QuantType, cols: usize, rows: usize, shard_rows: usize) -> Weig
     WeightShape {
         name: quant.name().into(),
         rows,
+        n_experts: 1,
+        parts_per_expert: 1,
         layout: DeviceLayout::new(quant, cols),
         shards: shards.collect(),
     }
@@ -111,6 +115,7 @@ fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Vec<WeightSha
         let embeds = rows.map(embed).into();
         plans.push((plan(shape, &buffers, embeds), weights));
     }
+    plans.push(experts::products(shape, quant, cols));
     plans
 }
 
@@ -190,6 +195,11 @@ fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvDims)> {
         recurrent_plan(shape),
         vec![weight(QuantType::F32, 4 * 512, 1, 1)],
         KvDims::default(),
+    ));
+    plans.push((
+        experts::others(shape),
+        vec![weight(QuantType::F32, 64, 1, 1)],
+        KvDims { keys: 8, values: 8 },
     ));
     for rows in [Rows::Tokens, Rows::Outputs] {
         plans.push((
@@ -351,6 +361,7 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
         Activation::GeluTanh,
         Activation::GeluErf,
         Activation::ReluSquared,
+        Activation::ClampedSwish,
     ] {
         ops.push(glu(activation));
         ops.push(Op::Activate {

@@ -1,7 +1,7 @@
 //! What distinguishes one model from another, as data.
 
 use super::Pooling;
-use crate::backend::{Activation, DeltaHeads, KvDims, RopeOrder, RopeTable, StateSpec};
+use crate::backend::{Activation, DeltaHeads, KvDims, RopeOrder, RopeTable, Routing, StateSpec};
 
 /// The numbers of a model. An optional tensor that the file has is applied without a flag
 /// here; a flag is for what no tensor shows.
@@ -55,6 +55,10 @@ pub struct Config {
     /// The tensor that norms what the feed-forward block reads: `ffn_norm`, or another name that
     /// some families give it.
     pub ffn_norm: &'static str,
+    /// Where experts stand in the place of the feed-forward block.
+    pub moe: Option<Moe>,
+    /// Where keys and values of all heads come from one compressed vector.
+    pub latent: Option<Latent>,
     pub activation: Activation,
     pub rope_order: RopeOrder,
     /// Whether the norms of queries and keys come after rotary embedding instead of before.
@@ -90,6 +94,37 @@ pub enum Ffn {
     GatedFused,
     /// `down(activation(up(x)))`
     Plain,
+}
+
+/// A mixture of experts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moe {
+    pub n_experts: usize,
+    /// Width of an expert.
+    pub ffn_dim: usize,
+    pub routing: Routing,
+    /// Leading layers that have a feed-forward block instead.
+    pub n_dense: usize,
+    /// Width of the experts that every token goes through; zero for none.
+    pub shared_dim: usize,
+}
+
+/// Multi-head latent attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Latent {
+    /// Columns of a compressed query, where queries are compressed.
+    pub q_rank: Option<usize>,
+    /// Columns of the compressed vector that keys and values come from.
+    pub kv_rank: usize,
+    /// Columns of a query that do not turn.
+    pub nope_dim: usize,
+    /// Columns that turn; those of a key are the same for all heads.
+    pub rope_dim: usize,
+    /// Columns of a head's result. [`Config::value_dim`] is what the cache holds.
+    pub value_dim: usize,
+    /// Whether attention reads the compressed vectors themselves, as if all heads shared one key
+    /// and one value: the file then has matrices that do a head's part before and after.
+    pub absorbed: bool,
 }
 
 /// Rotary embedding by the size of the context, whatever the prompt's length.
@@ -191,6 +226,17 @@ impl Config {
         let before = self.layers[..layer].iter();
         let counts = before.map(|layer| layer.mixer.state_sizes(self.dim).len());
         counts.sum()
+    }
+
+    /// The experts of layer `i`.
+    pub fn moe(&self, i: usize) -> Option<&Moe> {
+        self.moe.as_ref().filter(|moe| i >= moe.n_dense)
+    }
+
+    /// Columns of all heads' results.
+    pub fn mixed_dim(&self) -> usize {
+        let latent = self.latent.map(|latent| latent.value_dim);
+        self.n_heads * latent.unwrap_or(self.value_dim)
     }
 
     /// The rotary tables for a context of `n_ctx` tokens.

@@ -1,9 +1,8 @@
 //! The plan of a decoder, top to bottom.
 
 use super::config::Norm;
-use super::recurrent;
 use super::weights::{FfnWeights, LayerWeights, NormWeights, Product, Projections, Weights};
-use super::{Config, Layer};
+use super::{Config, Layer, experts, latent, recurrent};
 use crate::backend::{Activation, Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
 
 /// Records one step in a context of `n_ctx` tokens: token ids to logits of the wanted rows.
@@ -62,9 +61,10 @@ pub(super) fn embed(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
 /// `x + attention(norm(x))`, and the feed-forward block on top of it, `[tokens, dim]`.
 fn decoder_layer(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, i: usize, x: View) -> View {
     let h = norm(b, c, w.attn_norm, x);
-    let mixed = match w.recurrent {
-        None => attention(b, c, w, (i, &c.layers[i]), h),
-        Some(recurrent) => recurrent::plan(b, c, w, recurrent, i, h),
+    let mixed = match (&w.latent, w.recurrent) {
+        (Some(latent), _) => latent::attention(b, c, latent, i, h),
+        (None, Some(recurrent)) => recurrent::plan(b, c, w, recurrent, i, h),
+        (None, None) => attention(b, c, w, (i, &c.layers[i]), h),
     };
     let attended = add_product(b, c, mixed, w.attn_output, w.post_attention_norm, x);
     let h = match (c.parallel, w.ffn_norm) {
@@ -72,8 +72,7 @@ fn decoder_layer(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, i: usize, x:
         (true, None) => h,
         (true, ffn_norm) => norm(b, c, ffn_norm, x),
     };
-    let h = feed_forward(b, c, &w.ffn, h);
-    add_product(b, c, h, w.ffn_down, w.post_ffw_norm, attended)
+    feed_forward(b, c, w, h, attended)
 }
 
 /// The norm of this family, or the input where the layer has none.
@@ -81,7 +80,13 @@ pub(super) fn norm(b: &mut PlanBuilder, c: &Config, w: Option<NormWeights>, x: V
     match (c.norm, w) {
         (Norm::PlainLayer, _) => b.layer_norm(x, None, None, c.dim, c.norm_eps),
         (_, None) => x,
-        (Norm::Rms, Some(w)) => b.rms_norm(x, w.weight, c.norm_eps),
+        (Norm::Rms, Some(w)) => {
+            let normed = b.rms_norm(x, w.weight, c.norm_eps);
+            w.bias.map_or(normed, |bias| {
+                let bias = b.repeat(bias, normed);
+                b.add(normed, bias)
+            })
+        }
         (Norm::Layer, Some(w)) => b.layer_norm(x, Some(w.weight), w.bias, w.group, c.norm_eps),
     }
 }
@@ -147,20 +152,28 @@ fn head_norms(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, q: View, k: Vie
     )
 }
 
-/// What the last matrix of the feed-forward block reads, `[tokens, ffn_dim]`.
-pub(super) fn feed_forward(b: &mut PlanBuilder, c: &Config, w: &FfnWeights, h: View) -> View {
-    match w {
-        FfnWeights::Gated(gate_up) => {
+/// `x` plus what the feed-forward block makes of `h`, `[tokens, dim]`.
+pub(super) fn feed_forward(
+    b: &mut PlanBuilder,
+    c: &Config,
+    w: &LayerWeights,
+    h: View,
+    x: View,
+) -> View {
+    let (mixed, down) = match &w.ffn {
+        FfnWeights::Experts(experts) => return experts::feed_forward(b, c, experts, h, x),
+        FfnWeights::Gated(gate_up, down) => {
             let [gate, up] = project(b, h, gate_up)[..] else {
                 unreachable!("a layer has two feed-forward projections");
             };
-            b.glu(gate, up, c.activation)
+            (b.glu(gate, up, c.activation), down)
         }
-        FfnWeights::Plain(up) => {
+        FfnWeights::Plain(up, down) => {
             let up = b.matmul(h, up.weight, up.bias, None);
-            b.activate(up, c.activation)
+            (b.activate(up, c.activation), down)
         }
-    }
+    };
+    add_product(b, c, mixed, *down, w.post_ffw_norm, x)
 }
 
 /// `x + scale * norm(product(input))`.

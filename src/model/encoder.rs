@@ -51,7 +51,6 @@ fn encoder_layer(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, i: usize, x:
         let twice = b.add(y, x);
         y = norm(b, c, w.attn_norm_2, twice);
     }
-    let h = feed_forward(b, c, &w.ffn, y);
-    let sum = add_product(b, c, h, w.ffn_down, None, y);
+    let sum = feed_forward(b, c, w, y, y);
     norm(b, c, w.layer_output_norm, sum)
 }

@@ -9,7 +9,9 @@ mod config;
 mod decoder;
 mod embedder;
 mod encoder;
+mod experts;
 mod keys;
+mod latent;
 mod recurrent;
 mod session;
 mod weights;
@@ -24,7 +26,7 @@ use crate::backend::{
 use crate::gguf::Gguf;
 
 pub use arch::architectures;
-pub use config::{Config, Ffn, Layer, LayerRope, LongRope, Mixer, Norm};
+pub use config::{Config, Ffn, Latent, Layer, LayerRope, LongRope, Mixer, Moe, Norm};
 pub use embedder::{Embedder, Pooling, normalised};
 pub use session::Session;
 

@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::config::{Ffn, Mixer, Norm};
+use super::experts::ExpertWeights;
+use super::latent::LatentWeights;
 use super::recurrent::{self, RecurrentWeights};
 use super::{Config, Error};
 use crate::backend::{WeightId, WeightSpec};
@@ -45,6 +47,8 @@ pub(super) struct LayerWeights {
     /// Query (and gate), key and value; those of the mixer in a recurrent layer.
     pub qkv: Projections,
     pub recurrent: Option<RecurrentWeights>,
+    /// Where keys and values come from one compressed vector, and `qkv` is empty.
+    pub latent: Option<LatentWeights>,
     pub q_norm: Option<NormWeights>,
     pub k_norm: Option<NormWeights>,
     /// A score per head without a value.
@@ -56,18 +60,19 @@ pub(super) struct LayerWeights {
     pub attn_norm_2: Option<NormWeights>,
     pub ffn_norm: Option<NormWeights>,
     pub ffn: FfnWeights,
-    pub ffn_down: Product,
     pub post_ffw_norm: Option<NormWeights>,
     /// Of an encoder: the norm of the sum with the feed-forward block.
     pub layer_output_norm: Option<NormWeights>,
 }
 
-/// What the feed-forward block computes before `ffn_down`.
+/// The feed-forward block, or what stands in its place.
 #[derive(Debug)]
 pub(super) enum FfnWeights {
-    /// Gate and up.
-    Gated(Projections),
-    Plain(Product),
+    /// Gate and up, then down.
+    Gated(Projections, Product),
+    /// Up, then down.
+    Plain(Product, Product),
+    Experts(ExpertWeights),
 }
 
 /// A norm over runs of `group` columns.
@@ -86,7 +91,7 @@ pub(super) struct Product {
 }
 
 /// Several matrices over one input, in as few products as their types allow.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Projections {
     /// Each product with the widths of the results that lie side by side in its output.
     pub products: Vec<(Product, Vec<usize>)>,
@@ -208,8 +213,29 @@ impl Loader<'_> {
         Ok(WeightId(self.specs.len() - 1))
     }
 
+    /// The matrices of experts, joined within each.
+    pub fn add_experts(&mut self, names: &[&str], n_experts: usize) -> Result<WeightId, Error> {
+        let spec = WeightSpec::experts(self.gguf, names, n_experts).map_err(Error::Tensor)?;
+        self.add_spec(spec, names)
+    }
+
+    /// The biases of experts, as [`Loader::add_experts`].
+    pub fn add_expert_biases(
+        &mut self,
+        names: &[&str],
+        n_experts: usize,
+    ) -> Result<WeightId, Error> {
+        let spec = WeightSpec::expert_biases(self.gguf, names, n_experts).map_err(Error::Tensor)?;
+        self.add_spec(spec, names)
+    }
+
+    /// Whether the file has a tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
+    }
+
     /// Checks that a tensor exists with this shape, fastest extent first, and says its type.
-    fn check(&self, name: &str, shape: &[u64]) -> Result<QuantType, Error> {
+    pub fn check(&self, name: &str, shape: &[u64]) -> Result<QuantType, Error> {
         let tensor = self
             .gguf
             .tensor(name)
@@ -231,7 +257,19 @@ impl Loader<'_> {
             .ok_or_else(|| Error::Tensor(format!("tensor {name} has an unknown type")))
     }
 
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<WeightId, Error> {
+    pub fn optional_matrix(
+        &mut self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Option<WeightId>, Error> {
+        match self.has(name) {
+            true => self.matrix(name, rows, cols).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<WeightId, Error> {
         self.check(name, &[cols as u64, rows as u64])?;
         self.add(&[name])
     }
@@ -265,7 +303,12 @@ impl Loader<'_> {
     }
 
     fn check_vector(&self, name: &str, n: usize) -> Result<(), Error> {
-        match self.check(name, &[n as u64])? {
+        self.check_floats(name, &[n as u64])
+    }
+
+    /// Checks that a tensor has this shape and plain 32-bit floats.
+    pub fn check_floats(&self, name: &str, shape: &[u64]) -> Result<(), Error> {
+        match self.check(name, shape)? {
             QuantType::F32 => Ok(()),
             other => Err(Error::Tensor(format!(
                 "tensor {name} has type {}, F32 is needed",
@@ -274,15 +317,14 @@ impl Loader<'_> {
         }
     }
 
-    fn optional_vector(&mut self, name: &str, n: usize) -> Result<Option<WeightId>, Error> {
+    pub fn optional_vector(&mut self, name: &str, n: usize) -> Result<Option<WeightId>, Error> {
         match self.gguf.tensor(name) {
             Some(_) => self.vector(name, n).map(Some),
             None => Ok(None),
         }
     }
 
-    /// `base.weight` over runs of `group` columns, where the file has it, and the bias that only
-    /// layer norms have.
+    /// `base.weight` over runs of `group` columns, where the file has it, and its bias.
     fn norm(
         &mut self,
         base: &str,
@@ -293,14 +335,25 @@ impl Loader<'_> {
             return Ok(None);
         };
         let bias = match config.norm {
-            Norm::Layer => self.optional_vector(&format!("{base}.bias"), group)?,
-            Norm::Rms | Norm::PlainLayer => None,
+            Norm::Layer | Norm::Rms => self.optional_vector(&format!("{base}.bias"), group)?,
+            Norm::PlainLayer => None,
         };
         Ok(Some(NormWeights {
             weight,
             bias,
             group,
         }))
+    }
+
+    /// A norm that the family cannot do without.
+    pub fn needed_norm(
+        &mut self,
+        base: &str,
+        group: usize,
+        config: &Config,
+    ) -> Result<NormWeights, Error> {
+        let norm = self.norm(base, group, config)?;
+        norm.ok_or_else(|| Error::Tensor(format!("tensor {base}.weight is missing")))
     }
 
     /// The norm of queries or keys: over each head, with one weight vector or with one per head,
@@ -332,7 +385,7 @@ impl Loader<'_> {
     }
 
     /// `base.weight` and, where the file has it, `base.bias`.
-    fn product(&mut self, base: &str, rows: usize, cols: usize) -> Result<Product, Error> {
+    pub fn product(&mut self, base: &str, rows: usize, cols: usize) -> Result<Product, Error> {
         Ok(Product {
             weight: self.matrix(&format!("{base}.weight"), rows, cols)?,
             bias: self.optional_vector(&format!("{base}.bias"), rows)?,
@@ -446,12 +499,17 @@ impl Loader<'_> {
             _ => ("attn_norm", c.ffn_norm),
         };
         let mixer = c.layers[i].mixer;
+        let latent = match c.latent {
+            None => None,
+            Some(latent) => Some(LatentWeights::load(self, i, c, latent)?),
+        };
         let (qkv, recurrent) = match recurrent::load(self, name, mixer, c.dim)? {
+            None if latent.is_some() => (Projections::default(), None),
             None => (self.qkv(i, c)?, None),
             Some((projections, weights)) => (projections, Some(weights)),
         };
         let (output, cols) = match mixer {
-            Mixer::Attention => ("attn_output", c.n_heads * c.value_dim),
+            Mixer::Attention => ("attn_output", c.mixed_dim()),
             Mixer::ShortConv { .. } => ("shortconv.out_proj", c.dim),
             Mixer::DeltaNet { heads, .. } => ("ssm_out", heads.out_dim()),
         };
@@ -471,6 +529,7 @@ impl Loader<'_> {
             attn_norm: self.norm(&name(attn_norm), c.dim, c)?,
             qkv,
             recurrent,
+            latent,
             q_norm: self.head_norm(&name("attn_q_norm"), c.n_heads, c)?,
             k_norm: self.head_norm(&name("attn_k_norm"), c.n_kv_heads, c)?,
             sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
@@ -480,7 +539,6 @@ impl Loader<'_> {
             attn_norm_2,
             ffn_norm: self.norm(&name(ffn_norm), c.dim, c)?,
             ffn: self.ffn(i, c)?,
-            ffn_down: self.product(&name("ffn_down"), c.dim, c.ffn_dim)?,
             post_ffw_norm: self.norm(&name("post_ffw_norm"), c.dim, c)?,
             layer_output_norm,
         })
@@ -508,18 +566,22 @@ impl Loader<'_> {
     }
 
     fn ffn(&mut self, i: usize, c: &Config) -> Result<FfnWeights, Error> {
+        if let Some(moe) = c.moe(i) {
+            return ExpertWeights::load(self, i, c, *moe).map(FfnWeights::Experts);
+        }
         let (gate, up) = (format!("blk.{i}.ffn_gate"), format!("blk.{i}.ffn_up"));
-        match c.ffn {
+        let down = self.product(&format!("blk.{i}.ffn_down"), c.dim, c.ffn_dim)?;
+        Ok(match c.ffn {
             Ffn::Gated => {
                 let parts = [(gate, c.ffn_dim), (up, c.ffn_dim)];
-                self.projections(&parts, c.dim).map(FfnWeights::Gated)
+                FfnWeights::Gated(self.projections(&parts, c.dim)?, down)
             }
             Ffn::GatedFused => {
                 let parts = [(gate, c.ffn_dim), (up.clone(), c.ffn_dim)];
-                self.fused(&up, &parts, c.dim).map(FfnWeights::Gated)
+                FfnWeights::Gated(self.fused(&up, &parts, c.dim)?, down)
             }
-            Ffn::Plain => self.product(&up, c.ffn_dim, c.dim).map(FfnWeights::Plain),
-        }
+            Ffn::Plain => FfnWeights::Plain(self.product(&up, c.ffn_dim, c.dim)?, down),
+        })
     }
 
     /// A tensor that nothing reads would mean that the model computes something else than it says.

@@ -7,10 +7,6 @@ use warp::http::StatusCode;
 
 type Answer = Result<Response, ApiError>;
 
-fn missing(what: &str, remedy: &str) -> Answer {
-    Err(ApiError::not_implemented(what, remedy))
-}
-
 fn missing_v1(what: &str) -> Answer {
     Ok(
         ApiError::not_implemented(what, "use /v1/chat/completions or the native /api")
@@ -24,19 +20,6 @@ pub async fn account(_: Arc<App>, _: Incoming) -> Answer {
         StatusCode::SERVICE_UNAVAILABLE,
         "account unavailable",
     ))
-}
-
-/// `POST /api/pull`.
-pub async fn pull(_: Arc<App>, _: Incoming) -> Answer {
-    missing(
-        "pull",
-        "download the GGUF file and create the model from it",
-    )
-}
-
-/// `POST /api/push`.
-pub async fn push(_: Arc<App>, _: Incoming) -> Answer {
-    missing("push", "copy the models folder instead")
 }
 
 /// `POST /v1/completions`.

@@ -27,6 +27,7 @@ mod transfer;
 
 use crate::engine::Models;
 use crate::store::Store;
+use crate::store::registry::Registry;
 use access::Access;
 use body::BodyStream;
 use error::ApiError;
@@ -48,6 +49,7 @@ type Response = warp::reply::Response;
 /// What every handler can reach.
 pub struct App {
     pub store: Store,
+    pub registry: Registry,
     pub models: Models,
     pub settings: ServerSettings,
 }
@@ -99,6 +101,8 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route!(POST, "/api/copy", models::copy),
         route!(DELETE, "/api/delete", models::delete),
         route!(POST, "/api/create", transfer::create),
+        route!(POST, "/api/pull", transfer::pull),
+        route!(POST, "/api/push", transfer::push),
         route!(HEAD, "/api/blobs/:digest", transfer::blob_exists),
         route!(POST, "/api/blobs/:digest", transfer::blob_upload),
         route!(POST, "/api/generate", generate::generate),
@@ -110,8 +114,6 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route!(GET, "/v1/models", openai::list),
         route!(GET, "/v1/models/:model", openai::get),
         route!(POST, "/api/me", later::account),
-        route!(POST, "/api/pull", later::pull),
-        route!(POST, "/api/push", later::push),
         route!(POST, "/v1/completions", later::completions),
         route!(POST, "/v1/responses", later::responses),
         route!(POST, "/v1/messages", later::messages),

@@ -20,8 +20,10 @@ impl Api {
                 available: "none".into(),
             })
         };
+        let store = Store::open(folder.path()).unwrap();
         let app = App {
-            store: Store::open(folder.path()).unwrap(),
+            registry: Registry::new(store.clone()),
+            store,
             models: Models::new(Arc::new(no_device), ModelsSettings::default()),
             settings: ServerSettings {
                 loopback_only: true,
@@ -336,7 +338,7 @@ async fn blobs() {
 #[tokio::test]
 async fn missing_endpoints_say_so() {
     let api = Api::new();
-    for path in ["/api/pull", "/api/push", "/v1/responses", "/v1/messages"] {
+    for path in ["/v1/responses", "/v1/messages"] {
         let (status, text) = api.refusal("POST", path, json!({})).await;
         assert!(
             status == 501 && text.contains("not implemented yet; "),
@@ -344,10 +346,14 @@ async fn missing_endpoints_say_so() {
         );
     }
     let (status, text) = api
-        .refusal("POST", "/api/create", json!({"model": "a", "from": "nope"}))
+        .refusal(
+            "POST",
+            "/api/create",
+            json!({"model": "a", "from": "127.0.0.1:1/n/m", "stream": false}),
+        )
         .await;
     assert!(
-        status == 500 && text.contains("'nope' is not in the store"),
+        status == 500 && text.starts_with("pull model manifest: Get \"https://127.0.0.1:1/v2/n/m/"),
         "{status} {text}"
     );
 }

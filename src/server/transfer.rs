@@ -1,11 +1,12 @@
-//! Building models: `/api/create` with its progress, and the blobs it is built from.
+//! Models on their way: `/api/pull` and `/api/push`, `/api/create` with its progress, and the blobs it is built from.
 
 use super::error::{ApiError, empty};
 use super::names::{self, blocking};
 use super::stream::{self, Objects, panicked};
 use super::{App, Incoming, Response, body};
-use crate::api::{CreateRequest, Progress};
-use crate::store::{self, BlobUpload, Digest, check_create};
+use crate::api::{CreateRequest, Progress, PullRequest, PushRequest};
+use crate::store::registry;
+use crate::store::{self, BlobUpload, Digest, ModelName, check_create};
 use futures_util::stream::unfold;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -15,50 +16,153 @@ use warp::http::StatusCode;
 const MAX_BLOB_BYTES: u64 = 1 << 42;
 /// Pieces of an upload between network and disk.
 const PIECES_IN_FLIGHT: usize = 8;
+/// Steps of a job between it and a client that is slow to read.
+const STEPS_IN_FLIGHT: usize = 16;
 
 /// `POST /api/create`.
 pub async fn create(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
     let request: CreateRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
     // What Ollama checks before its job begins answers with another content type.
     check_create(&request)?;
-    let streams = request.stream.unwrap_or(true);
-    let objects = job(app, request);
-    if streams {
-        stream::ndjson(objects).await
-    } else {
-        stream::last_object(objects).await
+    let streams = request.stream;
+    answer(streams, job(app, request)).await
+}
+
+/// Pulls the source if it is not in the store, then creates the model on a thread for disk work; steps arrive as
+/// they are taken.
+fn job(app: Arc<App>, request: CreateRequest) -> Objects<Progress> {
+    steps_of(move |steps| async move {
+        if let Some(source) = missing_source(&app, &request).await? {
+            app.registry.pull(&source, false, &steps).await?;
+        }
+        let work = tokio::task::spawn_blocking(move || {
+            // A client that has gone away does not stop a creation that is about to be complete.
+            let mut step = |step| drop(steps.blocking_send(step));
+            app.store.create(&request, &mut step)
+        });
+        match work.await {
+            Ok(done) => done.map_err(refused),
+            Err(_) => Err(panicked()),
+        }
+    })
+}
+
+/// The model that a creation starts from, if it has to be pulled.
+async fn missing_source(
+    app: &Arc<App>,
+    request: &CreateRequest,
+) -> Result<Option<ModelName>, ApiError> {
+    let Ok(name) = names::parse(&request.from) else {
+        return Ok(None);
+    };
+    let app = Arc::clone(app);
+    blocking(move || Ok(app.store.find(&name).is_none().then_some(name))).await
+}
+
+fn refused(error: store::Error) -> ApiError {
+    match error {
+        store::Error::BlobNotFound(_) => ApiError::internal(error.to_string()),
+        other => other.into(),
     }
 }
 
-/// Runs the creation on a thread for disk work; its steps arrive as they are taken.
-fn job(app: Arc<App>, request: CreateRequest) -> Objects<Progress> {
-    let (steps, receiver) = mpsc::unbounded_channel();
-    let work = tokio::task::spawn_blocking(move || {
-        // A client that has gone away does not stop a creation that is about to be complete.
-        let done = app
-            .store
-            .create(&request, &mut |step| drop(steps.send(step)));
-        done.map_err(|e| refused(e, &request))
+/// `POST /api/pull`.
+pub async fn pull(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
+    let request: PullRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
+    let name = names::parse(sent_name(&request))?;
+    let objects = steps_of(move |steps| async move {
+        Ok(app.registry.pull(&name, request.insecure, &steps).await?)
     });
-    Box::pin(unfold(Some((receiver, work)), |state| async move {
-        let (mut receiver, work) = state?;
-        if let Some(step) = receiver.recv().await {
-            return Some((Ok(step), Some((receiver, work))));
+    answer(request.stream, objects).await
+}
+
+/// `POST /api/push`.
+pub async fn push(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
+    let request: PushRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
+    names::required(sent_name(&request))?;
+    let name = match names::parse(sent_name(&request)) {
+        Ok(name) => name,
+        Err(e) if e.message == store::Error::InvalidName.to_string() => {
+            let why = format!("unqualified name: {}", qualified(sent_name(&request)));
+            let objects = steps_of(|steps| async move {
+                for status in ["retrieving manifest", "couldn't retrieve manifest"] {
+                    let status = status.to_owned();
+                    // Nobody listens any more where this fails.
+                    let _ = steps
+                        .send(Progress {
+                            status,
+                            ..Default::default()
+                        })
+                        .await;
+                }
+                Err(ApiError::internal(why))
+            });
+            return answer(request.stream, objects).await;
         }
-        let result = work.await.unwrap_or_else(|_| Err(panicked()));
+        Err(e) => return Err(e),
+    };
+    let objects = steps_of(move |steps| async move {
+        Ok(app.registry.push(&name, request.insecure, &steps).await?)
+    });
+    answer(request.stream, objects).await
+}
+
+fn sent_name(request: &PullRequest) -> &str {
+    match request.model.trim() {
+        "" => request.name.trim(),
+        model => model,
+    }
+}
+
+/// A malformed name with the parts in front that it lacks, as Ollama shows it.
+fn qualified(name: &str) -> String {
+    match name.matches('/').count() {
+        0 => format!("registry.ollama.ai/library/{name}"),
+        1 => format!("registry.ollama.ai/{name}"),
+        _ => name.into(),
+    }
+}
+
+async fn answer(stream: Option<bool>, objects: Objects<Progress>) -> Result<Response, ApiError> {
+    match stream.unwrap_or(true) {
+        true => stream::ndjson(objects).await,
+        false => stream::last_object(objects).await,
+    }
+}
+
+impl From<registry::Error> for ApiError {
+    fn from(error: registry::Error) -> ApiError {
+        match &error {
+            registry::Error::Store(inner) if inner.is_disk_full() => {
+                ApiError::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
+            }
+            _ => ApiError::internal(error.to_string()),
+        }
+    }
+}
+
+/// A task of its own; its steps arrive as they are taken. It ends when nobody reads them any more.
+fn steps_of<W>(work: impl FnOnce(registry::Steps) -> W) -> Objects<Progress>
+where
+    W: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
+    let (steps, receiver) = mpsc::channel(STEPS_IN_FLIGHT);
+    let task = AbortOnDrop(tokio::spawn(work(steps)));
+    Box::pin(unfold(Some((receiver, task)), |state| async move {
+        let (mut receiver, mut task) = state?;
+        if let Some(step) = receiver.recv().await {
+            return Some((Ok(step), Some((receiver, task))));
+        }
+        let result = (&mut task.0).await.unwrap_or_else(|_| Err(panicked()));
         result.err().map(|e| (Err(e), None))
     }))
 }
 
-/// A source that is not in the store would have to be pulled.
-fn refused(error: store::Error, request: &CreateRequest) -> ApiError {
-    match error {
-        store::Error::NotFound(_) => ApiError::internal(format!(
-            "model '{}' is not in the store, and pulling is not implemented yet; create it from a GGUF file first",
-            request.from
-        )),
-        store::Error::BlobNotFound(_) => ApiError::internal(error.to_string()),
-        other => other.into(),
+struct AbortOnDrop(tokio::task::JoinHandle<Result<(), ApiError>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -97,6 +97,13 @@ pub(super) fn publish(file: NamedTempFile, path: &Path) -> io::Result<()> {
     sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// As [`publish`], for a finished file with a name of its own.
+pub(super) fn publish_at(file: &File, from: &Path, path: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    fs::rename(from, path)?;
+    sync_folder(path.parent().unwrap_or(Path::new(".")))
+}
+
 /// A rename is on disk once its folder is; other systems than Unix cannot sync a folder.
 fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {

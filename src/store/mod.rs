@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod modelfile;
 mod name;
 mod parameters;
+pub mod registry;
 mod resolve;
 mod show;
 mod template;
@@ -192,6 +193,48 @@ impl Store {
     /// Begins to write a blob of at most `limit` bytes.
     pub fn upload(&self, expected: Digest, limit: u64) -> Result<BlobUpload, Error> {
         self.inner.blobs.upload(expected, limit)
+    }
+
+    /// Whether a layer's blob is there in its full length.
+    fn has_whole_blob(&self, layer: &manifest::Layer) -> bool {
+        matches!(self.inner.blobs.size(&layer.digest), Ok(size) if size == layer.size)
+    }
+
+    /// Where a blob is put together, and the state of its part `n`: Ollama's names.
+    fn partial_path(&self, digest: &Digest) -> PathBuf {
+        self.inner.blobs.partial(digest)
+    }
+
+    fn part_path(&self, digest: &Digest, n: u64) -> PathBuf {
+        let mut path = self.partial_path(digest).into_os_string();
+        path.push(format!("-{n}"));
+        path.into()
+    }
+
+    fn remove_partial(&self, digest: &Digest) {
+        self.inner.blobs.remove_partial(digest);
+    }
+
+    /// Gives a blob that has been put together its name, if its bytes are right; else they are removed.
+    fn adopt_partial(&self, digest: &Digest) -> Result<(), Error> {
+        self.inner.blobs.adopt_partial(digest)
+    }
+
+    /// A model's name as stored, its manifest, and the manifest's bytes.
+    fn manifest(&self, name: &ModelName) -> Result<(ModelName, Manifest, Vec<u8>), Error> {
+        let loaded = self.load(name)?;
+        Ok((loaded.name, loaded.manifest, loaded.bytes))
+    }
+
+    /// Writes a pulled manifest as it came, if all its blobs are there. Whether it replaced another one.
+    fn publish(&self, name: &ModelName, bytes: &[u8], manifest: &Manifest) -> Result<bool, Error> {
+        let _guard = self.change()?;
+        if let Some(missing) = manifest.blobs().find(|layer| !self.has_whole_blob(layer)) {
+            return Err(Error::BlobNotFound(missing.digest));
+        }
+        let old = self.load(name);
+        self.replace_manifest(name, bytes)?;
+        Ok(old.is_ok_and(|old| old.bytes != bytes))
     }
 
     /// Gives a model a second name; an existing destination is replaced. Blobs are shared.

@@ -102,6 +102,27 @@ pub fn relu_squared<I: Isa>(isa: I, x: I::F) -> I::F {
     isa.mul(positive, positive)
 }
 
+/// What a gate with this activation multiplies.
+#[inline(always)]
+pub fn gated<I: Isa>(isa: I, activation: Activation, up: I::F) -> I::F {
+    match activation {
+        Activation::ClampedSwish => {
+            let limit = Activation::SWISH_LIMIT;
+            let up = isa.max(isa.splat(-limit), isa.min(isa.splat(limit), up));
+            isa.add(up, isa.splat(1.0))
+        }
+        _ => up,
+    }
+}
+
+/// `y sigmoid(1.702 y)` with `y = min(x, 7)`
+#[inline(always)]
+fn clamped_swish<I: Isa>(isa: I, x: I::F) -> I::F {
+    let y = isa.min(isa.splat(Activation::SWISH_LIMIT), x);
+    let slope = isa.splat(Activation::SWISH_SLOPE);
+    isa.mul(y, sigmoid(isa, isa.mul(slope, y)))
+}
+
 /// The non-linearity of a feed-forward block.
 #[inline(always)]
 pub fn activate<I: Isa>(isa: I, activation: Activation, x: I::F) -> I::F {
@@ -112,6 +133,7 @@ pub fn activate<I: Isa>(isa: I, activation: Activation, x: I::F) -> I::F {
         Activation::GeluTanh => gelu_tanh(isa, x),
         Activation::GeluErf => gelu_erf(isa, x),
         Activation::ReluSquared => relu_squared(isa, x),
+        Activation::ClampedSwish => clamped_swish(isa, x),
     }
 }
 

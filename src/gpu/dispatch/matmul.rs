@@ -1,6 +1,6 @@
 //! Products: which of the two kernels, and how its work is shared out.
 
-use super::{Dispatch, activation_parts, with_weights};
+use super::{Dispatch, with_gate, with_weights};
 use crate::backend::{Activation, BufferId, Phase, Rows, View, WeightId};
 use crate::gpu::buffer::WeightShape;
 use crate::gpu::device::Tuning;
@@ -32,14 +32,14 @@ pub(super) struct Halves {
 /// How `matmul_vec` shares out a weight. `lanes` decides the order of a row's sum, so it follows
 /// from the weight and the device alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct VecShape {
-    workgroup: usize,
-    lanes: usize,
-    rows_per_lane: usize,
+pub(super) struct VecShape {
+    pub workgroup: usize,
+    pub lanes: usize,
+    pub rows_per_lane: usize,
 }
 
 impl VecShape {
-    fn new(tuning: Tuning, rows: usize, spans: usize, n: usize) -> VecShape {
+    pub fn new(tuning: Tuning, rows: usize, spans: usize, n: usize) -> VecShape {
         if tuning.software {
             // Barriers and loads are dear on a CPU: every lane has rows of its own, and a vector of
             // x serves several of them.
@@ -65,15 +65,20 @@ impl VecShape {
 
 /// How `matmul_tile` shares out a product. The order of a sum is the same for every shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct TileShape {
-    workgroup: usize,
-    tile_rows: usize,
-    block: usize,
-    block_columns: usize,
+pub(super) struct TileShape {
+    pub workgroup: usize,
+    pub tile_rows: usize,
+    pub block: usize,
+    pub block_columns: usize,
 }
 
 impl TileShape {
-    fn new(tuning: Tuning, n: usize) -> TileShape {
+    /// Columns of out that are rows of x.
+    pub fn columns(&self) -> usize {
+        self.workgroup / (self.tile_rows / self.block) * self.block_columns
+    }
+
+    pub fn new(tuning: Tuning, n: usize) -> TileShape {
         if tuning.software {
             // Large blocks of few invocations: reads of workgroup memory cost more than products.
             return TileShape {
@@ -143,12 +148,11 @@ impl Dispatch<'_> {
             .number("N", n)
             .number("GRID_X", groups.min(MAX_GRID));
         let shader = match halves {
-            Some(halves) => shader
+            Some(halves) => with_gate(shader, halves.activation)
                 .number("N_COLUMNS", halves.n_columns)
                 .number("GATE_ROW", halves.gate_row)
                 .number("UP_ROW", halves.up_row)
-                .parts(&["parts/columns_glu"])
-                .parts(activation_parts(halves.activation)),
+                .parts(&["parts/columns_glu"]),
             None => shader.parts(&["parts/columns_plain"]),
         };
         let grid = [
@@ -160,13 +164,14 @@ impl Dispatch<'_> {
     }
 
     fn matmul_tile(&self, operands: &Operands, weight: &WeightShape, shard: usize) -> Launch {
+        let shape = TileShape::new(self.tuning, self.plan.shape.n_tokens);
+        let tile_columns = shape.columns();
         let TileShape {
             workgroup,
             tile_rows,
             block,
             block_columns,
-        } = TileShape::new(self.tuning, self.plan.shape.n_tokens);
-        let tile_columns = workgroup / (tile_rows / block) * block_columns;
+        } = shape;
         let shader = Shader::new("kernels/matmul_tile")
             .number("WG", workgroup)
             .number("TILE_ROWS", tile_rows)

@@ -2,6 +2,7 @@
 //! Pure data: nothing here touches a device.
 
 mod attention;
+mod experts;
 mod fused;
 mod matmul;
 mod norm;
@@ -20,6 +21,7 @@ use crate::backend::{
     Plan, RopeOrder, Rows, View, WeightId,
 };
 use crate::quant::QuantType;
+use experts::ExpertGroups;
 
 /// Invocations of a workgroup in kernels without reductions.
 const WORKGROUP: usize = 64;
@@ -36,6 +38,8 @@ pub(super) struct Program {
     pub top_k: Option<TopKResult>,
     /// The scratch for splits of attention.
     splits: Option<usize>,
+    /// The latest list of slots by expert.
+    groups: Option<ExpertGroups>,
 }
 
 impl Program {
@@ -133,6 +137,22 @@ impl Dispatch<'_> {
                 let shape = self.matrix(weight, input.cols)?;
                 program.launches.extend(self.matmul(&operands, shape));
             }
+            Op::MoeRoute {
+                scores,
+                bias,
+                ref routing,
+                out,
+            } => push(self.moe_route(scores, bias, routing, out)?),
+            Op::MatmulExperts { ref products, out } => {
+                self.matmul_experts(products, out, program)?;
+            }
+            Op::MoeCombine {
+                experts,
+                route,
+                residual,
+                out,
+            } => push(self.moe_combine(experts, route, residual, out)),
+            Op::ConcatHeads { a, b, out, .. } => push(self.concat_heads(a, b, out)),
             Op::Rope {
                 input,
                 head_dim,
@@ -256,9 +276,8 @@ impl Dispatch<'_> {
     }
 
     fn glu(&self, gate: View, up: View, activation: Activation, out: BufferId) -> Launch {
-        let shader = self
-            .elementwise("kernels/glu", gate.cols, out)
-            .parts(activation_parts(activation));
+        let shader = self.elementwise("kernels/glu", gate.cols, out);
+        let shader = with_gate(shader, activation);
         let shader = self.view(self.view(shader, "GATE", gate), "UP", up);
         self.simple(shader, &[gate, up], gate.cols, out)
     }
@@ -267,6 +286,7 @@ impl Dispatch<'_> {
         let shader = self
             .elementwise("kernels/activate", input.cols, out)
             .parts(activation_parts(activation));
+        let shader = swish_numbers(shader, activation);
         let shader = self.view(shader, "X", input);
         self.simple(shader, &[input], input.cols, out)
     }
@@ -422,6 +442,26 @@ fn activation_parts(activation: Activation) -> &'static [&'static str] {
         Activation::GeluTanh => &["parts/gelu_tanh", "parts/logistic"],
         Activation::GeluErf => &["parts/gelu_erf"],
         Activation::ReluSquared => &["parts/relu_squared"],
+        Activation::ClampedSwish => &["parts/clamped_swish", "parts/logistic"],
+    }
+}
+
+/// The parts that define `activate` and `gated`.
+fn with_gate(shader: Shader, activation: Activation) -> Shader {
+    let shader = shader.parts(activation_parts(activation));
+    let shader = shader.parts(match activation {
+        Activation::ClampedSwish => &["parts/up_clamped"],
+        _ => &["parts/up_plain"],
+    });
+    swish_numbers(shader, activation)
+}
+
+fn swish_numbers(shader: Shader, activation: Activation) -> Shader {
+    match activation {
+        Activation::ClampedSwish => shader
+            .float("LIMIT", Activation::SWISH_LIMIT)
+            .float("SLOPE", Activation::SWISH_SLOPE),
+        _ => shader,
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) fn qwen35(keys: &Keys) -> Result<Config, Error> {
 }
 
 /// Takes the layers that predict further tokens, the last ones, out of the model.
-fn skip_predictors(keys: &Keys, config: &mut Config) -> Result<(), Error> {
+pub(super) fn skip_predictors(keys: &Keys, config: &mut Config) -> Result<(), Error> {
     const KEY: &str = "nextn_predict_layers";
     let n_skipped = keys.optional_positive(KEY)?.map_or(0, |n| n as usize);
     match config.layers.len().checked_sub(n_skipped) {

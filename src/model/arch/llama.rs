@@ -2,13 +2,22 @@
 
 use super::super::keys::Keys;
 use super::super::{Config, Error, Ffn, Norm};
-use super::common;
 use super::rope::{Rope, yarn_amplitude};
+use super::{common, moe};
 use crate::backend::{Activation, RopeOrder, RopeScaling, Temperature};
 
 /// Llama 1 to 3, Mistral, SmolLM 1 and 2, InternLM 2, ERNIE 4.5, XVERSE and their kin.
 pub(super) fn llama(keys: &Keys) -> Result<Config, Error> {
     common(keys, Norm::Rms, RopeOrder::Norm)
+}
+
+/// Llama itself, which may have experts: Mixtral.
+pub(super) fn mixtral(keys: &Keys) -> Result<Config, Error> {
+    let mut config = llama(keys)?;
+    if moe::has_experts(keys)? {
+        config.moe = Some(moe::read(keys, config.ffn_dim, true)?);
+    }
+    Ok(config)
 }
 
 /// Qwen 1: q, k, v in one tensor; the file's width is that of gate and up together.

@@ -5,10 +5,12 @@
 
 mod bert;
 mod cohere;
+mod deepseek;
 mod gemma;
 mod gpt;
 mod hybrid;
 mod llama;
+mod moe;
 mod olmo;
 mod phi;
 mod rope;
@@ -28,7 +30,9 @@ const TABLE: &[(&str, Family)] = &[
     ("codeshell", gpt::starcoder2),
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),
+    ("deepseek2", deepseek::deepseek2),
     ("ernie4_5", llama::llama),
+    ("ernie4_5-moe", moe::ernie4_5_moe),
     ("exaone", llama::qwen2),
     ("exaone4", olmo::exaone4),
     ("falcon", gpt::falcon),
@@ -37,29 +41,36 @@ const TABLE: &[(&str, Family)] = &[
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),
     ("glm4", llama::glm4),
+    ("glm4moe", moe::glm4moe),
+    ("gpt-oss", moe::gpt_oss),
     ("gpt2", gpt::gpt2),
     ("gptneox", gpt::gptneox),
     ("granite", llama::granite),
+    ("granitemoe", moe::granitemoe),
     ("hunyuan-dense", llama::hunyuan),
     ("internlm2", llama::llama),
     ("jina-bert-v2", bert::jina_bert_v2),
     ("jina-bert-v3", bert::jina_bert_v3),
     ("lfm2", hybrid::lfm2),
-    ("llama", llama::llama),
+    ("llama", llama::mixtral),
     ("minicpm", llama::minicpm),
     ("mistral3", llama::mistral3),
     ("nemotron", gpt::nemotron),
     ("nomic-bert", bert::nomic_bert),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
+    ("olmoe", moe::olmoe),
     ("orion", gpt::orion),
     ("phi2", phi::phi2),
     ("phi3", phi::phi3),
+    ("phimoe", moe::phimoe),
     ("qwen", llama::qwen),
     ("qwen2", llama::qwen2),
+    ("qwen2moe", moe::qwen2moe),
     ("qwen2vl", llama::qwen2),
     ("qwen3", llama::qwen3),
     ("qwen35", hybrid::qwen35),
+    ("qwen3moe", moe::qwen3moe),
     ("qwen3vl", llama::qwen3),
     ("seed_oss", llama::seed_oss),
     ("smollm3", llama::smollm3),
@@ -85,8 +96,12 @@ pub(super) fn config(gguf: &Gguf) -> Result<Config, Error> {
         name: arch.into(),
         supported: architectures().collect::<Vec<_>>().join(", "),
     })?;
-    let config = family(&Keys { gguf, arch })?;
+    let keys = Keys { gguf, arch };
+    let config = family(&keys)?;
     check(&config)?;
+    if config.moe.is_none() && moe::has_experts(&keys)? {
+        return Err(keys.bad("expert_count", "this family has no experts"));
+    }
     Ok(config)
 }
 
@@ -133,7 +148,6 @@ fn with_kv_heads(
     n_kv_heads: Option<usize>,
 ) -> Result<Config, Error> {
     let rope_order = rope_order.into();
-    refuse_experts(keys)?;
     let dim = keys.extent("embedding_length")?;
     let n_heads = keys.extent("attention.head_count")?;
     let head_dim = match keys.optional_extent("attention.key_length")? {
@@ -176,6 +190,8 @@ fn with_kv_heads(
         parallel: false,
         ffn: Ffn::Gated,
         ffn_norm: "ffn_norm",
+        moe: None,
+        latent: None,
         activation: Activation::Silu,
         rope_order: rope_order.unwrap_or(RopeOrder::Norm),
         head_norms_last: false,
@@ -230,13 +246,6 @@ fn required(norm: Norm) -> Vec<&'static str> {
             "blk.*.attn_norm.weight",
             "blk.*.ffn_norm.weight",
         ],
-    }
-}
-
-fn refuse_experts(keys: &Keys) -> Result<(), Error> {
-    match keys.optional_positive("expert_count")? {
-        None => Ok(()),
-        Some(n) => Err(Error::Unsupported(format!("a mixture of {n} experts"))),
     }
 }
 

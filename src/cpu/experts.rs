@@ -1,0 +1,134 @@
+//! Products with the matrices of experts, of which only the used ones are read.
+//!
+//! Tokens are gathered by expert, so that each matrix is read once however many tokens use it.
+//! Every element is computed as in `matmul.rs`, so what is gathered with it changes nothing.
+
+use super::buffer::{Buffer, Matrix, OutOfMemory, Shared};
+use super::matmul::{Chunks, Place, Product, Rows, chunk};
+use super::pool::{Pool, PoolError};
+use super::simd::{InstructionSet, Lanes};
+use super::weight::WeightRows;
+use crate::backend::WeightSpec;
+use crate::quant::SPAN;
+
+/// One operation: slot s of each row goes through the expert that `route` names there, or
+/// through expert s.
+pub struct Experts<'a> {
+    pub weight: &'a WeightSpec,
+    /// Rows of slots; its columns are those of one slot.
+    pub input: Matrix<'a>,
+    /// Columns from one slot's input to the next; zero where all share one.
+    pub slot_stride: usize,
+    /// Numbers of experts, then weights.
+    pub route: Option<Matrix<'a>>,
+    pub n_used: usize,
+    pub n_rows: usize,
+    /// `[n_experts, rows of an expert]`
+    pub bias: Option<&'a [f32]>,
+}
+
+/// Computes into `out`, `[n_rows, parts, n_used, rows of a part]`. `padded` is memory for inputs
+/// that end within a span.
+///
+/// # Errors
+/// Those of the pool.
+pub fn matmul_experts(
+    isa: InstructionSet,
+    pool: &mut Pool,
+    padded: &mut Buffer,
+    experts: Experts<'_>,
+    out: &mut [f32],
+) -> Result<(), PoolError> {
+    let weight = experts.weight;
+    let n_parts = weight.parts_per_expert();
+    let (input, row_stride, slot_stride) = experts.whole_spans(padded)?;
+    let part_rows = weight.rows / weight.n_experts / n_parts;
+    let out_stride = n_parts * experts.n_used * part_rows;
+    let mut groups: Vec<Vec<Place>> = vec![Vec::new(); weight.n_experts];
+    for row in 0..experts.n_rows {
+        for slot in 0..experts.n_used {
+            let expert = experts.expert(row, slot);
+            groups[expert].push(Place {
+                input: row * row_stride + slot * slot_stride,
+                out: row * out_stride + slot * part_rows,
+            });
+        }
+    }
+    let mut products = Vec::new();
+    for (expert, places) in groups.iter().enumerate().filter(|(_, g)| !g.is_empty()) {
+        for part in 0..n_parts {
+            let rows = weight.part(expert * n_parts + part);
+            let first_row = (expert * n_parts + part) * part_rows;
+            products.push(Product {
+                weight: WeightRows::join(weight.quant, weight.cols, std::iter::once(rows)),
+                input,
+                rows: Rows::Listed {
+                    places,
+                    out_offset: part * experts.n_used * part_rows,
+                },
+                bias: experts
+                    .bias
+                    .map(|bias| &bias[first_row..first_row + part_rows]),
+                residual: None,
+            });
+        }
+    }
+    let chunks: Vec<Chunks> = products
+        .iter()
+        .map(|product| Chunks::new(isa, product, products.len(), pool.n_threads()))
+        .collect();
+    let n_scratch = chunks.iter().map(|c| c.n_scratch).max().unwrap_or(0);
+    // First chunk of each product.
+    let mut n_chunks = 0;
+    let mut starts = Vec::with_capacity(chunks.len());
+    for chunks in &chunks {
+        starts.push(n_chunks);
+        n_chunks += chunks.n;
+    }
+    let out = &Shared::new(out);
+    let task = |i: usize, scratch: &mut [Lanes]| {
+        let product = starts.partition_point(|&start| start <= i) - 1;
+        let rows = chunks[product].rows(i - starts[product]);
+        chunk(isa, &products[product], out, rows, scratch);
+    };
+    pool.run(n_chunks, n_scratch, &task)
+}
+
+impl<'a> Experts<'a> {
+    fn expert(&self, row: usize, slot: usize) -> usize {
+        let named = self.route.map(|route| route.row(row)[slot] as usize);
+        named.unwrap_or(slot).min(self.weight.n_experts - 1)
+    }
+
+    /// The input with whole spans, and its columns from row to row and from slot to slot.
+    fn whole_spans<'b>(
+        &self,
+        padded: &'b mut Buffer,
+    ) -> Result<(Matrix<'b>, usize, usize), PoolError>
+    where
+        'a: 'b,
+    {
+        let cols = self.weight.cols;
+        if cols.is_multiple_of(SPAN) {
+            return Ok((self.input, self.input.stride(), self.slot_stride));
+        }
+        let width = cols.next_multiple_of(SPAN);
+        let n_slots = if self.slot_stride == 0 {
+            1
+        } else {
+            self.n_used
+        };
+        let n_floats = self.n_rows * n_slots * width;
+        let grown = padded.grow_floats(n_floats);
+        grown.map_err(|OutOfMemory| PoolError::OutOfMemory(4 * n_floats as u64))?;
+        let slots = padded.floats_mut()[..n_floats].chunks_exact_mut(width);
+        for (i, slot) in slots.enumerate() {
+            let from = i / n_slots * self.input.stride() + i % n_slots * self.slot_stride;
+            slot[..cols].copy_from_slice(&self.input.at(from)[..cols]);
+            slot[cols..].fill(0.0);
+        }
+        let slot_stride = if n_slots == 1 { 0 } else { width };
+        let matrix = Matrix::new(padded.floats(), n_slots * width, 0, width);
+        Ok((matrix, n_slots * width, slot_stride))
+    }
+}

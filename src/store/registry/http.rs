@@ -1,0 +1,322 @@
+//! One operation's requests to a registry: every redirect, token, time and size limit is here.
+
+use super::token::{self, Challenge, MAX_TOKEN_BYTES, authority};
+use super::{Error, Registry};
+use crate::store::ModelName;
+use reqwest::header::{AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use std::error::Error as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+const MAX_REDIRECTS: usize = 10;
+/// Of an error's body, which the user reads.
+const MAX_ERROR_BYTES: usize = 64 << 10;
+
+/// An operation: the registry's address, and the token it gave.
+pub(super) struct Session {
+    pub(super) registry: Registry,
+    base: Url,
+    repository: String,
+    token: Mutex<Option<String>>,
+    /// Whether the registry answered from an address that the internet does not reach.
+    is_private: OnceLock<bool>,
+}
+
+impl Session {
+    pub(super) fn new(
+        registry: &Registry,
+        name: &ModelName,
+        insecure: bool,
+    ) -> Result<Session, Error> {
+        let scheme = if insecure { "http" } else { "https" };
+        let base = format!("{scheme}://{}/", name.host());
+        let invalid = |_| Error::Protocol(format!("{} is no address of a registry", name.host()));
+        Ok(Session {
+            registry: registry.clone(),
+            base: Url::parse(&base).map_err(invalid)?,
+            repository: format!("{}/{}", name.namespace(), name.model()),
+            token: Mutex::default(),
+            is_private: OnceLock::new(),
+        })
+    }
+
+    /// Address of something of the model's repository.
+    pub(super) fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("/v2/{}/{path}", self.repository));
+        url
+    }
+
+    /// A request whose redirects are followed; `fill` adds headers. Any status but 401 is an answer.
+    pub(super) async fn get(
+        &self,
+        method: Method,
+        url: Url,
+        fill: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        let mut may_sign = true;
+        let (mut at, mut n_redirects) = (url.clone(), 0);
+        loop {
+            let response = self.once(method.clone(), &at, &fill).await?;
+            let status = response.status();
+            if status == StatusCode::UNAUTHORIZED && may_sign && self.is_own(&at) {
+                self.authorize(&response).await?;
+                may_sign = false;
+                (at, n_redirects) = (url.clone(), 0);
+                continue;
+            }
+            if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            n_redirects += 1;
+            if n_redirects > MAX_REDIRECTS {
+                return Err(Error::Protocol(format!(
+                    "maximum redirects exceeded ({MAX_REDIRECTS}) for {url}"
+                )));
+            }
+            at = self.redirected(&at, &response)?;
+        }
+    }
+
+    /// A request whose redirects are not followed; it is sent again once there is a token for it.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        fill: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        let response = self.once(method.clone(), url, &fill).await?;
+        if response.status() != StatusCode::UNAUTHORIZED || !self.is_own(url) {
+            return Ok(response);
+        }
+        self.authorize(&response).await?;
+        self.once(method, url, &fill).await
+    }
+
+    /// A request with a body that can be sent only once and takes as long as it takes.
+    pub(super) async fn upload(
+        &self,
+        method: Method,
+        url: &Url,
+        fill: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        self.refuse_private(url)?;
+        let request = self.registry.http()?.request(method.clone(), url.clone());
+        let request = self.with_token(fill(request), url);
+        let response = request.send().await;
+        let response = response.map_err(|e| transport(&method, url, &e))?;
+        if response.status() == StatusCode::UNAUTHORIZED && self.is_own(url) {
+            self.authorize(&response).await?;
+        }
+        self.check_address(url, response.remote_addr())?;
+        Ok(response)
+    }
+
+    fn with_token(&self, request: RequestBuilder, url: &Url) -> RequestBuilder {
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*token {
+            Some(token) if self.is_own(url) => {
+                request.header(AUTHORIZATION, format!("Bearer {token}"))
+            }
+            _ => request,
+        }
+    }
+
+    async fn once(
+        &self,
+        method: Method,
+        url: &Url,
+        fill: &impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, Error> {
+        self.refuse_private(url)?;
+        let request = self.registry.http()?.request(method.clone(), url.clone());
+        let request = self.with_token(fill(request), url);
+        let limit = self.registry.timing().header;
+        let response = match tokio::time::timeout(limit, request.send()).await {
+            Ok(response) => response.map_err(|e| transport(&method, url, &e))?,
+            Err(_) => return Err(Error::Stalled(limit.as_secs())),
+        };
+        self.check_address(url, response.remote_addr())?;
+        Ok(response)
+    }
+
+    /// Whether the token may be sent there.
+    pub(super) fn is_own(&self, url: &Url) -> bool {
+        url.scheme() == self.base.scheme() && authority(url) == authority(&self.base)
+    }
+
+    async fn authorize(&self, response: &Response) -> Result<(), Error> {
+        let header = response.headers().get(WWW_AUTHENTICATE);
+        let header = header.and_then(|value| value.to_str().ok());
+        let challenge = header
+            .and_then(Challenge::parse)
+            .ok_or_else(|| Error::Status {
+                status: 401,
+                body: "the registry wants a password, which is not supported".into(),
+            })?;
+        let url = challenge.url(response.url())?;
+        let is_near = self.is_private.get().copied().unwrap_or(false);
+        let key = self.registry.key(&self.base, is_near);
+        let signature = key.map(|key| token::signature(&key, &url));
+        let sign = |request: RequestBuilder| match &signature {
+            Some(signature) => request.header(AUTHORIZATION, signature),
+            None => request,
+        };
+        let request = sign(self.registry.http()?.get(url.clone()));
+        let reply = tokio::time::timeout(self.registry.timing().header, request.send());
+        let reply = match reply.await {
+            Ok(reply) => reply.map_err(|e| transport(&Method::GET, &url, &e))?,
+            Err(_) => return Err(Error::Stalled(self.registry.timing().header.as_secs())),
+        };
+        let reply = accepted(reply).await?;
+        let body = body(reply, MAX_TOKEN_BYTES).await?;
+        let token = token::parse(&body)?;
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        Ok(())
+    }
+
+    /// Where a redirect leads, if it may.
+    fn redirected(&self, from: &Url, response: &Response) -> Result<Url, Error> {
+        let location = response.headers().get(LOCATION);
+        let location = location.and_then(|value| value.to_str().ok());
+        let location = location.ok_or_else(|| {
+            Error::Protocol(format!(
+                "http: no Location header in the redirect of {from}"
+            ))
+        })?;
+        self.resolve(from, location)
+    }
+
+    /// A `Location` against the address that gave it.
+    pub(super) fn resolve(&self, from: &Url, location: &str) -> Result<Url, Error> {
+        let refused = |why: &str| Error::Protocol(format!("redirect of {from} refused: {why}"));
+        let to = from.join(location).map_err(|_| refused("no address"))?;
+        match (from.scheme(), to.scheme()) {
+            (_, "https") | ("http", "http") => {}
+            ("https", "http") => return Err(refused("from https to http")),
+            _ => return Err(refused("neither http nor https")),
+        }
+        if !to.username().is_empty() || to.password().is_some() {
+            return Err(refused("it carries a password"));
+        }
+        self.refuse_private(&to)?;
+        Ok(to)
+    }
+
+    /// Refuses addresses inside a network to registries outside it, before anything is sent there.
+    fn refuse_private(&self, url: &Url) -> Result<(), Error> {
+        let host = url.host_str().unwrap_or_default();
+        match host.trim_matches(['[', ']']).parse() {
+            Ok(ip) if is_private(ip) && !self.is_own(url) => self.may_be_private(url),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_address(&self, url: &Url, address: Option<SocketAddr>) -> Result<(), Error> {
+        let is_private = address.is_some_and(|address| is_private(address.ip()));
+        if self.is_own(url) {
+            self.is_private.get_or_init(|| is_private);
+            return Ok(());
+        }
+        if is_private {
+            self.may_be_private(url)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn may_be_private(&self, url: &Url) -> Result<(), Error> {
+        match self.is_private.get() {
+            Some(true) => Ok(()),
+            _ => Err(Error::Protocol(format!(
+                "redirect refused: {} is an address of a private network",
+                authority(url)
+            ))),
+        }
+    }
+}
+
+/// Addresses that the internet does not reach.
+fn is_private(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            ip.is_loopback()
+                || ip.is_private()
+                || ip.is_link_local()
+                || ip.is_broadcast()
+                || a == 0
+                || (a == 100 && (64..128).contains(&b))
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local()
+        }
+    }
+}
+
+/// The response if it is a success, else its status and body.
+pub(super) async fn accepted(response: Response) -> Result<Response, Error> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body = body(response, MAX_ERROR_BYTES).await.unwrap_or_default();
+    let body = String::from_utf8_lossy(&body);
+    let is_plain = |c: &char| !c.is_control() || *c == '\n';
+    Err(Error::Status {
+        status: status.as_u16(),
+        body: body.trim().chars().filter(is_plain).collect(),
+    })
+}
+
+/// A body of at most `limit` bytes; what lies beyond is not read.
+pub(super) async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>, Error> {
+    /// Between two pieces.
+    const IDLE: Duration = Duration::from_secs(60);
+    let url = response.url().clone();
+    let mut whole = Vec::new();
+    loop {
+        let piece = match tokio::time::timeout(IDLE, response.chunk()).await {
+            Ok(piece) => piece.map_err(|e| transport(&Method::GET, &url, &e))?,
+            Err(_) => return Err(Error::Stalled(IDLE.as_secs())),
+        };
+        let Some(piece) = piece else {
+            return Ok(whole);
+        };
+        if whole.len() + piece.len() > limit {
+            return Err(Error::Protocol(format!(
+                "the answer of {url} is longer than {limit} bytes"
+            )));
+        }
+        whole.extend_from_slice(&piece);
+    }
+}
+
+/// A failure on the way, in the words of Go's client, which Ollama's users know.
+pub(super) fn transport(method: &Method, url: &Url, error: &reqwest::Error) -> Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let refused = cause.downcast_ref::<std::io::Error>();
+    let cause = match refused.map(std::io::Error::kind) {
+        Some(std::io::ErrorKind::ConnectionRefused) => {
+            format!("dial tcp {}: connect: connection refused", authority(url))
+        }
+        _ => error
+            .source()
+            .map_or(error.to_string(), |_| cause.to_string()),
+    };
+    let method = method.as_str();
+    let method = format!("{}{}", &method[..1], method[1..].to_lowercase());
+    Error::Transport {
+        method,
+        url: url.to_string(),
+        cause,
+    }
+}

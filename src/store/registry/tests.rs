@@ -1,0 +1,593 @@
+//! Pull and push against a registry that follows a script.
+
+use super::*;
+use crate::store::Error as StoreError;
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+/// A request as the registry got it.
+#[derive(Debug, Clone)]
+struct Asked {
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Asked {
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        let found = headers.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        Some(&found.1)
+    }
+
+    fn range(&self) -> Option<(usize, usize)> {
+        let (start, end) = self
+            .header("range")?
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
+        Some((start.parse().ok()?, end.parse::<usize>().ok()? + 1))
+    }
+}
+
+/// What the registry writes back, byte for byte; then it may keep silent for a while before it closes.
+struct Reply {
+    bytes: Vec<u8>,
+    silence: Duration,
+}
+
+fn reply(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    let mut head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\n");
+    if !headers
+        .iter()
+        .any(|h| h.0.eq_ignore_ascii_case("content-length"))
+    {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    for (key, value) in headers {
+        head += &format!("{key}: {value}\r\n");
+    }
+    Reply {
+        bytes: [head.as_bytes(), b"\r\n", body].concat(),
+        silence: Duration::ZERO,
+    }
+}
+
+/// A registry on loopback: `answer` sees each request and how many came before.
+struct Scripted {
+    address: String,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Scripted {
+    fn start(answer: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Scripted {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+        let (log, answer) = (Arc::clone(&asked), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
+                std::thread::spawn(move || serve(stream, &log, &*answer));
+            }
+        });
+        Scripted { address, asked }
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        lock(&self.asked).clone()
+    }
+
+    fn name(&self) -> ModelName {
+        ModelName::parse(&format!("{}/ns/m:t", self.address)).unwrap()
+    }
+}
+
+fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked, usize) -> Reply) {
+    let Some(asked) = read(&stream) else { return };
+    let n = {
+        let mut log = lock(log);
+        log.push(asked.clone());
+        log.len() - 1
+    };
+    let reply = answer(&asked, n);
+    // The client may have hung up on purpose.
+    let _ = stream.write_all(&reply.bytes);
+    std::thread::sleep(reply.silence);
+}
+
+fn read(stream: &TcpStream) -> Option<Asked> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let mut words = line.split_whitespace();
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((key, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
+        headers.push((key.to_owned(), value.to_owned()));
+    }
+    let mut asked = Asked {
+        method,
+        path,
+        headers,
+        body: Vec::new(),
+    };
+    let n = asked.header("content-length").and_then(|n| n.parse().ok());
+    asked.body = vec![0; n.unwrap_or(0)];
+    reader.read_exact(&mut asked.body).ok()?;
+    Some(asked)
+}
+
+fn registry() -> (tempfile::TempDir, Registry) {
+    let folder = tempfile::tempdir().unwrap();
+    let timing = Timing {
+        header: Duration::from_secs(5),
+        stall: Duration::from_millis(300),
+        pause: Duration::from_millis(5),
+    };
+    let store = Store::open(folder.path()).unwrap();
+    (folder, Registry::with_timing(store, timing))
+}
+
+fn blob() -> Vec<u8> {
+    (0..300_000u32).map(|i| ((i * 7919) >> 5) as u8).collect()
+}
+
+fn manifest_of(blob: &[u8]) -> Vec<u8> {
+    let layer = |media_type: &str, bytes: &[u8]| Layer {
+        media_type: media_type.into(),
+        digest: Digest::of(bytes),
+        size: bytes.len() as u64,
+        from: String::new(),
+        name: String::new(),
+    };
+    let manifest = Manifest {
+        config: Some(layer(media::CONFIG, b"{}")),
+        layers: vec![layer(media::MODEL, blob)],
+    };
+    // As a registry may write it: not as we would.
+    [&manifest.encode()[..], b"  \n"].concat()
+}
+
+/// The bytes of a blob's path, or its part where one is asked for.
+fn blob_reply(asked: &Asked, ranges: bool) -> Reply {
+    let blob = blob();
+    let bytes = if asked.path.ends_with(&Digest::of(b"{}").to_string()) {
+        b"{}".to_vec()
+    } else {
+        blob
+    };
+    match asked.range().filter(|_| ranges) {
+        Some((start, end)) => {
+            let range = format!("bytes {start}-{}/{}", end - 1, bytes.len());
+            reply(206, &[("Content-Range", &range)], &bytes[start..end])
+        }
+        None => reply(200, &[], &bytes),
+    }
+}
+
+/// Pulls, and returns the steps' statuses without repetitions.
+async fn pull(registry: &Registry, name: &ModelName) -> (Vec<String>, Result<(), Error>) {
+    let (steps, mut receiver) = mpsc::channel(16);
+    let (registry, name) = (registry.clone(), name.clone());
+    let task = tokio::spawn(async move { registry.pull(&name, true, &steps).await });
+    let mut statuses: Vec<String> = Vec::new();
+    while let Some(step) = receiver.recv().await {
+        assert!(step.completed <= step.total, "{step:?}");
+        if statuses.last() != Some(&step.status) {
+            statuses.push(step.status);
+        }
+    }
+    (statuses, task.await.unwrap())
+}
+
+fn steps() -> Vec<String> {
+    [
+        "pulling manifest".to_owned(),
+        format!("pulling {}", &Digest::of(&blob()).hex()[..12]),
+        format!("pulling {}", &Digest::of(b"{}").hex()[..12]),
+        "verifying sha256 digest".into(),
+        "writing manifest".into(),
+        "success".into(),
+    ]
+    .to_vec()
+}
+
+fn files(folder: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.join("blobs")).unwrap();
+    let names = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+fn check_whole(folder: &std::path::Path, registry: &Registry, name: &ModelName) {
+    let (_, _, bytes) = registry.inner.store.manifest(name).unwrap();
+    assert_eq!(bytes, manifest_of(&blob()));
+    let mut wanted = [Digest::of(&blob()), Digest::of(b"{}")].map(|d| d.file_name());
+    wanted.sort();
+    assert_eq!(files(folder), wanted);
+    let path = registry.inner.store.blob_path(&Digest::of(&blob()));
+    assert_eq!(std::fs::read(path).unwrap(), blob());
+}
+
+#[tokio::test]
+async fn plain_answers_and_parts_both_make_a_model() {
+    for ranges in [false, true] {
+        let server = Scripted::start(move |asked, _| match asked.path.contains("/manifests/") {
+            true => reply(200, &[], &manifest_of(&blob())),
+            false => blob_reply(asked, ranges),
+        });
+        let (folder, registry) = registry();
+        let (statuses, result) = pull(&registry, &server.name()).await;
+        result.unwrap();
+        assert_eq!(statuses, steps());
+        check_whole(folder.path(), &registry, &server.name());
+        let first = &server.asked()[0];
+        assert_eq!(first.path, "/v2/ns/m/manifests/t");
+        assert_eq!(first.header("accept"), Some(media::MANIFEST));
+        assert!(first.header("user-agent").unwrap().starts_with("ollama/"));
+        // What is there is not asked for again.
+        let n = server.asked().len();
+        let (statuses, result) = pull(&registry, &server.name()).await;
+        result.unwrap();
+        assert_eq!(statuses, steps());
+        assert_eq!(server.asked().len(), n + 1);
+    }
+}
+
+#[tokio::test]
+async fn broken_and_silent_answers_are_taken_up_where_they_ended() {
+    let server = Scripted::start(|asked, n| {
+        if asked.path.contains("/manifests/") {
+            return reply(200, &[], &manifest_of(&blob()));
+        }
+        let mut reply = blob_reply(asked, true);
+        match n {
+            // Cut off in the middle; then silent in the middle; then an error.
+            1 => reply.bytes.truncate(100_000),
+            2 => {
+                reply.bytes.truncate(50_000);
+                reply.silence = Duration::from_secs(2);
+            }
+            3 => return super::tests::reply(500, &[], b"no"),
+            _ => {}
+        }
+        reply
+    });
+    let (folder, registry) = registry();
+    pull(&registry, &server.name()).await.1.unwrap();
+    check_whole(folder.path(), &registry, &server.name());
+    let starts: Vec<_> = server.asked()[1..5]
+        .iter()
+        .map(|asked| asked.range().unwrap().0)
+        .collect();
+    assert!(
+        starts.is_sorted() && starts[1] > 99_000 && starts[2] > 140_000,
+        "{starts:?}"
+    );
+    assert_eq!(starts[2], starts[3]);
+}
+
+#[tokio::test]
+async fn a_pull_that_is_dropped_goes_on_from_what_is_on_disk() {
+    let server = Scripted::start(|asked, n| {
+        if asked.path.contains("/manifests/") {
+            return reply(200, &[], &manifest_of(&blob()));
+        }
+        let mut reply = blob_reply(asked, true);
+        if n == 1 {
+            reply.bytes.truncate(200_000);
+            reply.silence = Duration::from_millis(200);
+        }
+        reply
+    });
+    let (folder, registry) = registry();
+    {
+        let (steps, mut receiver) = mpsc::channel(16);
+        let name = server.name();
+        let pull = registry.pull(&name, true, &steps);
+        tokio::select! {
+            _ = pull => panic!("the pull ended"),
+            () = async {
+                loop {
+                    let step = receiver.recv().await.unwrap();
+                    if step.completed > 0 {
+                        break;
+                    }
+                }
+            } => {}
+        }
+    }
+    let names = files(folder.path());
+    assert!(
+        names.iter().any(|name| name.ends_with("-partial")),
+        "{names:?}"
+    );
+    // A new process, which knows only the files.
+    let timing = registry.timing();
+    let registry = Registry::with_timing(Store::open(folder.path()).unwrap(), timing);
+    pull(&registry, &server.name()).await.1.unwrap();
+    check_whole(folder.path(), &registry, &server.name());
+    let asked = server.asked();
+    let resumed = asked.iter().rev().find_map(Asked::range).unwrap();
+    let blobs: Vec<_> = asked.iter().filter_map(Asked::range).collect();
+    assert!(
+        blobs.iter().any(|range| range.0 > 100_000),
+        "{blobs:?} {resumed:?}"
+    );
+}
+
+#[tokio::test]
+async fn lies_leave_no_blob_and_no_manifest() {
+    type Script = fn(&Asked, usize) -> Reply;
+    let manifest: fn() -> Vec<u8> = || manifest_of(&blob());
+    let scripts: [(&str, Script, &str); 7] = [
+        (
+            "other bytes",
+            |asked, _| {
+                let mut reply = blob_reply(asked, true);
+                let last = reply.bytes.len() - 1;
+                reply.bytes[last] ^= 1;
+                reply
+            },
+            "digest mismatch, file must be downloaded again",
+        ),
+        (
+            "another range",
+            |asked, _| {
+                let (start, end) = asked.range().unwrap();
+                let range = format!("bytes {}-{end}/300000", start + 1);
+                reply(206, &[("Content-Range", &range)], &blob()[start..end])
+            },
+            "max retries exceeded",
+        ),
+        ("no such blob", |_, _| reply(404, &[], b"gone"), "404: gone"),
+        (
+            "a redirect to a file",
+            |_, _| reply(307, &[("Location", "file:///etc/passwd")], b""),
+            "neither http nor https",
+        ),
+        (
+            "a redirect in a circle",
+            |asked, _| reply(302, &[("Location", &asked.path)], b""),
+            "maximum redirects exceeded (10)",
+        ),
+        (
+            "a redirect with a password",
+            |_, _| reply(302, &[("Location", "http://u:p@127.0.0.1/x")], b""),
+            "password",
+        ),
+        (
+            "416 with the length of the blob",
+            |_, _| reply(416, &[("Content-Length", "300000")], b"short"),
+            "max retries exceeded",
+        ),
+    ];
+    for (what, script, wanted) in scripts {
+        let server = Scripted::start(move |asked, n| match asked.path.contains("/manifests/") {
+            true => reply(200, &[], &manifest()),
+            false => script(asked, n),
+        });
+        let (folder, registry) = registry();
+        let error = pull(&registry, &server.name()).await.1.unwrap_err();
+        assert!(error.to_string().contains(wanted), "{what}: {error}");
+        let whole = files(folder.path());
+        let whole = whole.iter().filter(|name| !name.contains("-partial"));
+        assert_eq!(whole.count(), 0, "{what}");
+        let found = registry.inner.store.manifest(&server.name());
+        assert!(matches!(found, Err(StoreError::NotFound(_))), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn bad_manifests_are_errors_that_name_them() {
+    let long = vec![b' '; MAX_MANIFEST_BYTES as usize + 1];
+    let traversal = br#"{"layers":[{"digest":"sha256:../../../etc/passwd","size":1}]}"#;
+    for (status, body, wanted) in [
+        (404, &b"x"[..], "pull model manifest: file does not exist"),
+        (412, b"too old\x07", "pull model manifest: 412: too old"),
+        (200, b"<html>", "cannot be used"),
+        (200, traversal, "invalid digest"),
+        (200, &long, "longer than"),
+    ] {
+        let body = body.to_vec();
+        let server = Scripted::start(move |_, _| reply(status, &[], &body));
+        let (_folder, registry) = registry();
+        let (statuses, result) = pull(&registry, &server.name()).await;
+        assert_eq!(statuses, ["pulling manifest"]);
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(wanted), "{error}");
+    }
+    let (_folder, registry) = registry();
+    let name = ModelName::parse("127.0.0.1:1/ns/m").unwrap();
+    let error = pull(&registry, &name).await.1.unwrap_err().to_string();
+    let url = "http://127.0.0.1:1/v2/ns/m/manifests/latest";
+    assert_eq!(
+        error,
+        format!(
+            "pull model manifest: Get \"{url}\": dial tcp 127.0.0.1:1: connect: connection refused"
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_once_and_stays_with_its_host() {
+    let storage = Scripted::start(|asked, _| blob_reply(asked, true));
+    let elsewhere = format!(
+        "http://{}",
+        storage.address.replace("127.0.0.1", "localhost")
+    );
+    let server = Scripted::start(move |asked, _| {
+        let host = asked.header("host").unwrap().to_owned();
+        if asked.path.starts_with("/token") {
+            return reply(200, &[], b"{\"token\":\"abc\"}");
+        }
+        if asked.header("authorization") != Some("Bearer abc") {
+            let realm = format!("Bearer realm=\"http://{host}/token\",service=\"s\",scope=\"a b\"");
+            return reply(401, &[("WWW-Authenticate", &realm)], b"");
+        }
+        match asked.path.contains("/manifests/") {
+            true => reply(200, &[], &manifest_of(&blob())),
+            false => {
+                let location = format!("{elsewhere}{}", asked.path);
+                reply(307, &[("Location", &location)], b"")
+            }
+        }
+    });
+    let (folder, registry) = registry();
+    pull(&registry, &server.name()).await.1.unwrap();
+    check_whole(folder.path(), &registry, &server.name());
+    let tokens = server.asked();
+    let tokens: Vec<_> = tokens
+        .iter()
+        .filter(|a| a.path.starts_with("/token"))
+        .collect();
+    assert_eq!(tokens.len(), 1);
+    for key in ["nonce=", "scope=a", "scope=b", "service=s", "ts="] {
+        assert!(tokens[0].path.contains(key), "{}", tokens[0].path);
+    }
+    assert!(storage.asked().len() >= 2);
+    let leaked = storage.asked();
+    assert!(leaked.iter().all(|a| a.header("authorization").is_none()));
+}
+
+#[tokio::test]
+async fn a_realm_elsewhere_gets_nothing() {
+    let thief = Scripted::start(|_, _| reply(200, &[], b"{\"token\":\"abc\"}"));
+    let realm = format!("Bearer realm=\"http://{}/token\"", thief.address);
+    let server = Scripted::start(move |_, _| reply(401, &[("WWW-Authenticate", &realm)], b""));
+    let (_folder, registry) = registry();
+    let error = pull(&registry, &server.name()).await.1.unwrap_err();
+    assert!(
+        error.to_string().contains("does not match original host"),
+        "{error}"
+    );
+    assert!(thief.asked().is_empty());
+}
+
+#[tokio::test]
+async fn two_pulls_share_one_download() {
+    let server = Scripted::start(|asked, _| {
+        if asked.path.contains("/manifests/") {
+            return reply(200, &[], &manifest_of(&blob()));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        blob_reply(asked, true)
+    });
+    let (folder, registry) = registry();
+    let name = server.name();
+    let (a, b) = tokio::join!(pull(&registry, &name), pull(&registry, &name));
+    a.1.unwrap();
+    b.1.unwrap();
+    check_whole(folder.path(), &registry, &name);
+    let model = Digest::of(&blob()).to_string();
+    let asked = server.asked();
+    assert_eq!(asked.iter().filter(|a| a.path.ends_with(&model)).count(), 1);
+}
+
+/// A registry that takes uploads, with what it has taken.
+fn taking(relative: bool) -> (Scripted, Arc<Mutex<VecDeque<Vec<u8>>>>) {
+    let taken: Arc<Mutex<VecDeque<Vec<u8>>>> = Arc::default();
+    let log = Arc::clone(&taken);
+    let server = Scripted::start(move |asked, _| {
+        let host = asked.header("host").unwrap();
+        let base = if relative {
+            String::new()
+        } else {
+            format!("http://{host}")
+        };
+        let location = format!("{base}/v2/ns/m/blobs/uploads/1?_state=x");
+        match asked.method.as_str() {
+            "HEAD" => reply(404, &[], b""),
+            "POST" => reply(202, &[("Location", &location)], b""),
+            "PATCH" => {
+                lock(&log).push_back(asked.body.clone());
+                reply(202, &[("Location", &location)], b"")
+            }
+            "PUT" if asked.path.contains("/manifests/") => {
+                lock(&log).push_back(asked.body.clone());
+                reply(201, &[], b"")
+            }
+            _ => reply(201, &[], b""),
+        }
+    });
+    (server, taken)
+}
+
+#[tokio::test]
+async fn a_push_sends_blobs_then_the_manifest_as_it_is() {
+    let source = Scripted::start(|asked, _| match asked.path.contains("/manifests/") {
+        true => reply(200, &[], &manifest_of(&blob())),
+        false => blob_reply(asked, true),
+    });
+    let (_folder, registry) = registry();
+    pull(&registry, &source.name()).await.1.unwrap();
+    for relative in [false, true] {
+        let (server, taken) = taking(relative);
+        registry
+            .inner
+            .store
+            .copy(&source.name(), &server.name())
+            .unwrap();
+        let (steps, mut receiver) = mpsc::channel(64);
+        registry.push(&server.name(), true, &steps).await.unwrap();
+        drop(steps);
+        let mut statuses = Vec::new();
+        while let Some(step) = receiver.recv().await {
+            if statuses.last() != Some(&step.status) {
+                statuses.push(step.status);
+            }
+        }
+        let pushing = |bytes: &[u8]| format!("pushing {}", &Digest::of(bytes).hex()[..12]);
+        let wanted = [
+            "retrieving manifest".to_owned(),
+            pushing(&blob()),
+            pushing(b"{}"),
+            "pushing manifest".into(),
+            "success".into(),
+        ];
+        assert_eq!(statuses, wanted);
+        let taken: Vec<_> = lock(&taken).drain(..).collect();
+        assert_eq!(taken, [blob(), b"{}".to_vec(), manifest_of(&blob())]);
+        let asked = server.asked();
+        let patch = asked.iter().find(|a| a.method == "PATCH").unwrap();
+        assert_eq!(patch.header("content-range"), Some("0-299999"));
+        let put = asked.iter().find(|a| a.method == "PUT").unwrap();
+        let digest = Digest::of(&blob()).hex();
+        assert!(
+            put.path
+                .contains(&format!("digest=sha256%3A{digest}&etag=")),
+            "{}",
+            put.path
+        );
+        assert!(put.path.ends_with("-1"), "{}", put.path);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_model_is_named_without_its_path() {
+    let (_folder, registry) = registry();
+    let (steps, mut receiver) = mpsc::channel(64);
+    let name = ModelName::parse("127.0.0.1:1/ns/nope").unwrap();
+    let error = registry.push(&name, true, &steps).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "model '127.0.0.1:1/ns/nope:latest' not found"
+    );
+    drop(steps);
+    let mut statuses = Vec::new();
+    while let Some(step) = receiver.recv().await {
+        statuses.push(step.status);
+    }
+    assert_eq!(
+        statuses,
+        ["retrieving manifest", "couldn't retrieve manifest"]
+    );
+}
