@@ -196,7 +196,7 @@ impl Tokenizer {
             }
             // Texts stand between both tokens whatever the flags say.
             Family::WordPiece => {
-                let wordpiece = WordPiece::from_gguf(gguf, unknown)?;
+                let wordpiece = WordPiece::from_gguf(gguf, &vocab, unknown)?;
                 let prefix = added(true, ADD_BOS, BOS, bos)?;
                 let suffix = added(true, "tokenizer.ggml.add_sep_token", SEP, sep)?;
                 (Algorithm::WordPiece(Box::new(wordpiece)), prefix, suffix)
@@ -262,7 +262,7 @@ impl Tokenizer {
             Algorithm::WordPiece(wordpiece) => {
                 specials.partition(&self.vocab, text, |fragment| match fragment {
                     Fragment::Token(id) => ids.push(id),
-                    Fragment::Text(text) => wordpiece.encode(&self.vocab, text, &mut ids),
+                    Fragment::Text(text) => wordpiece.encode(text, &mut ids),
                 })
             }
             Algorithm::Unigram(unigram) => {

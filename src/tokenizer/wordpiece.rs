@@ -1,4 +1,4 @@
-//! WordPiece: text made plain as BERT's own tokenizer does it, each word covered by the longest entries from the left.
+//! WordPiece: text made plain as BERT's own tokenizer does it, each word covered by the `tokenizers` crate.
 //!
 //! Normalisation follows Hugging Face's `BertNormalizer`, which the models were trained with, where
 //! llama.cpp's shortcut would lose text (vowels of Hangul and of Indic scripts).
@@ -6,6 +6,9 @@
 use std::borrow::Cow;
 
 use regex_automata::meta::Regex;
+use tokenizers::Model;
+use tokenizers::models::bpe::Vocab as Entries;
+use tokenizers::models::wordpiece::WordPiece as CrateModel;
 use unicode_normalization::UnicodeNormalization;
 
 use super::Error;
@@ -30,18 +33,24 @@ const ACCENTS: &str = r"\p{Mn}+";
 
 /// Characters of the longest word that is looked up; longer ones are unknown as a whole.
 const LONGEST_WORD: usize = 100;
+/// What the crate has before entries that go on with a word; a GGUF has [`SPACE`] before the others.
+const CONTINUES: &str = "##";
 
 pub(super) struct WordPiece {
     words: Splitter,
     controls: Regex,
     accents: Option<Regex>,
     lowercase: bool,
-    unknown: u32,
+    model: CrateModel,
 }
 
 impl WordPiece {
     /// `unknown` stands for words that no entries cover.
-    pub(super) fn from_gguf(gguf: &Gguf, unknown: Option<u32>) -> Result<WordPiece, Error> {
+    pub(super) fn from_gguf(
+        gguf: &Gguf,
+        vocab: &Vocab,
+        unknown: Option<u32>,
+    ) -> Result<WordPiece, Error> {
         let lowercase = gguf.bool("tokenizer.ggml.normalizer.lowercase");
         let lowercase = lowercase.unwrap_or(true);
         let strips = gguf.bool("tokenizer.ggml.normalizer.strip_accents");
@@ -54,24 +63,22 @@ impl WordPiece {
                 false => None,
             },
             lowercase,
-            unknown: unknown.ok_or(Error::Missing("tokenizer.ggml.unknown_token_id"))?,
+            model: model(vocab, unknown)?,
         })
     }
 
     /// Appends the ids of a text without special tokens.
-    pub(super) fn encode(&self, vocab: &Vocab, text: &str, ids: &mut Vec<u32>) {
+    pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
         let text = self.normalize(text);
         let mut memo = Memo::default();
-        let mut buffer = String::new();
         self.words.split(&text, &mut |word| {
             if word.starts_with(char::is_whitespace) {
                 return;
             }
             memo.encode(word, ids, |ids| {
-                buffer.clear();
-                buffer.push_str(SPACE);
-                buffer.push_str(word);
-                self.encode_word(vocab, &buffer, ids);
+                // Fails only for an unknown token that is not an entry, which `model` rules out.
+                let tokens = self.model.tokenize(word).unwrap_or_default();
+                ids.extend(tokens.iter().map(|token| token.id));
             });
         });
     }
@@ -95,30 +102,31 @@ impl WordPiece {
         }
         text
     }
+}
 
-    /// `word` with the sign of a word's start in front.
-    fn encode_word(&self, vocab: &Vocab, word: &str, ids: &mut Vec<u32>) {
-        let start = ids.len();
-        let mut rest = word;
-        if word.chars().count() > LONGEST_WORD + 1 {
-            return ids.push(self.unknown);
+/// The crate's model over the file's entries.
+fn model(vocab: &Vocab, unknown: Option<u32>) -> Result<CrateModel, Error> {
+    let unknown = unknown.filter(|&id| (id as usize) < vocab.len());
+    let unknown = unknown.ok_or(Error::Missing("tokenizer.ggml.unknown_token_id"))?;
+    let name = |id: u32| {
+        let text = String::from_utf8_lossy(vocab.text(id));
+        match text.strip_prefix(SPACE) {
+            Some(word) => word.to_owned(),
+            None => format!("{CONTINUES}{text}"),
         }
-        while !rest.is_empty() {
-            let longest = rest.floor_char_boundary(vocab.longest());
-            let ends = (1..=longest)
-                .rev()
-                .filter(|&end| rest.is_char_boundary(end));
-            let found = ends
-                .map(|end| (end, vocab.find(&rest.as_bytes()[..end])))
-                .find_map(|(end, id)| Some((end, id?)));
-            let Some((end, id)) = found else {
-                ids.truncate(start);
-                return ids.push(self.unknown);
-            };
-            ids.push(id);
-            rest = &rest[end..];
-        }
-    }
+    };
+    // Backwards, so that of equal entries the first one stays.
+    let entries: Entries = (0..vocab.len() as u32)
+        .rev()
+        .map(|id| (name(id), id))
+        .collect();
+    CrateModel::builder()
+        .vocab(entries)
+        .unk_token(name(unknown))
+        .continuing_subword_prefix(CONTINUES.into())
+        .max_input_chars_per_word(LONGEST_WORD)
+        .build()
+        .map_err(|e| Error::Build(e.to_string()))
 }
 
 /// The text without what a pattern matches.
