@@ -27,6 +27,9 @@ pub struct Arguments {
     /// Do not show the model's reasoning
     #[arg(long)]
     hidethinking: bool,
+    /// Pull a missing model over plain http
+    #[arg(long)]
+    insecure: bool,
     /// How long the model stays loaded afterwards (such as 5m, 1h; -1s is for ever)
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     keepalive: Option<String>,
@@ -55,7 +58,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> Result<()> {
     } else {
         prompt(words)?
     };
-    let shown = session::look_up(client, &model).await?;
+    let shown = session::look_up(client, &model, arguments.insecure).await?;
     if session::only_embeds(&shown) {
         return embed(client, &session, &arguments, prompt).await;
     }

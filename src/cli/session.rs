@@ -61,15 +61,16 @@ impl Session {
     }
 }
 
-/// What the server knows of `model`, which it pulls if it lacks it.
-pub async fn look_up(client: &Client, model: &str) -> Result<ShowReply> {
+/// What the server knows of `model`, which it pulls if it lacks it; with `insecure`, over
+/// plain http.
+pub async fn look_up(client: &Client, model: &str, insecure: bool) -> Result<ShowReply> {
     let request = ShowRequest {
         model: model.to_owned(),
         ..Default::default()
     };
     match client.post("/api/show", &request).await {
         Err(error) if error.is_not_found() => {
-            transfer::fetch(client, model).await?;
+            transfer::fetch(client, model, insecure).await?;
             Ok(client.post("/api/show", &request).await?)
         }
         shown => Ok(shown?),

@@ -25,8 +25,8 @@ pub async fn pull(client: &Client, arguments: Arguments) -> Result<()> {
 }
 
 /// Has the server fetch a model that it lacks.
-pub async fn fetch(client: &Client, model: &str) -> Result<()> {
-    follow(client, "/api/pull", model.to_owned(), false).await
+pub async fn fetch(client: &Client, model: &str, insecure: bool) -> Result<()> {
+    follow(client, "/api/pull", model.to_owned(), insecure).await
 }
 
 /// Runs `push`, then tells where the model is found.

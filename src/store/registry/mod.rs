@@ -235,7 +235,10 @@ impl Registry {
                 tokio::select! {
                     _ = result.changed() => break,
                     _ = reports.tick() => {
-                        send(steps, step(running.completed.load(Ordering::Relaxed))).await?;
+                        let there = running.completed.load(Ordering::Relaxed);
+                        if there < layer.size {
+                            send(steps, step(there)).await?;
+                        }
                     }
                 }
             }
@@ -354,8 +357,10 @@ impl Registry {
                         break;
                     }
                     _ = reports.tick() => {
-                        let sent = completed.load(Ordering::Relaxed).min(layer.size);
-                        send(steps, step(sent)).await?;
+                        let sent = completed.load(Ordering::Relaxed);
+                        if sent < layer.size {
+                            send(steps, step(sent)).await?;
+                        }
                     }
                 }
             }
