@@ -15,7 +15,7 @@ use crate::engine::Endless;
 use crate::golden::{floats, golden, ids, open, tiny};
 
 /// Tiny models that embed.
-const TINY: &[&str] = &[
+pub const TINY: &[&str] = &[
     "tiny-bert",
     "tiny-bert-cls",
     "tiny-nomic-bert",

@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::devices::{self, Device};
-use crate::models;
+use crate::{embedding, models};
 
 /// Tokens of a prefill chunk: less than the prompts, so that chunks meet.
 const N_BATCH: usize = 24;
@@ -232,7 +232,7 @@ fn context_problems(
 #[test]
 fn every_architecture_has_a_reference() {
     let arch = |name: &&str| golden(&format!("tiny/{name}.json"))["arch"].clone();
-    let proved: Vec<Value> = TINY.iter().map(arch).collect();
+    let proved: Vec<Value> = TINY.iter().chain(embedding::TINY).map(arch).collect();
     let missing: Vec<&str> = ollama_wgpu::model::architectures()
         .filter(|name| !proved.iter().any(|arch| arch == name))
         .collect();
@@ -389,13 +389,18 @@ fn a_quantised_cache_on_the_cpu() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
-/// Short prompts and few steps: a software GPU computes some ten tokens per second.
+/// Short prompts and few steps, since a software GPU computes some ten tokens per second; all of
+/// them where `OLLAMA_WGPU_TEST_ALL_TOKENS` is set.
 #[test]
 fn real_models_on_the_gpu() {
+    let bounds = match std::env::var_os("OLLAMA_WGPU_TEST_ALL_TOKENS") {
+        None => (40, 4),
+        Some(_) => (usize::MAX, usize::MAX),
+    };
     let problems = devices::beside_one_another(REAL, |name| {
         let gpus = devices::plain_gpus();
         let device = gpus.first().expect("a GPU adapter");
-        real_problems(name, device, (KvType::F16, 0.05), (40, 4))
+        real_problems(name, device, (KvType::F16, 0.05), bounds)
     });
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing, fetches the test models once, runs the tests (but whole models on a software GPU).
+# Installs what is missing, fetches the test models once, runs every test.
 # usage: scripts/test.sh
 source "$(dirname "$0")/lib.sh"
 
@@ -14,10 +14,7 @@ ln -sfn "$(scripts/models.sh smollm2 qwen-coder gemma minilm tiny vocabs | tail 
 
 say "unit and integration tests, GPU cases on Mesa's software Vulkan"
 LAVAPIPE="$(ls /usr/share/vulkan/icd.d/lvp_icd*.json | head -n 1)"
-# Whole models on a software GPU take longer than the rest together; run them by name:
-# cargo test --release --test kernels -- tiny_models_on_every_gpu real_models_on_the_gpu
-VK_DRIVER_FILES="$LAVAPIPE" cargo test --release -- \
-  --skip tiny_models_on_every_gpu --skip real_models_on_the_gpu
+VK_DRIVER_FILES="$LAVAPIPE" cargo test --release
 
 say "clients: curl, Python and JavaScript"
 kernels-tests/clients/run.sh

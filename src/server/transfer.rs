@@ -14,6 +14,8 @@ use warp::http::StatusCode;
 
 /// Largest model file that can be uploaded.
 const MAX_BLOB_BYTES: u64 = 1 << 42;
+/// Most that is read of an upload that is there already.
+const MAX_DISCARDED_BYTES: usize = 1 << 30;
 /// Pieces of an upload between network and disk.
 const PIECES_IN_FLIGHT: usize = 8;
 /// Steps of a job between it and a client that is slow to read.
@@ -187,11 +189,24 @@ pub async fn blob_upload(app: Arc<App>, incoming: Incoming) -> Result<Response, 
     let digest = Digest::parse(&incoming.segment)?;
     let store = app.store.clone();
     if blocking(move || Ok(store.has_blob(&digest)?)).await? {
+        discard(incoming.body).await;
         return Ok(empty(StatusCode::OK));
     }
     let upload = names::blocking(move || Ok(app.store.upload(digest, MAX_BLOB_BYTES)?)).await?;
     receive(upload, incoming.body).await?;
     Ok(empty(StatusCode::CREATED))
+}
+
+/// Reads what the client is still sending: one that is answered and cut off in the middle of its
+/// body sees a broken pipe instead of the answer.
+async fn discard(mut body: body::BodyStream) {
+    let mut left = MAX_DISCARDED_BYTES;
+    while let Ok(Some(piece)) = body::next_chunk(&mut body).await {
+        match left.checked_sub(piece.len()) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// Writes the body as it comes; nothing is left when it breaks off.
