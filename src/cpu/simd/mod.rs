@@ -207,7 +207,7 @@ impl InstructionSet {
         }
     }
 
-    /// [`Isa::WIDE`] of it.
+    /// `Isa::WIDE` of it.
     pub fn is_wide(self) -> bool {
         struct Wide;
         impl Kernel for Wide {
