@@ -99,6 +99,12 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
+    /// The process.
+    #[allow(dead_code, reason = "the bench asks it")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory in bytes.
     #[cfg(target_os = "linux")]
     pub fn resident_bytes(&self) -> u64 {
