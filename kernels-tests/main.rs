@@ -4,6 +4,7 @@
 
 mod case;
 mod cases;
+mod cases_attention;
 mod cases_experts;
 mod devices;
 mod embedding;

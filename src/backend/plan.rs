@@ -122,7 +122,7 @@ pub struct Attention {
     /// Xiao et al. 2023, <https://arxiv.org/abs/2309.17453>, learned as in gpt-oss.
     pub sinks: Option<WeightId>,
     /// The largest bias b of attention with linear biases: scores lose `slope * |q - p|`, with the
-    /// slopes of [`alibi_slope`]. In prefill only.
+    /// slopes of [`alibi_slope`].
     pub alibi: Option<f32>,
 }
 

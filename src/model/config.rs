@@ -105,6 +105,8 @@ pub struct Moe {
     pub routing: Routing,
     /// Leading layers that have a feed-forward block instead.
     pub n_dense: usize,
+    /// From there on, of so many layers the first has experts: one where all have.
+    pub period: usize,
     /// Width of the experts that every token goes through; zero for none.
     pub shared_dim: usize,
 }
@@ -230,7 +232,9 @@ impl Config {
 
     /// The experts of layer `i`.
     pub fn moe(&self, i: usize) -> Option<&Moe> {
-        self.moe.as_ref().filter(|moe| i >= moe.n_dense)
+        let has_experts =
+            |moe: &&Moe| i >= moe.n_dense && (i - moe.n_dense).is_multiple_of(moe.period);
+        self.moe.as_ref().filter(has_experts)
     }
 
     /// Columns of all heads' results.

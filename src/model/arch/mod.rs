@@ -3,6 +3,7 @@
 //! What each computes and which keys it reads was learned from llama.cpp
 //! (<https://github.com/ggml-org/llama.cpp>, `src/models/`), whose files these are.
 
+mod alibi;
 mod bert;
 mod cohere;
 mod deepseek;
@@ -25,7 +26,9 @@ type Family = fn(&Keys) -> Result<Config, Error>;
 
 const TABLE: &[(&str, Family)] = &[
     ("arcee", llama::arcee),
+    ("baichuan", alibi::baichuan),
     ("bert", bert::bert),
+    ("bloom", alibi::bloom),
     ("chatglm", llama::chatglm),
     ("codeshell", gpt::starcoder2),
     ("command-r", cohere::command_r),
@@ -49,14 +52,18 @@ const TABLE: &[(&str, Family)] = &[
     ("granitemoe", moe::granitemoe),
     ("hunyuan-dense", llama::hunyuan),
     ("internlm2", llama::llama),
+    ("jais", alibi::jais),
     ("jina-bert-v2", bert::jina_bert_v2),
     ("jina-bert-v3", bert::jina_bert_v3),
     ("lfm2", hybrid::lfm2),
+    ("lfm2moe", hybrid::lfm2moe),
     ("llama", llama::mixtral),
     ("minicpm", llama::minicpm),
     ("mistral3", llama::mistral3),
+    ("mpt", alibi::mpt),
     ("nemotron", gpt::nemotron),
     ("nomic-bert", bert::nomic_bert),
+    ("nomic-bert-moe", bert::nomic_bert_moe),
     ("olmo", olmo::olmo),
     ("olmo2", olmo::olmo2),
     ("olmoe", moe::olmoe),
@@ -70,8 +77,12 @@ const TABLE: &[(&str, Family)] = &[
     ("qwen2vl", llama::qwen2),
     ("qwen3", llama::qwen3),
     ("qwen35", hybrid::qwen35),
+    ("qwen35moe", hybrid::qwen35moe),
     ("qwen3moe", moe::qwen3moe),
+    ("qwen3next", hybrid::qwen3next),
     ("qwen3vl", llama::qwen3),
+    ("qwen3vlmoe", moe::qwen3moe),
+    ("refact", alibi::refact),
     ("seed_oss", llama::seed_oss),
     ("smollm3", llama::smollm3),
     ("stablelm", gpt::stablelm),

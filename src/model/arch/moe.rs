@@ -40,6 +40,7 @@ pub(super) fn read(keys: &Keys, ffn_dim: usize, normalise: bool) -> Result<Moe, 
         ffn_dim,
         routing,
         n_dense: 0,
+        period: 1,
         shared_dim: 0,
     })
 }
@@ -81,15 +82,26 @@ pub(super) fn gating(keys: &Keys, default: Gating) -> Result<Gating, Error> {
 /// Qwen 1.5 and 2 MoE: an expert for every token, behind a gate of its own.
 pub(super) fn qwen2moe(keys: &Keys) -> Result<Config, Error> {
     let mut config = llama::qwen2(keys)?;
-    let mut moe = read(keys, expert_dim(keys, &config)?, false)?;
+    with_gated_shared(keys, &mut config, false)?;
+    config.required.push("output.weight");
+    Ok(config)
+}
+
+/// Puts experts in the place of the feed-forward block, one of which is for every token and has a
+/// gate of its own.
+pub(super) fn with_gated_shared(
+    keys: &Keys,
+    config: &mut Config,
+    normalise: bool,
+) -> Result<(), Error> {
+    let mut moe = read(keys, expert_dim(keys, config)?, normalise)?;
     moe.shared_dim = match shared_dim(keys)? {
         0 => config.ffn_dim,
         n => n,
     };
     config.moe = Some(moe);
-    let gate = "blk.*.ffn_gate_inp_shexp.weight";
-    config.required.extend(["output.weight", gate]);
-    Ok(config)
+    config.required.push("blk.*.ffn_gate_inp_shexp.weight");
+    Ok(())
 }
 
 /// Qwen 3 MoE.
