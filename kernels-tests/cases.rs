@@ -237,6 +237,9 @@ fn rowwise(cases: &mut Vec<Case>) {
             let normed = b.rms_norm(x.columns(0, 128), WeightId(2), 1e-5);
             b.add(x.columns(190, 128), normed)
         }),
+        ("rms_norm without weights", 96, |b, x| {
+            b.plain_rms_norm(x.columns(32, 64), 32, 1e-6)
+        }),
         ("rms_norm per head", 96, |b, x| {
             b.rms_norm(x.columns(32, 64), WeightId(1), 1e-6)
         }),

@@ -151,7 +151,7 @@ pub enum Op {
     /// `[1, group]`. Zhang and Sennrich 2019, <https://arxiv.org/abs/1910.07467>.
     RmsNorm {
         input: View,
-        weight: WeightId,
+        weight: Option<WeightId>,
         group: usize,
         eps: f32,
         out: BufferId,

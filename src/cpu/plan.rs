@@ -139,7 +139,8 @@ impl CpuBackend {
                     weight(bias)?;
                     state(number, heads.state_size())?;
                 }
-                Op::Embed { weight: id, .. } | Op::RmsNorm { weight: id, .. } => weight(id)?,
+                Op::Embed { weight: id, .. } => weight(id)?,
+                Op::RmsNorm { weight: id, .. } => id.map_or(Ok(()), weight)?,
                 Op::Matmul {
                     weight: id, bias, ..
                 } => {
@@ -189,7 +190,8 @@ impl CpuBackend {
     pub(super) fn decode_vectors(&mut self, plan: &Plan) {
         for op in &plan.ops {
             let ids = match *op {
-                Op::RmsNorm { weight, .. } | Op::ShortConv { weight, .. } => [Some(weight), None],
+                Op::RmsNorm { weight, .. } => [weight, None],
+                Op::ShortConv { weight, .. } => [Some(weight), None],
                 Op::DeltaNet { decay, bias, .. } => [Some(decay), Some(bias)],
                 Op::LayerNorm { weight, bias, .. } => [weight, bias],
                 Op::Matmul { bias, .. } | Op::MoeRoute { bias, .. } => [bias, None],
@@ -354,10 +356,14 @@ impl CpuBackend {
                 })
             }
             Op::RmsNorm {
-                input, weight, eps, ..
+                input,
+                weight,
+                group,
+                eps,
+                ..
             } => {
-                let weight = vector(&self.vectors, weight);
-                rowwise::rms_norm(isa, pool, view(input), weight, eps, out)
+                let weight = weight.map(|id| vector(&self.vectors, id));
+                rowwise::rms_norm(isa, pool, view(input), (weight, group), eps, out)
             }
             Op::LayerNorm {
                 input,

@@ -40,10 +40,7 @@ fn check_numbers(spec: &WeightSpec) -> Result<(), Error> {
             let row = &bytes[(next - first) * spec.row_bytes()..][..spec.row_bytes()];
             spec.quant.decode(row, &mut numbers);
             if numbers.iter().any(|x| !x.is_finite()) {
-                return Err(Error::Tensor(format!(
-                    "tensor {} has numbers that are not finite",
-                    spec.name
-                )));
+                return Err(not_finite(&spec.name));
             }
             // The last row is always among them.
             next = (next + step).min((spec.rows - 1).max(next + 1));
@@ -51,6 +48,10 @@ fn check_numbers(spec: &WeightSpec) -> Result<(), Error> {
         first += rows;
     }
     Ok(())
+}
+
+fn not_finite(name: &str) -> Error {
+    Error::Tensor(format!("tensor {name} has numbers that are not finite"))
 }
 
 /// Gives the weights their ids, in the order in which they are asked for.
@@ -208,9 +209,9 @@ impl Loader<'_> {
 
     /// Queries and gates, whose rows alternate head by head in the file.
     pub fn gated_query(&mut self, base: &str, c: &Config) -> Result<(Product, Vec<usize>), Error> {
-        let shape = (2 * c.q_dim(), c.dim);
-        let product = self.dealt(base, shape, &[c.head_dim, c.head_dim])?;
-        Ok((product, vec![c.q_dim(), c.q_dim()]))
+        let q_dim = c.n_heads * c.head_dim;
+        let product = self.dealt(base, (2 * q_dim, c.dim), &[c.head_dim, c.head_dim])?;
+        Ok((product, vec![q_dim, q_dim]))
     }
 
     fn check_vector(&self, name: &str, n: usize) -> Result<(), Error> {
@@ -233,6 +234,26 @@ impl Loader<'_> {
             Some(_) => self.vector(name, n).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// A tensor of one number, where the file has it.
+    pub fn scalar(&mut self, name: &str) -> Result<Option<f32>, Error> {
+        let Some(tensor) = self.gguf.tensor(name) else {
+            return Ok(None);
+        };
+        self.check_floats(name, &[1])?;
+        let bytes = self.gguf.data(tensor).try_into();
+        let number = f32::from_le_bytes(bytes.expect("one number"));
+        if !number.is_finite() {
+            return Err(not_finite(name));
+        }
+        self.used.insert(name.into());
+        Ok(Some(number))
+    }
+
+    /// Tensors that the file has and this model does not need.
+    pub fn ignore(&mut self, names: &[String]) {
+        self.used.extend(names.iter().cloned());
     }
 
     /// `base.weight` over runs of `group` columns, where the file has it, and its bias.
@@ -272,11 +293,10 @@ impl Loader<'_> {
     pub fn head_norm(
         &mut self,
         base: &str,
-        n_heads: usize,
+        (n_heads, head_dim): (usize, usize),
         config: &Config,
     ) -> Result<Option<NormWeights>, Error> {
         let name = format!("{base}.weight");
-        let head_dim = config.head_dim;
         let shape = self.gguf.tensor(&name).map(|t| t.shape.clone());
         match shape.as_deref() {
             Some(&[_, rows]) if rows > 1 && config.norm == Norm::Layer => {

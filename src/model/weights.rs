@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::config::{Ffn, Mixer};
 use super::experts::ExpertWeights;
 use super::latent::LatentWeights;
+use super::layer_embed::{LayerEmbedWeights, LayerEmbedding};
 use super::loader::Loader;
 use super::recurrent::{self, RecurrentWeights};
 use super::{Config, Error};
@@ -28,6 +29,8 @@ pub(super) struct Weights {
     /// The embedding matrix itself where the file has no other.
     pub output: Product,
     pub layers: Vec<LayerWeights>,
+    /// Where each layer has an embedding of its own.
+    pub layer_embed: Option<LayerEmbedding>,
     /// Matrices that an embedding goes through after pooling.
     pub dense: Vec<Product>,
 }
@@ -55,6 +58,9 @@ pub(super) struct LayerWeights {
     pub post_ffw_norm: Option<NormWeights>,
     /// Of an encoder: the norm of the sum with the feed-forward block.
     pub layer_output_norm: Option<NormWeights>,
+    pub layer_embed: Option<LayerEmbedWeights>,
+    /// Factor on what the layer makes of the residual stream.
+    pub output_scale: Option<f32>,
 }
 
 /// The feed-forward block, or what stands in its place.
@@ -122,6 +128,10 @@ impl Weights {
             Some(_) => loader.dense(dim)?,
             None => Vec::new(),
         };
+        let layer_embed = match config.layer_embed_dim {
+            Some(width) => Some(LayerEmbedding::load(&mut loader, config, width)?),
+            None => None,
+        };
         loader.refuse_unknown(config)?;
         Ok(Weights {
             specs: loader.specs,
@@ -132,6 +142,7 @@ impl Weights {
             output_norm,
             output,
             layers,
+            layer_embed,
             dense,
         })
     }
@@ -156,7 +167,7 @@ impl Loader<'_> {
             Some((projections, weights)) => (projections, Some(weights)),
         };
         let (output, cols) = match mixer {
-            Mixer::Attention => ("attn_output", c.mixed_dim()),
+            Mixer::Attention => ("attn_output", c.mixed_dim(i)),
             Mixer::ShortConv { .. } => ("shortconv.out_proj", c.dim),
             Mixer::DeltaNet { heads, .. } => ("ssm_out", heads.out_dim()),
         };
@@ -172,13 +183,18 @@ impl Loader<'_> {
                 self.norm(&name("layer_output_norm"), c.dim, c)?,
             ],
         };
+        let heads = c.heads(i);
+        let k_norm = match c.layers[i].cache_of {
+            None => self.head_norm(&name("attn_k_norm"), (heads.n_kv, heads.key_dim), c)?,
+            Some(_) => None,
+        };
         Ok(LayerWeights {
             attn_norm: self.norm(&name(attn_norm), c.dim, c)?,
             qkv,
             recurrent,
             latent,
-            q_norm: self.head_norm(&name("attn_q_norm"), c.n_heads, c)?,
-            k_norm: self.head_norm(&name("attn_k_norm"), c.n_kv_heads, c)?,
+            q_norm: self.head_norm(&name("attn_q_norm"), (heads.n, heads.key_dim), c)?,
+            k_norm,
             sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
             attn_output: self.product(&name(output), c.dim, cols)?,
             post_attention_norm,
@@ -188,17 +204,32 @@ impl Loader<'_> {
             ffn: self.ffn(i, c)?,
             post_ffw_norm: self.norm(&name("post_ffw_norm"), c.dim, c)?,
             layer_output_norm,
+            layer_embed: match c.layer_embed_dim {
+                Some(dim) => Some(LayerEmbedWeights::load(self, i, c, dim)?),
+                None => None,
+            },
+            output_scale: self.scalar(&name("layer_output_scale.weight"))?,
         })
     }
 
     /// Query (and gate), key and value projections.
     fn qkv(&mut self, i: usize, c: &Config) -> Result<Projections, Error> {
         let part = |part: &str, rows| (format!("blk.{i}.{part}"), rows);
+        let heads = c.heads(i);
         let parts = [
-            part("attn_q", c.q_dim()),
-            part("attn_k", c.kv_dims().keys),
-            part("attn_v", c.kv_dims().values),
+            part("attn_q", heads.q_dim()),
+            part("attn_k", heads.kv_dims().keys),
+            part("attn_v", heads.kv_dims().values),
         ];
+        if c.layers[i].cache_of.is_some() {
+            // Some files have the others, which nothing reads.
+            let unread = ["attn_k.weight", "attn_v.weight", "attn_k_norm.weight"];
+            self.ignore(&unread.map(|part| format!("blk.{i}.{part}")));
+            return self.projections(&parts[..1], c.dim);
+        }
+        if c.value_norms && !self.has(&format!("{}.weight", parts[2].0)) {
+            return self.projections(&parts[..2], c.dim);
+        }
         if c.gated_attention {
             let query = self.gated_query(&parts[0].0, c)?;
             let mut projections = self.projections(&parts[1..], c.dim)?;
@@ -217,17 +248,18 @@ impl Loader<'_> {
             return ExpertWeights::load(self, i, c, *moe).map(FfnWeights::Experts);
         }
         let (gate, up) = (format!("blk.{i}.ffn_gate"), format!("blk.{i}.ffn_up"));
-        let down = self.product(&format!("blk.{i}.ffn_down"), c.dim, c.ffn_dim)?;
+        let ffn_dim = c.ffn_dim(i);
+        let down = self.product(&format!("blk.{i}.ffn_down"), c.dim, ffn_dim)?;
         Ok(match c.ffn {
             Ffn::Gated => {
-                let parts = [(gate, c.ffn_dim), (up, c.ffn_dim)];
+                let parts = [(gate, ffn_dim), (up, ffn_dim)];
                 FfnWeights::Gated(self.projections(&parts, c.dim)?, down)
             }
             Ffn::GatedFused => {
-                let parts = [(gate, c.ffn_dim), (up.clone(), c.ffn_dim)];
+                let parts = [(gate, ffn_dim), (up.clone(), ffn_dim)];
                 FfnWeights::Gated(self.fused(&up, &parts, c.dim)?, down)
             }
-            Ffn::Plain => FfnWeights::Plain(self.product(&up, c.ffn_dim, c.dim)?, down),
+            Ffn::Plain => FfnWeights::Plain(self.product(&up, ffn_dim, c.dim)?, down),
         })
     }
 }

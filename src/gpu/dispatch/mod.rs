@@ -104,7 +104,9 @@ impl Dispatch<'_> {
                 eps,
                 out,
             } => {
-                self.weight(weight)?;
+                if let Some(id) = weight {
+                    self.weight(id)?;
+                }
                 let norm = norm::RmsNorm {
                     input,
                     weight,

@@ -8,6 +8,7 @@ mod bert;
 mod cohere;
 mod deepseek;
 mod gemma;
+mod gemma4;
 mod gpt;
 mod hybrid;
 mod llama;
@@ -43,6 +44,7 @@ const TABLE: &[(&str, Family)] = &[
     ("gemma-embedding", gemma::gemma_embedding),
     ("gemma2", gemma::gemma2),
     ("gemma3", gemma::gemma3),
+    ("gemma4", gemma4::gemma4),
     ("glm4", llama::glm4),
     ("glm4moe", moe::glm4moe),
     ("gpt-oss", moe::gpt_oss),
@@ -126,15 +128,17 @@ fn check(config: &Config) -> Result<(), Error> {
         let text = "a text encoder without a pooling_type to make embeddings with";
         return Err(Error::Unsupported(text.into()));
     }
-    if !config.n_heads.is_multiple_of(config.n_kv_heads) {
-        return Err(Error::Unsupported(format!(
-            "{} query heads over {} key heads",
-            config.n_heads, config.n_kv_heads
-        )));
-    }
-    for n in [config.head_dim, config.value_dim] {
-        if !n.is_multiple_of(2) || n > MAX_HEAD_DIM {
-            return Err(Error::Unsupported(format!("a head of {n} columns")));
+    for heads in (0..config.layers.len()).map(|i| config.heads(i)) {
+        if !heads.n.is_multiple_of(heads.n_kv) {
+            return Err(Error::Unsupported(format!(
+                "{} query heads over {} key heads",
+                heads.n, heads.n_kv
+            )));
+        }
+        for n in [heads.key_dim, heads.value_dim] {
+            if !n.is_multiple_of(2) || n > MAX_HEAD_DIM {
+                return Err(Error::Unsupported(format!("a head of {n} columns")));
+            }
         }
     }
     Ok(())
@@ -166,11 +170,17 @@ fn with_kv_heads(
         None => dim / n_heads,
     };
     let value_dim = keys.optional_extent("attention.value_length")?;
-    let n_layers = keys.extent("block_count")?;
-    if n_layers > 1024 {
-        return Err(keys.bad("block_count", "at most 1024 layers are accepted"));
-    }
+    let n_layers = n_layers(keys)?;
+    let ffn_dims = keys.extents("feed_forward_length", n_layers)?;
     let n_ctx_train = keys.extent("context_length")?;
+    let layer = |ffn_dim: usize| Layer {
+        window: None,
+        rope: rope_order.map(|_| LayerRope { q: 0, k: 0 }),
+        mixer: Mixer::Attention,
+        heads: None,
+        ffn_dim: (ffn_dim != ffn_dims[0]).then_some(ffn_dim),
+        cache_of: None,
+    };
     let (rope_tables, long_rope) = match rope_order {
         Some(_) => rope_tables(keys, head_dim, n_ctx_train)?,
         None => (vec![], None),
@@ -182,7 +192,7 @@ fn with_kv_heads(
         n_kv_heads: n_kv_heads.unwrap_or(n_heads),
         head_dim,
         value_dim: value_dim.unwrap_or(dim / n_heads),
-        ffn_dim: keys.extent("feed_forward_length")?,
+        ffn_dim: ffn_dims[0],
         vocab_size: vocab_size(keys)?,
         n_ctx_train,
         norm,
@@ -205,21 +215,24 @@ fn with_kv_heads(
         latent: None,
         activation: Activation::Silu,
         rope_order: rope_order.unwrap_or(RopeOrder::Norm),
+        value_norms: false,
+        layer_embed_dim: None,
         head_norms_last: false,
         gated_attention: false,
         output_norm: "output_norm",
         rope_tables,
         long_rope,
-        layers: vec![
-            Layer {
-                window: None,
-                rope: rope_order.map(|_| LayerRope { q: 0, k: 0 }),
-                mixer: Mixer::Attention,
-            };
-            n_layers
-        ],
+        layers: ffn_dims.iter().map(|&dim| layer(dim)).collect(),
         n_skipped_layers: 0,
     })
+}
+
+/// Number of layers.
+fn n_layers(keys: &Keys) -> Result<usize, Error> {
+    match keys.extent("block_count")? {
+        n @ 1..=1024 => Ok(n),
+        _ => Err(keys.bad("block_count", "at most 1024 layers are accepted")),
+    }
 }
 
 /// How the file wants embeddings to be made; none where it is to write texts.
