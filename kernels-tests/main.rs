@@ -7,6 +7,7 @@ mod cases;
 mod cases_attention;
 mod cases_experts;
 mod devices;
+mod documented;
 mod embedding;
 mod encoder;
 mod engine;

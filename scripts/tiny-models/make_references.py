@@ -24,12 +24,13 @@ import numpy as np
 import llama_cpp as llama
 
 sys.dont_write_bytecode = True
-from make_tiny_models import CATALOGUE, Stream, write_models  # noqa: E402
+from make_tiny_models import CATALOGUE, write_models  # noqa: E402
+from tiny_weights import Stream  # noqa: E402
 
 N_PROMPT, N_GREEDY, N_CTX = 40, 16, 512
 # Tokens of the texts that models embed.
 N_TEXTS = (29, 75)
-GELU = {"codeshell", "falcon", "gemma", "gpt2", "gptneox", "phi2", "starcoder", "bloom", "mpt", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"}
+GELU = {"codeshell", "falcon", "gemma", "gpt2", "gptneox", "phi2", "starcoder", "bloom", "mpt", "gemma4", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"}
 # Largest difference of a logit and smallest margin where llama.cpp's own GELU is not exact.
 GELU_TOLERANCE, GELU_MARGIN, MARGIN = 0.02, 0.05, 0.02
 # The same of an embedding's number.
@@ -119,11 +120,11 @@ def embeddings(spec, folder):
 
 
 def readable(spec):
-    """The same weights in a layout that llama.cpp reads in this architecture."""
-    moe = spec.opt.get("moe", {})
-    if spec.arch != "llama" or "layout" not in moe:
-        return spec
-    return replace(spec, opt=spec.opt | dict(moe={k: v for k, v in moe.items() if k != "layout"}))
+    """The same weights with names and in a layout that llama.cpp reads in this architecture."""
+    opt = {k: v for k, v in spec.opt.items() if k != "ollama"}
+    if spec.arch == "llama" and "moe" in opt:
+        opt["moe"] = {k: v for k, v in opt["moe"].items() if k != "layout"}
+    return replace(spec, opt=opt)
 
 
 def describe(name, models, folder):

@@ -130,6 +130,12 @@ impl Keys<'_> {
         }
     }
 
+    /// Whether the file has an array there.
+    pub fn is_array(&self, name: &str) -> bool {
+        let value = self.gguf.metadata().get(&self.key(name));
+        matches!(value, Some(Value::Array(_)))
+    }
+
     /// Whether the file has the key.
     pub fn has(&self, name: &str) -> bool {
         self.gguf.metadata().contains_key(&self.key(name))

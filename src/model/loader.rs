@@ -20,8 +20,9 @@ const NOT_NEEDED: &[&str] = &[
 const NOT_NEEDED_SUFFIXES: &[&str] =
     &[".attn_rot_embd", ".attn.rope.freqs", ".rotary_emb.inv_freq"];
 /// Beginnings of the names of an encoder of images or sounds and of the matrices behind it, which
-/// stand in the same file where a model reads them too. Texts go through none of them.
-const NOT_TEXT: &[&str] = &["v.", "mm.", "a."];
+/// stand in the same file where a model reads them too, and of layers that propose tokens. Texts
+/// go through none of them.
+const NOT_TEXT: &[&str] = &["v.", "mm.", "a.", "model.vision_tower.", "mtp."];
 
 /// Rows of a weight that are looked at before it is accepted.
 const CHECKED_ROWS: usize = 4;

@@ -2,18 +2,25 @@
 
 use super::super::keys::Keys;
 use super::super::{Config, Error, Mixer, Norm};
-use super::{common, moe, with_kv_heads};
+use super::{moe, with_kv_heads};
 use crate::backend::{DeltaHeads, Gating, MAX_DELTA_HEAD, MAX_KERNEL, RopeOrder};
+
+const HEADS: &str = "attention.head_count_kv";
+
+/// The key heads of the layers that have any, where recurrent ones have zero.
+fn one_beside_zeros(keys: &Keys, heads: &[usize]) -> Result<Option<usize>, Error> {
+    let n_kv_heads = heads.iter().copied().find(|&n| n > 0);
+    match heads.iter().any(|&n| n > 0 && Some(n) != n_kv_heads) {
+        true => Err(keys.bad(HEADS, "zero and one other number are accepted")),
+        false => Ok(n_kv_heads),
+    }
+}
 
 /// LFM 2: short convolutions; layers with key heads are attention instead. The norm after the last
 /// layer has the name of one before the first.
 pub(super) fn lfm2(keys: &Keys) -> Result<Config, Error> {
-    const HEADS: &str = "attention.head_count_kv";
     let heads = keys.per_layer(HEADS)?;
-    let n_kv_heads = heads.iter().copied().find(|&n| n > 0);
-    if heads.iter().any(|&n| n > 0 && Some(n) != n_kv_heads) {
-        return Err(keys.bad(HEADS, "zero and one other number are accepted"));
-    }
+    let n_kv_heads = one_beside_zeros(keys, &heads)?;
     let mut config = with_kv_heads(keys, Norm::Rms, RopeOrder::Neox, n_kv_heads)?;
     config.output_norm = "token_embd_norm";
     for name in &mut config.required {
@@ -78,7 +85,15 @@ pub(super) fn qwen3next(keys: &Keys) -> Result<Config, Error> {
 /// Gated delta nets, and gated attention in each fourth layer. Layers that predict further tokens
 /// follow in some files and are not run.
 fn delta_net(keys: &Keys, grouped: bool) -> Result<Config, Error> {
-    let mut config = common(keys, Norm::Rms, RopeOrder::Neox)?;
+    const REORDERED: &str = "ssm.v_head_reordered";
+    if keys.optional_bool(REORDERED)? == Some(false) {
+        return Err(keys.bad(REORDERED, "false is not supported"));
+    }
+    let n_kv_heads = match keys.is_array(HEADS) {
+        false => keys.optional_extent(HEADS)?,
+        true => one_beside_zeros(keys, &keys.per_layer(HEADS)?)?,
+    };
+    let mut config = with_kv_heads(keys, Norm::Rms, RopeOrder::Neox, n_kv_heads)?;
     if config.head_dim != config.value_dim {
         return Err(Error::Unsupported(
             "gated attention whose keys and values differ in length".into(),
