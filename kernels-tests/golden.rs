@@ -62,6 +62,7 @@ pub const TINY: &[&str] = &[
     "tiny-gemma3-ollama",
     "tiny-gemma4",
     "tiny-gemma4-31b",
+    "tiny-gemma4-moe",
     "tiny-phi3",
     "tiny-phi4-mini",
     "tiny-granite",

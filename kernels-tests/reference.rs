@@ -189,11 +189,13 @@ impl Reference {
                 Op::MoeRoute {
                     scores,
                     bias,
+                    factors,
                     ref routing,
                     ..
                 } => {
-                    let bias = bias.map(|id| &self.weights[id.0].values[..]);
-                    experts::moe_route(row(scores, i), bias, routing)
+                    let vector = |id: WeightId| &self.weights[id.0].values[..];
+                    let (bias, factors) = (bias.map(vector), factors.map(vector));
+                    experts::moe_route(row(scores, i), bias, factors, routing)
                 }
                 Op::MatmulExperts { ref products, .. } => {
                     let route = products.route.map(|route| row(route, i));

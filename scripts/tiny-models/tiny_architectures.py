@@ -261,6 +261,8 @@ def gemma4(m):
     s, o = m.spec, m.spec.opt
     wide, width = o["wide"], o.get("layer_embed", 0)
     common_kv(m)
+    if "moe" in o:
+        moe_kv(m)
     embeddings(m)
     windowed = [(i + 1) % 3 != 0 for i in range(s.n_layer)]
     n_kv = [s.n_kv if w else 1 for w in windowed]
@@ -289,6 +291,14 @@ def gemma4(m):
         for name in ("post_attention_norm", "ffn_norm", "post_ffw_norm"):
             m.norm(b + name, s.n_embd)
         dense_ffn(m, b, o["n_ff"][i])
+        if "moe" in o:
+            moe_ffn(m, b, **o["moe"])
+            m.norm(b + "ffn_gate_inp", s.n_embd, 4.0)
+            m.tensors[b + "ffn_gate_inp.scale"] = m.tensors[b + "ffn_gate_inp.weight"]
+            m.mat(b + "ffn_gate_inp.weight", o["moe"]["n"], s.n_embd, gain=6.0, wt=T.F32)
+            m.raw(b + "ffn_down_exps.scale", m.stream(b + "factors").uniform(o["moe"]["n"], 0.5, 1.5))
+            for name in ("post_ffw_norm_1", "pre_ffw_norm_2", "post_ffw_norm_2"):
+                m.norm(b + name, s.n_embd)
         if width:
             m.mat(b + "inp_gate.weight", width, s.n_embd, gain=1.5)
             m.mat(b + "proj.weight", s.n_embd, width, gain=1.5)

@@ -177,10 +177,12 @@ pub enum Op {
         out: BufferId,
     },
     /// The experts of each row: the numbers of the chosen ones as floats, best first, then their
-    /// weights; out `[rows, 2 * n_used]`. `bias` `[1, n_experts]` is added for the choice alone.
+    /// weights; out `[rows, 2 * n_used]`. `bias` `[1, n_experts]` is added for the choice alone,
+    /// and `factors` `[1, n_experts]` multiply the weights at last.
     MoeRoute {
         scores: View,
         bias: Option<WeightId>,
+        factors: Option<WeightId>,
         routing: Routing,
         out: BufferId,
     },

@@ -147,7 +147,9 @@ impl CpuBackend {
                     weight(id)?;
                     bias.map_or(Ok(()), weight)?;
                 }
-                Op::MoeRoute { bias, .. } => bias.map_or(Ok(()), weight)?,
+                Op::MoeRoute { bias, factors, .. } => {
+                    bias.into_iter().chain(factors).try_for_each(weight)?;
+                }
                 Op::MatmulExperts { products, .. } => {
                     weight(products.weight)?;
                     products.bias.map_or(Ok(()), weight)?;
@@ -194,7 +196,8 @@ impl CpuBackend {
                 Op::ShortConv { weight, .. } => [Some(weight), None],
                 Op::DeltaNet { decay, bias, .. } => [Some(decay), Some(bias)],
                 Op::LayerNorm { weight, bias, .. } => [weight, bias],
-                Op::Matmul { bias, .. } | Op::MoeRoute { bias, .. } => [bias, None],
+                Op::Matmul { bias, .. } => [bias, None],
+                Op::MoeRoute { bias, factors, .. } => [bias, factors],
                 Op::MatmulExperts { products, .. } => [products.bias, None],
                 Op::Attention { attention, .. } => [attention.sinks, None],
                 _ => [None, None],
@@ -406,15 +409,18 @@ impl CpuBackend {
             Op::MoeRoute {
                 scores,
                 bias,
+                factors,
                 routing,
                 ..
             } => {
                 let scores = view(scores);
                 let bias = bias.map(|id| vector(&self.vectors, id));
+                let factors = factors.map(|id| vector(&self.vectors, id));
                 each_row(pool, cols, out, |i, out| {
                     isa.run(Route {
                         scores: scores.row(i),
                         bias,
+                        factors,
                         routing,
                         out,
                     });

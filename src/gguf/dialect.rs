@@ -85,6 +85,11 @@ const DIALECTS: &[Dialect] = &[
         ..NONE
     },
     Dialect {
+        arch: ["gemma4", "gemma4"],
+        tensors: &[[".ffn_gate_inp.per_expert_scale", ".ffn_down_exps.scale"]],
+        ..NONE
+    },
+    Dialect {
         arch: ["qwen25vl", "qwen2vl"],
         ..NONE
     },

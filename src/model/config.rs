@@ -113,6 +113,9 @@ pub struct Moe {
     pub period: usize,
     /// Width of the experts that every token goes through; zero for none.
     pub shared_dim: usize,
+    /// Whether they stand beside the feed-forward block instead of in its place, each with norms
+    /// of its own.
+    pub beside: bool,
 }
 
 /// Multi-head latent attention.

@@ -2,7 +2,7 @@
 
 use super::config::Norm;
 use super::weights::{FfnWeights, LayerWeights, NormWeights, Product, Projections, Weights};
-use super::{Config, Layer, experts, latent, layer_embed, recurrent};
+use super::{Config, Layer, beside, experts, latent, layer_embed, recurrent};
 use crate::backend::{Activation, Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
 
 /// Records one step in a context of `n_ctx` tokens: token ids to logits of the wanted rows.
@@ -176,6 +176,11 @@ pub(super) fn feed_forward(
 ) -> View {
     let (mixed, down) = match &w.ffn {
         FfnWeights::Experts(experts) => return experts::feed_forward(b, c, experts, h, x),
+        FfnWeights::Beside(both) => {
+            let y = beside::feed_forward(b, c, both, h, x);
+            let y = norm_where_present(b, c, w.post_ffw_norm, y);
+            return b.add(x, y);
+        }
         FfnWeights::Gated(gate_up, down) => {
             let [gate, up] = project(b, h, gate_up)[..] else {
                 unreachable!("a layer has two feed-forward projections");

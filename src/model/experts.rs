@@ -15,6 +15,8 @@ pub(super) struct ExpertWeights {
     router: Product,
     /// Added to the weights of experts for the choice.
     choice_bias: Option<WeightId>,
+    /// Factors on what each expert gives.
+    factors: Option<WeightId>,
     up: ExpertUp,
     down: Product,
     shared: Option<SharedExperts>,
@@ -53,6 +55,7 @@ impl ExpertWeights {
             moe,
             router: loader.product(&name("ffn_gate_inp"), moe.n_experts, c.dim)?,
             choice_bias: loader.optional_vector(&name("exp_probs_b.bias"), moe.n_experts)?,
+            factors: loader.optional_vector(&name("ffn_down_exps.scale"), moe.n_experts)?,
             up: ExpertUp::load(loader, i, c, &moe)?,
             down: ExpertMatrix::new(i, "down", [moe.ffn_dim, c.dim]).load(loader, &moe)?,
             shared: match moe.shared_dim {
@@ -215,14 +218,33 @@ pub(super) fn feed_forward(
     h: View,
     x: View,
 ) -> View {
-    let moe = &w.moe;
     let scaled = c.residual_scale != 1.0;
     let mut sum = (!scaled).then_some(x);
     if let Some(shared) = &w.shared {
         sum = Some(shared_experts(b, c, shared, h, sum));
     }
-    let scores = b.matmul(h, w.router.weight, w.router.bias, None);
-    let route = b.moe_route(scores, w.choice_bias, moe.routing);
+    let sum = mixture(b, c, w, (h, h), sum);
+    match scaled {
+        false => sum,
+        true => {
+            let sum = b.scale(sum, c.residual_scale);
+            b.add(x, sum)
+        }
+    }
+}
+
+/// The weighted sum of what the chosen experts make of `h`, plus what was there before; `judged` is
+/// what the router looks at.
+pub(super) fn mixture(
+    b: &mut PlanBuilder,
+    c: &Config,
+    w: &ExpertWeights,
+    (judged, h): (View, View),
+    sum: Option<View>,
+) -> View {
+    let moe = &w.moe;
+    let scores = b.matmul(judged, w.router.weight, w.router.bias, None);
+    let route = b.moe_route_by(scores, w.choice_bias, w.factors, moe.routing);
     let product = |product: Product, input: View, slot_stride: usize| ExpertProducts {
         input,
         slot_stride,
@@ -249,14 +271,7 @@ pub(super) fn feed_forward(
         }
     };
     let made = b.matmul_experts(product(w.down, mixed, moe.ffn_dim));
-    let sum = b.moe_combine(made, route, sum);
-    match scaled {
-        false => sum,
-        true => {
-            let sum = b.scale(sum, c.residual_scale);
-            b.add(x, sum)
-        }
-    }
+    b.moe_combine(made, route, sum)
 }
 
 /// What every token gets from the shared experts, plus what was there before.

@@ -5,6 +5,7 @@
 //! models that embed.
 
 mod arch;
+mod beside;
 mod config;
 mod decoder;
 mod embedder;

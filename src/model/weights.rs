@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::beside::BesideWeights;
 use super::config::{Ffn, Mixer};
 use super::experts::ExpertWeights;
 use super::latent::LatentWeights;
@@ -71,6 +72,8 @@ pub(super) enum FfnWeights {
     /// Up, then down.
     Plain(Product, Product),
     Experts(ExpertWeights),
+    /// A gated block and experts side by side.
+    Beside(Box<BesideWeights>),
 }
 
 /// A norm over runs of `group` columns.
@@ -245,8 +248,17 @@ impl Loader<'_> {
 
     fn ffn(&mut self, i: usize, c: &Config) -> Result<FfnWeights, Error> {
         if let Some(moe) = c.moe(i) {
+            if moe.beside {
+                let both = BesideWeights::load(self, i, c, *moe)?;
+                return Ok(FfnWeights::Beside(Box::new(both)));
+            }
             return ExpertWeights::load(self, i, c, *moe).map(FfnWeights::Experts);
         }
+        self.dense_ffn(i, c)
+    }
+
+    /// The feed-forward block of layer `i`.
+    fn dense_ffn(&mut self, i: usize, c: &Config) -> Result<FfnWeights, Error> {
         let (gate, up) = (format!("blk.{i}.ffn_gate"), format!("blk.{i}.ffn_up"));
         let ffn_dim = c.ffn_dim(i);
         let down = self.product(&format!("blk.{i}.ffn_down"), c.dim, ffn_dim)?;

@@ -142,9 +142,10 @@ impl Dispatch<'_> {
             Op::MoeRoute {
                 scores,
                 bias,
+                factors,
                 ref routing,
                 out,
-            } => push(self.moe_route(scores, bias, routing, out)?),
+            } => push(self.moe_route(scores, (bias, factors), routing, out)?),
             Op::MatmulExperts { ref products, out } => {
                 self.matmul_experts(products, out, program)?;
             }

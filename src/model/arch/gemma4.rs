@@ -1,6 +1,6 @@
-//! Gemma 4, without experts: layers with windows and layers without have heads of different widths,
+//! Gemma 4: layers with windows and layers without have heads of different widths,
 //! the last layers read the keys and values of earlier ones, and each may have an embedding of its
-//! own.
+//! own. Where there are experts, they stand beside the feed-forward block.
 
 use super::super::keys::Keys;
 use super::super::{Config, Error, Heads, LayerRope, Norm};
@@ -13,9 +13,6 @@ const PERIOD: usize = 6;
 
 /// The text part.
 pub(super) fn gemma4(keys: &Keys) -> Result<Config, Error> {
-    if moe::has_experts(keys)? {
-        return Err(keys.bad("expert_count", "Gemma 4 with experts is not supported"));
-    }
     let n_layers = n_layers(keys)?;
     let n_kv_heads = keys.extents("attention.head_count_kv", n_layers)?;
     let mut config = with_kv_heads(keys, Norm::Rms, RopeOrder::Neox, Some(n_kv_heads[0]))?;
@@ -52,6 +49,12 @@ pub(super) fn gemma4(keys: &Keys) -> Result<Config, Error> {
         }
     }
     share_caches(keys, &mut config)?;
+    if moe::has_experts(keys)? {
+        let ffn_dim = keys.extent("expert_feed_forward_length")?;
+        let mut experts = moe::read(keys, ffn_dim, true)?;
+        experts.beside = true;
+        config.moe = Some(experts);
+    }
     Ok(config)
 }
 

@@ -53,7 +53,7 @@ const TABLE: &[(&str, Family, &str)] = &[
     ("gemma-embedding", gemma::gemma_embedding, "EmbeddingGemma"),
     ("gemma2", gemma::gemma2, "Gemma 2"),
     ("gemma3", gemma::gemma3, "Gemma 3, text"),
-    ("gemma4", gemma4::gemma4, "Gemma 4 without experts, text"),
+    ("gemma4", gemma4::gemma4, "Gemma 4, text"),
     ("glm4", llama::glm4, "GLM 4 9B and 32B of 2025"),
     ("glm4moe", moe::glm4moe, "GLM 4.5, 4.6"),
     ("gpt-oss", moe::gpt_oss, "gpt-oss 20B, 120B"),

@@ -42,6 +42,7 @@ pub(super) fn read(keys: &Keys, ffn_dim: usize, normalise: bool) -> Result<Moe, 
         n_dense: 0,
         period: 1,
         shared_dim: 0,
+        beside: false,
     })
 }
 
