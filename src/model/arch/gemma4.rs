@@ -11,6 +11,9 @@ use crate::backend::{Activation, RopeOrder};
 /// Of so many layers the last has no window, where the file does not say which have.
 const PERIOD: usize = 6;
 
+/// The cap of logits, where the file does not say it.
+const FINAL_SOFT_CAP: f32 = 30.0;
+
 /// The text part.
 pub(super) fn gemma4(keys: &Keys) -> Result<Config, Error> {
     let n_layers = n_layers(keys)?;
@@ -20,7 +23,8 @@ pub(super) fn gemma4(keys: &Keys) -> Result<Config, Error> {
     config.activation = Activation::GeluTanh;
     config.attention_scale = 1.0;
     config.value_norms = true;
-    config.final_soft_cap = keys.optional_positive("final_logit_softcapping")?;
+    let cap = keys.optional_f32("final_logit_softcapping")?;
+    config.final_soft_cap = Some(cap.unwrap_or(FINAL_SOFT_CAP)).filter(|&cap| cap > 0.0);
     config.layer_embed_dim = keys.optional_nonzero("embedding_length_per_layer_input")?;
     config.required.extend([
         "blk.*.attn_q_norm.weight",

@@ -164,6 +164,62 @@ pub(super) fn ernie4_5_moe(keys: &Keys) -> Result<Config, Error> {
     Ok(config)
 }
 
+/// DeepSeek MoE, the first: experts beside shared ones in all but the first layers.
+pub(super) fn deepseek(keys: &Keys) -> Result<Config, Error> {
+    let mut config = llama::llama(keys)?;
+    let mut moe = with_shared(keys, &config)?;
+    let scale = keys.optional_positive("expert_weights_scale")?;
+    moe.routing.scale = scale.unwrap_or(1.0);
+    config.moe = Some(moe);
+    Ok(config)
+}
+
+/// dots.llm1: as DeepSeek's, with norms on the heads of q and k.
+pub(super) fn dots1(keys: &Keys) -> Result<Config, Error> {
+    let mut config = llama::qwen3(keys)?;
+    let mut moe = with_shared(keys, &config)?;
+    read_weighting(keys, &mut moe, Gating::Sigmoid)?;
+    config.moe = Some(moe);
+    config.required.push("output.weight");
+    Ok(config)
+}
+
+/// So many shared experts of the width of the others, behind leading layers without any.
+fn with_shared(keys: &Keys, config: &Config) -> Result<Moe, Error> {
+    let ffn_dim = keys.extent("expert_feed_forward_length")?;
+    let mut moe = read(keys, ffn_dim, false)?;
+    moe.shared_dim = ffn_dim * keys.extent("expert_shared_count")?;
+    moe.n_dense = n_dense(keys, config)?;
+    Ok(moe)
+}
+
+/// HunYuan with experts, beside one for every token.
+pub(super) fn hunyuan(keys: &Keys) -> Result<Config, Error> {
+    let mut config = llama::hunyuan(keys)?;
+    let mut moe = read(keys, config.ffn_dim, true)?;
+    moe.shared_dim = match shared_dim(keys)? {
+        0 => config.ffn_dim,
+        n => n,
+    };
+    config.moe = Some(moe);
+    Ok(config)
+}
+
+/// MiniMax M2: norms over all heads of q and of k together, experts chosen by sigmoids.
+pub(super) fn minimax_m2(keys: &Keys) -> Result<Config, Error> {
+    let mut config = common(keys, Norm::Rms, RopeOrder::Neox)?;
+    let mut moe = read(keys, config.ffn_dim, true)?;
+    moe.routing.gating = gating(keys, Gating::Sigmoid)?;
+    config.moe = Some(moe);
+    config.required.extend([
+        "output.weight",
+        "blk.*.attn_q_norm.weight",
+        "blk.*.attn_k_norm.weight",
+        "blk.*.exp_probs_b.bias",
+    ]);
+    Ok(config)
+}
+
 /// GLM 4.5 and 4.6: experts chosen by sigmoids, the norm before the block named as that after
 /// attention.
 pub(super) fn glm4moe(keys: &Keys) -> Result<Config, Error> {
