@@ -2,11 +2,10 @@
 //! Baichuan 13B.
 
 use super::super::keys::Keys;
-use super::super::{Config, Error};
+use super::super::{Config, Error, Ffn, Norm};
 use super::gpt::layer_normed;
 use super::{common, llama};
 use crate::backend::Activation;
-use crate::model::{Ffn, Norm};
 
 /// The largest of the linear biases, where the file does not say it.
 pub(super) const MAX_ALIBI_BIAS: f32 = 8.0;
