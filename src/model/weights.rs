@@ -71,7 +71,7 @@ pub(super) enum FfnWeights {
     Gated(Projections, Product),
     /// Up, then down.
     Plain(Product, Product),
-    Experts(ExpertWeights),
+    Experts(Box<ExpertWeights>),
     /// A gated block and experts side by side.
     Beside(Box<BesideWeights>),
 }
@@ -252,7 +252,8 @@ impl Loader<'_> {
                 let both = BesideWeights::load(self, i, c, *moe)?;
                 return Ok(FfnWeights::Beside(Box::new(both)));
             }
-            return ExpertWeights::load(self, i, c, *moe).map(FfnWeights::Experts);
+            let experts = ExpertWeights::load(self, i, c, *moe)?;
+            return Ok(FfnWeights::Experts(Box::new(experts)));
         }
         self.dense_ffn(i, c)
     }
