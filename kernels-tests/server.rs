@@ -117,6 +117,12 @@ impl Server {
         assert!(sent.expect("kill runs").success());
     }
 
+    /// The process.
+    #[allow(dead_code, reason = "the bench asks it")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory in bytes.
     #[cfg(target_os = "linux")]
     pub fn resident_bytes(&self) -> u64 {

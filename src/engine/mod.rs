@@ -5,6 +5,7 @@
 //! which embeds (`embedding.rs`) answers each request once.
 
 mod device;
+mod draft;
 mod embedding;
 mod error;
 #[cfg(test)]

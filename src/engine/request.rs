@@ -69,6 +69,8 @@ pub struct Request {
     pub visible_tokens: Vec<u32>,
     /// What the answer must look like.
     pub grammar: Option<Grammar>,
+    /// Most tokens that a step may guess and check besides the next one; see [`super::draft`].
+    pub n_draft: usize,
 }
 
 impl Request {
@@ -85,6 +87,7 @@ impl Request {
             max_repeats: Some(30),
             visible_tokens: Vec::new(),
             grammar: None,
+            n_draft: 0,
         }
     }
 }
@@ -130,6 +133,9 @@ pub struct Usage {
     pub eval_tokens: usize,
     /// From the first token to the last.
     pub eval_duration: Duration,
+    /// Tokens that were guessed, and those of them that were right.
+    pub drafted_tokens: usize,
+    pub accepted_tokens: usize,
 }
 
 /// A token and its probability before any sampling step, with the best alternatives.

@@ -227,6 +227,7 @@ pub fn start(
         logprobs: job.logprobs,
         visible_tokens: job.visible_tokens,
         grammar: job.grammar,
+        n_draft: options.draft_num_predict.map_or(0, at_least),
         ..Request::new(job.tokens)
     };
     let events = lease.engine().submit(request)?;
