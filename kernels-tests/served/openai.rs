@@ -166,7 +166,7 @@ async fn completions_of_openais_older_api() {
         ask(json!({"stream": true, "logprobs": 1, "stream_options": {"include_usage": true}}))
             .await;
     let frames = frames(&stream.text);
-    assert_eq!(texts(&frames, "/text"), [text.clone()]);
+    assert_eq!(texts(&frames, "/text"), [text.as_str()]);
     let offsets: Vec<u64> = frames
         .iter()
         .filter_map(|f| f.pointer("/choices/0/logprobs/text_offset")?.as_array())
