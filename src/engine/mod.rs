@@ -40,7 +40,7 @@ use worker::Worker;
 
 pub use crate::model::normalised;
 pub use error::Error;
-pub use grammar::{Constraint, Grammar, Reasoning};
+pub use grammar::{Constraint, Grammar, Reasoning, prepared_schema};
 pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,
 };

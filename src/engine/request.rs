@@ -116,7 +116,7 @@ pub enum Event {
 pub enum FinishReason {
     /// End-of-generation token, stop string, or endless repetition.
     Stop,
-    /// Token budget used, or context full without shift.
+    /// Token budget used, context full without shift, or endless repetition of an answer with a grammar.
     Length,
 }
 

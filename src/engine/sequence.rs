@@ -296,7 +296,11 @@ impl Sequence {
         if stopped {
             self.end(FinishReason::Stop);
         } else if repeats {
-            self.finish(FinishReason::Stop);
+            // An answer that a grammar has not brought to its end is cut, and no finished one.
+            self.finish(match self.request.grammar {
+                Some(_) => FinishReason::Length,
+                None => FinishReason::Stop,
+            });
         } else if self.usage.eval_tokens >= self.budget() || self.is_full() && !self.can_shift() {
             self.finish(FinishReason::Length);
         } else {
