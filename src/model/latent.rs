@@ -2,7 +2,8 @@
 //! <https://arxiv.org/abs/2405.04434>.
 
 use super::config::Latent;
-use super::weights::{Loader, NormWeights};
+use super::loader::Loader;
+use super::weights::NormWeights;
 use super::{Config, Error};
 use crate::backend::{Attention, ExpertProducts, Heads, PlanBuilder, View, WeightId};
 
@@ -77,7 +78,7 @@ impl Loader<'_> {
     /// A matrix for each head: `[cols, rows, n_heads]`.
     fn heads(&mut self, name: &str, shape: [usize; 3]) -> Result<WeightId, Error> {
         self.check(name, &shape.map(|n| n as u64))?;
-        self.add_experts(&[name], shape[2])
+        self.add_experts(&[name], shape[2], 1)
     }
 }
 

@@ -1,209 +1,13 @@
 //! Runs on a fake backend: whatever else happens, each request gets the tokens it gets alone.
 
-use tokio::sync::mpsc;
+mod harness;
 
-use super::super::fake::{self, FakeOptions, FakeVocabulary, Fault};
-use super::super::sampler::Sampler;
-use super::super::sequence::{EVENT_QUEUE, Ticket};
-use super::super::{Event, FinishReason, Request, SamplingParams, Usage};
+use super::super::fake::{self, FakeOptions, Fault};
+use super::super::{FinishReason, Request, SamplingParams, Usage};
 use super::*;
-
-/// Numbers that look random and are the same in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-}
-
-/// A worker driven by hand, and its clients.
-struct Harness {
-    worker: Worker,
-    n_open: Arc<std::sync::atomic::AtomicUsize>,
-    n_ctx: usize,
-    n_pages: usize,
-}
-
-/// What a client has got so far.
-#[derive(Debug, Default, PartialEq)]
-struct Answer {
-    tokens: Vec<u32>,
-    text: String,
-    logprobs: Vec<TokenLogprob>,
-    end: Option<Result<(FinishReason, Usage), Error>>,
-}
-
-struct Client {
-    receiver: mpsc::Receiver<Event>,
-    answer: Answer,
-}
-
-impl Client {
-    /// Reads at most `n` events.
-    fn read(&mut self, n: usize) {
-        for _ in 0..n {
-            match self.receiver.try_recv() {
-                Ok(Event::Piece {
-                    text,
-                    tokens,
-                    logprobs,
-                }) => {
-                    assert!(self.answer.end.is_none(), "nothing comes after the end");
-                    self.answer.tokens.extend(tokens);
-                    self.answer.text.push_str(&text);
-                    self.answer.logprobs.extend(logprobs);
-                }
-                Ok(Event::Done { reason, usage }) => self.answer.end = Some(Ok((reason, usage))),
-                Ok(Event::Failed(error)) => self.answer.end = Some(Err(error)),
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.answer.end.is_some()
-    }
-}
-
-impl Harness {
-    fn new(options: FakeOptions, n_ctx: usize) -> Harness {
-        let (device, _) = fake::device(options);
-        let engine_options = EngineOptions {
-            n_ctx,
-            n_parallel: options.n_parallel,
-            n_batch: options.n_batch,
-            n_waiting: 100,
-            kv_type: Default::default(),
-        };
-        let inbox = Arc::new(Inbox::new());
-        Harness {
-            worker: Worker::new(device, Arc::new(FakeVocabulary), inbox, engine_options),
-            n_open: Arc::default(),
-            n_ctx,
-            n_pages: options.n_pages,
-        }
-    }
-
-    fn submit(&mut self, request: Request) -> Client {
-        assert!(request.tokens.len() < self.n_ctx);
-        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        let ticket = Ticket::take(&self.n_open, 1000).expect("a place");
-        let submission = Submission {
-            request,
-            events,
-            ticket,
-        };
-        self.worker.inbox.push(submission).expect("an open inbox");
-        Client {
-            receiver,
-            answer: Answer::default(),
-        }
-    }
-
-    /// Runs one request to its end.
-    fn answer(&mut self, request: Request) -> Answer {
-        let mut client = self.submit(request);
-        for _ in 0..10_000 {
-            self.worker.turn(false).expect("a healthy device");
-            client.read(100);
-            if client.is_done() {
-                return client.answer;
-            }
-        }
-        panic!("no end");
-    }
-
-    fn n_free_pages(&self) -> usize {
-        self.worker.scheduler.n_free_pages()
-    }
-}
-
-fn ended(answer: &Answer) -> (FinishReason, Usage) {
-    answer.end.clone().expect("an end").expect("no failure")
-}
-
-fn greedy(tokens: Vec<u32>) -> Request {
-    Request {
-        params: SamplingParams {
-            temperature: 0.0,
-            ..SamplingParams::default()
-        },
-        n_predict: Some(20),
-        max_repeats: None,
-        ..Request::new(tokens)
-    }
-}
-
-fn prompt(numbers: &mut Numbers, n: usize) -> Vec<u32> {
-    (0..n).map(|_| 5 + numbers.below(90) as u32).collect()
-}
-
-/// A request of random kind; some share beginnings.
-fn random_request(numbers: &mut Numbers, case: usize) -> Request {
-    let mut shared = prompt(&mut Numbers(case as u64 % 3), 100);
-    shared.truncate(numbers.below(100));
-    let n_own = 1 + numbers.below(60);
-    shared.extend(prompt(numbers, n_own));
-    let mut request = greedy(shared);
-    request.n_predict = Some(numbers.below(60));
-    request.shift = numbers.below(2) == 0;
-    request.logprobs = [None, Some(0), Some(3)][numbers.below(3)];
-    if numbers.below(2) == 0 {
-        request.params = SamplingParams {
-            temperature: 0.8,
-            top_k: [0, 5, 40][numbers.below(3)],
-            repeat_penalty: 1.1,
-            seed: Some(case as u64),
-            ..SamplingParams::default()
-        };
-    }
-    if numbers.below(4) == 0 {
-        request.stop = vec!["x".into(), "ab".into()];
-    }
-    request
-}
-
-/// The tokens of a request that neither stops early nor shifts, straight from the logits.
-fn reference(request: &Request, equal: bool) -> Vec<u32> {
-    let sampler = Sampler::new(&request.params, request.params.seed.unwrap_or(0));
-    let mut generated: Vec<u32> = Vec::new();
-    while generated.len() < request.n_predict.expect("a budget") {
-        let row = fake::reference_logits(&request.tokens, &generated, equal);
-        let history = [&request.tokens[..], &generated[..]].concat();
-        let token = sampler
-            .choose_from_row(
-                &row,
-                fake::log_sum_exp(&row),
-                &history,
-                generated.len(),
-                None,
-            )
-            .expect("finite logits");
-        if token == fake::END {
-            break;
-        }
-        generated.push(token);
-    }
-    generated
-}
-
-/// What is compared between runs: all but times and cache hits.
-fn essence(answer: &Answer) -> (Vec<u32>, String, usize, FinishReason, usize, usize) {
-    let (reason, usage) = ended(answer);
-    (
-        answer.tokens.clone(),
-        answer.text.clone(),
-        answer.logprobs.len(),
-        reason,
-        usage.prompt_tokens,
-        usage.eval_tokens,
-    )
-}
+use harness::{
+    Client, Harness, Numbers, ended, essence, greedy, long, prompt, random_request, reference,
+};
 
 #[test]
 fn one_request_gets_the_tokens_of_the_logits() {
@@ -223,18 +27,11 @@ fn one_request_gets_the_tokens_of_the_logits() {
     }
 }
 
-/// A greedy request that generates all of its tokens.
-fn long(n_prompt: usize, n_predict: usize, seed: u64) -> Request {
-    let requests = (0..1000).map(|i| Request {
-        n_predict: Some(n_predict),
-        ..greedy(prompt(&mut Numbers(seed * 1000 + i), n_prompt))
-    });
-    let mut whole = requests.filter(|r| {
-        [false, true]
-            .iter()
-            .all(|&equal| reference(r, equal).len() == n_predict)
-    });
-    whole.next().expect("one of a thousand")
+fn without_draft(request: &Request) -> Request {
+    Request {
+        n_draft: 0,
+        ..request.clone()
+    }
 }
 
 /// Random arrivals, cancellations, slow readers and, with few pages, preemptions.
@@ -264,7 +61,7 @@ fn storm(options: FakeOptions, n_ctx: usize, seed: u64) -> usize {
                 },
                 n_ctx,
             )
-            .answer(requests[case].clone());
+            .answer(without_draft(&requests[case]));
             assert!(alone.tokens.starts_with(&client.answer.tokens));
         }
         for (_, client) in &mut clients {
@@ -278,7 +75,7 @@ fn storm(options: FakeOptions, n_ctx: usize, seed: u64) -> usize {
                     n_batch: 1000,
                     ..options
                 };
-                let alone = Harness::new(big, n_ctx).answer(requests[*case].clone());
+                let alone = Harness::new(big, n_ctx).answer(without_draft(&requests[*case]));
                 assert_eq!(essence(&client.answer), essence(&alone), "request {case}");
                 n_whole += 1;
             }
@@ -321,6 +118,41 @@ fn tokens_do_not_depend_on_what_else_runs() {
         n_whole > 600,
         "most requests are read to their end: {n_whole}"
     );
+}
+
+#[test]
+fn right_guesses_are_taken_and_change_no_token() {
+    for (equal, temperature) in [(true, 0.0), (true, 0.7), (false, 0.0)] {
+        let options = FakeOptions {
+            decode_equals_prefill: equal,
+            period: Some(7),
+            ..FakeOptions::default()
+        };
+        let mut plain = long(20, 20, 3);
+        plain.n_predict = Some(200);
+        plain.logprobs = Some(2);
+        plain.params.temperature = temperature;
+        plain.params.seed = Some(1);
+        let guessing = Request {
+            n_draft: 5,
+            ..plain.clone()
+        };
+        let expected = Harness::new(options, 150).answer(plain);
+        let answer = Harness::new(options, 150).answer(guessing);
+        assert_eq!(essence(&answer), essence(&expected));
+        assert_eq!(answer.logprobs, expected.logprobs);
+        let Usage {
+            drafted_tokens,
+            accepted_tokens,
+            ..
+        } = ended(&answer).1;
+        match (equal, temperature > 0.0) {
+            (false, _) => assert_eq!((drafted_tokens, accepted_tokens), (0, 0)),
+            // The first period and the ends of pages are not guessed.
+            (true, false) => assert!(accepted_tokens > 120 && drafted_tokens < 180),
+            (true, true) => assert!(drafted_tokens >= accepted_tokens),
+        }
+    }
 }
 
 #[test]
@@ -369,6 +201,22 @@ fn a_second_turn_finds_its_prefix_in_the_cache() {
         let answer = harness.answer(second.clone());
         assert_eq!(ended(&answer).1.cached_tokens, n_cached);
         assert_eq!(answer.tokens, reference(&second, equal));
+    }
+}
+
+#[test]
+fn a_long_shared_beginning_is_computed_once() {
+    let options = FakeOptions {
+        n_pages: 128,
+        ..FakeOptions::default()
+    };
+    let mut harness = Harness::new(options, 2000);
+    let shared = prompt(&mut Numbers(5), 1000);
+    for (tail, n_cached) in [(7, 0), (8, 992), (9, 992)] {
+        let own = prompt(&mut Numbers(tail), 30);
+        let answer = harness.answer(greedy([&shared[..], &own].concat()));
+        let usage = ended(&answer).1;
+        assert_eq!((usage.prompt_tokens, usage.cached_tokens), (1030, n_cached));
     }
 }
 
