@@ -13,7 +13,7 @@ const messages = [{ role: "user", content: "Say hello." }];
 
 test("list and show", async () => {
   const { models } = await native.list();
-  assert.deepEqual(models.map((m) => m.name).sort(), ["minilm:latest", "smollm2:latest"]);
+  assert.deepEqual(models.map((m) => m.name).sort(), ["minilm:latest", "qwen:latest", "smollm2:latest"]);
   const shown = await native.show({ model });
   assert.equal(shown.details.quantization_level, "Q4_1");
 });
@@ -74,5 +74,5 @@ test("OpenAI chat, stream and errors", async () => {
 test("OpenAI models", async () => {
   const ids = [];
   for await (const m of compatible.models.list()) ids.push(m.id);
-  assert.deepEqual(ids.sort(), ["minilm:latest", "smollm2:latest"]);
+  assert.deepEqual(ids.sort(), ["minilm:latest", "qwen:latest", "smollm2:latest"]);
 });

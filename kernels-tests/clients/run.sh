@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Real clients against the real server with a real model: curl, PyPI ollama and openai, npm ollama and openai.
+# Real clients and frameworks against the real server with real models: curl, PyPI, npm.
 source "$(dirname "$0")/../../scripts/lib.sh"
 
 HERE="$PWD/kernels-tests/clients"
@@ -23,7 +23,7 @@ stop() {
 trap stop EXIT
 for _ in $(seq 100); do curl -sf "http://$OLLAMA_HOST/" >/dev/null && break; sleep 0.1; done
 
-for model in minilm=all-minilm-l6-v2-f16 smollm2=smollm2-135m-instruct-q4_1; do
+for model in minilm=all-minilm-l6-v2-f16 smollm2=smollm2-135m-instruct-q4_1 qwen=qwen2.5-coder-0.5b-instruct-q4_k_m; do
   printf 'FROM %s\n' "$MODELS/${model#*=}.gguf" >"$WORK/Modelfile"
   "$BIN" create "${model%%=*}" -f "$WORK/Modelfile"
 done
@@ -31,11 +31,11 @@ done
 say "curl"
 "$HERE/curl.sh"
 
-say "PyPI ollama and openai"
+say "PyPI ollama, openai, anthropic, langchain-ollama, llama-index-llms-ollama, litellm"
 VENV="$CACHE/clients-venv"
 [ -x "$VENV/bin/python" ] || python3 -m venv "$VENV"
 "$VENV/bin/pip" install -q --disable-pip-version-check -r "$HERE/requirements.txt"
-"$VENV/bin/python" -m pytest -q -p no:cacheprovider "$HERE/test_python.py" "$HERE/test_structured.py"
+"$VENV/bin/python" -m pytest -q -p no:cacheprovider "$HERE"
 
 say "npm ollama and openai"
 NODE="$CACHE/clients-node"
