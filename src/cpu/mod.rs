@@ -16,6 +16,7 @@ mod recurrent;
 mod route;
 mod rowwise;
 mod simd;
+mod step;
 #[cfg(test)]
 mod tests;
 mod top_k;

@@ -1,7 +1,8 @@
 //! Mixtures of experts in the place of a feed-forward block: their weights and their plan.
 
 use super::config::Moe;
-use super::weights::{Loader, Product, Projections};
+use super::loader::Loader;
+use super::weights::{Product, Projections};
 use super::{Config, Error};
 use crate::backend::{ExpertProducts, Gating, PlanBuilder, Routing, View, WeightId};
 use crate::quant::QuantType;

@@ -2,7 +2,8 @@
 //! <https://arxiv.org/abs/2405.04434>.
 
 use super::config::Latent;
-use super::weights::{Loader, NormWeights};
+use super::loader::Loader;
+use super::weights::NormWeights;
 use super::{Config, Error};
 use crate::backend::{Attention, ExpertProducts, Heads, PlanBuilder, View, WeightId};
 

@@ -12,6 +12,7 @@ mod encoder;
 mod experts;
 mod keys;
 mod latent;
+mod loader;
 mod recurrent;
 mod session;
 mod weights;

@@ -3,7 +3,8 @@
 use super::Error;
 use super::config::{Config, Mixer};
 use super::decoder::project;
-use super::weights::{LayerWeights, Loader, Projections};
+use super::loader::Loader;
+use super::weights::{LayerWeights, Projections};
 use crate::backend::{Activation, PlanBuilder, View, WeightId};
 
 /// The tensors of a recurrent layer besides its projections.

@@ -1,0 +1,258 @@
+//! Products of activations with quantised weights.
+//!
+//! Every element is computed alone and always alike: lane `l` of sixteen runs along the row,
+//! `acc[l] = fma(w[16 i + l], x[16 i + l], acc[l])` for rising `i`, and [`Isa::sum`] adds the
+//! lanes. So neither the number of rows in the batch, nor threads, nor the instruction set, nor
+//! which of the two kernels below runs changes a bit.
+//!
+//! Up to [`FEW_TOKENS`] rows of activations (one where registers are few): the weights are read and
+//! decoded once, in registers (`vector.rs`). More, or a rare type: a panel of weight rows is decoded to
+//! memory that the cache holds, and tiles of rows and tokens are multiplied in registers (`panel.rs`).
+
+mod panel;
+mod vector;
+
+use super::buffer::{Buffer, Matrix, OutOfMemory, Shared};
+use super::format::{Format, is_direct};
+use super::pool::{Pool, PoolError};
+use super::simd::{InstructionSet, Isa, LANES, Lanes};
+use super::weight::WeightRows;
+use crate::quant::SPAN;
+
+/// Weight rows that go together through either kernel.
+const ROWS: usize = 4;
+/// Tokens of a tile: with [`ROWS`], 24 accumulators.
+const TOKENS: usize = 6;
+/// Bytes between a weight that is used and one that is asked for, beside the three rows that are
+/// used at the same time: four short rows at once are no stream that the processor recognises.
+const AHEAD: usize = 8192;
+/// Weight rows of a panel, and its size in vectors: 256 KiB, a share of the second-level cache.
+const PANEL_ROWS: usize = 32;
+const PANEL_VECTORS: usize = 4096;
+/// Few tokens, such as one of each client; a panel is then used so little that it had better stay in
+/// the first-level cache.
+const FEW_TOKENS: usize = 8;
+const FEW_ROWS: usize = 8;
+
+/// One product: `out = input * weight^T (+ bias) (+ residual)`.
+pub struct Product<'a> {
+    pub weight: WeightRows<'a>,
+    pub input: Matrix<'a>,
+    pub rows: Rows<'a>,
+    pub bias: Option<&'a [f32]>,
+    pub residual: Option<Matrix<'a>>,
+}
+
+/// Which rows of the input a product has, and where their results lie.
+#[derive(Clone, Copy)]
+pub enum Rows<'a> {
+    /// So many, from the first on; results side by side.
+    All(usize),
+    /// Some of them; results `out_offset` past each place.
+    Listed {
+        places: &'a [Place],
+        out_offset: usize,
+    },
+}
+
+/// Where a row begins in the floats of input and output.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub input: usize,
+    pub out: usize,
+}
+
+/// Computes a product into `out`, `[n_tokens, weight.rows]`. `padded` is memory for inputs whose
+/// rows end within a span.
+///
+/// # Errors
+/// Those of the pool.
+pub fn matmul<'a>(
+    isa: InstructionSet,
+    pool: &mut Pool,
+    padded: &'a mut Buffer,
+    mut product: Product<'a>,
+    out: &mut [f32],
+) -> Result<(), PoolError> {
+    if !product.weight.cols.is_multiple_of(SPAN) {
+        product.input = pad(product.input, product.n_tokens(), padded)?;
+    }
+    let product = &product;
+    let out = &Shared::new(out);
+    let chunks = Chunks::new(isa, product, 1, pool.n_threads());
+    let task = |i: usize, scratch: &mut [Lanes]| {
+        chunk(isa, product, out, chunks.rows(i), scratch);
+    };
+    pool.run(chunks.n, chunks.n_scratch, &task)
+}
+
+/// How the weight rows of a product are shared out among threads.
+pub struct Chunks {
+    pub n: usize,
+    /// Vectors of scratch memory that a chunk needs.
+    pub n_scratch: usize,
+    n_rows: usize,
+    chunk_rows: usize,
+}
+
+impl Chunks {
+    /// The chunks of one of `n_products` products that run together.
+    pub fn new(
+        isa: InstructionSet,
+        product: &Product<'_>,
+        n_products: usize,
+        n_threads: usize,
+    ) -> Chunks {
+        let n_rows = product.weight.rows;
+        let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
+        let most = match product.n_tokens() {
+            _ if product.is_vector(isa) => (n_rows * n_products / (8 * n_threads)).clamp(1, 64),
+            0..=FEW_TOKENS => (PANEL_VECTORS / n_vectors).clamp(1, FEW_ROWS),
+            _ => (PANEL_VECTORS / n_vectors).clamp(1, PANEL_ROWS),
+        };
+        let chunk_rows = most.next_multiple_of(ROWS);
+        Chunks {
+            n: n_rows.div_ceil(chunk_rows),
+            n_scratch: match product.is_vector(isa) {
+                true => 0,
+                false => chunk_rows * (n_vectors + TOKENS),
+            },
+            n_rows,
+            chunk_rows,
+        }
+    }
+
+    /// Weight rows of chunk `i`.
+    pub fn rows(&self, i: usize) -> std::ops::Range<usize> {
+        i * self.chunk_rows..self.n_rows.min((i + 1) * self.chunk_rows)
+    }
+}
+
+/// Computes the columns of some weight rows.
+pub fn chunk(
+    isa: InstructionSet,
+    product: &Product<'_>,
+    out: &Shared<'_>,
+    rows: std::ops::Range<usize>,
+    scratch: &mut [Lanes],
+) {
+    match product.is_vector(isa) {
+        true => isa.run(vector::Vector { product, out, rows }),
+        false => isa.run(panel::Panel {
+            product,
+            out,
+            rows,
+            scratch,
+        }),
+    }
+}
+
+/// Copies rows to whole spans, the rest zero.
+fn pad<'a>(
+    input: Matrix<'_>,
+    n_tokens: usize,
+    padded: &'a mut Buffer,
+) -> Result<Matrix<'a>, PoolError> {
+    let stride = input.cols.next_multiple_of(SPAN);
+    let bytes = (n_tokens * stride * size_of::<f32>()) as u64;
+    let grown = padded.grow_floats(n_tokens * stride);
+    grown.map_err(|OutOfMemory| PoolError::OutOfMemory(bytes))?;
+    for (i, row) in padded
+        .floats_mut()
+        .chunks_exact_mut(stride)
+        .take(n_tokens)
+        .enumerate()
+    {
+        row[..input.cols].copy_from_slice(input.row(i));
+        row[input.cols..].fill(0.0);
+    }
+    Ok(Matrix::new(padded.floats(), stride, 0, stride))
+}
+
+impl Product<'_> {
+    /// Adds bias and residual to the products of weight rows from `row` on with a token, and
+    /// stores those of them that there are.
+    #[inline(always)]
+    fn finish(&self, out: &Shared<'_>, token: usize, row: usize, mut sums: [f32; ROWS]) {
+        let rows = self.weight.rows;
+        let n = ROWS.min(rows - row);
+        if let Some(bias) = self.bias {
+            add_to(&mut sums, &bias[row..]);
+        }
+        if let Some(residual) = self.residual {
+            add_to(&mut sums, &residual.row(token)[row..]);
+        }
+        let start = match self.rows {
+            Rows::All(_) => token * rows,
+            Rows::Listed { places, out_offset } => places[token].out + out_offset,
+        };
+        // SAFETY: a chunk writes the columns of its own weight rows, one part at a time.
+        let out = unsafe { out.part(start + row, n) };
+        match out.as_mut_array() {
+            Some(out) => *out = sums,
+            None => copy_some(&sums, out),
+        }
+    }
+
+    /// A token's activations as vectors.
+    #[inline(always)]
+    fn vectors(&self, token: usize) -> &[Lanes] {
+        let row = match self.rows {
+            Rows::All(_) => self.input.row(token),
+            Rows::Listed { places, .. } => self.input.at(places[token].input),
+        };
+        row.as_chunks().0
+    }
+
+    /// Whether weights are decoded in registers.
+    fn is_vector(&self, isa: InstructionSet) -> bool {
+        let most_tokens = if isa.is_wide() { FEW_TOKENS } else { 1 };
+        self.n_tokens() <= most_tokens && is_direct(self.weight.quant)
+    }
+
+    fn n_tokens(&self) -> usize {
+        match self.rows {
+            Rows::All(n) => n,
+            Rows::Listed { places, .. } => places.len(),
+        }
+    }
+}
+
+/// The end of a row that is no whole group. Apart, so that whole groups are not stored by the same
+/// call of `memcpy`.
+#[cold]
+#[inline(never)]
+fn copy_some(sums: &[f32; ROWS], out: &mut [f32]) {
+    out.copy_from_slice(&sums[..out.len()]);
+}
+
+/// Adds the first numbers of a row. A whole group goes without a loop: short loops over slices cost
+/// more than the sums.
+#[inline(always)]
+fn add_to(sums: &mut [f32; ROWS], row: &[f32]) {
+    match row.first_chunk::<ROWS>() {
+        Some(row) => (0..ROWS).for_each(|i| sums[i] += row[i]),
+        None => sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x),
+    }
+}
+
+/// The blocks of a row and what is left of a last one, which only types without blocks have.
+#[inline(always)]
+fn split_tail<F: Format>(row: &[u8]) -> (&[u8], Option<[u8; 128]>) {
+    let whole = row.len() / F::BYTES * F::BYTES;
+    let (blocks, rest) = row.split_at(whole);
+    let tail = (!rest.is_empty()).then(|| {
+        let mut tail = [0; 128];
+        tail[..rest.len()].copy_from_slice(rest);
+        tail
+    });
+    (blocks, tail)
+}
+
+/// Asks for some bytes ahead of their use.
+#[inline(always)]
+fn prefetch<I: Isa>(isa: I, at: *const u8, n_bytes: usize) {
+    for line in (0..n_bytes).step_by(64) {
+        isa.prefetch(at.wrapping_add(line));
+    }
+}
