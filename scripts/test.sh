@@ -16,5 +16,8 @@ say "unit and integration tests, GPU cases on Mesa's software Vulkan"
 LAVAPIPE="$(ls /usr/share/vulkan/icd.d/lvp_icd*.json | head -n 1)"
 VK_DRIVER_FILES="$LAVAPIPE" cargo test --release
 
+say "the server as a process: a registry, kills, full disks, many models"
+kernels-tests/system/run.sh
+
 say "clients: curl, Python and JavaScript"
 kernels-tests/clients/run.sh

@@ -272,14 +272,16 @@ fn digest(path: &Path) -> io::Result<String> {
 }
 
 async fn upload(client: &Client, path: &Path, digest: &str, steps: &mut Steps) -> Result<()> {
-    if client.has_blob(digest).await? {
-        return Ok(());
-    }
+    let status = format!("copying file {digest}");
     let cannot_read = || format!("cannot read {}", path.display());
     let file = tokio::fs::File::open(path)
         .await
         .with_context(cannot_read)?;
     let total = file.metadata().await.with_context(cannot_read)?.len();
+    if client.has_blob(digest).await? {
+        steps.bytes(&status, total, total);
+        return Ok(());
+    }
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);
     let chunks = ReaderStream::with_capacity(file, UPLOAD_CHUNK_BYTES).map(move |chunk| {
@@ -290,7 +292,6 @@ async fn upload(client: &Client, path: &Path, digest: &str, steps: &mut Steps) -
     let upload = client.put_blob(digest, total, reqwest::Body::wrap_stream(chunks));
     let mut upload = std::pin::pin!(upload);
     let mut redraw = tokio::time::interval(Duration::from_millis(100));
-    let status = format!("copying file {digest}");
     loop {
         tokio::select! {
             done = &mut upload => {

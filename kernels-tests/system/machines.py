@@ -1,4 +1,4 @@
-"""What the registry suite runs: a registry, a relay before it, the server, and weights that no engine loads."""
+"""What the suites run: the server, a registry, a relay before it, and weights that no engine loads."""
 import hashlib
 import http.client
 import http.server
@@ -56,7 +56,7 @@ def wait_for(address, process):
         except urllib.error.HTTPError:
             return b""
         except OSError:
-            time.sleep(0.02)
+            time.sleep(0.002)
     raise AssertionError(f"{address} does not answer")
 
 
@@ -166,22 +166,46 @@ class Reader:
 
 
 class Server:
-    """The server with a models folder of its own; with `disk_bytes`, on a disk of that size."""
+    """The server with a models folder of its own; with `disk_bytes`, on a disk of that size; with `memory_bytes`, on a machine that
+    has so much for it."""
 
-    def __init__(self, binary, models, disk_bytes=None):
+    def __init__(self, binary, models, disk_bytes=None, memory_bytes=None, **settings):
         self.models = Path(models)
         self.models.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
-        environment = os.environ | {"OLLAMA_HOST": f"127.0.0.1:{self.port}", "OLLAMA_MODELS": str(self.models), "OLLAMA_WGPU_DEVICE": "cpu"}
-        command = [binary, "serve"]
+        environment = os.environ | {"OLLAMA_HOST": f"127.0.0.1:{self.port}", "OLLAMA_MODELS": str(self.models), "OLLAMA_WGPU_DEVICE": "cpu"} | settings
+        command, mounts = [binary, "serve"], []
         if disk_bytes:
-            # A mount of its own, which goes away with the process; without root in a namespace of users.
-            mount = f'mount -t tmpfs -o size={disk_bytes} none "$OLLAMA_MODELS" && exec "$0" serve'
+            mounts.append(f'mount -t tmpfs -o size={disk_bytes} none "$OLLAMA_MODELS"')
+        if memory_bytes:
+            meminfo = self.models.parent / f"meminfo-{self.port}"
+            os.mkfifo(meminfo)
+            mounts.append(f"mount --bind {meminfo} /proc/meminfo")
+        if mounts:
+            # Mounts of its own, which go away with the process; without root in a namespace of users.
             user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-            command = ["unshare", *user, "--mount", "sh", "-c", mount, binary]
+            command = ["unshare", *user, "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$0" serve']), binary]
+        self.started = time.monotonic()
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(f"http://127.0.0.1:{self.port}/", self.process)
+        self.start_seconds = time.monotonic() - self.started
+        if memory_bytes:
+            threading.Thread(target=self.tell_memory, args=(meminfo, memory_bytes), daemon=True).start()
         self.root = Path(f"/proc/{self.process.pid}/root{self.models}") if disk_bytes else self.models
+
+    def memory(self, name):
+        """Bytes that `/proc` tells of the process: `VmRSS` (resident), `VmSize` (mapped), ..."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith(f"{name}:"))
+
+    def tell_memory(self, meminfo, limit):
+        """Answers whoever reads the file: what the process has of the machine's memory is missing."""
+        while self.process.poll() is None:
+            with open(meminfo, "w") as reader:
+                left = max(limit - self.memory("VmRSS"), 0)
+                reader.write(f"MemTotal: {limit >> 10} kB\nMemAvailable: {left >> 10} kB\n")
+            # The reader sees the end before the next one begins.
+            time.sleep(0.02)
 
     def request(self, method, path, body=None):
         data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
@@ -215,6 +239,14 @@ class Server:
     def create(self, name, request):
         last = self.lines("/api/create", {"model": name} | request)[-1]
         assert last == {"status": "success"}, last
+
+    def generate(self, model, prompt, n=8, **request):
+        """The reply of a greedy generation."""
+        options = {"temperature": 0, "num_predict": n} | request.pop("options", {})
+        return self.json("POST", "/api/generate", {"model": model, "prompt": prompt, "raw": True, "stream": False, "options": options} | request)
+
+    def loaded(self):
+        return {m["name"].removesuffix(":latest") for m in self.json("GET", "/api/ps")["models"]}
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pull and push against a real registry, with kills at random moments and with full disks.
+# The server as a process among others: against a real registry, killed at random moments, on full disks and in little memory.
 source "$(dirname "$0")/../../scripts/lib.sh"
 
 need docker-registry=docker-registry unshare=util-linux
@@ -9,4 +9,5 @@ if [ -z "$BIN" ]; then
   cargo test --release --no-run --quiet
   BIN="$PWD/target/release/ollama-wgpu"
 fi
-exec python3 kernels-tests/registry/suite.py "$BIN" "$@"
+python3 kernels-tests/system/registry.py "$BIN"
+python3 kernels-tests/system/scheduler.py "$BIN" "$PWD/target/test-models"

@@ -1,6 +1,6 @@
 """Pull and push against Debian's docker-registry on loopback: there and back, killed and resumed, on a full disk.
 
-usage: suite.py BINARY [SEED]
+usage: registry.py BINARY [SEED]
 """
 import hashlib
 import json
