@@ -1,5 +1,4 @@
-//! Prefill and decode of real models, by length of context, in tokens per second; embeddings of
-//! short texts, in texts per second.
+//! Prefill and decode of real models, by length of context, in tokens per second.
 //!
 //! `cargo bench --bench model`; models are those of `scripts/models.sh`. Where a prompt takes longer
 //! than [`LONGEST`], as on a software GPU, it is run once and longer ones are left out.
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ollama_wgpu::backend::KvType;
 use ollama_wgpu::gguf::Gguf;
-use ollama_wgpu::model::{Embedder, Model, Session};
+use ollama_wgpu::model::{Model, Session};
 
 const N_BATCH: usize = 512;
 const CONTEXTS: [usize; 3] = [0, 256, 1024];
@@ -92,35 +91,5 @@ fn decode(c: &mut Criterion) {
     }
 }
 
-fn embed(c: &mut Criterion) {
-    const N_TEXTS: usize = 256;
-    let mut group = c.benchmark_group("embed");
-    group
-        .sample_size(10)
-        .throughput(Throughput::Elements(N_TEXTS as u64));
-    let file = Gguf::open(&models::path("all-minilm-l6-v2-f16.gguf")).expect("a valid file");
-    let model = Model::load(&Arc::new(file)).expect("a supported model");
-    for device in devices::names() {
-        let mut backend = devices::open(&device);
-        model.load_into(&mut *backend).expect("it loads");
-        let embedder = Embedder::prepare(&model, backend, 512, 512, 128);
-        let mut embedder = embedder.expect("it is prepared");
-        for n in [8, 16, 32] {
-            let texts = vec![models::tokens(n, model.config().vocab_size); N_TEXTS];
-            let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-            group.bench_function(BenchmarkId::new(&device, n), |b| {
-                b.iter(|| {
-                    let mut rest = &texts[..];
-                    while !rest.is_empty() {
-                        let n = embedder.n_fitting(rest.iter().copied());
-                        embedder.embed(&rest[..n]).expect("a step");
-                        rest = &rest[n..];
-                    }
-                });
-            });
-        }
-    }
-}
-
-criterion_group!(benches, prefill, decode, embed);
+criterion_group!(benches, prefill, decode);
 criterion_main!(benches);

@@ -9,21 +9,22 @@
 //! and `DECODE` set, and prints a JSON object at last whose keys end in `prefill_tps`, `decode_tps`
 //! and `load_ms`.
 
+mod command;
 #[path = "../kernels-tests/models.rs"]
 mod models;
 
 use std::hint::black_box;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
+use command::median;
 use ollama_wgpu::backend::KvType;
 use ollama_wgpu::cli::device;
 use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::model::{Model, Session};
 use ollama_wgpu::tokenizer::Tokenizer;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// What is run.
 struct Shape {
@@ -84,35 +85,15 @@ fn run(loaded: &mut Loaded, n_decode: usize) -> (f64, f64) {
     (prefill, start.elapsed().as_secs_f64())
 }
 
-fn median(times: impl Iterator<Item = f64>) -> f64 {
-    let mut times: Vec<f64> = times.collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
 /// Runs the peer's command.
 fn peer(command: &str, shape: &Shape, path: &Path) -> Figures {
-    let output = Command::new("sh")
-        .args(["-c", command])
-        .env("MODEL", path)
-        .env("PROMPT", shape.n_prompt.to_string())
-        .env("DECODE", shape.n_decode.to_string())
-        .output()
-        .expect("sh runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let last = text.lines().last().unwrap_or_default();
-    let fields: Value = serde_json::from_str(last)
-        .unwrap_or_else(|e| panic!("{e} in the peer's last line {last:?} ({})", output.status));
-    let fields = fields.as_object().expect("an object");
-    let number = |name: &str| {
-        let field = fields.iter().find(|(key, _)| key.ends_with(name));
-        field.and_then(|(_, value)| value.as_f64()).expect(name)
-    };
-    let prefill = number("prefill_tps");
+    let numbers = [("PROMPT", shape.n_prompt), ("DECODE", shape.n_decode)];
+    let figures = command::run(command, path, &numbers);
+    let prefill = figures.number("prefill_tps");
     Figures {
         prefill,
-        decode: number("decode_tps"),
-        first_token_ms: number("load_ms") + shape.n_prompt as f64 / prefill * 1e3,
+        decode: figures.number("decode_tps"),
+        first_token_ms: figures.number("load_ms") + shape.n_prompt as f64 / prefill * 1e3,
     }
 }
 

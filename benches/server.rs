@@ -1,9 +1,11 @@
 //! The server over a real socket, by number of clients: tokens per second of all together, time to
-//! the first token, time between tokens. Prints a Markdown table a model.
+//! the first token, time between tokens. Prints a Markdown table a model, and below it what a
+//! format, a shared beginning and the server itself cost.
 //!
 //! `cargo bench --bench server -- [PART_OF_A_MODEL'S_NAME] [TOKENS=64]`; models are those of
 //! `scripts/models.sh`, the device that of `OLLAMA_WGPU_BENCH_DEVICE` (the CPU by default).
 
+mod device_work;
 #[path = "../kernels-tests/models.rs"]
 mod models;
 #[allow(dead_code, reason = "the tests ask it more")]
@@ -12,6 +14,7 @@ mod server;
 
 use std::time::{Duration, Instant};
 
+use device_work::{device_seconds, processor_seconds};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use server::Server;
@@ -23,17 +26,56 @@ const CLIENTS: [usize; 4] = [1, 2, 4, 8];
 struct Seen {
     first: Duration,
     gaps: Vec<Duration>,
-    n_tokens: u64,
+    n_tokens: usize,
+    prompt_ms: f64,
+}
+
+/// Clients and the seeds with which their answers do not end early.
+struct Clients<'a> {
+    server: &'a Server,
+    n_tokens: usize,
+    seeds: Vec<usize>,
+}
+
+impl Clients<'_> {
+    /// Looks for seeds; a seed gives the same tokens whatever else runs.
+    async fn find(server: &Server, n: usize, n_tokens: usize) -> Clients<'_> {
+        let mut clients = Clients {
+            server,
+            n_tokens,
+            seeds: Vec::new(),
+        };
+        for client in 0..n {
+            let mut seed = client;
+            while stream(server, &request(client, seed, n_tokens), None)
+                .await
+                .n_tokens
+                < n_tokens
+            {
+                seed += n;
+            }
+            clients.seeds.push(seed);
+        }
+        clients
+    }
+
+    async fn stream(&self, client: usize, n: usize, begun: Option<&Barrier>) -> Seen {
+        stream(self.server, &request(client, self.seeds[client], n), begun).await
+    }
+}
+
+/// A client's request for `n` tokens.
+fn request(client: usize, seed: usize, n: usize) -> Value {
+    json!({
+        "model": "model",
+        "raw": true,
+        "prompt": format!("Chapter {client}. It was a bright day, and the"),
+        "options": { "num_predict": n, "temperature": 0.8, "seed": seed, "num_ctx": 2048 },
+    })
 }
 
 /// Streams one answer. `begun` is passed when the first piece is there.
-async fn stream(server: &Server, model: &str, client: usize, n: usize, begun: &Barrier) -> Seen {
-    let request = json!({
-        "model": model,
-        "raw": true,
-        "prompt": format!("Chapter {client}. It was a bright day, and the"),
-        "options": { "num_predict": n, "temperature": 0.8, "seed": client, "num_ctx": 2048 },
-    });
+async fn stream(server: &Server, request: &Value, begun: Option<&Barrier>) -> Seen {
     let start = Instant::now();
     let url = server.url("/api/generate");
     let sent = reqwest::Client::new().post(url).body(request.to_string());
@@ -42,7 +84,7 @@ async fn stream(server: &Server, model: &str, client: usize, n: usize, begun: &B
     while let Some(chunk) = response.chunk().await.expect("a chunk") {
         pieces.push(start.elapsed());
         text.extend_from_slice(&chunk);
-        if pieces.len() == 1 {
+        if let (1, Some(begun)) = (pieces.len(), begun) {
             begun.wait().await;
         }
     }
@@ -53,7 +95,8 @@ async fn stream(server: &Server, model: &str, client: usize, n: usize, begun: &B
         gaps: pieces.windows(2).map(|pair| pair[1] - pair[0]).collect(),
         n_tokens: last["eval_count"]
             .as_u64()
-            .unwrap_or_else(|| panic!("no count in {text}")),
+            .unwrap_or_else(|| panic!("no count in {text}")) as usize,
+        prompt_ms: last["prompt_eval_duration"].as_f64().unwrap_or(0.0) / 1e6,
     }
 }
 
@@ -66,12 +109,12 @@ fn percentile(durations: impl Iterator<Item = Duration>, share: f64) -> f64 {
 }
 
 /// One line of the table, and tokens per second.
-async fn clients(server: &Server, model: &str, n_clients: usize, n: usize) -> (String, f64) {
-    let begun = Barrier::new(1);
+async fn measure(clients: &Clients<'_>, n_clients: usize) -> (String, f64) {
     let start = Instant::now();
-    let streams = (0..n_clients).map(|client| stream(server, model, client, n, &begun));
+    let streams = (0..n_clients).map(|client| clients.stream(client, clients.n_tokens, None));
     let seen = join_all(streams).await;
-    let speed = seen.iter().map(|s| s.n_tokens).sum::<u64>() as f64 / start.elapsed().as_secs_f64();
+    let n_tokens: usize = seen.iter().map(|s| s.n_tokens).sum();
+    let speed = n_tokens as f64 / start.elapsed().as_secs_f64();
     let firsts = || seen.iter().map(|s| s.first);
     let gaps = || seen.iter().flat_map(|s| s.gaps.iter().copied());
     let columns = format!(
@@ -85,15 +128,68 @@ async fn clients(server: &Server, model: &str, n_clients: usize, n: usize) -> (S
 }
 
 /// Milliseconds to the first token of a client that comes while seven others are being served.
-async fn first_beside_seven(server: &Server, model: &str, n: usize) -> f64 {
+async fn first_beside_seven(clients: &Clients<'_>) -> f64 {
     let begun = Barrier::new(8);
-    let others = join_all((0..7).map(|client| stream(server, model, client, 4 * n, &begun)));
+    let n = 4 * clients.n_tokens;
+    let others = join_all((0..7).map(|client| clients.stream(client, n, Some(&begun))));
     let late = async {
         begun.wait().await;
-        stream(server, model, 7, 8, &Barrier::new(1)).await.first
+        clients.stream(7, 8, None).await.first
     };
     let (_, first) = tokio::join!(others, late);
     first.as_secs_f64() * 1e3
+}
+
+/// Milliseconds between the tokens of one client, without and with a format.
+async fn with_format(clients: &Clients<'_>) -> (f64, f64) {
+    let plain = request(0, clients.seeds[0], clients.n_tokens);
+    let mut formatted = plain.clone();
+    formatted["format"] = json!({
+        "type": "object",
+        "properties": {
+            "title": { "type": "string" },
+            "chapters": { "type": "array", "minItems": 20, "items": {
+                "type": "object",
+                "properties": { "name": { "type": "string" }, "pages": { "type": "integer" } },
+                "required": ["name", "pages"],
+            } },
+        },
+        "required": ["title", "chapters"],
+    });
+    let mut gaps = [Vec::new(), Vec::new()];
+    for _ in 0..3 {
+        for (gaps, request) in gaps.iter_mut().zip([&plain, &formatted]) {
+            gaps.extend(stream(clients.server, request, None).await.gaps);
+        }
+    }
+    let [plain, formatted] = gaps.map(|gaps| percentile(gaps.into_iter(), 0.5));
+    (plain, formatted)
+}
+
+/// Milliseconds of the prompt's work for two requests that share a long beginning.
+async fn shared_beginning(clients: &Clients<'_>) -> [f64; 2] {
+    let beginning = "The lighthouse keeper counted the ships that passed. ".repeat(100);
+    let mut times = [0.0; 2];
+    for (client, time) in times.iter_mut().enumerate() {
+        let mut request = request(client, client, 1);
+        let own = request["prompt"].as_str().expect("a text").to_string();
+        request["prompt"] = format!("{beginning}{own}").into();
+        *time = stream(clients.server, &request, None).await.prompt_ms;
+    }
+    times
+}
+
+/// The part of the processors' work at eight clients that is not the device's: HTTP, JSON, tokenizer,
+/// sampler, scheduler. None where the system does not count it by process.
+async fn own_cost(clients: &Clients<'_>, name: &str, device: &str) -> Option<f64> {
+    const RUNS: usize = 3;
+    let before = processor_seconds(clients.server.id())?;
+    for _ in 0..RUNS {
+        measure(clients, 8).await;
+    }
+    let all = processor_seconds(clients.server.id())? - before;
+    let device = device_seconds(&models::path(name), device, 8, clients.n_tokens, RUNS)?;
+    Some((all - device) / all)
 }
 
 #[tokio::main]
@@ -111,7 +207,7 @@ async fn main() {
         ]);
         server.create("model", &models::path(name));
         // The first request loads the model.
-        clients(&server, "model", 1, n).await;
+        let clients = Clients::find(&server, 8, n).await;
         println!("\n{name} on {device}, {n} tokens a client\n");
         println!(
             "| clients | tokens/s | times one client | first token p50, ms | p99 | between tokens p50, ms | p99 |"
@@ -119,7 +215,7 @@ async fn main() {
         println!("| --- | --- | --- | --- | --- | --- | --- |");
         let mut one = 0.0;
         for n_clients in CLIENTS {
-            let (columns, speed) = clients(&server, "model", n_clients, n).await;
+            let (columns, speed) = measure(&clients, n_clients).await;
             if n_clients == 1 {
                 one = speed;
             }
@@ -128,7 +224,20 @@ async fn main() {
                 speed / one
             );
         }
-        let late = first_beside_seven(&server, "model", n).await;
+        let late = first_beside_seven(&clients).await;
         println!("\nfirst token of an eighth client while seven are served: {late:.0} ms");
+        let (plain, formatted) = with_format(&clients).await;
+        let cost = 100.0 * (formatted / plain - 1.0);
+        println!("between tokens with a JSON schema: {formatted:.2} ms, {cost:+.1} %");
+        let [first, second] = shared_beginning(&clients).await;
+        println!(
+            "a prompt of 1,000 tokens: {first:.0} ms; sharing all but its end: {second:.0} ms"
+        );
+        if let Some(cost) = own_cost(&clients, name, &device).await {
+            println!(
+                "the server itself at 8 clients: {:.1} % of the processors' work",
+                100.0 * cost
+            );
+        }
     }
 }

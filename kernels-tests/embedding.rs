@@ -94,9 +94,10 @@ fn tiny_embedders_on_every_instruction_set() {
     tiny_on(&devices::cpus());
 }
 
+/// As users run them; the other variants of the shaders have the cases of `suite`.
 #[test]
 fn tiny_embedders_on_every_gpu() {
-    tiny_on(&devices::gpus());
+    tiny_on(&devices::plain_gpus());
 }
 
 /// The real MiniLM in 16-bit floats against its checkpoint in 64-bit arithmetic.

@@ -139,11 +139,15 @@ fn eight_streams_give_the_tokens_that_each_gives_alone() {
             })
             .collect();
         let engine = load(name, 8, 24, kv_type);
-        // The second time their prefixes are in the cache.
-        for _ in 0..2 {
+        // The second time their prefixes are in the cache, and tokens are guessed.
+        for n_draft in [0, 6] {
+            let guessing = |request: &Request| Request {
+                n_draft,
+                ..request.clone()
+            };
             let events: Vec<Events> = requests
                 .iter()
-                .map(|request| engine.submit(request.clone()).expect("a place"))
+                .map(|request| engine.submit(guessing(request)).expect("a place"))
                 .collect();
             let together: Vec<Vec<u32>> = events.into_iter().map(read).collect();
             assert_eq!(together, alone, "{name}");

@@ -31,6 +31,14 @@ impl Reply {
     }
 }
 
+/// The data of a stream of server-sent events, in order; what is no JSON as text.
+pub fn frames(text: &str) -> Vec<Value> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str(data).unwrap_or_else(|_| json!(data)))
+        .collect()
+}
+
 /// The binary under test.
 pub fn binary() -> Command {
     Command::new(env!("CARGO_BIN_EXE_ollama-wgpu"))
@@ -97,6 +105,22 @@ impl Server {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Sends SIGHUP.
+    #[cfg(unix)]
+    pub fn hang_up(&self) {
+        // The shell's own: the program of that name is not on every machine.
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -HUP {}", self.child.id())])
+            .status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// The process.
+    #[allow(dead_code, reason = "the bench asks it")]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory in bytes.

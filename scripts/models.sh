@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Fetches models into the cache, each once and checked by its SHA-256.
-# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, minilm, tiny, vocabs
+# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, minilm, tiny, vocabs, templates
 source "$(dirname "$0")/lib.sh"
 
 MODELS="$CACHE/test-models"
 mkdir -p "$MODELS/tiny"
 need_python
+# A source package serves several names.
+SOURCES="$(mktemp -d "$MODELS/fetch.XXXXXX")"
+trap 'rm -rf "$SOURCES"' EXIT
 
 # fetch FILE SHA256 'GLOB' WHEEL...: joins the members of the wheels that match the glob, in order.
 fetch() {
@@ -30,6 +33,22 @@ with open(out, "wb") as target:
 PY
   echo "$sum  $work/model" | sha256sum -c --quiet || fail "the checksum of $(basename "$file") is wrong"
   mv "$work/model" "$file"
+}
+
+# unpack FOLDER DEPTH 'GLOB': files below llama.cpp's folder of models, from a source package that holds them.
+unpack() {
+  local folder="$MODELS/$1" package="llama_cpp_python-0.3.36.tar.gz"
+  [ -f "$folder/complete" ] && return
+  say "fetching llama.cpp's $1"
+  if [ ! -f "$SOURCES/$package" ]; then
+    python3 -m pip download -q --disable-pip-version-check --no-deps --no-binary :all: -d "$SOURCES" llama-cpp-python==0.3.36 ||
+      fail "cannot download llama-cpp-python; is the Python package index reachable?"
+    echo "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e  $SOURCES/$package" | sha256sum -c --quiet ||
+      fail "the checksum of llama-cpp-python is wrong"
+  fi
+  mkdir -p "$folder"
+  tar -xzf "$SOURCES/$package" -C "$folder" --strip-components "$2" --wildcards "*/vendor/llama.cpp/models/$3"
+  touch "$folder/complete"
 }
 
 wheels() { local name="$1" version="$2" n="$3" i; for ((i = 1; i <= n; i++)); do echo "$name$i==$version"; done; }
@@ -72,21 +91,10 @@ for model in "$@"; do
         rm -f "$MODELS"/tiny/complete*
         touch "$complete"
       fi ;;
-    vocabs)
-      # llama.cpp's vocabularies, each with texts and their ids, from a source package.
-      if [ ! -f "$MODELS/vocabs/complete" ]; then
-        say "fetching llama.cpp's vocabularies"
-        WORK="$(mktemp -d "$MODELS/fetch.XXXXXX")"
-        trap 'rm -rf "$WORK"' EXIT
-        python3 -m pip download -q --disable-pip-version-check --no-deps --no-binary :all: -d "$WORK" llama-cpp-python==0.3.36 ||
-          fail "cannot download llama-cpp-python; is the Python package index reachable?"
-        echo "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e  $WORK/llama_cpp_python-0.3.36.tar.gz" | sha256sum -c --quiet ||
-          fail "the checksum of llama-cpp-python is wrong"
-        mkdir -p "$MODELS/vocabs"
-        tar -xzf "$WORK"/*.tar.gz -C "$MODELS/vocabs" --strip-components 4 --wildcards '*/vendor/llama.cpp/models/ggml-vocab-*'
-        touch "$MODELS/vocabs/complete"
-      fi ;;
-    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, minilm, tiny, vocabs" ;;
+    # llama.cpp's vocabularies, each with texts and their ids, and its collection of chat templates.
+    vocabs) unpack vocabs 4 'ggml-vocab-*' ;;
+    templates) unpack templates 5 'templates/*' ;;
+    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, minilm, tiny, vocabs, templates" ;;
   esac
 done
 echo "$MODELS"

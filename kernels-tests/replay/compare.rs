@@ -167,7 +167,7 @@ fn equal(at: &str, expected: &Value, actual: &Value) -> bool {
 fn is_foreign_text(at: &str, text: &str) -> bool {
     let is_error = at.ends_with("/error") || at.ends_with("/error/message");
     let foreign = ["json:", "invalid character", "{\"error\":{\"code\""];
-    is_error && foreign.iter().any(|start| text.starts_with(start))
+    is_error && foreign.iter().any(|part| text.contains(part))
 }
 
 fn lines(text: &str) -> Vec<&str> {

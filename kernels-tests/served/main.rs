@@ -4,9 +4,12 @@ mod bad_input;
 mod cache;
 mod cli;
 mod concurrency;
+mod keys;
 mod memory;
 #[path = "../models.rs"]
 mod models;
 mod offload;
+mod openai;
 #[path = "../server.rs"]
 mod server;
+mod tools;

@@ -65,6 +65,9 @@ pub struct ChatReply {
     pub load_duration: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub prompt_eval_count: u64,
+    /// Tokens of the prompt, on every object. Not on the wire.
+    #[serde(skip)]
+    pub prompt_tokens: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub prompt_eval_duration: u64,
     #[serde(skip_serializing_if = "is_zero")]

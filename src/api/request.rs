@@ -73,10 +73,19 @@ pub struct ChatRequest {
     /// Functions the model may call: `{type, function: {name, description, parameters}}`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Value>,
+    /// `"auto"`, `"none"`, `"required"` or `{type, function: {name}}`, as OpenAI's; beyond Ollama's members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<Value>,
+    /// Whether an answer may hold several calls; absent means true. Beyond Ollama's members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel_tool_calls: Option<bool>,
     #[serde(skip_serializing_if = "Object::is_empty")]
     pub options: Object,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub think: Option<Think>,
+    /// A model that cannot think answers without, instead of an error. Not on the wire.
+    #[serde(skip)]
+    pub think_if_able: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncate: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -12,7 +12,8 @@ pub const NO_SLOT: u32 = u32::MAX;
 pub enum Phase {
     /// Chunks of prompts, any number of rows per sequence.
     Prefill,
-    /// One row per sequence.
+    /// One row per sequence; more only where decode gives what prefill gives
+    /// ([`super::Backend::decode_equals_prefill`]).
     Decode,
 }
 

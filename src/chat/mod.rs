@@ -2,8 +2,9 @@
 //!
 //! `template` renders a model's own template, `prompt` fits a conversation into a context,
 //! `capabilities` reads from a template what a model can do, `parser` splits generated text into
-//! thinking, content and tool calls.
+//! thinking, content and tool calls, `calls` says how a model writes those as a grammar.
 
+mod calls;
 pub mod capabilities;
 mod go_data;
 mod gotemplate;
@@ -14,6 +15,7 @@ pub mod shipped;
 pub mod template;
 pub mod tool;
 
+pub use calls::{Callable, Rules};
 pub use capabilities::{Capability, capabilities_of_model};
 pub use parser::{Delta, OutputParser};
 pub use prompt::{Prompt, fit};

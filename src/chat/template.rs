@@ -1,8 +1,8 @@
 //! A model's template, in either of the two languages that models bring, rendered to a prompt.
 
 use super::{
-    Capability, Error, Message, OutputParser, Think, Tool, capabilities, go_data,
-    gotemplate::GoTemplate, jinja::JinjaTemplate, parser,
+    Callable, Capability, Error, Message, OutputParser, Rules, Think, Tool, calls, capabilities,
+    go_data, gotemplate::GoTemplate, jinja::JinjaTemplate, parser,
 };
 use chrono::NaiveDateTime;
 
@@ -112,6 +112,26 @@ impl Template {
             Language::Go(template) => parser::for_go(template, prompt, tools, think),
             Language::Jinja(template) => parser::for_jinja(template.text(), prompt, tools, think),
         }
+    }
+
+    /// The grammar of answers that call tools as this template's models do; see [`Rules`].
+    ///
+    /// # Errors
+    /// [`Error::Tool`] names an argument whose schema the model's format cannot hold.
+    pub fn call_grammar(
+        &self,
+        tools: &[Callable],
+        rules: Rules,
+        control: &dyn Fn(&str) -> Option<u32>,
+    ) -> Result<String, Error> {
+        let written = match &self.0 {
+            Language::Go(template) => calls::written_by_go(template.text(), &template.tool_tag()),
+            Language::Jinja(template) => {
+                let text = template.text();
+                calls::written_by_jinja(text, parser::format_of(text))
+            }
+        };
+        written.grammar(tools, rules, control)
     }
 
     /// Texts of special tokens that the parser needs to see: the engine must not hide them.

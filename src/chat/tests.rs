@@ -1,5 +1,7 @@
 //! Templates against recorded prompts, and conversations fitted into a context.
 
+mod published;
+
 use super::*;
 use chrono::NaiveDateTime;
 use serde_json::{Value, json};

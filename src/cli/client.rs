@@ -2,7 +2,8 @@
 
 use crate::api;
 use crate::store::registry::use_ring;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,8 +23,6 @@ pub enum Error {
         "could not connect to ollama-wgpu server at {url}, run 'ollama-wgpu serve' to start it"
     )]
     NoServer { url: String },
-    #[error("https servers are not supported by this command line: {url}")]
-    Https { url: String },
     /// The server said no; `text` is what the user reads.
     #[error("{text}")]
     Refused { status: StatusCode, text: String },
@@ -55,18 +54,21 @@ pub struct Client {
 
 impl Client {
     /// A client of the server at `base`; nothing is sent yet. The server is never behind the proxies of the
-    /// environment: those are for registry traffic.
-    pub fn new(base: &str) -> Result<Client> {
-        if base.starts_with("https://") {
-            bail!(Error::Https {
-                url: base.to_owned()
-            });
-        }
+    /// environment: those are for registry traffic. `key` goes to servers that ask for one.
+    pub fn new(base: &str, key: Option<&str>) -> Result<Client> {
         use_ring();
+        let mut headers = HeaderMap::new();
+        if let Some(key) = key {
+            let mut bearer =
+                HeaderValue::try_from(format!("Bearer {key}")).context("OLLAMA_API_KEY")?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
         let http = reqwest::Client::builder()
             .user_agent(concat!("ollama-wgpu/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
             .no_proxy()
+            .default_headers(headers)
             .build()
             .context("cannot make an HTTP client")?;
         Ok(Client {
@@ -302,7 +304,7 @@ mod tests {
             assert!(stream.read(&mut request).await.unwrap() > 0);
             stream.write_all(answer.as_bytes()).await.unwrap();
         });
-        Client::new(&base).unwrap()
+        Client::new(&base, None).unwrap()
     }
 
     #[tokio::test]
@@ -343,12 +345,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let error = Client::new(&base).unwrap().check().await.unwrap_err();
+        let error = Client::new(&base, None).unwrap().check().await.unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains(&base) && text.contains("ollama-wgpu serve"),
             "{text}"
         );
-        assert!(Client::new("https://example.com").is_err());
+        assert!(Client::new("https://example.com", Some("a\nb")).is_err());
     }
 }

@@ -50,8 +50,10 @@ struct Program {
     command: Option<Command>,
 }
 
-const HOST_HELP: &str =
-    "Environment Variables:\n  OLLAMA_HOST    Address of the server (default 127.0.0.1:11434)";
+const HOST_HELP: &str = "\
+Environment Variables:
+  OLLAMA_HOST       Address of the server (default 127.0.0.1:11434)
+  OLLAMA_API_KEY    Key for a server that asks for one";
 
 const SERVE_HELP: &str = "\
 Environment Variables:
@@ -66,6 +68,9 @@ Environment Variables:
   OLLAMA_MAX_QUEUE            Requests that may wait (default 512)
   OLLAMA_KV_CACHE_TYPE        Type of the cache: f32, f16, q8_0 or q4_0 (default f16)
   OLLAMA_GPU_OVERHEAD         Bytes of a GPU's memory to leave free
+  OLLAMA_WGPU_API_KEYS_FILE   File of the keys of those who may call, one a line; SIGHUP reads it again
+  OLLAMA_WGPU_TLS_CERT        PEM file of the certificate chain to serve https with
+  OLLAMA_WGPU_TLS_KEY         PEM file of its private key
   OLLAMA_ORIGINS              Origins of web pages that may ask, separated by commas
   OLLAMA_GO_TEMPLATE          Prefer Go templates (true) or the model file's own (false)
   OLLAMA_NO_CLOUD             Say that hosted models are off
@@ -208,7 +213,8 @@ impl Command {
 }
 
 fn client() -> Result<Client> {
-    Client::new(&Settings::from_env().host.url())
+    let settings = Settings::from_env();
+    Client::new(&settings.host.url(), settings.api_key.as_deref())
 }
 
 /// A client needs one thread; the interactive prompt waits for keys on another.

@@ -3,12 +3,13 @@
 use super::device;
 use crate::backend::KvType;
 use crate::engine::{KeepAlive, Models, ModelsSettings};
-use crate::server::{self, App, Origins, ServerSettings};
+use crate::server::{self, App, Keys, Origins, ServerSettings};
 use crate::settings::{LogLevel, Settings};
 use crate::store::Store;
 use crate::store::registry::Registry;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use std::io::{self, IsTerminal, stderr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Runs the server; returns when it was told to stop.
@@ -46,6 +47,17 @@ fn log_to_stderr(level: LogLevel) {
 async fn listen(settings: Settings) -> Result<()> {
     let origins = Origins::parse(settings.origins.iter().map(String::as_str));
     let origins = origins.map_err(anyhow::Error::msg)?;
+    let keys = settings
+        .api_keys_file
+        .as_deref()
+        .map(Keys::open)
+        .transpose();
+    let keys = keys.context("OLLAMA_WGPU_API_KEYS_FILE")?.map(Arc::new);
+    let tls = match (&settings.tls_cert, &settings.tls_key) {
+        (Some(cert), Some(key)) => Some(server::tls_acceptor(cert, key).context("TLS")?),
+        (None, None) => None,
+        _ => bail!("set both OLLAMA_WGPU_TLS_CERT and OLLAMA_WGPU_TLS_KEY, or neither"),
+    };
     let address = settings.host.bind_address();
     let listener = server::bind(&address).await.map_err(with_remedy)?;
     let bound = listener.local_addr().context("no local address")?;
@@ -67,16 +79,61 @@ async fn listen(settings: Settings) -> Result<()> {
             origins,
             loopback_only: bound.ip().is_loopback(),
             no_cloud: settings.no_cloud,
+            keys: keys.clone(),
             go_template: settings.go_template,
         },
     };
+    warn_of_exposure(bound, keys.is_some(), tls.is_some());
+    if let Some(keys) = keys {
+        reload_on_hangup(keys)?;
+    }
     tracing::info!(
         models = %settings.models.display(),
         "listening on {bound} (version {})",
         env!("CARGO_PKG_VERSION")
     );
-    server::serve(listener, Arc::new(app), stop()?).await;
+    server::serve(listener, tls, Arc::new(app), stop()?).await;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// A server that others reach should know its callers, and not send keys in the clear.
+fn warn_of_exposure(bound: SocketAddr, has_keys: bool, has_tls: bool) {
+    if bound.ip().is_loopback() {
+        return;
+    }
+    match (has_keys, has_tls) {
+        (false, _) => tracing::warn!(
+            "listening on {bound} without API keys: whoever reaches it can use and delete models; \
+             set OLLAMA_WGPU_API_KEYS_FILE"
+        ),
+        (true, false) => tracing::warn!(
+            "listening on {bound} without TLS: API keys can be read on the way; \
+             set OLLAMA_WGPU_TLS_CERT and OLLAMA_WGPU_TLS_KEY"
+        ),
+        (true, true) => {}
+    }
+}
+
+/// Reads the keys again at every SIGHUP.
+#[cfg(unix)]
+fn reload_on_hangup(keys: Arc<Keys>) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangups = signal(SignalKind::hangup()).context("cannot listen for signals")?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            match keys.reload() {
+                Ok(n) => tracing::info!("read {n} API keys again"),
+                Err(error) => tracing::error!("API keys stay as they were: {error}"),
+            }
+        }
+    });
+    Ok(())
+}
+
+/// There is no such signal here: new keys need a restart.
+#[cfg(not(unix))]
+fn reload_on_hangup(_: Arc<Keys>) -> Result<()> {
     Ok(())
 }
 

@@ -236,37 +236,37 @@ impl Kernel for Glu<'_> {
     }
 }
 
-/// `activation(x)`
-pub struct Activate<'a> {
-    pub x: &'a [f32],
-    pub activation: Activation,
-    pub out: &'a mut [f32],
+/// A function of one number.
+pub trait Elementwise: Copy {
+    fn of<I: Isa>(self, isa: I, x: I::F) -> I::F;
 }
 
-impl Kernel for Activate<'_> {
-    type Output = ();
-
+impl Elementwise for Activation {
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        zip(
-            isa,
-            self.x,
-            self.x,
-            self.out,
-            #[inline(always)]
-            |x, _| math::activate(isa, self.activation, x),
-        );
+    fn of<I: Isa>(self, isa: I, x: I::F) -> I::F {
+        math::activate(isa, self, x)
     }
 }
 
 /// `cap tanh(x / cap)`
-pub struct SoftCap<'a> {
+#[derive(Clone, Copy)]
+pub struct SoftCap(pub f32);
+
+impl Elementwise for SoftCap {
+    #[inline(always)]
+    fn of<I: Isa>(self, isa: I, x: I::F) -> I::F {
+        math::soft_cap(isa, x, self.0)
+    }
+}
+
+/// `f(x)`, element by element.
+pub struct Map<'a, F> {
     pub x: &'a [f32],
-    pub cap: f32,
+    pub f: F,
     pub out: &'a mut [f32],
 }
 
-impl Kernel for SoftCap<'_> {
+impl<F: Elementwise> Kernel for Map<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -277,7 +277,7 @@ impl Kernel for SoftCap<'_> {
             self.x,
             self.out,
             #[inline(always)]
-            |x, _| math::soft_cap(isa, x, self.cap),
+            |x, _| self.f.of(isa, x),
         );
     }
 }

@@ -9,7 +9,7 @@ use super::plan::Prepared;
 use super::pool::PoolError;
 use super::recurrent::{self, DeltaNet, ShortConv};
 use super::route::{Combine, Route};
-use super::rowwise::{self, Activate, Glu, LayerNorm, Rope, SoftCap, each_row};
+use super::rowwise::{self, Glu, LayerNorm, Map, Rope, SoftCap, each_row};
 use super::top_k::top_k;
 use super::weight::WeightRows;
 use crate::backend::{
@@ -355,9 +355,9 @@ impl CpuBackend {
             } => {
                 let input = view(input);
                 each_row(pool, cols, out, |i, out| {
-                    isa.run(Activate {
+                    isa.run(Map {
                         x: input.row(i),
-                        activation,
+                        f: activation,
                         out,
                     });
                 })
@@ -377,9 +377,9 @@ impl CpuBackend {
             Op::SoftCap { input, cap, .. } => {
                 let input = view(input);
                 each_row(pool, cols, out, |i, out| {
-                    isa.run(SoftCap {
+                    isa.run(Map {
                         x: input.row(i),
-                        cap,
+                        f: SoftCap(cap),
                         out,
                     });
                 })

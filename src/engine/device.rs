@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::draft::MAX_DRAFT;
 use super::placement::{self, Place, Placed};
 use super::{EngineOptions, Error};
 use crate::backend::{
@@ -122,6 +123,8 @@ pub struct Device {
     pub n_pages: usize,
     /// Whether the model has recurrent states besides the cache.
     pub is_recurrent: bool,
+    /// Rows of a decode step beside one for each sequence: guessed tokens.
+    pub n_draft: usize,
     backend: Box<dyn Backend>,
     prefill: Prepared,
     decode: Prepared,
@@ -141,18 +144,18 @@ impl Device {
         options: EngineOptions,
     ) -> Result<Device, BackendError> {
         let cache = alloc_cache(model, &mut *backend, options)?;
-        let shape = |phase, n_tokens| BatchShape {
+        let n_draft = n_draft(&*backend, model.is_recurrent());
+        let n_decode = options.n_parallel + n_draft;
+        let shape = |phase, n_tokens, n_outputs| BatchShape {
             phase,
             n_tokens,
-            n_outputs: options.n_parallel,
+            n_outputs,
         };
         let top_k = Some(MAX_CANDIDATES.min(model.config().vocab_size));
-        let prefill = model.plan(options.n_ctx, shape(Phase::Prefill, options.n_batch), top_k);
-        let decode = model.plan(
-            options.n_ctx,
-            shape(Phase::Decode, options.n_parallel),
-            top_k,
-        );
+        let prefill = shape(Phase::Prefill, options.n_batch, options.n_parallel);
+        let prefill = model.plan(options.n_ctx, prefill, top_k);
+        let decode = shape(Phase::Decode, n_decode, n_decode);
+        let decode = model.plan(options.n_ctx, decode, top_k);
         let plans = [&prefill, &decode];
         let buffer_bytes: u64 = plans.iter().map(|plan| plan.bytes()).sum();
         let memory_bytes = model.weight_bytes() + cache.bytes() + buffer_bytes;
@@ -164,6 +167,7 @@ impl Device {
         let vocab_size = model.config().vocab_size;
         let mut device = Device::new(backend, cache.n_pages, vocab_size, prefill, decode)?;
         device.is_recurrent = model.is_recurrent();
+        device.n_draft = n_draft;
         device.info.n_ctx_train = model.config().n_ctx_train;
         device.info.memory_bytes = memory_bytes;
         device.info.gpu_bytes = gpu_bytes;
@@ -197,6 +201,7 @@ impl Device {
             },
             n_pages,
             is_recurrent: false,
+            n_draft: 0,
             backend,
             prefill,
             decode,
@@ -242,6 +247,15 @@ impl Device {
     /// As the backend says.
     pub fn decode_equals_prefill(&self) -> bool {
         self.backend.decode_equals_prefill()
+    }
+}
+
+/// Guessed tokens that a decode step can check. Several rows of a sequence must give what single
+/// steps give, and a recurrent state cannot go back to before a wrong guess.
+pub fn n_draft(backend: &dyn Backend, is_recurrent: bool) -> usize {
+    match backend.decode_equals_prefill() && !is_recurrent {
+        true => MAX_DRAFT,
+        false => 0,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::device::Device;
+use super::device::{Device, n_draft};
 use super::output::Vocabulary;
 use crate::backend::{
     Backend, BackendError, Batch, BatchShape, BufferId, BufferInfo, CacheSpec, Candidates,
@@ -52,6 +52,8 @@ pub struct FakeOptions {
     pub decode_equals_prefill: bool,
     /// Logits follow from a recurrent state instead of the cache.
     pub is_recurrent: bool,
+    /// Logits follow from the position modulo this alone: a text that repeats itself.
+    pub period: Option<u32>,
     /// What it is as a GPU; none for a CPU.
     pub gpu: Option<FakeGpu>,
     pub fault: Option<Fault>,
@@ -67,6 +69,7 @@ impl Default for FakeOptions {
             n_candidates: 8,
             decode_equals_prefill: false,
             is_recurrent: false,
+            period: None,
             gpu: None,
             fault: None,
         }
@@ -91,11 +94,11 @@ pub fn device(options: FakeOptions) -> (Device, Arc<AtomicUsize>) {
     let mut backend = FakeBackend::new(options);
     backend.cache = vec![None; options.n_pages * PAGE_TOKENS];
     backend.n_steps = Arc::clone(&n_steps);
-    let plan = |phase, n_tokens| Plan {
+    let plan = |phase, n_tokens, n_outputs| Plan {
         shape: BatchShape {
             phase,
             n_tokens,
-            n_outputs: options.n_parallel,
+            n_outputs,
         },
         ops: Vec::new(),
         labels: Vec::new(),
@@ -109,15 +112,18 @@ pub fn device(options: FakeOptions) -> (Device, Arc<AtomicUsize>) {
         outputs: vec![BufferId(0)],
         inputs: Vec::new(),
     };
+    let n_draft = n_draft(&backend, options.is_recurrent);
+    let n_decode = options.n_parallel + n_draft;
     let device = Device::new(
         Box::new(backend),
         options.n_pages,
         VOCAB_SIZE,
-        plan(Phase::Prefill, options.n_batch),
-        plan(Phase::Decode, options.n_parallel),
+        plan(Phase::Prefill, options.n_batch, options.n_parallel),
+        plan(Phase::Decode, n_decode, n_decode),
     );
     let mut device = device.expect("the fake prepares anything");
     device.is_recurrent = options.is_recurrent;
+    device.n_draft = n_draft;
     (device, n_steps)
 }
 
@@ -297,6 +303,7 @@ impl Backend for FakeBackend {
                     true => self.read_state(state, position + 1),
                     false => self.read_cache(batch, row, position + 1),
                 };
+                let all = self.options.period.map_or(all, |n| (position % n).into());
                 rows.push(logits(all, vocab_size));
             }
         }

@@ -5,6 +5,7 @@
 //! which embeds (`embedding.rs`) answers each request once.
 
 mod device;
+mod draft;
 mod embedding;
 mod error;
 #[cfg(test)]
@@ -40,7 +41,7 @@ use worker::Worker;
 
 pub use crate::model::normalised;
 pub use error::Error;
-pub use grammar::{Constraint, Grammar, Reasoning};
+pub use grammar::{Constraint, Grammar, Reasoning, prepared_schema};
 pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,
 };

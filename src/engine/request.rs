@@ -69,6 +69,8 @@ pub struct Request {
     pub visible_tokens: Vec<u32>,
     /// What the answer must look like.
     pub grammar: Option<Grammar>,
+    /// Most tokens that a step may guess and check besides the next one; see [`super::draft`].
+    pub n_draft: usize,
 }
 
 impl Request {
@@ -85,6 +87,7 @@ impl Request {
             max_repeats: Some(30),
             visible_tokens: Vec::new(),
             grammar: None,
+            n_draft: 0,
         }
     }
 }
@@ -113,7 +116,7 @@ pub enum Event {
 pub enum FinishReason {
     /// End-of-generation token, stop string, or endless repetition.
     Stop,
-    /// Token budget used, or context full without shift.
+    /// Token budget used, context full without shift, or endless repetition of an answer with a grammar.
     Length,
 }
 
@@ -130,6 +133,9 @@ pub struct Usage {
     pub eval_tokens: usize,
     /// From the first token to the last.
     pub eval_duration: Duration,
+    /// Tokens that were guessed, and those of them that were right.
+    pub drafted_tokens: usize,
+    pub accepted_tokens: usize,
 }
 
 /// A token and its probability before any sampling step, with the best alternatives.

@@ -18,6 +18,8 @@ pub struct Budget {
     pub n_parallel: usize,
     /// Rows of a prefill step.
     pub n_batch: usize,
+    /// Rows of a decode step beside those: guessed tokens.
+    pub n_draft: usize,
 }
 
 /// The part of a step that belongs to one sequence.
@@ -28,9 +30,18 @@ pub struct Share {
     pub n_tokens: usize,
     /// Whether its last row is wanted: the next token is not known yet.
     pub wants_token: bool,
+    /// Guessed tokens after those, whose rows are wanted too.
+    pub n_draft: usize,
 }
 
-/// A batch and whose it is. The wanted rows are those of the shares that want a token, in order.
+impl Share {
+    /// Rows that are wanted.
+    pub fn n_outputs(&self) -> usize {
+        usize::from(self.wants_token) + self.n_draft
+    }
+}
+
+/// A batch and whose it is. The wanted rows are those of the shares, in order.
 #[derive(Debug)]
 pub struct Step {
     pub batch: Batch,
@@ -114,12 +125,17 @@ impl Scheduler {
     /// Records that a step was computed.
     pub fn computed(&mut self, shares: &[Share]) {
         for share in shares {
-            let sequence = &mut self.running[share.sequence];
-            sequence.n_computed += share.n_tokens;
-            let mut table = std::mem::take(&mut sequence.table);
-            self.pool.publish(&mut table, sequence.shareable());
-            sequence.table = table;
+            self.running[share.sequence].n_computed += share.n_tokens;
+            self.publish(share.sequence);
         }
+    }
+
+    /// Lets later prompts share what is computed of a running sequence.
+    pub fn publish(&mut self, index: usize) {
+        let sequence = &mut self.running[index];
+        let mut table = std::mem::take(&mut sequence.table);
+        self.pool.publish(&mut table, sequence.shareable());
+        sequence.table = table;
     }
 
     /// Makes room in a full context.
@@ -152,9 +168,9 @@ impl Scheduler {
     /// A step of that phase, if any sequence has work for it.
     fn plan(&mut self, phase: Phase) -> Option<Step> {
         let mut shares: Vec<Share> = Vec::new();
-        let mut n_left = match phase {
-            Phase::Prefill => self.budget.n_batch,
-            Phase::Decode => self.budget.n_parallel,
+        let (mut n_left, mut n_draft_left) = match phase {
+            Phase::Prefill => (self.budget.n_batch, 0),
+            Phase::Decode => (self.budget.n_parallel, self.budget.n_draft),
         };
         let mut index = 0;
         while index < self.running.len() && n_left > 0 {
@@ -165,11 +181,15 @@ impl Scheduler {
                     break;
                 }
                 n_left -= n_tokens;
-                let sequence = &self.running[index];
+                let sequence = &mut self.running[index];
+                let wants_token = sequence.n_computed + n_tokens == sequence.tokens.len();
+                sequence.guess(if wants_token { n_draft_left } else { 0 });
+                n_draft_left -= sequence.draft.len();
                 shares.push(Share {
                     sequence: index,
                     n_tokens,
-                    wants_token: sequence.n_computed + n_tokens == sequence.tokens.len(),
+                    wants_token,
+                    n_draft: sequence.draft.len(),
                 });
             }
             index += 1;
@@ -237,9 +257,11 @@ impl Scheduler {
         };
         for (i, share) in shares.iter().enumerate() {
             let sequence = &self.running[share.sequence];
-            for at in sequence.n_computed..sequence.n_computed + share.n_tokens {
+            let known = &sequence.tokens[sequence.n_computed..][..share.n_tokens];
+            let tokens = known.iter().chain(&sequence.draft[..share.n_draft]);
+            for (at, &token) in (sequence.n_computed..).zip(tokens) {
                 let page = sequence.table.pages[at / PAGE_TOKENS] as usize;
-                batch.tokens.push(sequence.tokens[at]);
+                batch.tokens.push(token);
                 batch.positions.push(at as u32);
                 batch
                     .slots
@@ -248,9 +270,8 @@ impl Scheduler {
             }
             batch.tables.push(sequence.table.pages.clone());
             batch.states.push(sequence.state);
-            if share.wants_token {
-                batch.outputs.push(batch.tokens.len() as u32 - 1);
-            }
+            let end = batch.tokens.len() as u32;
+            batch.outputs.extend(end - share.n_outputs() as u32..end);
         }
         batch
     }

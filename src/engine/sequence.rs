@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::draft::draft;
 use super::grammar::{Allowed, Grammar};
 use super::output::{Output, Piece, Vocabulary};
 use super::pages::PageTable;
@@ -85,6 +86,8 @@ pub struct Sequence {
     pub n_prompt: usize,
     /// Leading tokens whose keys and values are in the cache.
     pub n_computed: usize,
+    /// Guesses at the tokens after the last, for the next step to check.
+    pub draft: Vec<u32>,
     pub table: PageTable,
     /// Slot of its recurrent states while it runs.
     pub state: u32,
@@ -113,6 +116,7 @@ impl Sequence {
         Sequence {
             n_prompt: tokens.len(),
             n_computed: 0,
+            draft: Vec::new(),
             table: PageTable::default(),
             state: 0,
             sampler: Sampler::new(&request.params, request.params.seed.unwrap_or(random)),
@@ -196,6 +200,35 @@ impl Sequence {
         self.request.logprobs
     }
 
+    /// Guesses at most `most` of the tokens after the last. A guess takes no page, no place of the
+    /// context and no event that would otherwise be free; with a grammar there is none, since only
+    /// the next token's mask is known.
+    pub fn guess(&mut self, most: usize) {
+        self.draft.clear();
+        if most.min(self.request.n_draft) == 0 || self.request.grammar.is_some() {
+            return;
+        }
+        let n_tokens = self.tokens.len();
+        let n_slots = self.table.pages.len() * PAGE_TOKENS;
+        let most = most
+            .min(self.request.n_draft)
+            .min(n_slots.saturating_sub(n_tokens))
+            .min(self.limits.n_ctx.saturating_sub(n_tokens + 1))
+            .min(self.events.capacity().saturating_sub(EVENTS_PER_STEP));
+        self.draft.extend_from_slice(draft(&self.tokens, most));
+        self.usage.drafted_tokens += self.draft.len();
+    }
+
+    /// Whether the last token is guess number `i`. If so, what the step computed of it stays.
+    pub fn accept_guess(&mut self, i: usize) -> bool {
+        let is_right = self.draft.get(i) == self.tokens.last();
+        if is_right {
+            self.n_computed += 1;
+            self.usage.accepted_tokens += 1;
+        }
+        is_right
+    }
+
     /// What the next token is chosen with.
     ///
     /// # Errors
@@ -263,7 +296,11 @@ impl Sequence {
         if stopped {
             self.end(FinishReason::Stop);
         } else if repeats {
-            self.finish(FinishReason::Stop);
+            // An answer that a grammar has not brought to its end is cut, and no finished one.
+            self.finish(match self.request.grammar {
+                Some(_) => FinishReason::Length,
+                None => FinishReason::Stop,
+            });
         } else if self.usage.eval_tokens >= self.budget() || self.is_full() && !self.can_shift() {
             self.finish(FinishReason::Length);
         } else {

@@ -6,6 +6,7 @@ use super::names::{self, blocking};
 use super::options::Options;
 use super::prompt::{self, Conversation, Rendered};
 use super::run::{self, Common, Found, Job, Outcome};
+use super::tool_choice::ToolChoice;
 use super::{App, Incoming, Response, body, stream, time};
 use crate::api::{ChatReply, ChatRequest, DebugInfo, Message};
 use crate::chat::{self, Capability, Template, Tool};
@@ -38,6 +39,7 @@ fn common(request: &ChatRequest) -> Common<'_> {
         options: &request.options,
         format: request.format.as_ref(),
         think: request.think.as_ref(),
+        think_if_able: request.think_if_able,
         truncate: request.truncate,
         shift: request.shift,
         logprobs: request.logprobs,
@@ -51,7 +53,11 @@ pub async fn run(
     request: ChatRequest,
     received: Instant,
 ) -> Result<Outcome<ChatReply>, ApiError> {
-    let tools = tools(&request)?;
+    let choice = ToolChoice::of(&request)?;
+    let tools = match choice {
+        ToolChoice::Never => Vec::new(),
+        _ => tools(&request)?,
+    };
     names::required(&request.model)?;
     let found = common(&request).find(app).await?;
     if request.messages.is_empty() && found.keep_alive == Some(KeepAlive::For(Duration::ZERO)) {
@@ -67,38 +73,75 @@ pub async fn run(
     }
     let app = Arc::clone(app);
     blocking(move || {
-        let template = app
-            .template(&found.model, &lease)?
-            .map_or_else(prompt::fallback_template, Ok)?;
-        let messages = prompt::assembled(&found.model, &request.messages);
-        let conversation = Conversation {
-            messages,
-            tools,
-            think,
-        };
-        let room = common(&request).room(&options, lease.engine().n_ctx());
-        let rendered = conversation.render(
-            &template,
-            lease.tokenizer(),
-            room.truncate.then_some(room.n_ctx),
-        )?;
+        let (template, conversation, rendered) =
+            rendered(&app, &request, &found, (tools, think), &options, &lease)?;
         if request.debug_render_only {
             return Ok(Outcome::Whole(debug(&request, rendered)));
         }
         let job = job(
             &request,
+            &choice,
             &template,
             &conversation,
             &rendered.text,
             &lease,
             &options,
         )?;
+        let prompt_tokens = job.tokens.len() as u64;
         let pieces = run::start(lease, job, &options, received, load)?;
-        Ok(Outcome::Stream(Box::pin(
-            pieces.map(move |piece| Ok(reply(&request.model, piece?))),
-        )))
+        Ok(Outcome::Stream(Box::pin(pieces.map(move |piece| {
+            Ok(ChatReply {
+                prompt_tokens,
+                ..reply(&request.model, piece?)
+            })
+        }))))
     })
     .await
+}
+
+/// How many tokens the prompt of a chat has; the model is loaded for its tokenizer.
+pub async fn count_tokens(app: &Arc<App>, request: ChatRequest) -> Result<usize, ApiError> {
+    let tools = match ToolChoice::of(&request)? {
+        ToolChoice::Never => Vec::new(),
+        _ => tools(&request)?,
+    };
+    let found = common(&request).find(app).await?;
+    let think = common(&request).thinking(&found)?;
+    check_capabilities(&request, &found)?;
+    let (options, lease) = common(&request).load(app, &found).await?;
+    let app = Arc::clone(app);
+    blocking(move || {
+        let (template, _, rendered) =
+            rendered(&app, &request, &found, (tools, think), &options, &lease)?;
+        Ok(prompt::encode(lease.tokenizer(), Some(&template), &rendered.text).len())
+    })
+    .await
+}
+
+/// The template of a chat, its conversation, and the prompt that they make.
+fn rendered(
+    app: &App,
+    request: &ChatRequest,
+    found: &Found,
+    (tools, think): (Vec<Tool>, Option<chat::Think>),
+    options: &Options,
+    lease: &Lease,
+) -> Result<(Template, Conversation, Rendered), ApiError> {
+    let template = app
+        .template(&found.model, lease)?
+        .map_or_else(prompt::fallback_template, Ok)?;
+    let conversation = Conversation {
+        messages: prompt::assembled(&found.model, &request.messages),
+        tools,
+        think,
+    };
+    let room = common(request).room(options, lease.engine().n_ctx());
+    let rendered = conversation.render(
+        &template,
+        lease.tokenizer(),
+        room.truncate.then_some(room.n_ctx),
+    )?;
+    Ok((template, conversation, rendered))
 }
 
 fn tools(request: &ChatRequest) -> Result<Vec<Tool>, ApiError> {
@@ -137,6 +180,7 @@ fn check_capabilities(request: &ChatRequest, found: &Found) -> Result<(), ApiErr
 
 fn job(
     request: &ChatRequest,
+    choice: &ToolChoice,
     template: &Template,
     conversation: &Conversation,
     text: &str,
@@ -154,13 +198,14 @@ fn job(
     let room = common.room(options, lease.engine().n_ctx());
     let visible = template.visible_tokens(&conversation.tools);
     let parser = template.output_parser(text, &conversation.tools, conversation.think);
+    let calls = choice.constraint(request, template, lease)?;
     let may_think = conversation.think.is_some_and(chat::Think::is_on);
     Ok(Job {
         tokens: room.fit(
             prompt::encode(tokenizer, Some(template), text),
             tokenizer.adds_bos(),
         )?,
-        grammar: common.grammar(options, lease, &parser, may_think)?,
+        grammar: common.grammar(calls, options, lease, &parser, may_think)?,
         parser,
         visible_tokens: visible
             .iter()

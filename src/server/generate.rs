@@ -34,6 +34,7 @@ fn common(request: &GenerateRequest) -> Common<'_> {
         options: &request.options,
         format: request.format.as_ref(),
         think: request.think.as_ref(),
+        think_if_able: false,
         truncate: request.truncate,
         shift: request.shift,
         logprobs: request.logprobs,
@@ -172,7 +173,7 @@ impl Prompt {
         };
         Ok(Job {
             tokens: room.fit(tokens, tokenizer.adds_bos())?,
-            grammar: common.grammar(options, lease, &parser, false)?,
+            grammar: common.grammar(None, options, lease, &parser, false)?,
             parser,
             visible_tokens: visible
                 .iter()
@@ -310,7 +311,7 @@ fn reply(model: &str, raw: bool, piece: Piece) -> GenerateReply {
 }
 
 /// All objects as one: texts joined, the rest from the last.
-async fn joined(objects: stream::Objects<GenerateReply>) -> Result<GenerateReply, ApiError> {
+pub async fn joined(objects: stream::Objects<GenerateReply>) -> Result<GenerateReply, ApiError> {
     let mut objects = stream::begun(objects).await?;
     let mut whole = GenerateReply::default();
     while let Some(object) = objects.next().await {

@@ -7,13 +7,6 @@ use warp::http::StatusCode;
 
 type Answer = Result<Response, ApiError>;
 
-fn missing_v1(what: &str) -> Answer {
-    Ok(
-        ApiError::not_implemented(what, "use /v1/chat/completions or the native /api")
-            .into_openai_refusal(),
-    )
-}
-
 /// `POST /api/me`: there are no accounts.
 pub async fn account(_: Arc<App>, _: Incoming) -> Answer {
     Err(ApiError::new(
@@ -22,22 +15,8 @@ pub async fn account(_: Arc<App>, _: Incoming) -> Answer {
     ))
 }
 
-/// `POST /v1/completions`.
-pub async fn completions(_: Arc<App>, _: Incoming) -> Answer {
-    missing_v1("/v1/completions")
-}
-
-/// `POST /v1/responses`.
-pub async fn responses(_: Arc<App>, _: Incoming) -> Answer {
-    missing_v1("/v1/responses")
-}
-
-/// `POST /v1/messages`.
-pub async fn messages(_: Arc<App>, _: Incoming) -> Answer {
-    missing_v1("/v1/messages")
-}
-
 /// `POST /v1/audio/transcriptions`.
 pub async fn transcriptions(_: Arc<App>, _: Incoming) -> Answer {
-    missing_v1("/v1/audio/transcriptions")
+    let refusal = ApiError::not_implemented("/v1/audio/transcriptions", "no model hears yet");
+    Ok(refusal.into_openai_refusal())
 }

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
 use warp::Filter;
 use warp::hyper::server::conn::http1;
 
@@ -25,6 +26,8 @@ const MAX_CONNECTIONS: usize = 1024;
 const HEADER_BYTES: usize = 64 << 10;
 /// A client has this long to send its headers; also how long an idle connection is kept.
 const HEADER_TIME: Duration = Duration::from_secs(120);
+/// A client has this long to agree on TLS.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// A client that reads nothing for this long loses its connection, and with it its generation.
 const WRITE_STALL: Duration = Duration::from_secs(60);
 /// Pause after an accept error that will come again at once, such as too many open files.
@@ -46,9 +49,13 @@ pub async fn bind(address: &str) -> io::Result<TcpListener> {
     })
 }
 
-/// Serves `routes` on `listener` until `stop` resolves; then every open connection is closed at once.
-pub async fn serve<F>(listener: TcpListener, routes: F, stop: impl Future<Output = ()>)
-where
+/// Serves `routes` on `listener`, behind TLS where that is set up, until `stop` resolves; then every open connection is closed at once.
+pub async fn serve<F>(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    routes: F,
+    stop: impl Future<Output = ()>,
+) where
     F: Filter<Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
     F::Extract: warp::Reply,
     F::Future: Send,
@@ -67,15 +74,32 @@ where
         };
         while connections.try_join_next().is_some() {}
         let service = TowerToHyperService::new(warp::service(routes.clone()));
+        let tls = tls.clone();
         connections.spawn(async move {
             let _slot = slot;
-            let io = TokioIo::new(Guarded::new(stream, WRITE_STALL));
+            let stream = Guarded::new(stream, WRITE_STALL);
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIME)
                 .max_buf_size(HEADER_BYTES)
-                .serve_connection(io, service);
-            if let Err(e) = connection.await {
+                .clone();
+            let ended = match tls {
+                None => {
+                    connection
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await
+                }
+                Some(tls) => match tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        connection
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await
+                    }
+                    Ok(Err(e)) => return tracing::debug!(%peer, "TLS handshake failed: {e}"),
+                    Err(_) => return tracing::debug!(%peer, "TLS handshake not done in time"),
+                },
+            };
+            if let Err(e) = ended {
                 tracing::debug!(%peer, "connection ended: {e}");
             }
         });
@@ -205,7 +229,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let routes = warp::any().map(|| "ok");
-        let server = tokio::spawn(serve(listener, routes, async {
+        let server = tokio::spawn(serve(listener, None, routes, async {
             stopped.await.unwrap_or(())
         }));
         let mut client = TcpStream::connect(address).await.unwrap();

@@ -4,13 +4,16 @@
 //! order of redirects, access checks, 404 and 405 is part of the API, and rejections of many filters would lose it.
 
 mod access;
+mod anthropic;
 mod body;
 mod chat;
 mod embed;
 mod error;
 mod generate;
 mod generation;
+mod inflate;
 mod keep_alive;
+mod keys;
 mod later;
 mod listen;
 mod models;
@@ -23,6 +26,8 @@ mod run;
 mod status;
 mod stream;
 mod time;
+mod tls;
+mod tool_choice;
 mod transfer;
 
 use crate::engine::Models;
@@ -37,12 +42,15 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use warp::Filter;
 use warp::filters::path::FullPath;
 use warp::http::{HeaderMap, Method};
 
 pub use access::Origins;
+pub use keys::Keys;
 pub use listen::bind;
+pub use tls::acceptor as tls_acceptor;
 
 type Response = warp::reply::Response;
 
@@ -63,6 +71,8 @@ pub struct ServerSettings {
     pub loopback_only: bool,
     /// `OLLAMA_NO_CLOUD`. Hosted models are refused in any case; this is what `/api/status` names as the reason.
     pub no_cloud: bool,
+    /// Who may call; without keys everyone may.
+    pub keys: Option<Arc<Keys>>,
     /// `OLLAMA_GO_TEMPLATE`: prefer Go templates, or the GGUF's; unset, by what each can do.
     pub go_template: Option<bool>,
 }
@@ -109,14 +119,15 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route!(POST, "/api/chat", chat::chat),
         route!(POST, "/api/embed", embed::embed),
         route!(POST, "/api/embeddings", embed::embeddings),
-        route!(POST, "/v1/chat/completions", openai::completions),
+        route!(POST, "/v1/chat/completions", openai::chat_completions),
         route!(POST, "/v1/embeddings", openai::embeddings),
         route!(GET, "/v1/models", openai::list),
         route!(GET, "/v1/models/:model", openai::get),
         route!(POST, "/api/me", later::account),
-        route!(POST, "/v1/completions", later::completions),
-        route!(POST, "/v1/responses", later::responses),
-        route!(POST, "/v1/messages", later::messages),
+        route!(POST, "/v1/completions", openai::completions),
+        route!(POST, "/v1/responses", openai::responses),
+        route!(POST, "/v1/messages", anthropic::messages),
+        route!(POST, "/v1/messages/count_tokens", anthropic::count_tokens),
         route!(POST, "/v1/audio/transcriptions", later::transcriptions),
     ]
 });
@@ -124,10 +135,11 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
 /// Serves until `stop` resolves, then closes every connection and unloads all models.
 pub async fn serve(
     listener: tokio::net::TcpListener,
+    tls: Option<TlsAcceptor>,
     app: Arc<App>,
     stop: impl Future<Output = ()>,
 ) {
-    listen::serve(listener, routes(Arc::clone(&app)), stop).await;
+    listen::serve(listener, tls, routes(Arc::clone(&app)), stop).await;
     app.models.shutdown().await;
 }
 
@@ -196,7 +208,13 @@ async fn answer(
             return response;
         }
     };
+    let keys = settings.keys.as_ref();
     let mut response = match found {
+        _ if keys
+            .is_some_and(|keys| !keys::is_open(method, path) && !keys.admit(&incoming.headers)) =>
+        {
+            keys::refusal(path)
+        }
         Found::Handler(handler, segment) => {
             incoming.segment = segment;
             handled(handler, app, incoming).await

@@ -38,6 +38,8 @@ pub struct Common<'a> {
     pub options: &'a Object,
     pub format: Option<&'a Value>,
     pub think: Option<&'a Think>,
+    /// See [`crate::api::ChatRequest::think_if_able`].
+    pub think_if_able: bool,
     pub truncate: Option<bool>,
     pub shift: Option<bool>,
     pub logprobs: bool,
@@ -77,6 +79,7 @@ impl Common<'_> {
     pub fn thinking(&self, found: &Found) -> Result<Option<chat::Think>, ApiError> {
         let can = found.capabilities.contains(&Capability::Thinking);
         match self.think {
+            Some(think) if think.is_on() && !can && self.think_if_able => Ok(None),
             Some(think) if think.is_on() && !can => Err(ApiError::bad_request(format!(
                 "\"{}\" does not support thinking",
                 self.model
@@ -118,18 +121,21 @@ impl Common<'_> {
     }
 
     /// The constraint, compiled for the model. Reasoning that the prompt has begun comes before
-    /// it, and with `may_think` any other that the parser looks for.
+    /// it, and with `may_think` any other that the parser looks for. `calls` is a constraint of tool
+    /// calls, which takes the place of any other.
     ///
     /// # Errors
     /// As [`Common::constraint`]; 400 for what cannot be compiled.
     pub fn grammar(
         &self,
+        calls: Option<Constraint>,
         options: &Options,
         lease: &Lease,
         parser: &OutputParser,
         may_think: bool,
     ) -> Result<Option<Grammar>, ApiError> {
-        let Some(constraint) = self.constraint(options)? else {
+        let Some(constraint) = calls.map_or_else(|| self.constraint(options), |c| Ok(Some(c)))?
+        else {
             return Ok(None);
         };
         let tags = parser.thinking_tags();
@@ -221,6 +227,7 @@ pub fn start(
         logprobs: job.logprobs,
         visible_tokens: job.visible_tokens,
         grammar: job.grammar,
+        n_draft: options.draft_num_predict.map_or(0, at_least),
         ..Request::new(job.tokens)
     };
     let events = lease.engine().submit(request)?;
@@ -297,6 +304,7 @@ mod tests {
             options: &Object::new(),
             format: Some(&format),
             think: None,
+            think_if_able: false,
             truncate: None,
             shift: None,
             logprobs: false,

@@ -4,12 +4,13 @@
 use super::Response;
 use super::error::{ApiError, PLAIN_JSON, respond, to_json};
 use futures_util::{FutureExt, Stream, StreamExt, future, stream};
+use serde_json::Value;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use warp::Reply;
 use warp::http::StatusCode;
-use warp::http::header::{CONTENT_TYPE, HeaderValue};
+use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 
 /// A job's objects in order, each one's JSON. After an error there is nothing more.
 pub type Objects<T> = Pin<Box<dyn Stream<Item = Result<T, ApiError>> + Send + Sync>>;
@@ -37,6 +38,24 @@ where
 /// Server-sent events without names, as OpenAI's clients read them. `frames` are complete, see [`sse_frame`].
 pub fn sse(frames: impl Stream<Item = Vec<u8>> + Send + Sync + 'static) -> Response {
     body_of(frames, "text/event-stream")
+}
+
+/// As [`sse`], with the headers that keep caches away.
+pub fn uncached_sse(frames: impl Stream<Item = Vec<u8>> + Send + Sync + 'static) -> Response {
+    let mut response = sse(frames);
+    let no_cache = HeaderValue::from_static("no-cache");
+    response.headers_mut().insert(CACHE_CONTROL, no_cache);
+    response
+}
+
+/// A frame whose event has the name that is its `type`.
+pub fn named_sse_frame(event: &Value) -> Vec<u8> {
+    let name = event["type"].as_str().unwrap_or_default();
+    [
+        format!("event: {name}\n").as_bytes(),
+        &sse_frame(&to_json(event)),
+    ]
+    .concat()
 }
 
 /// One `data:` frame.
@@ -104,7 +123,7 @@ fn body_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
     use warp::Filter;
 
     fn objects(items: Vec<Result<Value, ApiError>>) -> Objects<Value> {

@@ -40,6 +40,13 @@ pub struct Settings {
     pub no_cloud: bool,
     /// `OLLAMA_WGPU_DEVICE`: `cpu`, an index, or a part of an adapter's name; `None` picks.
     pub device: Option<String>,
+    /// `OLLAMA_WGPU_API_KEYS_FILE`: who may call; `None` lets everyone.
+    pub api_keys_file: Option<PathBuf>,
+    /// `OLLAMA_WGPU_TLS_CERT` and `OLLAMA_WGPU_TLS_KEY`: PEM files of the server's certificate chain and private key.
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    /// `OLLAMA_API_KEY`: what the command line sends to a server that asks for keys.
+    pub api_key: Option<String>,
     /// `OLLAMA_DEBUG`.
     pub log_level: LogLevel,
     /// Values that were not understood, and what is used in their place.
@@ -88,6 +95,10 @@ impl Settings {
             go_template: env.set("OLLAMA_GO_TEMPLATE").map(|text| is_true(&text)),
             no_cloud: env.is_on("OLLAMA_NO_CLOUD"),
             device: env.set("OLLAMA_WGPU_DEVICE"),
+            api_keys_file: env.set("OLLAMA_WGPU_API_KEYS_FILE").map(PathBuf::from),
+            tls_cert: env.set("OLLAMA_WGPU_TLS_CERT").map(PathBuf::from),
+            tls_key: env.set("OLLAMA_WGPU_TLS_KEY").map(PathBuf::from),
+            api_key: env.set("OLLAMA_API_KEY"),
             log_level: log_level(&env.text("OLLAMA_DEBUG")),
             warnings: env.warnings,
         }

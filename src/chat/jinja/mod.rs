@@ -126,6 +126,15 @@ impl JinjaTemplate {
             ("add_generation_prompt", true.into()),
             ("bos_token", self.bos.as_str().into()),
             ("eos_token", self.eos.as_str().into()),
+            // Two names that Firefunction's template expects.
+            (
+                "functions",
+                serde_json::Value::from(tools).to_string().into(),
+            ),
+            (
+                "datetime",
+                now.format("%b %d %Y %H:%M:%S GMT").to_string().into(),
+            ),
             (
                 "strftime_now",
                 Value::from_function(move |format: &str| strftime(now, format)),

@@ -346,6 +346,9 @@ impl Python<'_> {
                     'n' => '\n',
                     't' => '\t',
                     'r' => '\r',
+                    'b' => '\u{8}',
+                    'f' => '\u{c}',
+                    'u' => code_point(&mut chars)?,
                     other => other,
                 }),
                 c => out.push(c),
@@ -353,4 +356,22 @@ impl Python<'_> {
         }
         None
     }
+}
+
+/// The character of `\uXXXX`, or of two of them that are a surrogate pair, after its first `u`.
+fn code_point(chars: &mut impl Iterator<Item = (usize, char)>) -> Option<char> {
+    let high = code_unit(chars)?;
+    if let Some(c) = char::from_u32(high) {
+        return Some(c);
+    }
+    (chars.next()?.1 == '\\' && chars.next()?.1 == 'u').then_some(())?;
+    let low = code_unit(chars)?;
+    char::decode_utf16([high as u16, low as u16]).next()?.ok()
+}
+
+fn code_unit(chars: &mut impl Iterator<Item = (usize, char)>) -> Option<u32> {
+    let digit = |_| chars.next()?.1.to_digit(16);
+    (0..4)
+        .map(digit)
+        .try_fold(0, |unit, digit| Some(unit << 4 | digit?))
 }

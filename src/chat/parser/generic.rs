@@ -139,14 +139,21 @@ impl GenericParser {
             _ => return false,
         };
         let mut depth = 0i64;
+        let (mut in_string, mut is_escaped) = (false, false);
         for c in self.buffer.chars() {
-            if c == open {
-                depth += 1;
-            } else if c == close {
-                depth -= 1;
-                if depth == 0 {
-                    return true;
+            match c {
+                _ if is_escaped => is_escaped = false,
+                '\\' if in_string => is_escaped = true,
+                '"' if depth > 0 => in_string = !in_string,
+                _ if in_string => {}
+                c if c == open => depth += 1,
+                c if c == close => {
+                    depth -= 1;
+                    if depth == 0 {
+                        return true;
+                    }
                 }
+                _ => {}
             }
         }
         false

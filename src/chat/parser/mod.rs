@@ -7,7 +7,8 @@ mod thinking;
 
 use super::{Think, Tool, ToolCall, gotemplate::GoTemplate};
 use generic::GenericParser;
-use tagged::{FORMATS, Format, TaggedParser};
+pub(super) use tagged::Format;
+use tagged::{FORMATS, TaggedParser};
 use thinking::ThinkingParser;
 
 /// What one piece of text added to the answer.
@@ -169,7 +170,8 @@ pub(super) fn for_jinja(
     OutputParser { thinking, tools }
 }
 
-fn format_of(text: &str) -> Option<Format> {
+/// The format of calls that a Jinja template contains.
+pub(super) fn format_of(text: &str) -> Option<Format> {
     FORMATS
         .into_iter()
         .find(|format| text.contains(format.mark))
@@ -220,5 +222,7 @@ pub(super) fn visible_for_jinja(text: &str, tools: &[Tool]) -> Vec<String> {
         .collect()
 }
 
+#[cfg(test)]
+mod splits;
 #[cfg(test)]
 mod tests;

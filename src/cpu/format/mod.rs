@@ -53,11 +53,11 @@ pub fn with_format<K: FormatKernel>(quant: QuantType, kernel: K) -> K::Output {
         QuantType::F32 => kernel.run::<F32>(),
         QuantType::F16 => kernel.run::<F16>(),
         QuantType::BF16 => kernel.run::<Bf16>(),
-        QuantType::Q4_0 => kernel.run::<Q4_0>(),
+        QuantType::Q4_0 => kernel.run::<Scaled<Q4_0>>(),
         QuantType::Q4_1 => kernel.run::<Q4_1>(),
-        QuantType::Q5_0 => kernel.run::<Q5_0>(),
+        QuantType::Q5_0 => kernel.run::<Scaled<Q5_0>>(),
         QuantType::Q5_1 => kernel.run::<Q5_1>(),
-        QuantType::Q8_0 => kernel.run::<Q8_0>(),
+        QuantType::Q8_0 => kernel.run::<Scaled<Q8_0>>(),
         QuantType::Q2_K => kernel.run::<Q2K>(),
         QuantType::Q3_K => kernel.run::<Signed<Q3K>>(),
         QuantType::Q4_K => kernel.run::<Q4K>(),
@@ -90,11 +90,11 @@ pub fn with_direct_format<K: FormatKernel>(quant: QuantType, kernel: K) -> Optio
         QuantType::F32 => kernel.run::<F32>(),
         QuantType::F16 => kernel.run::<F16>(),
         QuantType::BF16 => kernel.run::<Bf16>(),
-        QuantType::Q4_0 => kernel.run::<Q4_0>(),
+        QuantType::Q4_0 => kernel.run::<Scaled<Q4_0>>(),
         QuantType::Q4_1 => kernel.run::<Q4_1>(),
-        QuantType::Q5_0 => kernel.run::<Q5_0>(),
+        QuantType::Q5_0 => kernel.run::<Scaled<Q5_0>>(),
         QuantType::Q5_1 => kernel.run::<Q5_1>(),
-        QuantType::Q8_0 => kernel.run::<Q8_0>(),
+        QuantType::Q8_0 => kernel.run::<Scaled<Q8_0>>(),
         QuantType::Q2_K => kernel.run::<Q2K>(),
         QuantType::Q3_K => kernel.run::<Signed<Q3K>>(),
         QuantType::Q4_K => kernel.run::<Q4K>(),
@@ -241,12 +241,21 @@ impl Format for Bf16 {
     }
 }
 
-/// `d * (code - 8)`
-pub struct Q4_0;
+/// A type whose blocks are one span, of one scale: the half float that begins it.
+pub trait Stepped {
+    /// Bytes of a block.
+    const BYTES: usize;
 
-impl Format for Q4_0 {
+    /// Decodes a block, given its scale.
+    fn span<I: Isa>(isa: I, block: &[u8], scale: I::F) -> [I::F; 2];
+}
+
+/// Any of those types.
+pub struct Scaled<T>(PhantomData<T>);
+
+impl<T: Stepped> Format for Scaled<T> {
     const SPANS: usize = 1;
-    const BYTES: usize = 18;
+    const BYTES: usize = T::BYTES;
     const SCALED: bool = true;
     type Head<I: Isa> = I::F;
 
@@ -261,7 +270,19 @@ impl Format for Q4_0 {
     }
 
     #[inline(always)]
-    fn span<I: Isa>(isa: I, block: &[u8], &d: &I::F, _: usize) -> [I::F; 2] {
+    fn span<I: Isa>(isa: I, block: &[u8], &scale: &I::F, _: usize) -> [I::F; 2] {
+        T::span(isa, block, scale)
+    }
+}
+
+/// `d * (code - 8)`
+pub struct Q4_0;
+
+impl Stepped for Q4_0 {
+    const BYTES: usize = 18;
+
+    #[inline(always)]
+    fn span<I: Isa>(isa: I, block: &[u8], d: I::F) -> [I::F; 2] {
         let rule = Centred {
             scale: d,
             centre: 8.0,
@@ -294,24 +315,11 @@ impl Format for Q4_1 {
 /// `d * (code - 16)`
 pub struct Q5_0;
 
-impl Format for Q5_0 {
-    const SPANS: usize = 1;
+impl Stepped for Q5_0 {
     const BYTES: usize = 22;
-    const SCALED: bool = true;
-    type Head<I: Isa> = I::F;
 
     #[inline(always)]
-    fn head<I: Isa>(isa: I, block: &[u8]) -> I::F {
-        isa.splat(half_at(isa, block, 0))
-    }
-
-    #[inline(always)]
-    fn scaled_head<I: Isa>(isa: I, _: &[u8], scale: f32) -> I::F {
-        isa.splat(scale)
-    }
-
-    #[inline(always)]
-    fn span<I: Isa>(isa: I, block: &[u8], &d: &I::F, _: usize) -> [I::F; 2] {
+    fn span<I: Isa>(isa: I, block: &[u8], d: I::F) -> [I::F; 2] {
         let rule = Centred {
             scale: d,
             centre: 16.0,
@@ -344,24 +352,11 @@ impl Format for Q5_1 {
 /// `d * code`
 pub struct Q8_0;
 
-impl Format for Q8_0 {
-    const SPANS: usize = 1;
+impl Stepped for Q8_0 {
     const BYTES: usize = 34;
-    const SCALED: bool = true;
-    type Head<I: Isa> = I::F;
 
     #[inline(always)]
-    fn head<I: Isa>(isa: I, block: &[u8]) -> I::F {
-        isa.splat(half_at(isa, block, 0))
-    }
-
-    #[inline(always)]
-    fn scaled_head<I: Isa>(isa: I, _: &[u8], scale: f32) -> I::F {
-        isa.splat(scale)
-    }
-
-    #[inline(always)]
-    fn span<I: Isa>(isa: I, block: &[u8], &d: &I::F, _: usize) -> [I::F; 2] {
+    fn span<I: Isa>(isa: I, block: &[u8], d: I::F) -> [I::F; 2] {
         [
             isa.mul(d, isa.to_float(isa.signed_bytes(array(block, 2)))),
             isa.mul(d, isa.to_float(isa.signed_bytes(array(block, 18)))),

@@ -4,9 +4,13 @@
 //! compiled before it is submitted; the model's thread asks it for the allowed tokens of each
 //! step while the device computes, and tells it the token that was chosen.
 
+#[cfg(test)]
+mod call_tests;
 mod schema;
 #[cfg(test)]
 mod tests;
+
+pub use schema::prepared as prepared_schema;
 
 use std::fmt;
 use std::sync::Arc;

@@ -39,7 +39,7 @@ impl Vocabulary for Bytes {
     }
 }
 
-fn grammars() -> Grammars {
+pub fn grammars() -> Grammars {
     let control = |text: &str| (text == "</end of thought>").then_some(CONTROL);
     Grammars::new(&Bytes::new(), END as usize + 1, control).expect("a usable vocabulary")
 }
@@ -53,7 +53,7 @@ fn schema(value: Value) -> Constraint {
 }
 
 /// Whether the grammar accepts the text, and the end after it.
-fn accepts(mut grammar: Grammar, text: &str) -> bool {
+pub fn accepts(mut grammar: Grammar, text: &str) -> bool {
     for byte in text.bytes().map(u32::from) {
         grammar.prepare();
         if !grammar.allowed().expect("within budgets").is_allowed(byte) {

@@ -60,6 +60,7 @@ impl Worker {
         let budget = Budget {
             n_parallel: options.n_parallel,
             n_batch: options.n_batch,
+            n_draft: device.n_draft,
         };
         Worker {
             scheduler: Scheduler::new(budget, device.n_pages),
@@ -109,6 +110,10 @@ impl Worker {
     }
 
     fn add(&mut self, submission: Submission) {
+        if submission.request.n_draft > 0 && self.device.n_draft == 0 {
+            let device = &self.device.info.device.name;
+            tracing::warn!(device, "draft_num_predict has no effect on this device");
+        }
         let random = RandomState::new().build_hasher().finish();
         self.scheduler
             .add(Sequence::new(submission, self.limits, random));
@@ -124,14 +129,25 @@ impl Worker {
             n_rows: candidates.len(),
             rows: None,
         };
-        let mut rows = candidates.iter().enumerate();
+        let mut first = 0;
         let mut finished = Vec::new();
-        for share in step.shares.iter().filter(|s| s.wants_token) {
-            let (index, best) = rows.next().expect("a row for each wanted token");
-            let row = Row { best, index };
+        for share in &step.shares {
+            let rows = first..first + share.n_outputs();
+            first = rows.end;
             let sequence = &mut self.scheduler.running[share.sequence];
-            if advance(sequence, &row, &mut logits, &*self.vocabulary)? {
-                finished.push(share.sequence);
+            for (i, index) in rows.enumerate() {
+                let best = &candidates[index];
+                let row = Row { best, index };
+                if advance(sequence, &row, &mut logits, &*self.vocabulary)? {
+                    finished.push(share.sequence);
+                    break;
+                }
+                if !sequence.accept_guess(i) {
+                    break;
+                }
+            }
+            if share.n_draft > 0 {
+                self.scheduler.publish(share.sequence);
             }
         }
         self.tidy(&step.shares, &finished);

@@ -3,7 +3,7 @@
 mod harness;
 
 use super::super::fake::{self, FakeOptions, Fault};
-use super::super::{FinishReason, Request, SamplingParams};
+use super::super::{FinishReason, Request, SamplingParams, Usage};
 use super::*;
 use harness::{
     Client, Harness, Numbers, ended, essence, greedy, long, prompt, random_request, reference,
@@ -24,6 +24,13 @@ fn one_request_gets_the_tokens_of_the_logits() {
             let answer = Harness::new(options, 1000).answer(request.clone());
             assert_eq!(answer.tokens, reference(&request, equal));
         }
+    }
+}
+
+fn without_draft(request: &Request) -> Request {
+    Request {
+        n_draft: 0,
+        ..request.clone()
     }
 }
 
@@ -54,7 +61,7 @@ fn storm(options: FakeOptions, n_ctx: usize, seed: u64) -> usize {
                 },
                 n_ctx,
             )
-            .answer(requests[case].clone());
+            .answer(without_draft(&requests[case]));
             assert!(alone.tokens.starts_with(&client.answer.tokens));
         }
         for (_, client) in &mut clients {
@@ -68,7 +75,7 @@ fn storm(options: FakeOptions, n_ctx: usize, seed: u64) -> usize {
                     n_batch: 1000,
                     ..options
                 };
-                let alone = Harness::new(big, n_ctx).answer(requests[*case].clone());
+                let alone = Harness::new(big, n_ctx).answer(without_draft(&requests[*case]));
                 assert_eq!(essence(&client.answer), essence(&alone), "request {case}");
                 n_whole += 1;
             }
@@ -111,6 +118,41 @@ fn tokens_do_not_depend_on_what_else_runs() {
         n_whole > 600,
         "most requests are read to their end: {n_whole}"
     );
+}
+
+#[test]
+fn right_guesses_are_taken_and_change_no_token() {
+    for (equal, temperature) in [(true, 0.0), (true, 0.7), (false, 0.0)] {
+        let options = FakeOptions {
+            decode_equals_prefill: equal,
+            period: Some(7),
+            ..FakeOptions::default()
+        };
+        let mut plain = long(20, 20, 3);
+        plain.n_predict = Some(200);
+        plain.logprobs = Some(2);
+        plain.params.temperature = temperature;
+        plain.params.seed = Some(1);
+        let guessing = Request {
+            n_draft: 5,
+            ..plain.clone()
+        };
+        let expected = Harness::new(options, 150).answer(plain);
+        let answer = Harness::new(options, 150).answer(guessing);
+        assert_eq!(essence(&answer), essence(&expected));
+        assert_eq!(answer.logprobs, expected.logprobs);
+        let Usage {
+            drafted_tokens,
+            accepted_tokens,
+            ..
+        } = ended(&answer).1;
+        match (equal, temperature > 0.0) {
+            (false, _) => assert_eq!((drafted_tokens, accepted_tokens), (0, 0)),
+            // The first period and the ends of pages are not guessed.
+            (true, false) => assert!(accepted_tokens > 120 && drafted_tokens < 180),
+            (true, true) => assert!(drafted_tokens >= accepted_tokens),
+        }
+    }
 }
 
 #[test]
@@ -159,6 +201,22 @@ fn a_second_turn_finds_its_prefix_in_the_cache() {
         let answer = harness.answer(second.clone());
         assert_eq!(ended(&answer).1.cached_tokens, n_cached);
         assert_eq!(answer.tokens, reference(&second, equal));
+    }
+}
+
+#[test]
+fn a_long_shared_beginning_is_computed_once() {
+    let options = FakeOptions {
+        n_pages: 128,
+        ..FakeOptions::default()
+    };
+    let mut harness = Harness::new(options, 2000);
+    let shared = prompt(&mut Numbers(5), 1000);
+    for (tail, n_cached) in [(7, 0), (8, 992), (9, 992)] {
+        let own = prompt(&mut Numbers(tail), 30);
+        let answer = harness.answer(greedy([&shared[..], &own].concat()));
+        let usage = ended(&answer).1;
+        assert_eq!((usage.prompt_tokens, usage.cached_tokens), (1030, n_cached));
     }
 }
 

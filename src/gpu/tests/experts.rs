@@ -1,6 +1,6 @@
 //! Plans of experts and heads.
 
-use super::{COLS, ROWS, plan, view, weight};
+use super::plans::{COLS, ROWS, plan, view, weight};
 use crate::backend::{
     BatchShape, BufferId, ExpertProducts, Gating, Heads, Op, Plan, Routing, Rows, WeightId,
 };

@@ -54,7 +54,8 @@ fn of_bytes(bytes: Vec<u8>) -> Message {
     }
 }
 
-fn image(url: &str) -> Result<Vec<u8>, ApiError> {
+/// The bytes of an image in a data URL.
+pub fn image(url: &str) -> Result<Vec<u8>, ApiError> {
     if url.starts_with("http://") || url.starts_with("https://") {
         let text = "image URLs are not currently supported, please use base64 encoded data instead";
         return Err(refused(text));

@@ -1,17 +1,15 @@
 //! `POST /v1/embeddings`: the native `/api/embed` in OpenAI's shape.
 
 use super::content::refused;
-use super::{inflated, json_line};
+use super::{json_line, passed};
 use crate::api::{EmbedReply, EmbedRequest};
 use crate::server::error::ApiError;
-use crate::server::names::blocking;
-use crate::server::{App, Incoming, Response, body, embed};
+use crate::server::{App, Incoming, Response, body, embed, inflate};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use warp::http::StatusCode;
 
 /// The members that have an effect; all others are accepted and ignored.
 #[derive(Debug, Default, Deserialize)]
@@ -55,18 +53,13 @@ struct Usage {
 /// Answers the endpoint.
 pub async fn embeddings(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
     let received = incoming.received;
-    let bytes = body::read(incoming.body, body::LARGE_BODY_BYTES).await?;
-    let headers = incoming.headers;
-    let translated = blocking(move || Ok(translate(&inflated(&headers, bytes.into())?)));
-    let (request, as_base64) = match translated.await? {
-        Ok(translated) => translated,
-        Err(e) => return Ok(e.into_openai_refusal()),
-    };
-    match embed::run(&app, request, received).await {
-        Ok(reply) => Ok(json_line(&reply_of(&reply, as_base64))),
-        Err(e) if e.status == StatusCode::FORBIDDEN => Err(e),
-        Err(e) => Ok(e.into_openai_response()),
-    }
+    let (request, as_base64) =
+        match inflate::translated(incoming.headers, incoming.body, translate).await? {
+            Ok(translated) => translated,
+            Err(e) => return Ok(e.into_openai_refusal()),
+        };
+    let reply = embed::run(&app, request, received).await;
+    passed(reply.map(|reply| json_line(&reply_of(&reply, as_base64))))
 }
 
 /// The native request, and whether vectors are wanted in base64.
@@ -127,6 +120,7 @@ fn reply_of(reply: &EmbedReply, as_base64: bool) -> Reply<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use warp::http::StatusCode;
 
     fn refusal(body: Value) -> String {
         let error = translate(body.to_string().as_bytes()).unwrap_err();

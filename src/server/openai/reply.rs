@@ -4,10 +4,29 @@ use crate::api::{ChatReply, LogProb, ToolCall};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
-const FINGERPRINT: &str = "fp_ollama";
+pub const FINGERPRINT: &str = "fp_ollama";
 
-/// The whole completion.
-pub fn completion(id: &str, reply: &ChatReply) -> Value {
+/// The whole completion; `replies` are its choices, at least one.
+pub fn completion(id: &str, replies: &[ChatReply]) -> Value {
+    let first = &replies[0];
+    let choices: Vec<Value> = replies.iter().enumerate().map(whole_choice).collect();
+    let n_generated = replies.iter().map(|reply| reply.eval_count).sum();
+    let mut completion = json!({
+        "id": id,
+        "object": "chat.completion",
+        "created": created(&first.created_at),
+        "model": first.model,
+        "system_fingerprint": FINGERPRINT,
+        "choices": choices,
+        "usage": usage(first.prompt_eval_count, n_generated),
+    });
+    if let Some(debug) = &first.debug_info {
+        completion["_debug_info"] = serde_json::to_value(debug).expect("plain data");
+    }
+    completion
+}
+
+fn whole_choice((index, reply): (usize, &ChatReply)) -> Value {
     let mut message = Map::new();
     message.insert("role".into(), json!(reply.message.role));
     message.insert("content".into(), json!(reply.message.content));
@@ -17,21 +36,9 @@ pub fn completion(id: &str, reply: &ChatReply) -> Value {
         &reply.message.tool_calls,
     );
     let reason = finish_reason(&reply.done_reason, !reply.message.tool_calls.is_empty());
-    let mut choice = choice("message", Value::Object(message), reason);
+    let mut choice = choice(index, "message", Value::Object(message), reason);
     insert_logprobs(&mut choice, &reply.logprobs);
-    let mut completion = json!({
-        "id": id,
-        "object": "chat.completion",
-        "created": created(reply),
-        "model": reply.model,
-        "system_fingerprint": FINGERPRINT,
-        "choices": [choice],
-        "usage": usage(reply),
-    });
-    if let Some(debug) = &reply.debug_info {
-        completion["_debug_info"] = serde_json::to_value(debug).expect("plain data");
-    }
-    completion
+    choice
 }
 
 /// Turns the replies of one stream into chunks.
@@ -40,36 +47,50 @@ pub struct Chunks {
     include_usage: bool,
     /// Time and model of the first reply hold for all chunks.
     first: Option<(i64, String)>,
+    choices: Vec<Choice>,
+    n_generated: u64,
+}
+
+/// What is known of one answer.
+#[derive(Debug, Clone, Default)]
+struct Choice {
+    has_begun: bool,
     called_tools: bool,
+    is_done: bool,
 }
 
 impl Chunks {
-    pub fn new(id: String, include_usage: bool) -> Self {
+    /// For a stream of `n` answers.
+    pub fn new(id: String, n: usize, include_usage: bool) -> Self {
         Chunks {
             id,
             include_usage,
             first: None,
-            called_tools: false,
+            choices: vec![Choice::default(); n],
+            n_generated: 0,
         }
     }
 
-    /// The chunks of one reply, in order; after the last reply also the finish and usage chunks.
-    pub fn of(&mut self, reply: &ChatReply) -> Vec<Value> {
-        let is_first = self.first.is_none();
+    /// The chunks of one reply, in order; after the last reply of a choice also its finish chunk, and after that of
+    /// the last choice the usage chunk.
+    pub fn of(&mut self, index: usize, reply: &ChatReply) -> Vec<Value> {
         self.first
-            .get_or_insert_with(|| (created(reply), reply.model.clone()));
+            .get_or_insert_with(|| (created(&reply.created_at), reply.model.clone()));
+        let is_first = !std::mem::replace(&mut self.choices[index].has_begun, true);
         let message = &reply.message;
         let has_visible = !message.content.is_empty() || !message.tool_calls.is_empty();
         let is_empty = !has_visible && message.thinking.is_empty() && reply.logprobs.is_empty();
         let mut chunks = Vec::new();
         if !(reply.done && is_empty) || is_first {
-            chunks.extend(self.deltas(reply, is_first, has_visible));
+            chunks.extend(self.deltas(index, reply, is_first, has_visible));
         }
         if reply.done {
-            chunks.push(self.finish(reply));
-            if self.include_usage {
+            self.choices[index].is_done = true;
+            self.n_generated += reply.eval_count;
+            chunks.push(self.finish(index, reply));
+            if self.include_usage && self.choices.iter().all(|choice| choice.is_done) {
                 let mut chunk = self.chunk(json!([]));
-                chunk["usage"] = usage(reply);
+                chunk["usage"] = usage(reply.prompt_eval_count, self.n_generated);
                 chunks.push(chunk);
             }
         }
@@ -77,9 +98,15 @@ impl Chunks {
     }
 
     /// One content chunk, or two when a reply has both reasoning and what follows it.
-    fn deltas(&mut self, reply: &ChatReply, is_first: bool, has_visible: bool) -> Vec<Value> {
+    fn deltas(
+        &mut self,
+        index: usize,
+        reply: &ChatReply,
+        is_first: bool,
+        has_visible: bool,
+    ) -> Vec<Value> {
         let message = &reply.message;
-        self.called_tools |= !message.tool_calls.is_empty();
+        self.choices[index].called_tools |= !message.tool_calls.is_empty();
         let split = has_visible && !message.thinking.is_empty();
         let mut deltas = Vec::new();
         let mut delta = Map::new();
@@ -98,7 +125,7 @@ impl Chunks {
         );
         deltas.push(delta);
         let with_logprobs = |(i, delta)| {
-            let mut choice = choice("delta", Value::Object(delta), Value::Null);
+            let mut choice = choice(index, "delta", Value::Object(delta), Value::Null);
             if i == 0 {
                 insert_logprobs(&mut choice, &reply.logprobs);
             }
@@ -107,16 +134,17 @@ impl Chunks {
         deltas.into_iter().enumerate().map(with_logprobs).collect()
     }
 
-    fn finish(&self, reply: &ChatReply) -> Value {
+    fn finish(&self, index: usize, reply: &ChatReply) -> Value {
         let reason = if reply.done_reason.is_empty() {
             "stop"
         } else {
             &reply.done_reason
         };
         self.chunk(json!([choice(
+            index,
             "delta",
             json!({}),
-            finish_reason(reason, self.called_tools)
+            finish_reason(reason, self.choices[index].called_tools)
         )]))
     }
 
@@ -133,8 +161,8 @@ impl Chunks {
     }
 }
 
-fn choice(name: &str, content: Value, reason: Value) -> Value {
-    json!({"index": 0, name: content, "finish_reason": reason})
+fn choice(index: usize, name: &str, content: Value, reason: Value) -> Value {
+    json!({"index": index, name: content, "finish_reason": reason})
 }
 
 /// `stop` is `tool_calls` once tools were called; nothing is null.
@@ -171,16 +199,18 @@ fn insert_logprobs(choice: &mut Value, logprobs: &[LogProb]) {
     }
 }
 
-fn usage(reply: &ChatReply) -> Value {
+/// OpenAI's counts.
+pub fn usage(n_prompt: u64, n_generated: u64) -> Value {
     json!({
-        "prompt_tokens": reply.prompt_eval_count,
-        "completion_tokens": reply.eval_count,
-        "total_tokens": reply.prompt_eval_count + reply.eval_count,
+        "prompt_tokens": n_prompt,
+        "completion_tokens": n_generated,
+        "total_tokens": n_prompt + n_generated,
     })
 }
 
-fn created(reply: &ChatReply) -> i64 {
-    DateTime::parse_from_rfc3339(&reply.created_at)
+/// Unix seconds of a reply's time.
+pub fn created(created_at: &str) -> i64 {
+    DateTime::parse_from_rfc3339(created_at)
         .map_or_else(|_| Utc::now().timestamp(), |t| t.timestamp())
 }
 
@@ -225,8 +255,8 @@ mod tests {
     }
 
     fn frames(replies: &[ChatReply], include_usage: bool) -> Vec<Value> {
-        let mut chunks = Chunks::new("chatcmpl-1".into(), include_usage);
-        replies.iter().flat_map(|r| chunks.of(r)).collect()
+        let mut chunks = Chunks::new("chatcmpl-1".into(), 1, include_usage);
+        replies.iter().flat_map(|r| chunks.of(0, r)).collect()
     }
 
     fn delta(frame: &Value) -> String {
@@ -235,16 +265,16 @@ mod tests {
 
     #[test]
     fn a_whole_completion() {
-        let value = completion("chatcmpl-1", &done(reply("Hi", ""), "length"));
+        let value = completion("chatcmpl-1", &[done(reply("Hi", ""), "length")]);
         assert_eq!(
             value.to_string(),
             r#"{"id":"chatcmpl-1","object":"chat.completion","created":1767225600,"model":"m","system_fingerprint":"fp_ollama","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"length"}],"usage":{"prompt_tokens":12,"completion_tokens":6,"total_tokens":18}}"#
         );
-        let called = completion("i", &done(with_call(reply("", "")), "stop"));
+        let called = completion("i", &[done(with_call(reply("", "")), "stop")]);
         assert_eq!(called["choices"][0]["finish_reason"], "tool_calls");
         let call = &called["choices"][0]["message"]["tool_calls"][0];
         assert_eq!(call["function"]["arguments"], r#"{"b":1,"a":{}}"#);
-        let cut = completion("i", &done(with_call(reply("", "")), "length"));
+        let cut = completion("i", &[done(with_call(reply("", "")), "length")]);
         assert_eq!(cut["choices"][0]["finish_reason"], "length");
     }
 
@@ -265,6 +295,39 @@ mod tests {
         );
         assert!(frames[2].get("usage").is_none());
         assert!(frames.iter().all(|f| f["created"] == 1767225600));
+    }
+
+    #[test]
+    fn choices_have_their_own_roles_and_finishes_and_one_usage() {
+        let mut chunks = Chunks::new("chatcmpl-1".into(), 2, true);
+        let script = [
+            (0, reply("a", "")),
+            (1, with_call(reply("", ""))),
+            (1, done(reply("", ""), "stop")),
+            (0, done(reply("", ""), "stop")),
+        ];
+        let frames: Vec<Value> = script.iter().flat_map(|(i, r)| chunks.of(*i, r)).collect();
+        let of = |frame: &Value| {
+            let choice = &frame["choices"][0];
+            (choice["index"].clone(), choice["finish_reason"].clone())
+        };
+        let expected = [
+            (json!(0), Value::Null),
+            (json!(1), Value::Null),
+            (json!(1), json!("tool_calls")),
+            (json!(0), json!("stop")),
+        ];
+        assert_eq!(frames[..4].iter().map(of).collect::<Vec<_>>(), expected);
+        assert!(frames[..2].iter().all(|f| delta(f).contains("assistant")));
+        assert_eq!(frames[4]["usage"]["completion_tokens"], 12);
+        assert_eq!(frames[4]["usage"]["prompt_tokens"], 12);
+        let whole = completion(
+            "i",
+            &[done(reply("a", ""), "stop"), done(reply("b", ""), "stop")],
+        );
+        assert_eq!(whole["choices"][1]["message"]["content"], "b");
+        assert_eq!(whole["choices"][1]["index"], 1);
+        assert_eq!(whole["usage"]["total_tokens"], 24);
     }
 
     #[test]

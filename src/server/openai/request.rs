@@ -1,5 +1,6 @@
 //! `/v1/chat/completions` requests as native chat requests.
 
+use super::choices;
 use super::content::{self, refused};
 use crate::api::{ChatRequest, Message, Object, Think, ToolCall, ToolCallFunction};
 use crate::server::body;
@@ -15,6 +16,7 @@ struct Completion {
     messages: Vec<Value>,
     stream: bool,
     stream_options: StreamOptions,
+    n: Option<i64>,
     max_tokens: Option<i64>,
     /// Newer name of `max_tokens`, which wins when both are there.
     max_completion_tokens: Option<i64>,
@@ -26,6 +28,8 @@ struct Completion {
     presence_penalty: Option<f64>,
     response_format: Option<ResponseFormat>,
     tools: Vec<Value>,
+    tool_choice: Option<Value>,
+    parallel_tool_calls: Option<bool>,
     reasoning: Option<Reasoning>,
     reasoning_effort: String,
     logprobs: bool,
@@ -36,8 +40,8 @@ struct Completion {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct StreamOptions {
-    include_usage: bool,
+pub struct StreamOptions {
+    pub include_usage: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -64,6 +68,8 @@ struct Reasoning {
 #[derive(Debug)]
 pub struct Translated {
     pub chat: ChatRequest,
+    /// Answers wanted.
+    pub n: usize,
     pub stream: bool,
     pub include_usage: bool,
 }
@@ -77,6 +83,7 @@ pub fn translate(bytes: &[u8]) -> Result<Translated, ApiError> {
     if request.messages.is_empty() {
         return Err(refused("[] is too short - 'messages'"));
     }
+    let n = choices::checked(request.n, 1)?;
     let chat = ChatRequest {
         messages: messages(&request.messages)?,
         think: effort(&request)?,
@@ -84,6 +91,8 @@ pub fn translate(bytes: &[u8]) -> Result<Translated, ApiError> {
         options: options(&request),
         stream: Some(request.stream),
         tools: request.tools,
+        tool_choice: request.tool_choice,
+        parallel_tool_calls: request.parallel_tool_calls,
         logprobs: request.logprobs,
         top_logprobs: request.top_logprobs,
         debug_render_only: request.debug_render_only,
@@ -92,6 +101,7 @@ pub fn translate(bytes: &[u8]) -> Result<Translated, ApiError> {
     };
     Ok(Translated {
         chat,
+        n,
         stream: request.stream,
         include_usage: request.stream_options.include_usage,
     })
@@ -156,7 +166,12 @@ fn effort(request: &Completion) -> Result<Option<Think>, ApiError> {
         .reasoning
         .as_ref()
         .map_or(&request.reasoning_effort, |r| &r.effort);
-    let level = match effort.as_str() {
+    think_of(effort)
+}
+
+/// An effort of OpenAI's as the native level; empty leaves the choice to the model.
+pub fn think_of(effort: &str) -> Result<Option<Think>, ApiError> {
+    let level = match effort {
         "" => return Ok(None),
         "none" => return Ok(Some(Think::Switch(false))),
         "minimal" => "low",

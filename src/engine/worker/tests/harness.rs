@@ -159,6 +159,7 @@ pub fn random_request(numbers: &mut Numbers, case: usize) -> Request {
     request.n_predict = Some(numbers.below(60));
     request.shift = numbers.below(2) == 0;
     request.logprobs = [None, Some(0), Some(3)][numbers.below(3)];
+    request.n_draft = [0, 3, 100][numbers.below(3)];
     if numbers.below(2) == 0 {
         request.params = SamplingParams {
             temperature: 0.8,

@@ -1,0 +1,187 @@
+//! How a model writes tool calls, as a grammar: the way round of `parser`. Each format of the parser has its written
+//! form here, so that calls which must be made are made in the model's own words, with arguments that fit their schemas.
+
+mod members;
+mod written;
+
+use super::Error;
+use members::Style;
+use serde_json::Value;
+use std::fmt::Write as _;
+
+pub(super) use written::{written_by_go, written_by_jinja};
+
+/// A tool that may be called.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Callable {
+    pub name: String,
+    /// The JSON Schema of its arguments, as the grammar's compiler takes it.
+    pub schema: Value,
+}
+
+/// What an answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// The answer is calls and nothing else; text with calls in it otherwise.
+    pub required: bool,
+    /// More than one call.
+    pub several: bool,
+}
+
+/// One way to write calls: `before`, calls with `between` between them, `after`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// Begins with the text that tells calls from content.
+    before: String,
+    call: Body,
+    /// None where an answer holds one call only.
+    between: Option<String>,
+    after: String,
+    /// What `before` begins with; a brace or bracket tells a call only at the start of an answer.
+    tag: String,
+    /// Texts that may be control tokens.
+    tags: Vec<&'static str>,
+}
+
+/// One call.
+#[derive(Debug, Clone, PartialEq)]
+enum Body {
+    /// `open`, the tool's name, `middle`, the arguments as JSON, `close`.
+    Json {
+        open: String,
+        middle: String,
+        close: String,
+    },
+    /// `open`, the tool's name, `middle`, the arguments one by one, `close`.
+    Members {
+        open: &'static str,
+        middle: &'static str,
+        style: Style,
+        close: &'static str,
+    },
+}
+
+/// Ids of control tokens by their text.
+pub type Control<'c> = dyn Fn(&str) -> Option<u32> + 'c;
+
+impl Written {
+    /// The grammar of answers in this form, in Lark's notation as `llguidance` reads it.
+    ///
+    /// # Errors
+    /// [`Error::Tool`] names an argument whose schema this form cannot hold.
+    pub fn grammar(
+        &self,
+        tools: &[Callable],
+        rules: Rules,
+        control: &Control,
+    ) -> Result<String, Error> {
+        let literal = |text: &str| self.literal(text, control);
+        let mut lark = self.start(rules, control);
+        let rest = match rules.required {
+            true => self.before.as_str(),
+            false => &self.before[self.tag.len()..],
+        };
+        let more = match &self.between {
+            Some(between) if rules.several => format!("({} call)*", literal(between)),
+            _ => String::new(),
+        };
+        let parts = [literal(rest), "call".into(), more, literal(&self.after)];
+        lark += &format!("calls: {}\n", parts.join(" "));
+        let names: Vec<String> = (0..tools.len()).map(|i| format!("call_{i}")).collect();
+        lark += &format!("call: {}\n", names.join(" | "));
+        for (i, tool) in tools.iter().enumerate() {
+            let (open, middle, close) = match &self.call {
+                Body::Json {
+                    open,
+                    middle,
+                    close,
+                } => {
+                    let _ = writeln!(lark, "args_{i}: %json {}", tool.schema);
+                    (open.as_str(), middle.as_str(), close.as_str())
+                }
+                Body::Members {
+                    open,
+                    middle,
+                    style,
+                    close,
+                } => {
+                    lark += &style.grammar(i, tool, &literal)?;
+                    (*open, *middle, *close)
+                }
+            };
+            let name = match self.call {
+                Body::Json { .. } if open.ends_with('"') => quoted_inside(&tool.name),
+                _ => tool.name.clone(),
+            };
+            let head = literal(&format!("{open}{name}{middle}"));
+            let _ = writeln!(lark, "call_{i}: {head} args_{i} {}", literal(close));
+        }
+        Ok(lark)
+    }
+
+    /// What comes before the calls: nothing, or text up to the tag.
+    fn start(&self, rules: Rules, control: &Control) -> String {
+        if rules.required {
+            return "start: calls\n".into();
+        }
+        let tag = self.tag.as_str();
+        if matches!(tag, "{" | "[") {
+            let blanks = "BLANKS: /[ \\n]{0,4}/\n";
+            return format!(
+                "start: BLANKS \"{tag}\" calls | TEXT?\nTEXT: /\\s*[^\\{tag}\\s](?s:.*)/\n{blanks}"
+            );
+        }
+        let (free, begin) = match control(tag) {
+            Some(id) => ("TEXT? ".to_owned(), format!("begin: <[{id}]>\n")),
+            None => {
+                let tag = quoted(tag);
+                (String::new(), format!("begin[suffix={tag}]: /(?s:.*)/\n"))
+            }
+        };
+        let mut start = match rules.several && self.between.is_some() {
+            true => format!("start: ({free}begin calls)* TEXT?\n"),
+            false => format!("start: {free}begin calls | TEXT?\n"),
+        };
+        start += &begin;
+        start += "TEXT: /(?s:.+)/\n";
+        start
+    }
+
+    /// A text as terminals: control tokens in it are those tokens and no text.
+    fn literal(&self, text: &str, control: &Control) -> String {
+        let mut terminals = Vec::new();
+        let mut rest = text;
+        let tags = self.tags.iter().copied().chain([self.tag.as_str()]);
+        let tokens: Vec<(&str, u32)> = tags
+            .filter_map(|tag| control(tag).map(|id| (tag, id)))
+            .collect();
+        loop {
+            let found = tokens
+                .iter()
+                .filter_map(|&(tag, id)| rest.find(tag).map(|at| (at, tag, id)))
+                .min();
+            let before = found.map_or(rest, |(at, ..)| &rest[..at]);
+            if !before.is_empty() {
+                terminals.push(quoted(before));
+            }
+            match found {
+                Some((at, tag, id)) => {
+                    terminals.push(format!("<[{id}]>"));
+                    rest = &rest[at + tag.len()..];
+                }
+                None => return terminals.join(" "),
+            }
+        }
+    }
+}
+
+/// A literal of Lark's, which reads strings as JSON does.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// A text as it stands inside the quotes of a JSON string.
+fn quoted_inside(text: &str) -> String {
+    let whole = quoted(text);
+    whole[1..whole.len() - 1].to_owned()
+}

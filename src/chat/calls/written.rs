@@ -1,0 +1,225 @@
+//! The written form of each format that the parser reads.
+
+use super::members::{Style, Texts};
+use super::{Body, Written};
+use crate::chat::parser::Format;
+
+/// Where a JSON call keeps its parts.
+fn json(open: &str, middle: &str, close: &str) -> Body {
+    Body::Json {
+        open: open.into(),
+        middle: middle.into(),
+        close: close.into(),
+    }
+}
+
+/// `{"name": "f", "arguments": {...}}`.
+fn named(arguments: &str) -> Body {
+    json("{\"name\": \"", &format!("\", \"{arguments}\": "), "}")
+}
+
+const PYTHON: Body = Body::Members {
+    open: "",
+    middle: "(",
+    style: Style {
+        open: "",
+        middle: "=",
+        close: "",
+        between: ", ",
+        texts: Texts::Json,
+    },
+    close: ")",
+};
+
+/// Qwen3-Coder's.
+const XML: Body = Body::Members {
+    open: "<function=",
+    middle: ">\n",
+    style: Style {
+        open: "<parameter=",
+        middle: ">\n",
+        close: "\n</parameter>\n",
+        between: "",
+        texts: Texts::Bare,
+    },
+    close: "</function>",
+};
+
+/// GLM's.
+const PAIRS: Body = Body::Members {
+    open: "",
+    middle: "\n",
+    style: Style {
+        open: "<arg_key>",
+        middle: "</arg_key>\n<arg_value>",
+        close: "</arg_value>\n",
+        between: "",
+        texts: Texts::Bare,
+    },
+    close: "",
+};
+
+/// FunctionGemma's.
+const ESCAPED: Body = Body::Members {
+    open: "call:",
+    middle: "{",
+    style: Style {
+        open: "",
+        middle: ":",
+        close: "",
+        between: ",",
+        texts: Texts::Between("<escape>"),
+    },
+    close: "}",
+};
+
+/// What stands before, between and after calls.
+type Frame = (&'static str, Option<&'static str>, &'static str);
+
+/// The form that a Jinja template asks for; `format` is what the parser has recognised in its text.
+pub fn written_by_jinja(text: &str, format: Option<Format>) -> Written {
+    let Some(format) = format else {
+        return alone("{", arguments_key(text));
+    };
+    let (frame, call): (Frame, Body) = match format.mark {
+        "<function=" => (
+            (
+                "<tool_call>\n",
+                Some("\n</tool_call>\n<tool_call>\n"),
+                "\n</tool_call>",
+            ),
+            XML,
+        ),
+        "<arg_key>" => (
+            (
+                "<tool_call>",
+                Some("</tool_call>\n<tool_call>"),
+                "</tool_call>",
+            ),
+            PAIRS,
+        ),
+        "<tool_call>" => (
+            (
+                "<tool_call>\n",
+                Some("\n</tool_call>\n<tool_call>\n"),
+                "\n</tool_call>",
+            ),
+            named("arguments"),
+        ),
+        "[TOOL_CALLS]" if text.contains("[ARGS]") => (
+            ("[TOOL_CALLS]", Some("[TOOL_CALLS]"), ""),
+            json("", "[ARGS]", ""),
+        ),
+        "[TOOL_CALLS]" => (("[TOOL_CALLS][", Some(", "), "]"), named("arguments")),
+        "<｜tool▁calls▁begin｜>" if text.contains("```json") => (
+            ("<｜tool▁calls▁begin｜>", Some("\n"), "<｜tool▁calls▁end｜>"),
+            json(
+                "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+                "\n```json\n",
+                "\n```<｜tool▁call▁end｜>",
+            ),
+        ),
+        "<｜tool▁calls▁begin｜>" => (
+            ("<｜tool▁calls▁begin｜>", Some(""), "<｜tool▁calls▁end｜>"),
+            json(
+                "<｜tool▁call▁begin｜>",
+                "<｜tool▁sep｜>",
+                "<｜tool▁call▁end｜>",
+            ),
+        ),
+        "<|tool_call_start|>" => (
+            ("<|tool_call_start|>[", Some(", "), "]<|tool_call_end|>"),
+            PYTHON,
+        ),
+        "<function_calls>" => (
+            ("<function_calls>", Some("\n"), "</function_calls>"),
+            PYTHON,
+        ),
+        "<start_function_call>" => (
+            (
+                "<start_function_call>",
+                Some("<end_function_call><start_function_call>"),
+                "<end_function_call>",
+            ),
+            ESCAPED,
+        ),
+        "<|START_ACTION|>" => (
+            ("<|START_ACTION|>[", Some(", "), "]<|END_ACTION|>"),
+            json("{\"tool_name\": \"", "\", \"parameters\": ", "}"),
+        ),
+        "<|/tool_call|>" => (
+            ("<|tool_call|>[", Some(", "), "]<|/tool_call|>"),
+            named("arguments"),
+        ),
+        "<TOOLCALL>" => (
+            ("<TOOLCALL>[", Some(", "), "]</TOOLCALL>"),
+            named("arguments"),
+        ),
+        // Granite's, the last of the parser's formats.
+        _ => (("<|tool_call|>[", Some(", "), "]"), named("arguments")),
+    };
+    Written {
+        before: frame.0.into(),
+        call,
+        between: frame.1.map(str::to_owned),
+        after: frame.2.into(),
+        tag: format.open.into(),
+        tags: [format.close]
+            .into_iter()
+            .chain(format.inner.iter().copied())
+            .filter(|tag| !tag.is_empty())
+            .collect(),
+    }
+}
+
+/// The form that a Go template asks for; `tag` is what it writes before a call.
+pub fn written_by_go(text: &str, tag: &str) -> Written {
+    let key = arguments_key(text);
+    if tag == "{" {
+        return alone(tag, key);
+    }
+    if tag.ends_with('[') {
+        return Written {
+            before: tag.into(),
+            call: named(key),
+            between: Some(", ".into()),
+            after: "]".into(),
+            tag: tag.into(),
+            tags: Vec::new(),
+        };
+    }
+    let close = tag.strip_prefix('<').map(|name| format!("</{name}"));
+    let close = close.filter(|close| text.contains(close.as_str()));
+    let (between, after) = match close {
+        Some(close) => (Some(format!("\n{close}\n{tag}\n")), format!("\n{close}")),
+        None => (None, String::new()),
+    };
+    Written {
+        before: format!("{tag}\n"),
+        call: named(key),
+        between,
+        after,
+        tag: tag.into(),
+        tags: Vec::new(),
+    }
+}
+
+/// One call that is the whole answer.
+fn alone(tag: &str, key: &str) -> Written {
+    Written {
+        before: tag.into(),
+        call: json("\"name\": \"", &format!("\", \"{key}\": "), "}"),
+        between: None,
+        after: String::new(),
+        tag: tag.into(),
+        tags: Vec::new(),
+    }
+}
+
+/// Llama 3 calls them `parameters`.
+fn arguments_key(template: &str) -> &'static str {
+    match template.contains("\"parameters\": ") && !template.contains("\"arguments\"") {
+        true => "parameters",
+        false => "arguments",
+    }
+}

@@ -1,0 +1,111 @@
+//! Answers in every format, cut in every way: what comes out does not depend on the pieces.
+
+use super::*;
+use crate::chat::Template;
+use serde_json::json;
+
+fn tool() -> Tool {
+    Tool::from_json(
+        &json!({"type": "function", "function": {"name": "f", "parameters": {
+        "type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "integer"}}}}}),
+    )
+    .unwrap()
+}
+
+/// A template of each format, and an answer to its prompt: reasoning, words, two calls where the format has several.
+fn answers() -> Vec<(Template, String)> {
+    let jinja = |marks: &str| {
+        let text = format!("{marks}<think></think>");
+        Template::parse_jinja(&text, "", "").unwrap()
+    };
+    let go = |text: &str| Template::parse_go(text).unwrap();
+    let thinking_go = "{{ range .Messages }}{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}{{ if .ToolCalls }}TAG{{ range .ToolCalls }}{{ . }}{{ end }}{{ end }}{{ end }}";
+    let json = r#"{"name": "f", "arguments": {"city": "P\"}é", "n": 7}}"#;
+    let cases = [
+        (jinja("<tool_call>"), format!("<tool_call>\n{json}\n</tool_call>\n<tool_call>{json}</tool_call>\n bye <")),
+        (
+            jinja("<function="),
+            "<tool_call>\n<function=f>\n<parameter=city>\na < b\n</parameter>\n</function>\n</tool_call> <tool_call><function=f></function></tool_call>".into(),
+        ),
+        (
+            jinja("<arg_key>"),
+            "<tool_call>f\n<arg_key>city</arg_key>\n<arg_value>é</arg_value>\n</tool_call><tool_call>f</tool_call> bye".into(),
+        ),
+        (jinja("[TOOL_CALLS]"), format!("[TOOL_CALLS][{json}, {json}]")),
+        (jinja("[TOOL_CALLS]"), "[TOOL_CALLS]f[ARGS]{\"n\": 7}[TOOL_CALLS]f[ARGS]{}".into()),
+        (
+            jinja("<｜tool▁calls▁begin｜>"),
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"n\": 7}<｜tool▁call▁end｜><｜tool▁calls▁end｜> bye<｜tool".into(),
+        ),
+        (jinja("<|tool_call_start|>"), "<|tool_call_start|>[f(city=\"\\u00e9\\n\", n=7), f()]<|tool_call_end|>bye".into()),
+        (jinja("<function_calls>"), "<function_calls>f(city='P')\nf()</function_calls>".into()),
+        (
+            jinja("<start_function_call>"),
+            "<start_function_call>call:f{city:<escape>P}<escape>,n:7}<end_function_call><start_function_call>call:f{}<end_function_call>".into(),
+        ),
+        (jinja("<|START_ACTION|>"), format!("<|START_ACTION|>[{json}]<|END_ACTION|>")),
+        (jinja("<|tool_call|><|/tool_call|>"), format!("<|tool_call|>[{json}]<|/tool_call|> bye")),
+        (jinja("<|tool_call|>"), format!("<|tool_call|>[{json}]")),
+        (jinja("<TOOLCALL>"), format!("<TOOLCALL>[{json}]</TOOLCALL>")),
+        (jinja("<TOOLCALL>"), "<TOOLCALL>no call</TOOLCALL>".into()),
+        (jinja("x"), json.to_owned()),
+        (jinja("x"), "{\"other\": 1} {".into()),
+        (go(&thinking_go.replace("TAG", "<call>")), format!("<call>{json}<call>{json}")),
+        (go(&thinking_go.replace("TAG", "[")), format!("[{json}, {json}] bye")),
+        (go(&thinking_go.replace("TAG", "")), json.to_owned()),
+    ];
+    let with_words = cases.into_iter().flat_map(|(template, text)| {
+        let again = match template.is_jinja() {
+            true => Template::parse_jinja(template.text(), "", "").unwrap(),
+            false => Template::parse_go(template.text()).unwrap(),
+        };
+        let long = format!("<think>\nwhy </thin é</think>\n\nSo < it [is] {text}");
+        [(template, text), (again, long)]
+    });
+    with_words.collect()
+}
+
+/// What comes out of these pieces, joined.
+fn joined(template: &Template, pieces: &[&str]) -> Delta {
+    let mut parser = template.output_parser("", &[tool()], Some(Think::On));
+    let mut whole = Delta::default();
+    let mut add = |delta: Delta| {
+        whole.thinking += &delta.thinking;
+        whole.content += &delta.content;
+        whole.tool_calls.extend(delta.tool_calls);
+    };
+    for piece in pieces {
+        add(parser.push(piece));
+    }
+    add(parser.finish());
+    whole
+}
+
+#[test]
+fn no_cut_changes_an_answer() {
+    let mut n_calls = 0;
+    for (template, text) in answers() {
+        let whole = joined(&template, &[&text]);
+        n_calls += whole.tool_calls.len();
+        let cuts: Vec<usize> = text
+            .char_indices()
+            .map(|(at, _)| at)
+            .chain([text.len()])
+            .collect();
+        for (i, &first) in cuts.iter().enumerate() {
+            for &second in &cuts[i..] {
+                let pieces = [&text[..first], &text[first..second], &text[second..]];
+                assert_eq!(joined(&template, &pieces), whole, "{pieces:?}");
+            }
+        }
+        for size in [1, 2, 3, 5, 7] {
+            let mut pieces: Vec<&str> = Vec::new();
+            for chunk in cuts.chunks(size) {
+                let end = cuts.iter().find(|&&at| at > *chunk.last().unwrap());
+                pieces.push(&text[chunk[0]..*end.unwrap_or(&text.len())]);
+            }
+            assert_eq!(joined(&template, &pieces), whole, "{pieces:?}");
+        }
+    }
+    assert!(n_calls > 40, "{n_calls}");
+}

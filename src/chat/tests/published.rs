@@ -1,0 +1,121 @@
+//! Chat templates of published models, as llama.cpp keeps them: each parses and renders a conversation.
+
+use super::*;
+use std::path::{Path, PathBuf};
+
+fn folder() -> PathBuf {
+    let models = std::env::var_os("OLLAMA_WGPU_TEST_MODELS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-models"),
+        PathBuf::from,
+    );
+    let folder = models.join("templates");
+    assert!(
+        folder.is_dir(),
+        "no {}: scripts/test.sh fetches it",
+        folder.display()
+    );
+    folder
+}
+
+/// Name and text of every template.
+fn published() -> Vec<(String, String)> {
+    let entries = std::fs::read_dir(folder()).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == "jinja"))
+        .collect();
+    files.sort();
+    let named = |path: &PathBuf| {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        (name, std::fs::read_to_string(path).unwrap())
+    };
+    files.iter().map(named).collect()
+}
+
+fn weather() -> Vec<Tool> {
+    tools(
+        &json!([{"type": "function", "function": {"name": "get_weather", "description": "Weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "The city"}},
+            "required": ["city"]}}}]),
+    )
+}
+
+fn talk() -> Vec<Message> {
+    messages(&json!([
+        {"role": "user", "content": "Is it warm in Paris?"},
+        {"role": "assistant", "content": "I can look."},
+        {"role": "user", "content": "Please do so."},
+    ]))
+}
+
+/// The talk, with a call of the tool and its answer.
+fn talk_with_call() -> Vec<Message> {
+    let call = json!({"id": "abcdefghi", "type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}});
+    let more = messages(&json!([
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "21 degrees", "tool_name": "get_weather", "tool_call_id": "abcdefghi"},
+    ]));
+    [talk(), more].concat()
+}
+
+/// Templates that change a list in place, which this engine's lists do not allow: an earlier call of a tool is an error
+/// there, which names the method.
+const NEED_APPEND: [&str; 2] = ["Kimi-K2-Instruct", "Kimi-K2-Thinking"];
+
+#[test]
+fn every_template_renders_a_conversation_with_and_without_tools() {
+    let (mut n_templates, mut n_with_tools) = (0, 0);
+    let mut problems = Vec::new();
+    for (name, text) in published() {
+        n_templates += 1;
+        let template = match Template::parse_jinja(&text, "<s>", "</s>") {
+            Ok(template) => template,
+            Err(e) => {
+                problems.push(format!("{name}: {e}"));
+                continue;
+            }
+        };
+        let can_call = template.capabilities().contains(&Capability::Tools);
+        n_with_tools += usize::from(can_call);
+        let mut cases = vec![
+            (talk(), Vec::new(), "Please do so."),
+            (talk(), weather(), "Please do so."),
+        ];
+        let reads_tools = text.contains("tools");
+        if can_call && !NEED_APPEND.contains(&name.as_str()) {
+            cases.push((talk_with_call(), weather(), "21 degrees"));
+        }
+        for (messages, tools, expected) in cases {
+            let input = RenderInput {
+                messages: &messages,
+                tools: &tools,
+                think: None,
+                now: now(),
+            };
+            match template.render(&input) {
+                Ok(prompt) if !prompt.contains(expected) => {
+                    problems.push(format!("{name}: {expected:?} is not in {prompt:?}"));
+                }
+                Ok(prompt)
+                    if can_call
+                        && reads_tools
+                        && !tools.is_empty()
+                        && !prompt.contains("get_weather") =>
+                {
+                    problems.push(format!("{name}: the tool is not in {prompt:?}"));
+                }
+                Ok(_) => {}
+                Err(e) => problems.push(format!(
+                    "{name}, {} tools, {} messages: {e}",
+                    tools.len(),
+                    messages.len()
+                )),
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert!(
+        n_templates >= 69 && n_with_tools >= 50,
+        "{n_templates}, {n_with_tools} with tools"
+    );
+}

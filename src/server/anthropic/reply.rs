@@ -1,0 +1,111 @@
+//! Native chat replies as Anthropic's messages.
+
+use crate::api::{ChatReply, ToolCall};
+use serde_json::{Value, json};
+
+/// The whole message.
+pub fn message(id: &str, reply: &ChatReply) -> Value {
+    let mut content = Vec::new();
+    if !reply.message.thinking.is_empty() {
+        content.push(json!({"type": "thinking", "thinking": reply.message.thinking}));
+    }
+    if !reply.message.content.is_empty() {
+        content.push(json!({"type": "text", "text": reply.message.content}));
+    }
+    let calls = &reply.message.tool_calls;
+    content.extend(
+        calls
+            .iter()
+            .map(|call| tool_use(call, Value::Object(call.function.arguments.clone()))),
+    );
+    let mut message = json!({
+        "id": id,
+        "type": "message",
+        "role": "assistant",
+        "model": reply.model,
+        "content": content,
+    });
+    if let Some(reason) = stop_reason(&reply.done_reason, !calls.is_empty()) {
+        message["stop_reason"] = json!(reason);
+    }
+    message["usage"] = usage(reply.prompt_eval_count, reply.eval_count);
+    message
+}
+
+/// A block that calls a tool.
+pub fn tool_use(call: &ToolCall, input: Value) -> Value {
+    json!({"type": "tool_use", "id": call.id, "name": call.function.name, "input": input})
+}
+
+/// Anthropic's name of the reason; none while there is none.
+pub fn stop_reason(done_reason: &str, called_tools: bool) -> Option<&'static str> {
+    match (done_reason, called_tools) {
+        (_, true) => Some("tool_use"),
+        ("stop", _) => Some("end_turn"),
+        ("length", _) => Some("max_tokens"),
+        ("", _) => None,
+        _ => Some("stop_sequence"),
+    }
+}
+
+/// Counts of tokens.
+pub fn usage(n_input: u64, n_output: u64) -> Value {
+    json!({"input_tokens": n_input, "output_tokens": n_output})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Message, ToolCallFunction};
+
+    #[test]
+    fn blocks_come_in_order_and_only_with_content() {
+        let call = ToolCall {
+            id: "call_1".into(),
+            function: ToolCallFunction {
+                name: "f".into(),
+                ..ToolCallFunction::default()
+            },
+        };
+        let reply = |message| ChatReply {
+            model: "m".into(),
+            message,
+            done: true,
+            done_reason: "length".into(),
+            prompt_eval_count: 3,
+            eval_count: 2,
+            ..ChatReply::default()
+        };
+        let full = Message {
+            content: "b".into(),
+            thinking: "a".into(),
+            tool_calls: vec![call],
+            ..Message::default()
+        };
+        assert_eq!(
+            message("msg_1", &reply(full)),
+            json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [
+                {"type": "thinking", "thinking": "a"}, {"type": "text", "text": "b"},
+                {"type": "tool_use", "id": "call_1", "name": "f", "input": {}},
+            ], "stop_reason": "tool_use", "usage": {"input_tokens": 3, "output_tokens": 2}})
+        );
+        let empty = message("msg_1", &reply(Message::default()));
+        assert_eq!(
+            (&empty["content"], &empty["stop_reason"]),
+            (&json!([]), &json!("max_tokens"))
+        );
+    }
+
+    #[test]
+    fn reasons() {
+        for (done, called, reason) in [
+            ("stop", false, Some("end_turn")),
+            ("stop", true, Some("tool_use")),
+            ("length", true, Some("tool_use")),
+            ("unload", false, Some("stop_sequence")),
+            ("", false, None),
+        ] {
+            assert_eq!(stop_reason(done, called), reason, "{done} {called}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! `POST /v1/responses`: OpenAI's newer API over the native chat, without memory of earlier responses.
+
+mod events;
+mod input;
+mod request;
+
+use super::{choices, json_line, passed};
+use crate::server::error::ApiError;
+use crate::server::{App, Incoming, Response, chat, inflate, stream};
+use events::Events;
+use futures_util::StreamExt;
+use request::Translated;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Answers the endpoint.
+pub async fn responses(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
+    let received = incoming.received;
+    let translate = request::translate;
+    match inflate::translated(incoming.headers, incoming.body, translate).await? {
+        Ok(translated) => passed(answer(&app, translated, received).await),
+        Err(e) => Ok(e.into_openai_refusal()),
+    }
+}
+
+async fn answer(
+    app: &Arc<App>,
+    translated: Translated,
+    received: Instant,
+) -> Result<Response, ApiError> {
+    let objects = choices::objects(chat::run(app, translated.chat, received).await?);
+    let mut events = Events::new(translated.echo);
+    if !translated.stream {
+        let reply = chat::joined(objects).await?;
+        return Ok(json_line(&events.whole(&reply)));
+    }
+    let objects = stream::begun(objects).await?;
+    let frames = objects.map(move |object| {
+        let values = match object {
+            Ok(object) => events.of(&object),
+            Err(e) => vec![events.failure(&e)],
+        };
+        values.iter().flat_map(stream::named_sse_frame).collect()
+    });
+    Ok(stream::uncached_sse(frames))
+}
