@@ -22,6 +22,9 @@ pub(super) enum Problem {
     Unsupported(String),
 }
 
+/// Where each key lies with its type and value, in file order.
+pub(super) type Entries = Vec<(String, Range<usize>)>;
+
 /// A header that has been walked to its end.
 pub(super) struct Scan {
     pub header: Header,
@@ -29,8 +32,7 @@ pub(super) struct Scan {
     pub quants: Vec<QuantType>,
     /// Arrays by key; their items stay in the file.
     pub arrays: HashMap<String, Array>,
-    /// Where each key lies with its type and value, in file order.
-    pub entries: Vec<(String, Range<usize>)>,
+    pub entries: Entries,
 }
 
 pub(super) struct Header {
@@ -146,10 +148,7 @@ impl<'a> Walker<'a> {
         self.take(len, what, true)
     }
 
-    fn metadata(
-        &mut self,
-        n_keys: u64,
-    ) -> Result<(HashMap<String, Array>, Vec<(String, Range<usize>)>)> {
+    fn metadata(&mut self, n_keys: u64) -> Result<(HashMap<String, Array>, Entries)> {
         let (mut arrays, mut entries) = (HashMap::new(), Vec::new());
         let mut seen = std::collections::HashSet::new();
         for i in 0..n_keys {

@@ -43,8 +43,8 @@ impl QuantType {
             QuantType::F32 | QuantType::BF16 => f32::MAX,
             _ => MAX_MAGNITUDE,
         };
-        // Written so that NaN is refused too.
-        if let Some(&weight) = weights.iter().find(|w| !(w.abs() <= limit)) {
+        let fits = |weight: &f32| weight.abs() <= limit;
+        if let Some(&weight) = weights.iter().find(|w| !fits(w)) {
             return Err(EncodeError::Weight(weight, self));
         }
         match self {

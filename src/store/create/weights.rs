@@ -160,7 +160,6 @@ impl Store {
                     digest: NO_DIGEST.to_owned(),
                     total,
                     completed,
-                    ..Progress::default()
                 });
             }
         })?;
