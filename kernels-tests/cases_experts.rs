@@ -132,12 +132,18 @@ fn route(cases: &mut Vec<Case>) {
             let scores: Vec<f32> = scores.iter().map(|s| (s * 32.0).round() / 8.0).collect();
             file.floats("source", n, n_experts + 1, &scores);
             file.floats("bias", 1, n_experts, &r.floats(n_experts));
+            file.floats("factors", 1, n_experts, &r.floats(n_experts));
             let file = file.open();
             // Numbers and weights apart, since errors are measured by the size of all results.
             for (what, first) in [("numbers", 0), ("weights", routing.n_used)] {
                 let record = move |b: &mut PlanBuilder, x: View| {
                     let scores = x.columns(1, n_experts);
-                    let route = b.moe_route(scores, bias.then_some(WeightId(1)), routing);
+                    // Both or neither.
+                    let (factors, bias) = match bias {
+                        true => (Some(WeightId(2)), Some(WeightId(1))),
+                        false => (None, None),
+                    };
+                    let route = b.moe_route_by(scores, bias, factors, routing);
                     let half = Heads {
                         view: route.columns(first, routing.n_used),
                         stride: 0,
@@ -146,7 +152,8 @@ fn route(cases: &mut Vec<Case>) {
                     b.concat_heads(1, half, None)
                 };
                 let name = format!("moe_route {name} of {n_experts}, {what}");
-                cases.push(case(name, phase, n, &file, vec!["bias".into()], record));
+                let vectors = vec!["bias".into(), "factors".into()];
+                cases.push(case(name, phase, n, &file, vectors, record));
             }
         }
     }

@@ -19,6 +19,7 @@ pub const TINY: &[&str] = &[
     "tiny-bert",
     "tiny-bert-cls",
     "tiny-nomic-bert",
+    "tiny-nomic-bert-moe",
     "tiny-gemma-embedding",
     "tiny-gemma-embedding-dense",
     "tiny-jina-bert-v2",

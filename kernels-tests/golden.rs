@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ollama_wgpu::backend::KvType;
+use ollama_wgpu::backend::{KvType, SplitBackend};
+use ollama_wgpu::cpu::CpuBackend;
 use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::model::{Model, Session};
 use serde_json::Value;
@@ -16,7 +17,8 @@ use crate::{embedding, models};
 const N_BATCH: usize = 24;
 
 pub fn open(name: &str) -> Arc<Gguf> {
-    Arc::new(Gguf::open(&models::path(name)).expect("a valid file"))
+    let gguf = Gguf::open(&models::path(name)).expect("a valid file");
+    Arc::new(gguf.with_current_names())
 }
 
 pub fn golden(name: &str) -> Value {
@@ -46,8 +48,8 @@ fn argmax(logits: &[f32]) -> u32 {
     (0..logits.len()).fold(0, best) as u32
 }
 
-/// Tiny models of the covered architectures and types.
-const TINY: &[&str] = &[
+/// Tiny models that write, of the covered architectures and types.
+pub const TINY: &[&str] = &[
     "tiny-llama",
     "tiny-llama-odd",
     "tiny-llama-odd-q4_0",
@@ -57,6 +59,10 @@ const TINY: &[&str] = &[
     "tiny-qwen3",
     "tiny-gemma2",
     "tiny-gemma3",
+    "tiny-gemma3-ollama",
+    "tiny-gemma4",
+    "tiny-gemma4-31b",
+    "tiny-gemma4-moe",
     "tiny-phi3",
     "tiny-phi4-mini",
     "tiny-granite",
@@ -99,11 +105,26 @@ const TINY: &[&str] = &[
     "tiny-codeshell",
     "tiny-chatglm",
     "tiny-qwen2vl",
+    "tiny-qwen2vl-ollama",
     "tiny-qwen3vl",
     "tiny-hunyuan-dense",
     "tiny-lfm2",
+    "tiny-lfm2-ollama",
+    "tiny-lfm2moe",
     "tiny-qwen35",
+    "tiny-qwen35moe",
+    "tiny-qwen3next",
+    "tiny-qwen3next-fused",
+    "tiny-bloom",
+    "tiny-mpt",
+    "tiny-refact",
+    "tiny-jais",
+    "tiny-baichuan",
+    "tiny-baichuan-13b",
     "tiny-llama-moe",
+    "tiny-llama-moe-fused",
+    "tiny-llama-moe-separate",
+    "tiny-qwen3vlmoe",
     "tiny-qwen2moe",
     "tiny-qwen3moe",
     "tiny-qwen3moe-q4_k",
@@ -113,6 +134,11 @@ const TINY: &[&str] = &[
     "tiny-ernie4_5-moe",
     "tiny-glm4moe",
     "tiny-gpt-oss",
+    "tiny-gpt-oss-ollama",
+    "tiny-deepseek",
+    "tiny-dots1",
+    "tiny-hunyuan-moe",
+    "tiny-minimax-m2",
     "tiny-deepseek2",
     "tiny-deepseek2-lite",
     "tiny-deepseek3",
@@ -234,6 +260,7 @@ fn every_architecture_has_a_reference() {
     let arch = |name: &&str| golden(&format!("tiny/{name}.json"))["arch"].clone();
     let proved: Vec<Value> = TINY.iter().chain(embedding::TINY).map(arch).collect();
     let missing: Vec<&str> = ollama_wgpu::model::architectures()
+        .map(|(name, _)| name)
         .filter(|name| !proved.iter().any(|arch| arch == name))
         .collect();
     assert_eq!(missing, Vec::<&str>::new());
@@ -397,6 +424,20 @@ fn real_models_on_the_cpu() {
 fn a_quantised_cache_on_the_cpu() {
     let device = devices::cpus().pop().expect("a CPU backend");
     let problems = real_problems(REAL[0], &device, (KvType::Q8_0, 0.2), (200, 16));
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// The first half of SmolLM2's layers on the GPU, the others on the CPU.
+#[test]
+fn a_real_model_on_two_devices() {
+    let gpu = devices::plain_gpus();
+    let gpu = gpu.into_iter().next().expect("a GPU adapter");
+    let name = format!("half on {}", gpu.name);
+    let split = Device::new(name, move || {
+        let cpu = Box::new(CpuBackend::new(Some(2)));
+        Ok(Box::new(SplitBackend::new(gpu.open()?, cpu, 15)))
+    });
+    let problems = real_problems(REAL[0], &split, (KvType::F16, 0.05), (40, 4));
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 

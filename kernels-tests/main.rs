@@ -4,8 +4,10 @@
 
 mod case;
 mod cases;
+mod cases_attention;
 mod cases_experts;
 mod devices;
+mod documented;
 mod embedding;
 mod encoder;
 mod engine;

@@ -152,7 +152,10 @@ impl Reference {
                     group,
                     eps,
                     ..
-                } => rms_norm(row(input, i), self.weights[weight.0].row(0), group, eps),
+                } => {
+                    let weight = weight.map(|id| self.weights[id.0].row(0));
+                    rms_norm(row(input, i), weight, group, eps)
+                }
                 Op::LayerNorm {
                     input,
                     weight,
@@ -186,11 +189,13 @@ impl Reference {
                 Op::MoeRoute {
                     scores,
                     bias,
+                    factors,
                     ref routing,
                     ..
                 } => {
-                    let bias = bias.map(|id| &self.weights[id.0].values[..]);
-                    experts::moe_route(row(scores, i), bias, routing)
+                    let vector = |id: WeightId| &self.weights[id.0].values[..];
+                    let (bias, factors) = (bias.map(vector), factors.map(vector));
+                    experts::moe_route(row(scores, i), bias, factors, routing)
                 }
                 Op::MatmulExperts { ref products, .. } => {
                     let route = products.route.map(|route| row(route, i));
@@ -396,11 +401,12 @@ fn add(y: &mut [f64], x: &[f64]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
 }
 
-fn rms_norm(x: &[f64], weight: &[f64], group: usize, eps: f32) -> Vec<f64> {
+fn rms_norm(x: &[f64], weight: Option<&[f64]>, group: usize, eps: f32) -> Vec<f64> {
     x.chunks(group)
         .flat_map(|x| {
             let scale = 1.0 / (dot(x, x) / group as f64 + f64::from(eps)).sqrt();
-            x.iter().zip(weight).map(move |(x, w)| x * scale * w)
+            let factor = move |i: usize| weight.map_or(scale, |w| scale * w[i]);
+            x.iter().enumerate().map(move |(i, x)| x * factor(i))
         })
         .collect()
 }

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use ollama_wgpu::backend::KvType;
+use ollama_wgpu::engine::{Engine, EngineOptions, Error as EngineError, Event, Request};
 use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::model::{Error, Model};
 
+use crate::devices::{self, Device};
+use crate::engine::Endless;
 use crate::models;
 
 /// The bytes of a small model, to be damaged.
@@ -189,6 +193,77 @@ fn numbers_that_are_none_are_named_by_their_tensor() {
     let row_bytes = 512 / 32 * 34;
     let model = Damaged::new("tiny-llama-q8_0").write_data(matrix, 255 * row_bytes, &infinite);
     says(&model.refusal(), &[matrix, "not finite"]);
+}
+
+/// What a model with these bytes answers on every device: the first token, or why there is none.
+fn answers(model: &Damaged) -> Vec<(String, Result<u32, EngineError>)> {
+    let gguf = model.open();
+    let first = |device: Device| {
+        let options = EngineOptions {
+            n_ctx: 64,
+            n_parallel: 1,
+            n_batch: 16,
+            n_waiting: 1,
+            kv_type: KvType::F16,
+        };
+        let backend = device.open().expect("the device opens");
+        let engine = Engine::load(&gguf, Arc::new(Endless), backend, options).expect("it loads");
+        let mut events = engine.submit(Request::new(vec![1, 2, 3])).expect("a place");
+        let answer = loop {
+            match pollster::block_on(events.recv()) {
+                Some(Event::Piece { tokens, .. }) if !tokens.is_empty() => break Ok(tokens[0]),
+                Some(Event::Failed(error)) => break Err(error),
+                Some(_) => {}
+                None => panic!("no event"),
+            }
+        };
+        (device.name.clone(), answer)
+    };
+    let devices = devices::cpus().into_iter().chain(devices::plain_gpus());
+    devices.map(first).collect()
+}
+
+/// Rows that are not looked at when a model is loaded.
+#[test]
+fn numbers_that_are_none_end_the_answer_where_they_are_met() {
+    let nan = half::f16::NAN.to_le_bytes();
+    let infinite = half::f16::INFINITY.to_le_bytes();
+    for (tensor, number) in [
+        ("blk.0.attn_q.weight", nan),
+        ("blk.1.attn_v.weight", nan),
+        ("blk.0.ffn_gate.weight", nan),
+        ("blk.1.ffn_down.weight", infinite),
+        ("output.weight", nan),
+        ("output.weight", infinite),
+    ] {
+        let model = Damaged::new("tiny-llama").write_data(tensor, 2 * 256 * 10, &number);
+        for (device, answer) in answers(&model) {
+            assert_eq!(
+                answer,
+                Err(EngineError::InvalidLogits),
+                "{device}: {tensor}"
+            );
+        }
+    }
+    // The scale of a block.
+    let at = 10 * 256 / 32 * 34;
+    let model = Damaged::new("tiny-llama-q8_0").write_data("blk.0.ffn_up.weight", at, &nan);
+    for (device, answer) in answers(&model) {
+        assert_eq!(answer, Err(EngineError::InvalidLogits), "{device}: q8_0");
+    }
+}
+
+#[test]
+fn a_type_that_is_not_computed_with_is_named_with_those_that_are() {
+    // The number of extents and two extents precede it.
+    for (number, name) in [(9u32, "Q8_1"), (28, "F64"), (4711, "4711")] {
+        let tensor = "blk.0.ffn_up.weight";
+        let model = Damaged::new("tiny-llama").write_after(tensor, 20, &number.to_le_bytes());
+        let file = tempfile::NamedTempFile::new().expect("temporary file");
+        std::fs::write(file.path(), &model.0).expect("write the temporary file");
+        let error = Gguf::open(file.path()).expect_err("it is refused");
+        says(&error.to_string(), &[tensor, name, "Q4_K"]);
+    }
 }
 
 #[test]

@@ -17,11 +17,21 @@ const NAMES: &[&str] = &[
     "tiny-gemma3",
     "tiny-qwen35",
     "tiny-lfm2",
+    // Its last layers read the keys and values of earlier ones.
+    "tiny-gemma4",
 ];
 
 fn model(name: &str) -> Model {
     let path = models::path(&format!("tiny/{name}.gguf"));
     Model::load(&Arc::new(Gguf::open(&path).expect("a valid file"))).expect("a supported model")
+}
+
+/// How many layers can be on the first device.
+fn cuts(model: &Model) -> Vec<usize> {
+    let n_layers = model.config().layers.len();
+    (0..=n_layers)
+        .filter(|&n| model.config().cut(n) == n)
+        .collect()
 }
 
 fn cpu() -> Box<dyn Backend> {
@@ -45,7 +55,7 @@ fn two_halves_on_the_cpu_are_the_whole_bit_by_bit() {
     for name in NAMES {
         let model = model(name);
         let whole = logits(&model, cpu()).expect("it runs");
-        for n in 0..=model.config().layers.len() {
+        for n in cuts(&model) {
             let split = SplitBackend::new(cpu(), cpu(), n);
             let cut = logits(&model, Box::new(split)).expect("it runs");
             assert!(cut == whole, "{name} cut after {n} layers");
@@ -54,10 +64,16 @@ fn two_halves_on_the_cpu_are_the_whole_bit_by_bit() {
 }
 
 #[test]
+fn a_layer_stays_with_the_one_whose_keys_it_reads() {
+    let cuts = ["tiny-llama-q4_k_m", "tiny-gemma4"].map(|name| cuts(&model(name)));
+    assert_eq!(cuts, [vec![0, 1, 2, 3], vec![0, 1, 2, 3, 4, 9]]);
+}
+
+#[test]
 fn layers_on_the_gpu_and_the_rest_on_the_cpu_give_the_references() {
     let mut problems = Vec::new();
     for name in NAMES {
-        for n in 1..=model(name).config().layers.len() {
+        for n in cuts(&model(name)).into_iter().skip(1) {
             let gpu = devices::gpus().into_iter().next().expect("a GPU adapter");
             let split = Device::new(format!("{n} layers on {}", gpu.name), move || {
                 Ok(Box::new(SplitBackend::new(gpu.open()?, cpu(), n)))

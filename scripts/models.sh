@@ -82,7 +82,7 @@ for model in "$@"; do
       fi ;;
     tiny)
       # The generator is deterministic; the tests check every file's SHA-256.
-      complete="$MODELS/tiny/complete-$(cat scripts/tiny-models/{make_tiny_models,tiny_tokenizers}.py | sha256sum | cut -c1-16)"
+      complete="$MODELS/tiny/complete-$(cat scripts/tiny-models/{make_tiny_models,tiny_architectures,tiny_weights,tiny_tokenizers}.py | sha256sum | cut -c1-16)"
       if [ ! -f "$complete" ]; then
         say "writing the tiny models"
         python3 -m venv "$CACHE/tiny-venv"

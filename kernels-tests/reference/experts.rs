@@ -5,7 +5,12 @@ use ollama_wgpu::backend::*;
 use super::{Matrix, add, dot};
 
 /// Numbers of the chosen experts, then their weights.
-pub fn moe_route(scores: &[f64], bias: Option<&[f64]>, routing: &Routing) -> Vec<f64> {
+pub fn moe_route(
+    scores: &[f64],
+    bias: Option<&[f64]>,
+    factors: Option<&[f64]>,
+    routing: &Routing,
+) -> Vec<f64> {
     let weights: Vec<f64> = match routing.gating {
         Gating::Softmax => softmax(scores),
         Gating::Sigmoid => scores.iter().map(|s| 1.0 / (1.0 + (-s).exp())).collect(),
@@ -35,6 +40,8 @@ pub fn moe_route(scores: &[f64], bias: Option<&[f64]>, routing: &Routing) -> Vec
     };
     let ids = order.iter().map(|&e| e as f64);
     let weights = chosen.iter().map(|w| w / sum * f64::from(routing.scale));
+    let factor = |e: &usize| factors.map_or(1.0, |factors| factors[*e]);
+    let weights = weights.zip(&order).map(|(w, e)| w * factor(e));
     ids.chain(weights).collect()
 }
 

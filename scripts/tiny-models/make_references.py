@@ -16,6 +16,7 @@ import hashlib
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -23,12 +24,13 @@ import numpy as np
 import llama_cpp as llama
 
 sys.dont_write_bytecode = True
-from make_tiny_models import CATALOGUE, Stream, write_models  # noqa: E402
+from make_tiny_models import CATALOGUE, write_models  # noqa: E402
+from tiny_weights import Stream  # noqa: E402
 
 N_PROMPT, N_GREEDY, N_CTX = 40, 16, 512
 # Tokens of the texts that models embed.
 N_TEXTS = (29, 75)
-GELU = {"codeshell", "falcon", "gemma", "gpt2", "gptneox", "phi2", "starcoder", "jina-bert-v2", "jina-bert-v3"}
+GELU = {"codeshell", "falcon", "gemma", "gpt2", "gptneox", "phi2", "starcoder", "bloom", "mpt", "gemma3", "gemma4", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"}
 # Largest difference of a logit and smallest margin where llama.cpp's own GELU is not exact.
 GELU_TOLERANCE, GELU_MARGIN, MARGIN = 0.02, 0.05, 0.02
 # The same of an embedding's number.
@@ -117,11 +119,19 @@ def embeddings(spec, folder):
     return texts
 
 
+def readable(spec):
+    """The same weights with names and in a layout that llama.cpp reads in this architecture."""
+    opt = {k: v for k, v in spec.opt.items() if k != "ollama"}
+    if spec.arch == "llama" and "moe" in opt:
+        opt["moe"] = {k: v for k, v in opt["moe"].items() if k != "layout"}
+    return replace(spec, opt=opt)
+
+
 def describe(name, models, folder):
     path = Path(models) / f"{name}.gguf"
     spec = CATALOGUE[name]
     inexact = spec.arch in GELU
-    write_models([spec], folder, f32=True)
+    write_models([readable(spec)], folder, f32=True)
     result = dict(name=name, arch=spec.arch, type=spec.wt.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), n_ctx=N_CTX)
     if "pooling" in spec.opt or "pooling_type" in spec.kv:
         if inexact:

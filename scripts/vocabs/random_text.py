@@ -146,7 +146,8 @@ def main():
     for name in names:
         base = TEXT_LEVEL if name in ("gemma4", "granite-embed-multi-311m", "sarvam-moe") else BYTE_LEVEL
         with tempfile.NamedTemporaryFile() as made:
-            Path(made.name).write_bytes(with_keys(file(base), {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": name}))
+            model = "whitespace" if name == "whitespace" else "gpt2"
+            Path(made.name).write_bytes(with_keys(file(base), {"tokenizer.ggml.model": model, "tokenizer.ggml.pre": name}))
             rows[name] = {"base": base, "digests": digests(made.name, texts)}
     assert all(row["digests"] for row in rows.values()), "a pre-tokenizer that llama.cpp does not know"
     json.dump(result, sys.stdout, ensure_ascii=False, indent=0)

@@ -13,12 +13,23 @@
 @group(0) @binding(5) var<storage, read_write> splits: array<f32>;
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
 
+var<private> first_head: u32;
+var<private> position: u32;
+
+fn row_head(row: u32) -> u32 {
+    return first_head + row;
+}
+
+fn row_position(row: u32) -> u32 {
+    return position;
+}
+
 fn query(row: u32, head: u32, quad: u32) -> vec4<f32> {
     let at = row * Q_STRIDE + Q_OFFSET + head * HEAD_DIM + 4u * quad;
     return SCALE * vec4<f32>(q[at], q[at + 1u], q[at + 2u], q[at + 3u]);
 }
 
-fn store_split(index: u32, row: u32, first_head: u32, split: u32) {
+fn store_split(index: u32, row: u32, split: u32) {
     let column = index % VALUE_QUADS;
     let slice = index / VALUE_QUADS;
     for (var k = 0u; k < SLICE_ROWS; k++) {
@@ -36,7 +47,7 @@ fn store_split(index: u32, row: u32, first_head: u32, split: u32) {
     }
 }
 
-fn store(index: u32, row: u32, first_head: u32) {
+fn store(index: u32, row: u32) {
     let column = index % VALUE_QUADS;
     let slice = index / VALUE_QUADS;
     for (var k = 0u; k < SLICE_ROWS; k++) {
@@ -56,14 +67,14 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let first_head = group.x * Q_ROWS;
+    first_head = group.x * Q_ROWS;
     let kv_head = first_head / GROUP_HEADS;
     let split = group.y;
     let row = group.z;
     if (row >= n_rows()) {
         return;
     }
-    let position = batch_position(row);
+    position = batch_position(row);
     let splits_of_row = n_splits(position);
     if (split >= splits_of_row) {
         return;
@@ -80,8 +91,8 @@ fn main(
     }
     attend(index, batch_table(row), kv_head, begin, min(begin + tokens, position + 1u));
     if (splits_of_row == 1u) {
-        store(index, row, first_head);
+        store(index, row);
     } else {
-        store_split(index, row, first_head, split);
+        store_split(index, row, split);
     }
 }

@@ -19,6 +19,14 @@ fn query(row: u32, head: u32, quad: u32) -> vec4<f32> {
 var<private> head: u32;
 var<workgroup> positions: array<u32, Q_ROWS>;
 
+fn row_head(row: u32) -> u32 {
+    return head;
+}
+
+fn row_position(row: u32) -> u32 {
+    return positions[row];
+}
+
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,

@@ -2,12 +2,13 @@
 // scores [rows, N_EXPERTS], out [rows, 2 * N_USED]. A workgroup takes one row. An expert's place
 // is the number of those that come before it: larger keys, equal ones by rising number.
 // Needs: WG, N_EXPERTS, N_USED, N_GROUPS, N_GROUPS_USED, GATING (0: softmax, 1: sigmoid,
-// 2: softmax of the chosen), NORMALISE, MIN_SUM, SCALE, HAS_BIAS, X_STRIDE, X_OFFSET, OUT_STRIDE,
+// 2: softmax of the chosen), NORMALISE, MIN_SUM, SCALE, HAS_BIAS, HAS_FACTORS, X_STRIDE, X_OFFSET, OUT_STRIDE,
 // workgroup_sum and workgroup_max (parts/reduce_*), parts/batch. Twin: cpu route.
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> bias: array<f32>;
-@group(0) @binding(2) var<storage, read> batch: array<u32>;
-@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(2) var<storage, read> factors: array<f32>;
+@group(0) @binding(3) var<storage, read> batch: array<u32>;
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
 const GROUP_SIZE: u32 = N_EXPERTS / N_GROUPS;
 // What takes an expert out of the choice. Infinities are avoided since compilers may assume that
@@ -138,6 +139,9 @@ fn main(invocation: Invocation) {
         var weight = weights[expert];
         if (GATING == 2u) {
             weight = exp(weight - largest);
+        }
+        if (HAS_FACTORS) {
+            weight *= factors[expert];
         }
         let at = row * OUT_STRIDE + u;
         out[at] = f32(expert);

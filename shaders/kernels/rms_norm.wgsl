@@ -1,7 +1,7 @@
-// out = x / sqrt(mean(x^2) + EPS) * scales (+ residual) over each run of GROUP columns.
+// out = x / sqrt(mean(x^2) + EPS) (* scales) (+ residual) over each run of GROUP columns.
 // out [rows, COLS].
 // A workgroup takes one run of one row.
-// Needs: WG, GROUP, X_STRIDE, X_OFFSET, HAS_RESIDUAL, RESIDUAL_STRIDE, RESIDUAL_OFFSET, OUT_STRIDE,
+// Needs: WG, GROUP, X_STRIDE, X_OFFSET, HAS_WEIGHT, HAS_RESIDUAL, RESIDUAL_STRIDE, RESIDUAL_OFFSET, OUT_STRIDE,
 // EPS, workgroup_sum (parts/reduce_*), parts/batch. Twin: cpu rms_norm and add.
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> scales: array<f32>;
@@ -26,7 +26,10 @@ fn main(invocation: Invocation) {
     let mean = workgroup_sum(invocation, squares) / f32(GROUP);
     let scale = 1.0 / sqrt(mean + EPS);
     for (var i = invocation.index; i < GROUP; i += WG) {
-        var value = x[x_at + i] * scale * scales[i];
+        var value = x[x_at + i] * scale;
+        if (HAS_WEIGHT) {
+            value *= scales[i];
+        }
         if (HAS_RESIDUAL) {
             value += residual[row * RESIDUAL_STRIDE + RESIDUAL_OFFSET + column + i];
         }

@@ -93,7 +93,10 @@ impl<'a> PlanBuilder<'a> {
         let op = op(out);
         let detail = match &op {
             Op::Matmul { weight, .. }
-            | Op::RmsNorm { weight, .. }
+            | Op::RmsNorm {
+                weight: Some(weight),
+                ..
+            }
             | Op::MatmulExperts {
                 products: ExpertProducts { weight, .. },
                 ..
@@ -148,6 +151,21 @@ impl<'a> PlanBuilder<'a> {
     pub fn rms_norm(&mut self, input: View, weight: WeightId, eps: f32) -> View {
         let group = self.weights[weight.0].cols;
         assert_eq!(self.weights[weight.0].rows, 1);
+        self.rms_norm_of(input, Some(weight), group, eps)
+    }
+
+    /// Root-mean-square norm over each run of `group` columns.
+    pub fn plain_rms_norm(&mut self, input: View, group: usize, eps: f32) -> View {
+        self.rms_norm_of(input, None, group, eps)
+    }
+
+    fn rms_norm_of(
+        &mut self,
+        input: View,
+        weight: Option<WeightId>,
+        group: usize,
+        eps: f32,
+    ) -> View {
         assert_eq!(input.cols % group, 0, "whole groups");
         self.record(self.rows(input), input.cols, |out| Op::RmsNorm {
             input,

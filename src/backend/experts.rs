@@ -74,16 +74,28 @@ pub struct ExpertProducts {
 impl PlanBuilder<'_> {
     /// Experts of each row by its scores `[rows, n_experts]`: `[rows, 2 * n_used]`.
     pub fn moe_route(&mut self, scores: View, bias: Option<WeightId>, routing: Routing) -> View {
+        self.moe_route_by(scores, bias, None, routing)
+    }
+
+    /// As [`Self::moe_route`], with a factor on the weight of each expert.
+    pub fn moe_route_by(
+        &mut self,
+        scores: View,
+        bias: Option<WeightId>,
+        factors: Option<WeightId>,
+        routing: Routing,
+    ) -> View {
         assert!(scores.cols <= MAX_EXPERTS && routing.n_used <= scores.cols);
         assert_eq!(scores.cols % routing.n_groups, 0);
-        if let Some(bias) = bias {
-            let bias = &self.weights[bias.0];
-            assert_eq!(bias.rows * bias.cols, scores.cols, "{}", bias.name);
+        for id in bias.into_iter().chain(factors) {
+            let vector = &self.weights[id.0];
+            assert_eq!(vector.rows * vector.cols, scores.cols, "{}", vector.name);
         }
         let cols = 2 * routing.n_used;
         self.record(self.rows(scores), cols, |out| Op::MoeRoute {
             scores,
             bias,
+            factors,
             routing,
             out,
         })

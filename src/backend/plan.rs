@@ -122,7 +122,7 @@ pub struct Attention {
     /// Xiao et al. 2023, <https://arxiv.org/abs/2309.17453>, learned as in gpt-oss.
     pub sinks: Option<WeightId>,
     /// The largest bias b of attention with linear biases: scores lose `slope * |q - p|`, with the
-    /// slopes of [`alibi_slope`]. In prefill only.
+    /// slopes of [`alibi_slope`].
     pub alibi: Option<f32>,
 }
 
@@ -151,7 +151,7 @@ pub enum Op {
     /// `[1, group]`. Zhang and Sennrich 2019, <https://arxiv.org/abs/1910.07467>.
     RmsNorm {
         input: View,
-        weight: WeightId,
+        weight: Option<WeightId>,
         group: usize,
         eps: f32,
         out: BufferId,
@@ -177,10 +177,12 @@ pub enum Op {
         out: BufferId,
     },
     /// The experts of each row: the numbers of the chosen ones as floats, best first, then their
-    /// weights; out `[rows, 2 * n_used]`. `bias` `[1, n_experts]` is added for the choice alone.
+    /// weights; out `[rows, 2 * n_used]`. `bias` `[1, n_experts]` is added for the choice alone,
+    /// and `factors` `[1, n_experts]` multiply the weights at last.
     MoeRoute {
         scores: View,
         bias: Option<WeightId>,
+        factors: Option<WeightId>,
         routing: Routing,
         out: BufferId,
     },

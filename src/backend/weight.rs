@@ -134,6 +134,44 @@ impl WeightSpec {
         joined.by_expert(n_experts, false)
     }
 
+    /// As [`WeightSpec::experts`], of tensors `[rows, cols]` for one expert after another.
+    ///
+    /// # Errors
+    /// Names the tensor that is missing or that does not fit.
+    pub fn separate_experts(
+        gguf: &Arc<Gguf>,
+        names: &[&str],
+        n_experts: usize,
+    ) -> Result<WeightSpec, String> {
+        let mut joined = WeightSpec::join(gguf, names)?;
+        let rows = joined.parts[0].rows;
+        if let Some(part) = joined.parts.iter().find(|part| part.rows != rows) {
+            return Err(format!(
+                "tensor {} has {} rows, {rows} are needed",
+                part.tensor.name, part.rows
+            ));
+        }
+        joined.n_experts = n_experts;
+        joined.is_vector = false;
+        Ok(joined)
+    }
+
+    /// Experts of one matrix each as experts of so many matrices with equally many rows.
+    pub fn cut_experts(mut self, n_parts: usize) -> WeightSpec {
+        let cut = |whole: &Part| {
+            let rows = whole.rows / n_parts;
+            let tensor = whole.tensor.clone();
+            let first = whole.first_row;
+            (0..n_parts).map(move |i| Part {
+                tensor: tensor.clone(),
+                first_row: first + i * rows,
+                rows,
+            })
+        };
+        self.parts = self.parts.iter().flat_map(cut).collect();
+        self
+    }
+
     /// The biases of experts: tensors `[n_experts, rows]` of 32-bit floats, in the order of
     /// [`WeightSpec::experts`].
     ///

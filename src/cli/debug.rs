@@ -118,7 +118,7 @@ impl Debug {
 }
 
 fn open(file: &Path) -> Result<(Arc<Gguf>, Model)> {
-    let gguf = Arc::new(Gguf::open(file)?);
+    let gguf = Arc::new(Gguf::open(file)?.with_current_names());
     let model = Model::load(&gguf).with_context(|| format!("cannot load {}", file.display()))?;
     Ok((gguf, model))
 }
@@ -190,7 +190,7 @@ fn logits(args: &LogitsArgs) -> Result<()> {
 }
 
 fn tokenize(args: &TokenizeArgs) -> Result<()> {
-    let tokenizer = Tokenizer::from_gguf(&Gguf::open(&args.file)?)?;
+    let tokenizer = Tokenizer::from_gguf(&Gguf::open(&args.file)?.with_current_names())?;
     let ids = tokenizer.encode(&args.text, args.special, args.special);
     println!("{}", json!(ids));
     Ok(())
@@ -201,7 +201,7 @@ fn tokenize(args: &TokenizeArgs) -> Result<()> {
 fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let text = std::fs::read_to_string(&args.text)
         .with_context(|| format!("cannot read {}", args.text.display()))?;
-    let tokenizer = Tokenizer::from_gguf(&Gguf::open(&args.target.file)?)?;
+    let tokenizer = Tokenizer::from_gguf(&Gguf::open(&args.target.file)?.with_current_names())?;
     let tokens = tokenizer.encode(&text, true, false);
     ensure!(args.ctx >= 4, "a window needs at least 4 tokens");
     ensure!(

@@ -27,7 +27,8 @@ pub struct ProfileArgs {
 /// Runs one decode step and prints its counts as JSON.
 pub fn profile(args: &ProfileArgs) -> Result<()> {
     let file = || args.file.display().to_string();
-    let gguf = Arc::new(Gguf::open(&args.file).with_context(file)?);
+    let gguf = Gguf::open(&args.file).with_context(file)?;
+    let gguf = Arc::new(gguf.with_current_names());
     let model = Model::load(&gguf).with_context(file)?;
     let mut backend = GpuBackend::open(&DeviceChoice::parse(&args.device))?;
     model.load_into(&mut backend)?;

@@ -111,14 +111,17 @@ impl CpuBackend {
                     weight(bias)?;
                     state(number, heads.state_size())?;
                 }
-                Op::Embed { weight: id, .. } | Op::RmsNorm { weight: id, .. } => weight(id)?,
+                Op::Embed { weight: id, .. } => weight(id)?,
+                Op::RmsNorm { weight: id, .. } => id.map_or(Ok(()), weight)?,
                 Op::Matmul {
                     weight: id, bias, ..
                 } => {
                     weight(id)?;
                     bias.map_or(Ok(()), weight)?;
                 }
-                Op::MoeRoute { bias, .. } => bias.map_or(Ok(()), weight)?,
+                Op::MoeRoute { bias, factors, .. } => {
+                    bias.into_iter().chain(factors).try_for_each(weight)?;
+                }
                 Op::MatmulExperts { products, .. } => {
                     weight(products.weight)?;
                     products.bias.map_or(Ok(()), weight)?;
@@ -161,10 +164,12 @@ impl CpuBackend {
     pub(super) fn decode_vectors(&mut self, plan: &Plan) {
         for op in &plan.ops {
             let ids = match *op {
-                Op::RmsNorm { weight, .. } | Op::ShortConv { weight, .. } => [Some(weight), None],
+                Op::RmsNorm { weight, .. } => [weight, None],
+                Op::ShortConv { weight, .. } => [Some(weight), None],
                 Op::DeltaNet { decay, bias, .. } => [Some(decay), Some(bias)],
                 Op::LayerNorm { weight, bias, .. } => [weight, bias],
-                Op::Matmul { bias, .. } | Op::MoeRoute { bias, .. } => [bias, None],
+                Op::Matmul { bias, .. } => [bias, None],
+                Op::MoeRoute { bias, factors, .. } => [bias, factors],
                 Op::MatmulExperts { products, .. } => [products.bias, None],
                 Op::Attention { attention, .. } => [attention.sinks, None],
                 _ => [None, None],

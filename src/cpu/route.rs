@@ -10,6 +10,8 @@ pub struct Route<'a> {
     pub scores: &'a [f32],
     /// Added to the weights for the choice alone.
     pub bias: Option<&'a [f32]>,
+    /// Factors on the weights, by expert.
+    pub factors: Option<&'a [f32]>,
     pub routing: Routing,
     pub out: &'a mut [f32],
 }
@@ -54,6 +56,10 @@ impl Kernel for Route<'_> {
             factor /= sum.max(Routing::MIN_SUM);
         }
         chosen.iter_mut().for_each(|w| *w *= factor);
+        if let Some(factors) = self.factors {
+            let pairs = chosen.iter_mut().zip(ids);
+            pairs.for_each(|(w, id)| *w *= factors[*id as usize]);
+        }
     }
 }
 

@@ -76,10 +76,11 @@ fn zip<I: Isa>(isa: I, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(I::F, I
     }
 }
 
-/// `x / sqrt(mean(x^2) + eps) * weight` over each run of `weight.len()` columns.
+/// `x / sqrt(mean(x^2) + eps) (* weight)` over each run of `group` columns.
 pub struct RmsNorm<'a> {
     pub x: &'a [f32],
-    pub weight: &'a [f32],
+    pub weight: Option<&'a [f32]>,
+    pub group: usize,
     pub eps: f32,
     pub out: &'a mut [f32],
 }
@@ -89,7 +90,7 @@ impl Kernel for RmsNorm<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let n = self.weight.len();
+        let n = self.group;
         for (x, out) in self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n)) {
             let mut squares = isa.splat(0.0);
             for x in x.chunks(LANES) {
@@ -98,14 +99,24 @@ impl Kernel for RmsNorm<'_> {
             }
             let scale = 1.0 / (isa.sum(squares) / n as f32 + self.eps).sqrt();
             let scale = isa.splat(scale);
-            zip(
-                isa,
-                x,
-                self.weight,
-                out,
-                #[inline(always)]
-                |x, w| isa.mul(isa.mul(x, scale), w),
-            );
+            match self.weight {
+                Some(weight) => zip(
+                    isa,
+                    x,
+                    weight,
+                    out,
+                    #[inline(always)]
+                    |x, w| isa.mul(isa.mul(x, scale), w),
+                ),
+                None => zip(
+                    isa,
+                    x,
+                    x,
+                    out,
+                    #[inline(always)]
+                    |x, _| isa.mul(x, scale),
+                ),
+            }
         }
     }
 }
@@ -333,7 +344,7 @@ pub fn rms_norm(
     isa: InstructionSet,
     pool: &mut Pool,
     input: Matrix<'_>,
-    weight: &[f32],
+    (weight, group): (Option<&[f32]>, usize),
     eps: f32,
     out: &mut [f32],
 ) -> Result<(), PoolError> {
@@ -342,6 +353,7 @@ pub fn rms_norm(
         isa.run(RmsNorm {
             x,
             weight,
+            group,
             eps,
             out,
         });

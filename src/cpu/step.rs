@@ -148,10 +148,14 @@ impl CpuBackend {
                 })
             }
             Op::RmsNorm {
-                input, weight, eps, ..
+                input,
+                weight,
+                group,
+                eps,
+                ..
             } => {
-                let weight = vector(&self.vectors, weight);
-                rowwise::rms_norm(isa, pool, view(input), weight, eps, out)
+                let weight = weight.map(|id| vector(&self.vectors, id));
+                rowwise::rms_norm(isa, pool, view(input), (weight, group), eps, out)
             }
             Op::LayerNorm {
                 input,
@@ -194,15 +198,18 @@ impl CpuBackend {
             Op::MoeRoute {
                 scores,
                 bias,
+                factors,
                 routing,
                 ..
             } => {
                 let scores = view(scores);
                 let bias = bias.map(|id| vector(&self.vectors, id));
+                let factors = factors.map(|id| vector(&self.vectors, id));
                 each_row(pool, cols, out, |i, out| {
                     isa.run(Route {
                         scores: scores.row(i),
                         bias,
+                        factors,
                         routing,
                         out,
                     });

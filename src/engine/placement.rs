@@ -78,7 +78,7 @@ impl Placement<'_> {
                 n
             }
         };
-        let n = n.min(most.unwrap_or(usize::MAX));
+        let n = model.config().cut(n.min(most.unwrap_or(usize::MAX)));
         let may_shrink = self.request.num_gpu < 0 && self.may_split;
         if n > n_layers {
             return Ok(Placed {

@@ -5,6 +5,7 @@
 //! are read from the map instead: a vocabulary of 262,144 entries would otherwise become as many
 //! JSON values). Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
+mod dialect;
 mod scan;
 #[cfg(test)]
 mod tests;

@@ -61,6 +61,10 @@ pub struct Config {
     pub latent: Option<Latent>,
     pub activation: Activation,
     pub rope_order: RopeOrder,
+    /// Whether the heads of values are normed too, without weights.
+    pub value_norms: bool,
+    /// Where each layer has an embedding of the token of its own: its width.
+    pub layer_embed_dim: Option<usize>,
     /// Whether the norms of queries and keys come after rotary embedding instead of before.
     pub head_norms_last: bool,
     /// Whether the query projection gives each head a gate for its result as well.
@@ -105,8 +109,13 @@ pub struct Moe {
     pub routing: Routing,
     /// Leading layers that have a feed-forward block instead.
     pub n_dense: usize,
+    /// From there on, of so many layers the first has experts: one where all have.
+    pub period: usize,
     /// Width of the experts that every token goes through; zero for none.
     pub shared_dim: usize,
+    /// Whether they stand beside the feed-forward block instead of in its place, each with norms
+    /// of its own.
+    pub beside: bool,
 }
 
 /// Multi-head latent attention.
@@ -144,6 +153,39 @@ pub struct Layer {
     /// None where queries and keys do not turn.
     pub rope: Option<LayerRope>,
     pub mixer: Mixer,
+    /// Its heads, where they are not those of the [`Config`].
+    pub heads: Option<Heads>,
+    /// Width of its feed-forward block, where it is not that of the [`Config`].
+    pub ffn_dim: Option<usize>,
+    /// The layer before it whose keys and values it reads instead of having its own.
+    pub cache_of: Option<usize>,
+}
+
+/// The heads of a layer's attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    pub n: usize,
+    /// Heads of keys and values.
+    pub n_kv: usize,
+    /// Columns of a query and of a key.
+    pub key_dim: usize,
+    /// Columns of a value.
+    pub value_dim: usize,
+}
+
+impl Heads {
+    /// Columns of all query heads.
+    pub fn q_dim(&self) -> usize {
+        self.n * self.key_dim
+    }
+
+    /// Columns of all key heads, and of all value heads.
+    pub fn kv_dims(&self) -> KvDims {
+        KvDims {
+            keys: self.n_kv * self.key_dim,
+            values: self.n_kv * self.value_dim,
+        }
+    }
 }
 
 /// Indices into [`Config::rope_tables`].
@@ -182,32 +224,47 @@ impl Mixer {
 }
 
 impl Config {
-    /// Columns of all query heads.
-    pub fn q_dim(&self) -> usize {
-        self.n_heads * self.head_dim
+    /// The heads of attention in layer `i`.
+    pub fn heads(&self, i: usize) -> Heads {
+        self.layers[i].heads.unwrap_or(Heads {
+            n: self.n_heads,
+            n_kv: self.n_kv_heads,
+            key_dim: self.head_dim,
+            value_dim: self.value_dim,
+        })
     }
 
-    /// Columns of all key heads, and of all value heads.
-    pub fn kv_dims(&self) -> KvDims {
-        KvDims {
-            keys: self.n_kv_heads * self.head_dim,
-            values: self.n_kv_heads * self.value_dim,
-        }
+    /// Width of the feed-forward block of layer `i`.
+    pub fn ffn_dim(&self, i: usize) -> usize {
+        self.layers[i].ffn_dim.unwrap_or(self.ffn_dim)
     }
 
     /// The cache that a layer uses. A model that embeds keeps nothing longer than one layer.
     pub fn cache_layer(&self, layer: usize) -> usize {
         match self.pooling {
-            None => layer,
+            None => self.layers[layer].cache_of.unwrap_or(layer),
             Some(_) => 0,
         }
     }
 
+    /// The largest number of first layers, `n` at most, that can be on another device than the
+    /// rest: a layer that reads the keys of one before stays with it.
+    pub fn cut(&self, n: usize) -> usize {
+        if n >= self.layers.len() {
+            return n;
+        }
+        let sources = self.layers[n..].iter().filter_map(|layer| layer.cache_of);
+        match sources.min() {
+            Some(source) if source < n => self.cut(source),
+            _ => n,
+        }
+    }
+
     /// Numbers that a layer caches of a token.
-    pub fn cached(&self, layer: &Layer) -> KvDims {
-        match layer.mixer {
-            Mixer::Attention => self.kv_dims(),
-            Mixer::ShortConv { .. } | Mixer::DeltaNet { .. } => KvDims::default(),
+    pub fn cached(&self, layer: usize) -> KvDims {
+        match (self.layers[layer].mixer, self.layers[layer].cache_of) {
+            (Mixer::Attention, None) => self.heads(layer).kv_dims(),
+            _ => KvDims::default(),
         }
     }
 
@@ -230,13 +287,16 @@ impl Config {
 
     /// The experts of layer `i`.
     pub fn moe(&self, i: usize) -> Option<&Moe> {
-        self.moe.as_ref().filter(|moe| i >= moe.n_dense)
+        let has_experts =
+            |moe: &&Moe| i >= moe.n_dense && (i - moe.n_dense).is_multiple_of(moe.period);
+        self.moe.as_ref().filter(has_experts)
     }
 
-    /// Columns of all heads' results.
-    pub fn mixed_dim(&self) -> usize {
+    /// Columns of all heads' results in layer `i`.
+    pub fn mixed_dim(&self, i: usize) -> usize {
         let latent = self.latent.map(|latent| latent.value_dim);
-        self.n_heads * latent.unwrap_or(self.value_dim)
+        let heads = self.heads(i);
+        heads.n * latent.unwrap_or(heads.value_dim)
     }
 
     /// The rotary tables for a context of `n_ctx` tokens.

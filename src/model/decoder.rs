@@ -2,7 +2,7 @@
 
 use super::config::Norm;
 use super::weights::{FfnWeights, LayerWeights, NormWeights, Product, Projections, Weights};
-use super::{Config, Layer, experts, latent, recurrent};
+use super::{Config, Layer, beside, experts, latent, layer_embed, recurrent};
 use crate::backend::{Activation, Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
 
 /// Records one step in a context of `n_ctx` tokens: token ids to logits of the wanted rows.
@@ -35,9 +35,17 @@ pub(super) fn plan(
 /// The residual stream after all layers, `[tokens, dim]`.
 pub(super) fn layers(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
     let mut x = embed(b, c, w);
+    let extra = w.layer_embed.as_ref();
+    let extra = extra.map(|extra| layer_embed::inputs(b, c, extra, x));
     for (i, layer) in w.layers.iter().enumerate() {
         b.layer(i);
         x = decoder_layer(b, c, layer, i, x);
+        if let (Some(extra), Some(w)) = (extra, &layer.layer_embed) {
+            x = layer_embed::add(b, c, w, extra.columns(i * w.dim, w.dim), x);
+        }
+        if let Some(scale) = layer.output_scale {
+            x = b.scale(x, scale);
+        }
     }
     x
 }
@@ -107,30 +115,44 @@ pub(super) fn attention(
     (i, layer): (usize, &Layer),
     h: View,
 ) -> View {
-    let (mut q, gate, mut k, v) = match project(b, h, &w.qkv)[..] {
-        [q, k, v] => (q, None, k, v),
-        [q, gate, k, v] => (q, Some(gate), k, v),
-        _ => unreachable!("a layer has three attention projections, and may have a gate"),
+    let heads = c.heads(i);
+    let (q, gate, kv) = match project(b, h, &w.qkv)[..] {
+        [q] => (q, None, None),
+        // Values that are the keys before their norm.
+        [q, k] => (q, None, Some((k, k))),
+        [q, k, v] => (q, None, Some((k, v))),
+        [q, gate, k, v] => (q, Some(gate), Some((k, v))),
+        _ => unreachable!("a layer has up to three attention projections, and may have a gate"),
     };
-    if !c.head_norms_last {
-        (q, k) = head_norms(b, c, w, q, k);
-    }
-    if let Some(rope) = layer.rope {
-        q = b.rope(q, c.head_dim, rope.q, c.rope_order);
-        k = b.rope(k, c.head_dim, rope.k, c.rope_order);
-    }
-    if c.head_norms_last {
-        (q, k) = head_norms(b, c, w, q, k);
-    }
+    let mut placed = |x: View, norm: Option<NormWeights>, table: Option<usize>| {
+        let mut x = x;
+        if !c.head_norms_last {
+            x = norm_where_present(b, c, norm, x);
+        }
+        if let Some(table) = table {
+            x = b.rope(x, heads.key_dim, table, c.rope_order);
+        }
+        if c.head_norms_last {
+            x = norm_where_present(b, c, norm, x);
+        }
+        x
+    };
+    let q = placed(q, w.q_norm, layer.rope.map(|rope| rope.q));
+    let kv = kv.map(|(k, v)| (placed(k, w.k_norm, layer.rope.map(|rope| rope.k)), v));
     let cache = c.cache_layer(i);
-    b.kv_write(cache, k, v);
+    if let Some((k, mut v)) = kv {
+        if c.value_norms {
+            v = b.plain_rms_norm(v, heads.value_dim, c.norm_eps);
+        }
+        b.kv_write(cache, k, v);
+    }
     let mixed = b.attention(Attention {
         layer: cache,
         q,
-        n_heads: c.n_heads,
-        n_kv_heads: c.n_kv_heads,
-        head_dim: c.head_dim,
-        value_dim: c.value_dim,
+        n_heads: heads.n,
+        n_kv_heads: heads.n_kv,
+        head_dim: heads.key_dim,
+        value_dim: heads.value_dim,
         scale: c.attention_scale,
         causal: c.causal,
         window: layer.window,
@@ -144,14 +166,6 @@ pub(super) fn attention(
     }
 }
 
-/// Queries and keys after their norms, where the layer has them.
-fn head_norms(b: &mut PlanBuilder, c: &Config, w: &LayerWeights, q: View, k: View) -> (View, View) {
-    (
-        norm_where_present(b, c, w.q_norm, q),
-        norm_where_present(b, c, w.k_norm, k),
-    )
-}
-
 /// `x` plus what the feed-forward block makes of `h`, `[tokens, dim]`.
 pub(super) fn feed_forward(
     b: &mut PlanBuilder,
@@ -162,6 +176,11 @@ pub(super) fn feed_forward(
 ) -> View {
     let (mixed, down) = match &w.ffn {
         FfnWeights::Experts(experts) => return experts::feed_forward(b, c, experts, h, x),
+        FfnWeights::Beside(both) => {
+            let y = beside::feed_forward(b, c, both, h, x);
+            let y = norm_where_present(b, c, w.post_ffw_norm, y);
+            return b.add(x, y);
+        }
         FfnWeights::Gated(gate_up, down) => {
             let [gate, up] = project(b, h, gate_up)[..] else {
                 unreachable!("a layer has two feed-forward projections");

@@ -1,6 +1,6 @@
 //! Mixtures of experts in the place of a feed-forward block: their weights and their plan.
 
-use super::config::Moe;
+use super::config::{Ffn, Moe};
 use super::loader::Loader;
 use super::weights::{Product, Projections};
 use super::{Config, Error};
@@ -15,10 +15,22 @@ pub(super) struct ExpertWeights {
     router: Product,
     /// Added to the weights of experts for the choice.
     choice_bias: Option<WeightId>,
-    /// Gate and up, in one product or in two.
-    gate_up: Vec<Product>,
+    /// Factors on what each expert gives.
+    factors: Option<WeightId>,
+    up: ExpertUp,
     down: Product,
     shared: Option<SharedExperts>,
+}
+
+/// What leads into an expert.
+#[derive(Debug)]
+enum ExpertUp {
+    /// Gate and up in one product.
+    Joined(Product),
+    /// Gate, then up.
+    Apart(Product, Product),
+    /// Up without a gate.
+    Plain(Product),
 }
 
 /// The experts that every token goes through, as one block.
@@ -39,30 +51,100 @@ impl ExpertWeights {
         moe: Moe,
     ) -> Result<ExpertWeights, Error> {
         let name = |part: &str| format!("blk.{i}.{part}");
-        let (gate, up) = (name("ffn_gate_exps"), name("ffn_up_exps"));
-        let shape = [c.dim, moe.ffn_dim];
-        let together =
-            loader.expert_kind(&gate, shape, &moe)? == loader.expert_kind(&up, shape, &moe)?;
-        let gate_up = match together {
-            true => vec![loader.experts(&[&gate, &up], &moe)?],
-            false => vec![
-                loader.experts(&[&gate], &moe)?,
-                loader.experts(&[&up], &moe)?,
-            ],
-        };
-        let down = name("ffn_down_exps");
-        loader.expert_kind(&down, [moe.ffn_dim, c.dim], &moe)?;
         Ok(ExpertWeights {
             moe,
             router: loader.product(&name("ffn_gate_inp"), moe.n_experts, c.dim)?,
             choice_bias: loader.optional_vector(&name("exp_probs_b.bias"), moe.n_experts)?,
-            gate_up,
-            down: loader.experts(&[&down], &moe)?,
+            factors: loader.optional_vector(&name("ffn_down_exps.scale"), moe.n_experts)?,
+            up: ExpertUp::load(loader, i, c, &moe)?,
+            down: ExpertMatrix::new(i, "down", [moe.ffn_dim, c.dim]).load(loader, &moe)?,
             shared: match moe.shared_dim {
                 0 => None,
                 dim => Some(SharedExperts::load(loader, i, c, dim)?),
             },
         })
+    }
+}
+
+impl ExpertUp {
+    fn load(loader: &mut Loader<'_>, i: usize, c: &Config, moe: &Moe) -> Result<ExpertUp, Error> {
+        let matrix = |part| ExpertMatrix::new(i, part, [c.dim, moe.ffn_dim]);
+        let (gate, up) = (matrix("gate"), matrix("up"));
+        if c.ffn == Ffn::Plain {
+            return up.load(loader, moe).map(ExpertUp::Plain);
+        }
+        let fused = format!("blk.{i}.ffn_gate_up_exps");
+        if loader.has(&format!("{fused}.weight")) {
+            return loader
+                .fused_experts(&fused, c.dim, moe)
+                .map(ExpertUp::Joined);
+        }
+        Ok(match gate.kind(loader, moe)? == up.kind(loader, moe)? {
+            true => ExpertUp::Joined(loader.experts(&[&gate, &up], moe)?),
+            false => ExpertUp::Apart(gate.load(loader, moe)?, up.load(loader, moe)?),
+        })
+    }
+}
+
+/// A matrix of each expert in a layer: `[n_experts, rows, cols]`.
+struct ExpertMatrix {
+    layer: usize,
+    part: &'static str,
+    cols: usize,
+    rows: usize,
+}
+
+impl ExpertMatrix {
+    fn new(layer: usize, part: &'static str, [cols, rows]: [usize; 2]) -> ExpertMatrix {
+        ExpertMatrix {
+            layer,
+            part,
+            cols,
+            rows,
+        }
+    }
+
+    /// Its tensor without `.weight`.
+    fn base(&self) -> String {
+        format!("blk.{}.ffn_{}_exps", self.layer, self.part)
+    }
+
+    /// The tensors that hold it: one, or in files before 2024 one for each expert.
+    fn weights(&self, loader: &Loader<'_>, moe: &Moe) -> Vec<String> {
+        let whole = format!("{}.weight", self.base());
+        let each = |expert| format!("blk.{}.ffn_{}.{expert}.weight", self.layer, self.part);
+        match loader.has(&whole) || !loader.has(&each(0)) {
+            true => vec![whole],
+            false => (0..moe.n_experts).map(each).collect(),
+        }
+    }
+
+    /// Its type and whether it has a bias, with all shapes checked.
+    fn kind(&self, loader: &Loader<'_>, moe: &Moe) -> Result<(QuantType, bool), Error> {
+        let names = self.weights(loader, moe);
+        let extents = [self.cols, self.rows, moe.n_experts / names.len()].map(|n| n as u64);
+        let mut quant = None;
+        for name in &names {
+            let found = loader.check(name, &extents)?;
+            if *quant.get_or_insert(found) != found {
+                return Err(Error::Tensor(format!(
+                    "tensor {name} has another type than {}",
+                    names[0]
+                )));
+            }
+        }
+        let bias = format!("{}.bias", self.base());
+        let has_bias = loader.has(&bias);
+        if has_bias {
+            let extents = [self.rows, moe.n_experts].map(|n| n as u64);
+            loader.check_floats(&bias, &extents)?;
+        }
+        Ok((quant.expect("at least one tensor"), has_bias))
+    }
+
+    fn load(&self, loader: &mut Loader<'_>, moe: &Moe) -> Result<Product, Error> {
+        self.kind(loader, moe)?;
+        loader.experts(&[self], moe)
     }
 }
 
@@ -87,37 +169,39 @@ impl SharedExperts {
 }
 
 impl Loader<'_> {
-    /// Type and bias of a tensor of experts, with its shape checked: `[cols, rows]` of each.
-    fn expert_kind(
-        &self,
-        base: &str,
-        [cols, rows]: [usize; 2],
-        moe: &Moe,
-    ) -> Result<(QuantType, bool), Error> {
-        let extents = [cols, rows, moe.n_experts].map(|n| n as u64);
-        let quant = self.check(&format!("{base}.weight"), &extents)?;
-        let bias = format!("{base}.bias");
-        let has_bias = self.has(&bias);
-        if has_bias {
-            self.check_floats(&bias, &extents[1..])?;
-        }
-        Ok((quant, has_bias))
-    }
-
-    /// Matrices of experts joined within each, with their biases.
-    fn experts(&mut self, bases: &[&str], moe: &Moe) -> Result<Product, Error> {
-        let named = |suffix: &str| -> Vec<String> {
-            let names = bases.iter().map(|base| format!("{base}.{suffix}"));
-            names.collect()
-        };
-        let (weights, biases) = (named("weight"), named("bias"));
+    /// Matrices of one kind joined within each expert, with their biases.
+    fn experts(&mut self, matrices: &[&ExpertMatrix], moe: &Moe) -> Result<Product, Error> {
+        let biases: Vec<String> = matrices
+            .iter()
+            .map(|m| format!("{}.bias", m.base()))
+            .collect();
         let bias = match self.has(&biases[0]) {
             true => Some(self.add_expert_biases(&strs(&biases), moe.n_experts)?),
             false => None,
         };
+        let tensors: Vec<Vec<String>> = matrices.iter().map(|m| m.weights(self, moe)).collect();
+        // The tensors of the first expert, then those of the second, and so on.
+        let n_files = tensors[0].len();
+        let names: Vec<String> = (0..n_files)
+            .flat_map(|i| tensors.iter().map(move |t| t[i].clone()))
+            .collect();
         Ok(Product {
-            weight: self.add_experts(&strs(&weights), moe.n_experts)?,
+            weight: self.add_experts(&strs(&names), moe.n_experts, n_files)?,
             bias,
+        })
+    }
+
+    /// Gate and up, whose rows one tensor has in this order.
+    fn fused_experts(&mut self, base: &str, cols: usize, moe: &Moe) -> Result<Product, Error> {
+        let (weight, bias) = (format!("{base}.weight"), format!("{base}.bias"));
+        if self.has(&bias) {
+            return Err(Error::Unsupported(format!("tensor {bias}")));
+        }
+        let extents = [cols, 2 * moe.ffn_dim, moe.n_experts].map(|n| n as u64);
+        self.check(&weight, &extents)?;
+        Ok(Product {
+            weight: self.add_fused_experts(&weight, moe.n_experts, 2)?,
+            bias: None,
         })
     }
 }
@@ -134,14 +218,33 @@ pub(super) fn feed_forward(
     h: View,
     x: View,
 ) -> View {
-    let moe = &w.moe;
     let scaled = c.residual_scale != 1.0;
     let mut sum = (!scaled).then_some(x);
     if let Some(shared) = &w.shared {
         sum = Some(shared_experts(b, c, shared, h, sum));
     }
-    let scores = b.matmul(h, w.router.weight, w.router.bias, None);
-    let route = b.moe_route(scores, w.choice_bias, moe.routing);
+    let sum = mixture(b, c, w, (h, h), sum);
+    match scaled {
+        false => sum,
+        true => {
+            let sum = b.scale(sum, c.residual_scale);
+            b.add(x, sum)
+        }
+    }
+}
+
+/// The weighted sum of what the chosen experts make of `h`, plus what was there before; `judged` is
+/// what the router looks at.
+pub(super) fn mixture(
+    b: &mut PlanBuilder,
+    c: &Config,
+    w: &ExpertWeights,
+    (judged, h): (View, View),
+    sum: Option<View>,
+) -> View {
+    let moe = &w.moe;
+    let scores = b.matmul(judged, w.router.weight, w.router.bias, None);
+    let route = b.moe_route_by(scores, w.choice_bias, w.factors, moe.routing);
     let product = |product: Product, input: View, slot_stride: usize| ExpertProducts {
         input,
         slot_stride,
@@ -151,27 +254,24 @@ pub(super) fn feed_forward(
         bias: product.bias,
     };
     let width = moe.routing.n_used * moe.ffn_dim;
-    let (gate, up) = match w.gate_up[..] {
-        [gate, up] => (
-            b.matmul_experts(product(gate, h, 0)),
-            b.matmul_experts(product(up, h, 0)),
-        ),
-        [gate_up] => {
+    let mixed = match w.up {
+        ExpertUp::Joined(gate_up) => {
             let both = b.matmul_experts(product(gate_up, h, 0));
-            (both.columns(0, width), both.columns(width, width))
+            let (gate, up) = (both.columns(0, width), both.columns(width, width));
+            b.glu(gate, up, c.activation)
         }
-        _ => unreachable!("gate and up are one product or two"),
+        ExpertUp::Apart(gate, up) => {
+            let gate = b.matmul_experts(product(gate, h, 0));
+            let up = b.matmul_experts(product(up, h, 0));
+            b.glu(gate, up, c.activation)
+        }
+        ExpertUp::Plain(up) => {
+            let up = b.matmul_experts(product(up, h, 0));
+            b.activate(up, c.activation)
+        }
     };
-    let mixed = b.glu(gate, up, c.activation);
     let made = b.matmul_experts(product(w.down, mixed, moe.ffn_dim));
-    let sum = b.moe_combine(made, route, sum);
-    match scaled {
-        false => sum,
-        true => {
-            let sum = b.scale(sum, c.residual_scale);
-            b.add(x, sum)
-        }
-    }
+    b.moe_combine(made, route, sum)
 }
 
 /// What every token gets from the shared experts, plus what was there before.

@@ -58,6 +58,21 @@ impl Keys<'_> {
         }
     }
 
+    /// A positive number for each layer, given once or for each.
+    pub fn extents(&self, name: &str, n_layers: usize) -> Result<Vec<usize>, Error> {
+        let key = self.key(name);
+        match self.gguf.metadata().get(&key) {
+            Some(Value::Array(_)) => {
+                let numbers = self.per_layer(name)?;
+                match numbers.len() == n_layers && !numbers.contains(&0) {
+                    true => Ok(numbers),
+                    false => Err(self.bad(name, "a positive number for each layer is needed")),
+                }
+            }
+            _ => Ok(vec![self.extent(name)?; n_layers]),
+        }
+    }
+
     /// One number per layer, zeros included.
     pub fn per_layer(&self, name: &str) -> Result<Vec<usize>, Error> {
         let key = self.key(name);
@@ -113,6 +128,12 @@ impl Keys<'_> {
             Some(values) => Ok(Some(values)),
             None => Err(self.bad(name, "truth values are needed")),
         }
+    }
+
+    /// Whether the file has an array there.
+    pub fn is_array(&self, name: &str) -> bool {
+        let value = self.gguf.metadata().get(&self.key(name));
+        matches!(value, Some(Value::Array(_)))
     }
 
     /// Whether the file has the key.

@@ -78,7 +78,7 @@ impl Loader<'_> {
     /// A matrix for each head: `[cols, rows, n_heads]`.
     fn heads(&mut self, name: &str, shape: [usize; 3]) -> Result<WeightId, Error> {
         self.check(name, &shape.map(|n| n as u64))?;
-        self.add_experts(&[name], shape[2])
+        self.add_experts(&[name], shape[2], 1)
     }
 }
 

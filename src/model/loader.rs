@@ -1,9 +1,11 @@
-//! Tensors of a file by name: found, checked, joined, and counted as used.
+//! Tensors by name: found, checked against the shape that the configuration asks for, joined where
+//! one product can serve several.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::weights::{Product, Projections};
+use super::config::Norm;
+use super::weights::{NormWeights, Product, Projections};
 use super::{Config, Error};
 use crate::backend::{WeightId, WeightSpec};
 use crate::gguf::Gguf;
@@ -17,6 +19,10 @@ const NOT_NEEDED: &[&str] = &[
 ];
 const NOT_NEEDED_SUFFIXES: &[&str] =
     &[".attn_rot_embd", ".attn.rope.freqs", ".rotary_emb.inv_freq"];
+/// Beginnings of the names of an encoder of images or sounds and of the matrices behind it, which
+/// stand in the same file where a model reads them too, and of layers that propose tokens. Texts
+/// go through none of them.
+const NOT_TEXT: &[&str] = &["v.", "mm.", "a.", "model.vision_tower.", "mtp."];
 
 /// Rows of a weight that are looked at before it is accepted.
 const CHECKED_ROWS: usize = 4;
@@ -35,10 +41,7 @@ fn check_numbers(spec: &WeightSpec) -> Result<(), Error> {
             let row = &bytes[(next - first) * spec.row_bytes()..][..spec.row_bytes()];
             spec.quant.decode(row, &mut numbers);
             if numbers.iter().any(|x| !x.is_finite()) {
-                return Err(Error::Tensor(format!(
-                    "tensor {} has numbers that are not finite",
-                    spec.name
-                )));
+                return Err(not_finite(&spec.name));
             }
             // The last row is always among them.
             next = (next + step).min((spec.rows - 1).max(next + 1));
@@ -48,17 +51,19 @@ fn check_numbers(spec: &WeightSpec) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is loaded of a file; ids are indices into `specs`.
+fn not_finite(name: &str) -> Error {
+    Error::Tensor(format!("tensor {name} has numbers that are not finite"))
+}
+
+/// Gives the weights their ids, in the order in which they are asked for.
 pub(super) struct Loader<'a> {
     pub gguf: &'a Arc<Gguf>,
     pub specs: Vec<WeightSpec>,
-    /// Names of the tensors behind them.
     used: HashSet<String>,
 }
 
-impl<'a> Loader<'a> {
-    /// Nothing yet.
-    pub fn new(gguf: &'a Arc<Gguf>) -> Loader<'a> {
+impl Loader<'_> {
+    pub fn new(gguf: &Arc<Gguf>) -> Loader<'_> {
         Loader {
             gguf,
             specs: Vec::new(),
@@ -94,10 +99,29 @@ impl<'a> Loader<'a> {
         Ok(WeightId(self.specs.len() - 1))
     }
 
-    /// The matrices of experts, joined within each.
-    pub fn add_experts(&mut self, names: &[&str], n_experts: usize) -> Result<WeightId, Error> {
-        let spec = WeightSpec::experts(self.gguf, names, n_experts).map_err(Error::Tensor)?;
-        self.add_spec(spec, names)
+    /// The matrices of experts, joined within each; so many files hold the experts of a matrix.
+    pub fn add_experts(
+        &mut self,
+        names: &[&str],
+        n_experts: usize,
+        n_files: usize,
+    ) -> Result<WeightId, Error> {
+        let spec = match n_files {
+            1 => WeightSpec::experts(self.gguf, names, n_experts),
+            _ => WeightSpec::separate_experts(self.gguf, names, n_experts),
+        };
+        self.add_spec(spec.map_err(Error::Tensor)?, names)
+    }
+
+    /// The matrices of experts that one tensor has, as so many of equal size in each.
+    pub fn add_fused_experts(
+        &mut self,
+        name: &str,
+        n_experts: usize,
+        n_parts: usize,
+    ) -> Result<WeightId, Error> {
+        let spec = WeightSpec::experts(self.gguf, &[name], n_experts).map_err(Error::Tensor)?;
+        self.add_spec(spec.cut_experts(n_parts), &[name])
     }
 
     /// The biases of experts, as [`Loader::add_experts`].
@@ -168,6 +192,29 @@ impl<'a> Loader<'a> {
         self.add_spec(spec, &[name])
     }
 
+    /// A matrix `[rows, cols]` whose rows alternate in blocks of these widths, sorted by block.
+    pub fn dealt(
+        &mut self,
+        base: &str,
+        (rows, cols): (usize, usize),
+        widths: &[usize],
+    ) -> Result<Product, Error> {
+        let bias = format!("{base}.bias");
+        if self.gguf.tensor(&bias).is_some() {
+            return Err(Error::Unsupported(format!("tensor {bias}")));
+        }
+        let weight = self.matrix(&format!("{base}.weight"), rows, cols)?;
+        self.specs[weight.0].deal(widths);
+        Ok(Product { weight, bias: None })
+    }
+
+    /// Queries and gates, whose rows alternate head by head in the file.
+    pub fn gated_query(&mut self, base: &str, c: &Config) -> Result<(Product, Vec<usize>), Error> {
+        let q_dim = c.n_heads * c.head_dim;
+        let product = self.dealt(base, (2 * q_dim, c.dim), &[c.head_dim, c.head_dim])?;
+        Ok((product, vec![q_dim, q_dim]))
+    }
+
     fn check_vector(&self, name: &str, n: usize) -> Result<(), Error> {
         self.check_floats(name, &[n as u64])
     }
@@ -190,6 +237,85 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// A tensor of one number, where the file has it.
+    pub fn scalar(&mut self, name: &str) -> Result<Option<f32>, Error> {
+        let Some(tensor) = self.gguf.tensor(name) else {
+            return Ok(None);
+        };
+        self.check_floats(name, &[1])?;
+        let bytes = self.gguf.data(tensor).try_into();
+        let number = f32::from_le_bytes(bytes.expect("one number"));
+        if !number.is_finite() {
+            return Err(not_finite(name));
+        }
+        self.used.insert(name.into());
+        Ok(Some(number))
+    }
+
+    /// Tensors that the file has and this model does not need.
+    pub fn ignore(&mut self, names: &[String]) {
+        self.used.extend(names.iter().cloned());
+    }
+
+    /// `base.weight` over runs of `group` columns, where the file has it, and its bias.
+    pub fn norm(
+        &mut self,
+        base: &str,
+        group: usize,
+        config: &Config,
+    ) -> Result<Option<NormWeights>, Error> {
+        let Some(weight) = self.optional_vector(&format!("{base}.weight"), group)? else {
+            return Ok(None);
+        };
+        let bias = match config.norm {
+            Norm::Layer | Norm::Rms => self.optional_vector(&format!("{base}.bias"), group)?,
+            Norm::PlainLayer => None,
+        };
+        Ok(Some(NormWeights {
+            weight,
+            bias,
+            group,
+        }))
+    }
+
+    /// A norm that the family cannot do without.
+    pub fn needed_norm(
+        &mut self,
+        base: &str,
+        group: usize,
+        config: &Config,
+    ) -> Result<NormWeights, Error> {
+        let norm = self.norm(base, group, config)?;
+        norm.ok_or_else(|| Error::Tensor(format!("tensor {base}.weight is missing")))
+    }
+
+    /// The norm of queries or keys: over each head, with one weight vector or with one per head,
+    /// or over all heads together. The tensor's shape says which.
+    pub fn head_norm(
+        &mut self,
+        base: &str,
+        (n_heads, head_dim): (usize, usize),
+        config: &Config,
+    ) -> Result<Option<NormWeights>, Error> {
+        let name = format!("{base}.weight");
+        let shape = self.gguf.tensor(&name).map(|t| t.shape.clone());
+        match shape.as_deref() {
+            Some(&[_, rows]) if rows > 1 && config.norm == Norm::Layer => {
+                self.check(&name, &[head_dim as u64, n_heads as u64])?;
+                let spec = WeightSpec::flat(self.gguf, &name).map_err(Error::Tensor)?;
+                Ok(Some(NormWeights {
+                    weight: self.add_spec(spec, &[&name])?,
+                    bias: None,
+                    group: head_dim,
+                }))
+            }
+            Some(&[n]) if n == (n_heads * head_dim) as u64 => {
+                self.norm(base, n_heads * head_dim, config)
+            }
+            _ => self.norm(base, head_dim, config),
+        }
+    }
+
     /// `base.weight` and, where the file has it, `base.bias`.
     pub fn product(&mut self, base: &str, rows: usize, cols: usize) -> Result<Product, Error> {
         Ok(Product {
@@ -205,6 +331,25 @@ impl<'a> Loader<'a> {
         };
         let rows = tensor.shape.get(1).map_or(1, |&n| n as usize);
         Ok(Some((self.product(base, rows, cols)?, rows)))
+    }
+
+    /// The matrices after pooling, each over the one before; the last gives as many numbers as the
+    /// model is wide.
+    pub fn dense(&mut self, dim: usize) -> Result<Vec<Product>, Error> {
+        let mut found = Vec::new();
+        let mut width = dim;
+        for base in ["dense_2", "dense_3"] {
+            if let Some((product, rows)) = self.rows_of(base, width)? {
+                found.push(product);
+                width = rows;
+            }
+        }
+        match width == dim {
+            true => Ok(found),
+            false => Err(Error::Tensor(format!(
+                "the dense tensors give {width} numbers, {dim} are needed"
+            ))),
+        }
     }
 
     /// Joins neighbours of one type, where both or neither have a bias.
@@ -285,6 +430,7 @@ impl<'a> Loader<'a> {
         let skipped: Vec<String> = skipped.map(|i| format!("blk.{i}.")).collect();
         let ignored = |name: &str| {
             skipped.iter().any(|layer| name.starts_with(layer))
+                || NOT_TEXT.iter().any(|prefix| name.starts_with(prefix))
                 || NOT_NEEDED.contains(&name)
                 || NOT_NEEDED_SUFFIXES.iter().any(|s| name.ends_with(s))
         };

@@ -5,6 +5,7 @@
 //! models that embed.
 
 mod arch;
+mod beside;
 mod config;
 mod decoder;
 mod embedder;
@@ -12,6 +13,7 @@ mod encoder;
 mod experts;
 mod keys;
 mod latent;
+mod layer_embed;
 mod loader;
 mod recurrent;
 mod session;
@@ -27,7 +29,7 @@ use crate::backend::{
 use crate::gguf::Gguf;
 
 pub use arch::architectures;
-pub use config::{Config, Ffn, Latent, Layer, LayerRope, LongRope, Mixer, Moe, Norm};
+pub use config::{Config, Ffn, Heads, Latent, Layer, LayerRope, LongRope, Mixer, Moe, Norm};
 pub use embedder::{Embedder, Pooling, normalised};
 pub use session::Session;
 
@@ -106,13 +108,13 @@ impl Model {
     /// The type its cache has where `wanted` is asked for: heads that are not whole blocks of a
     /// quantised type are kept as half floats.
     pub fn kv_type(&self, wanted: KvType) -> KvType {
-        let Config {
-            head_dim,
-            value_dim,
-            ..
-        } = self.config;
-        let whole = head_dim.is_multiple_of(KV_BLOCK) && value_dim.is_multiple_of(KV_BLOCK);
-        match wanted.is_quantised() && !whole {
+        let whole = |i: usize| {
+            let Heads {
+                key_dim, value_dim, ..
+            } = self.config.heads(i);
+            key_dim.is_multiple_of(KV_BLOCK) && value_dim.is_multiple_of(KV_BLOCK)
+        };
+        match wanted.is_quantised() && !(0..self.config.layers.len()).all(whole) {
             true => KvType::F16,
             false => wanted,
         }
@@ -121,12 +123,14 @@ impl Model {
     /// The cache that the model needs for this many pages, of the type or of its stand-in
     /// ([`Self::kv_type`]), and for the states of this many sequences.
     pub fn cache_spec(&self, kv_type: KvType, n_pages: usize, n_state_slots: usize) -> CacheSpec {
-        let n_layers = self.config.cache_layer(self.config.layers.len() - 1) + 1;
-        let layers = self.config.layers[..n_layers].iter();
+        let n_layers = match self.config.pooling {
+            None => self.config.layers.len(),
+            Some(_) => 1,
+        };
         CacheSpec {
             kv_type: self.kv_type(kv_type),
             n_pages,
-            layers: layers.map(|layer| self.config.cached(layer)).collect(),
+            layers: (0..n_layers).map(|i| self.config.cached(i)).collect(),
             n_state_slots,
             states: self.config.states(),
         }

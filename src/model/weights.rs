@@ -1,16 +1,20 @@
-//! The tensors of a decoder: found by name, checked against the configuration, joined where one
-//! product can serve several.
+//! The tensors of a model: those of the whole and those of each layer.
 
 use std::sync::Arc;
 
-use super::config::{Ffn, Mixer, Norm};
+use super::beside::BesideWeights;
+use super::config::{Ffn, Mixer};
 use super::experts::ExpertWeights;
 use super::latent::LatentWeights;
+use super::layer_embed::{LayerEmbedWeights, LayerEmbedding};
 use super::loader::Loader;
 use super::recurrent::{self, RecurrentWeights};
 use super::{Config, Error};
 use crate::backend::{WeightId, WeightSpec};
 use crate::gguf::Gguf;
+
+/// The norm of the embedding; some families give its name to the norm after the last layer.
+const EMBED_NORM: &str = "token_embd_norm";
 
 /// All weights of a decoder; ids are indices into `specs`.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(super) struct Weights {
     /// The embedding matrix itself where the file has no other.
     pub output: Product,
     pub layers: Vec<LayerWeights>,
+    /// Where each layer has an embedding of its own.
+    pub layer_embed: Option<LayerEmbedding>,
     /// Matrices that an embedding goes through after pooling.
     pub dense: Vec<Product>,
 }
@@ -53,6 +59,9 @@ pub(super) struct LayerWeights {
     pub post_ffw_norm: Option<NormWeights>,
     /// Of an encoder: the norm of the sum with the feed-forward block.
     pub layer_output_norm: Option<NormWeights>,
+    pub layer_embed: Option<LayerEmbedWeights>,
+    /// Factor on what the layer makes of the residual stream.
+    pub output_scale: Option<f32>,
 }
 
 /// The feed-forward block, or what stands in its place.
@@ -62,7 +71,9 @@ pub(super) enum FfnWeights {
     Gated(Projections, Product),
     /// Up, then down.
     Plain(Product, Product),
-    Experts(ExpertWeights),
+    Experts(Box<ExpertWeights>),
+    /// A gated block and experts side by side.
+    Beside(Box<BesideWeights>),
 }
 
 /// A norm over runs of `group` columns.
@@ -97,12 +108,13 @@ impl Weights {
             Some(_) => Some(loader.matrix("position_embd.weight", config.n_ctx_train, dim)?),
             None => None,
         };
-        let (token_types, embed_norm) = match config.post_norm {
-            false => (None, None),
-            true => (
-                loader.rows_of("token_types", dim)?.map(|(p, _)| p.weight),
-                loader.norm("token_embd_norm", dim, config)?,
-            ),
+        let token_types = match config.post_norm {
+            false => None,
+            true => loader.rows_of("token_types", dim)?.map(|(p, _)| p.weight),
+        };
+        let embed_norm = match config.output_norm {
+            EMBED_NORM => None,
+            _ => loader.norm(EMBED_NORM, dim, config)?,
         };
         let output_norm = loader.norm(config.output_norm, dim, config)?;
         let output = Product {
@@ -119,6 +131,10 @@ impl Weights {
             Some(_) => loader.dense(dim)?,
             None => Vec::new(),
         };
+        let layer_embed = match config.layer_embed_dim {
+            Some(width) => Some(LayerEmbedding::load(&mut loader, config, width)?),
+            None => None,
+        };
         loader.refuse_unknown(config)?;
         Ok(Weights {
             specs: loader.specs,
@@ -129,106 +145,13 @@ impl Weights {
             output_norm,
             output,
             layers,
+            layer_embed,
             dense,
         })
     }
 }
 
 impl Loader<'_> {
-    /// Queries and gates, whose rows alternate head by head in the file.
-    fn gated_query(&mut self, base: &str, c: &Config) -> Result<(Product, Vec<usize>), Error> {
-        let bias = format!("{base}.bias");
-        if self.gguf.tensor(&bias).is_some() {
-            return Err(Error::Unsupported(format!("tensor {bias}")));
-        }
-        let id = self.matrix(&format!("{base}.weight"), 2 * c.q_dim(), c.dim)?;
-        self.specs[id.0].deal(&[c.head_dim, c.head_dim]);
-        let product = Product {
-            weight: id,
-            bias: None,
-        };
-        Ok((product, vec![c.q_dim(), c.q_dim()]))
-    }
-
-    /// `base.weight` over runs of `group` columns, where the file has it, and its bias.
-    fn norm(
-        &mut self,
-        base: &str,
-        group: usize,
-        config: &Config,
-    ) -> Result<Option<NormWeights>, Error> {
-        let Some(weight) = self.optional_vector(&format!("{base}.weight"), group)? else {
-            return Ok(None);
-        };
-        let bias = match config.norm {
-            Norm::Layer | Norm::Rms => self.optional_vector(&format!("{base}.bias"), group)?,
-            Norm::PlainLayer => None,
-        };
-        Ok(Some(NormWeights {
-            weight,
-            bias,
-            group,
-        }))
-    }
-
-    /// A norm that the family cannot do without.
-    pub fn needed_norm(
-        &mut self,
-        base: &str,
-        group: usize,
-        config: &Config,
-    ) -> Result<NormWeights, Error> {
-        let norm = self.norm(base, group, config)?;
-        norm.ok_or_else(|| Error::Tensor(format!("tensor {base}.weight is missing")))
-    }
-
-    /// The norm of queries or keys: over each head, with one weight vector or with one per head,
-    /// or over all heads together. The tensor's shape says which.
-    fn head_norm(
-        &mut self,
-        base: &str,
-        n_heads: usize,
-        config: &Config,
-    ) -> Result<Option<NormWeights>, Error> {
-        let name = format!("{base}.weight");
-        let head_dim = config.head_dim;
-        let shape = self.gguf.tensor(&name).map(|t| t.shape.clone());
-        match shape.as_deref() {
-            Some(&[_, rows]) if rows > 1 && config.norm == Norm::Layer => {
-                self.check(&name, &[head_dim as u64, n_heads as u64])?;
-                let spec = WeightSpec::flat(self.gguf, &name).map_err(Error::Tensor)?;
-                Ok(Some(NormWeights {
-                    weight: self.add_spec(spec, &[&name])?,
-                    bias: None,
-                    group: head_dim,
-                }))
-            }
-            Some(&[n]) if n == (n_heads * head_dim) as u64 => {
-                self.norm(base, n_heads * head_dim, config)
-            }
-            _ => self.norm(base, head_dim, config),
-        }
-    }
-
-    /// The matrices after pooling, each over the one before; the last gives as many numbers as the
-    /// model is wide.
-    fn dense(&mut self, dim: usize) -> Result<Vec<Product>, Error> {
-        let mut found = Vec::new();
-        let mut width = dim;
-        for base in ["dense_2", "dense_3"] {
-            if let Some((product, rows)) = self.rows_of(base, width)? {
-                found.push(product);
-                width = rows;
-            }
-        }
-        match width == dim {
-            true => Ok(found),
-            false => Err(Error::Tensor(format!(
-                "the dense tensors give {width} numbers, {dim} are needed"
-            ))),
-        }
-    }
-
     fn layer(&mut self, i: usize, c: &Config) -> Result<LayerWeights, Error> {
         let name = |part: &str| format!("blk.{i}.{part}");
         // The larger Falcons give attention a norm of its own and use the first for the rest.
@@ -247,7 +170,7 @@ impl Loader<'_> {
             Some((projections, weights)) => (projections, Some(weights)),
         };
         let (output, cols) = match mixer {
-            Mixer::Attention => ("attn_output", c.mixed_dim()),
+            Mixer::Attention => ("attn_output", c.mixed_dim(i)),
             Mixer::ShortConv { .. } => ("shortconv.out_proj", c.dim),
             Mixer::DeltaNet { heads, .. } => ("ssm_out", heads.out_dim()),
         };
@@ -263,13 +186,18 @@ impl Loader<'_> {
                 self.norm(&name("layer_output_norm"), c.dim, c)?,
             ],
         };
+        let heads = c.heads(i);
+        let k_norm = match c.layers[i].cache_of {
+            None => self.head_norm(&name("attn_k_norm"), (heads.n_kv, heads.key_dim), c)?,
+            Some(_) => None,
+        };
         Ok(LayerWeights {
             attn_norm: self.norm(&name(attn_norm), c.dim, c)?,
             qkv,
             recurrent,
             latent,
-            q_norm: self.head_norm(&name("attn_q_norm"), c.n_heads, c)?,
-            k_norm: self.head_norm(&name("attn_k_norm"), c.n_kv_heads, c)?,
+            q_norm: self.head_norm(&name("attn_q_norm"), (heads.n, heads.key_dim), c)?,
+            k_norm,
             sinks: self.optional_vector(&name("attn_sinks.weight"), c.n_heads)?,
             attn_output: self.product(&name(output), c.dim, cols)?,
             post_attention_norm,
@@ -279,17 +207,32 @@ impl Loader<'_> {
             ffn: self.ffn(i, c)?,
             post_ffw_norm: self.norm(&name("post_ffw_norm"), c.dim, c)?,
             layer_output_norm,
+            layer_embed: match c.layer_embed_dim {
+                Some(dim) => Some(LayerEmbedWeights::load(self, i, c, dim)?),
+                None => None,
+            },
+            output_scale: self.scalar(&name("layer_output_scale.weight"))?,
         })
     }
 
     /// Query (and gate), key and value projections.
     fn qkv(&mut self, i: usize, c: &Config) -> Result<Projections, Error> {
         let part = |part: &str, rows| (format!("blk.{i}.{part}"), rows);
+        let heads = c.heads(i);
         let parts = [
-            part("attn_q", c.q_dim()),
-            part("attn_k", c.kv_dims().keys),
-            part("attn_v", c.kv_dims().values),
+            part("attn_q", heads.q_dim()),
+            part("attn_k", heads.kv_dims().keys),
+            part("attn_v", heads.kv_dims().values),
         ];
+        if c.layers[i].cache_of.is_some() {
+            // Some files have the others, which nothing reads.
+            let unread = ["attn_k.weight", "attn_v.weight", "attn_k_norm.weight"];
+            self.ignore(&unread.map(|part| format!("blk.{i}.{part}")));
+            return self.projections(&parts[..1], c.dim);
+        }
+        if c.value_norms && !self.has(&format!("{}.weight", parts[2].0)) {
+            return self.projections(&parts[..2], c.dim);
+        }
         if c.gated_attention {
             let query = self.gated_query(&parts[0].0, c)?;
             let mut projections = self.projections(&parts[1..], c.dim)?;
@@ -305,20 +248,31 @@ impl Loader<'_> {
 
     fn ffn(&mut self, i: usize, c: &Config) -> Result<FfnWeights, Error> {
         if let Some(moe) = c.moe(i) {
-            return ExpertWeights::load(self, i, c, *moe).map(FfnWeights::Experts);
+            if moe.beside {
+                let both = BesideWeights::load(self, i, c, *moe)?;
+                return Ok(FfnWeights::Beside(Box::new(both)));
+            }
+            let experts = ExpertWeights::load(self, i, c, *moe)?;
+            return Ok(FfnWeights::Experts(Box::new(experts)));
         }
+        self.dense_ffn(i, c)
+    }
+
+    /// The feed-forward block of layer `i`.
+    fn dense_ffn(&mut self, i: usize, c: &Config) -> Result<FfnWeights, Error> {
         let (gate, up) = (format!("blk.{i}.ffn_gate"), format!("blk.{i}.ffn_up"));
-        let down = self.product(&format!("blk.{i}.ffn_down"), c.dim, c.ffn_dim)?;
+        let ffn_dim = c.ffn_dim(i);
+        let down = self.product(&format!("blk.{i}.ffn_down"), c.dim, ffn_dim)?;
         Ok(match c.ffn {
             Ffn::Gated => {
-                let parts = [(gate, c.ffn_dim), (up, c.ffn_dim)];
+                let parts = [(gate, ffn_dim), (up, ffn_dim)];
                 FfnWeights::Gated(self.projections(&parts, c.dim)?, down)
             }
             Ffn::GatedFused => {
-                let parts = [(gate, c.ffn_dim), (up.clone(), c.ffn_dim)];
+                let parts = [(gate, ffn_dim), (up.clone(), ffn_dim)];
                 FfnWeights::Gated(self.fused(&up, &parts, c.dim)?, down)
             }
-            Ffn::Plain => FfnWeights::Plain(self.product(&up, c.ffn_dim, c.dim)?, down),
+            Ffn::Plain => FfnWeights::Plain(self.product(&up, ffn_dim, c.dim)?, down),
         })
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct Bpe {
     alphabet: Alphabet,
     /// Whether a word that is an entry is taken whole, without looking at merges.
     whole_words: bool,
+    /// Whether capital letters become small ones first.
+    lowercase: bool,
     /// The entry of each byte's printable character, or for text the one such as `<0x0A>`. A byte
     /// without one gets no token, and nothing merges across it.
     bytes: [Option<u32>; 256],
@@ -64,9 +66,12 @@ impl Bpe {
             merges: merges(gguf, vocab)?,
             alphabet: pre.alphabet,
             whole_words: pre.whole_words,
+            lowercase: pre.alphabet == Alphabet::Words
+                && gguf.bool("tokenizer.ggml.normalizer.lowercase") == Some(true),
             bytes: std::array::from_fn(|byte| match pre.alphabet {
                 Alphabet::Bytes => printable(ALPHABET[byte]),
                 Alphabet::Text { .. } => vocab.byte(byte as u8),
+                Alphabet::Words => None,
             }),
         })
     }
@@ -94,6 +99,23 @@ pub(super) struct Session<'a> {
 impl Session<'_> {
     /// Appends the ids of a text without special tokens.
     pub(super) fn encode<'t>(&mut self, text: &'t str, memo: &mut Memo<'t>, ids: &mut Vec<u32>) {
+        if !self.bpe.lowercase {
+            return self.encode_words(text, memo, ids);
+        }
+        // One character for one, as llama.cpp has it.
+        let small = |c: char| {
+            let mut small = c.to_lowercase();
+            if small.len() == 1 {
+                small.next().unwrap_or(c)
+            } else {
+                c
+            }
+        };
+        let text: String = text.chars().map(small).collect();
+        self.encode_words(&text, &mut Memo::default(), ids);
+    }
+
+    fn encode_words<'t>(&mut self, text: &'t str, memo: &mut Memo<'t>, ids: &mut Vec<u32>) {
         let bpe = self.bpe;
         bpe.splitter.split(text, &mut |word| {
             memo.encode(word, ids, |ids| self.encode_word(word, ids));
@@ -104,12 +126,13 @@ impl Session<'_> {
         let is_whole = match self.bpe.alphabet {
             Alphabet::Bytes => self.bpe.whole_words,
             Alphabet::Text { line_breaks } => line_breaks && word.starts_with('\n'),
+            Alphabet::Words => false,
         };
         if is_whole {
             self.word.clear();
             match self.bpe.alphabet {
                 Alphabet::Bytes => self.word.extend(word.bytes().map(|b| ALPHABET[b as usize])),
-                Alphabet::Text { .. } => self.word.push_str(word),
+                Alphabet::Text { .. } | Alphabet::Words => self.word.push_str(word),
             }
             if let Some(id) = self.vocab.find(self.word.as_bytes()) {
                 return ids.push(id);
@@ -119,6 +142,7 @@ impl Session<'_> {
             match self.bpe.alphabet {
                 Alphabet::Bytes => self.merge_bytes(part, ids),
                 Alphabet::Text { .. } => self.merge_text(part, ids),
+                Alphabet::Words => self.merge_characters(part, ids),
             }
         }
     }
@@ -127,6 +151,16 @@ impl Session<'_> {
         self.merger.clear();
         for byte in word.bytes() {
             self.merger.push(1, self.bpe.bytes[byte as usize]);
+        }
+        let symbols = self.merger.merge(|a, b| self.bpe.merged(a, b));
+        ids.extend(symbols.filter_map(|symbol| symbol.token));
+    }
+
+    fn merge_characters(&mut self, word: &str, ids: &mut Vec<u32>) {
+        self.merger.clear();
+        for c in word.chars() {
+            let entry = self.vocab.find(c.encode_utf8(&mut [0; 4]).as_bytes());
+            self.merger.push(1, entry.filter(|_| !c.is_whitespace()));
         }
         let symbols = self.merger.merge(|a, b| self.bpe.merged(a, b));
         ids.extend(symbols.filter_map(|symbol| symbol.token));

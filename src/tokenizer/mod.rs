@@ -80,14 +80,20 @@ enum Family {
 const MODELS: &[(&str, Family)] = &[
     ("gpt2", Family::Bpe),
     ("gemma4", Family::Bpe),
+    ("whitespace", Family::Bpe),
     ("llama", Family::Spm),
     ("bert", Family::WordPiece),
     ("t5", Family::Unigram),
 ];
 
-fn names(models: &[(&str, Family)]) -> String {
-    let names: Vec<_> = models.iter().map(|model| model.0).collect();
-    names.join(", ")
+/// Every `tokenizer.ggml.model` that is supported.
+pub fn models() -> impl Iterator<Item = &'static str> {
+    MODELS.iter().map(|model| model.0)
+}
+
+/// Every `tokenizer.ggml.pre` that is supported.
+pub fn pre_tokenizers() -> impl Iterator<Item = &'static str> {
+    pre_tokenizer::names()
 }
 
 /// Special tokens that a family has where the file does not name them.
@@ -160,7 +166,7 @@ impl Tokenizer {
         let family = family
             .ok_or_else(|| Error::Model {
                 name: model.into(),
-                supported: names(MODELS),
+                supported: models().collect::<Vec<_>>().join(", "),
             })?
             .1;
         let mut vocab = Vocab::from_gguf(gguf)?;
@@ -175,14 +181,14 @@ impl Tokenizer {
         let (algorithm, prefix, suffix) = match family {
             Family::Bpe => {
                 let name = match model {
-                    "gemma4" => model,
+                    "gemma4" | "whitespace" => model,
                     _ => gguf.str("tokenizer.ggml.pre").unwrap_or("default"),
                 };
                 let pre = pre_tokenizer::by_name(name)?;
                 alphabet = pre.alphabet;
                 let bpe = Bpe::from_gguf(gguf, &vocab, pre)?;
                 // Files of gemma 4 deny that it needs its first token.
-                let adds_bos = pre.adds_bos && alphabet != Alphabet::Bytes;
+                let adds_bos = pre.adds_bos && matches!(alphabet, Alphabet::Text { .. });
                 let adds_bos = adds_bos || flag(ADD_BOS, pre.adds_bos);
                 let prefix = added(adds_bos, ADD_BOS, BOS, bos)?;
                 let suffix = added(flag(ADD_EOS, false), ADD_EOS, EOS, eos)?;

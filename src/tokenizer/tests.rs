@@ -110,19 +110,6 @@ fn tiny_tokenizers_match_the_reference() {
 }
 
 #[test]
-fn the_readme_lists_what_is_supported() {
-    let readme = include_str!("../../README.md");
-    let words = readme.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut models: Vec<_> = MODELS.iter().map(|row| row.0).collect();
-    let mut pre: Vec<_> = pre_tokenizer::names().collect();
-    for (key, names) in [("model", &mut models), ("pre", &mut pre)] {
-        names.sort_unstable();
-        let line = format!("- `tokenizer.ggml.{key}`: {}", names.join(", "));
-        assert!(words.contains(&line), "README.md lacks: {line}");
-    }
-}
-
-#[test]
 fn long_runs_come_back_whole() {
     let n = 200_000;
     let scattered: String = (0..n as u32)

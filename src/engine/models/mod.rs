@@ -332,7 +332,8 @@ async fn expire(inner: Weak<Inner>, id: u64, duration: Duration) {
 /// Opens file, tokenizer and device, and loads; gives up when the caller is gone.
 fn load_parts(inner: &Inner, request: &LoadRequest, caller: &Weak<()>) -> Result<Parts, Error> {
     let file = |e: &dyn std::fmt::Display| Error::File(e.to_string());
-    let gguf = Arc::new(Gguf::open(&request.path).map_err(|e| file(&e))?);
+    let gguf = Gguf::open(&request.path).map_err(|e| file(&e))?;
+    let gguf = Arc::new(gguf.with_current_names());
     let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).map_err(|e| file(&e))?);
     let cancelled = || caller.strong_count() == 0;
     if cancelled() {

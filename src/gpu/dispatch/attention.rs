@@ -119,8 +119,8 @@ impl Dispatch<'_> {
             });
             return Ok(());
         }
-        if !causal || alibi.is_some() {
-            return Err("a decode step attends causally and without biases".into());
+        if !causal {
+            return Err("a decode step attends causally".into());
         }
         let splits = self.split_memory(n_heads * (value_dim + 2), program);
         let group = group_rows(n_heads / n_kv_heads, head_dim);

@@ -25,13 +25,14 @@ impl Dispatch<'_> {
     pub(super) fn moe_route(
         &self,
         scores: View,
-        bias: Option<WeightId>,
+        (bias, factors): (Option<WeightId>, Option<WeightId>),
         routing: &Routing,
         out: BufferId,
     ) -> Result<Launch, String> {
-        if let Some(bias) = bias {
-            self.weight(bias)?;
+        for id in bias.into_iter().chain(factors) {
+            self.weight(id)?;
         }
+        let vector = |id: Option<WeightId>| id.map_or(Slot::Nothing, |id| Slot::Weight(id, 0));
         let gating = match routing.gating {
             Gating::Softmax => 0,
             Gating::Sigmoid => 1,
@@ -46,6 +47,7 @@ impl Dispatch<'_> {
             .number("GATING", gating)
             .flag("NORMALISE", routing.normalise)
             .flag("HAS_BIAS", bias.is_some())
+            .flag("HAS_FACTORS", factors.is_some())
             .float("MIN_SUM", Routing::MIN_SUM)
             .float("SCALE", routing.scale)
             .number("OUT_STRIDE", self.stride(out));
@@ -54,7 +56,8 @@ impl Dispatch<'_> {
             shader: self.rows_word(self.reduce(shader, WORKGROUP), rows),
             bindings: vec![
                 reads(self.slot(scores.buffer)),
-                reads(bias.map_or(Slot::Nothing, |b| Slot::Weight(b, 0))),
+                reads(vector(bias)),
+                reads(vector(factors)),
                 reads(Slot::Batch),
                 writes(self.slot(out)),
             ],

@@ -144,7 +144,9 @@ impl Dispatch<'_> {
         {
             return Ok(None);
         }
-        self.weight(weight)?;
+        if let Some(id) = weight {
+            self.weight(id)?;
+        }
         let norm = RmsNorm {
             input,
             weight,

@@ -104,7 +104,9 @@ impl Dispatch<'_> {
                 eps,
                 out,
             } => {
-                self.weight(weight)?;
+                if let Some(id) = weight {
+                    self.weight(id)?;
+                }
                 let norm = norm::RmsNorm {
                     input,
                     weight,
@@ -140,9 +142,10 @@ impl Dispatch<'_> {
             Op::MoeRoute {
                 scores,
                 bias,
+                factors,
                 ref routing,
                 out,
-            } => push(self.moe_route(scores, bias, routing, out)?),
+            } => push(self.moe_route(scores, (bias, factors), routing, out)?),
             Op::MatmulExperts { ref products, out } => {
                 self.matmul_experts(products, out, program)?;
             }

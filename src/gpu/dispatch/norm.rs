@@ -8,7 +8,7 @@ use crate::gpu::shader::Shader;
 /// The fields of `Op::RmsNorm`, but for its result.
 pub(super) struct RmsNorm {
     pub input: View,
-    pub weight: WeightId,
+    pub weight: Option<WeightId>,
     pub group: usize,
     pub eps: f32,
 }
@@ -26,6 +26,7 @@ impl Dispatch<'_> {
             .view(Shader::new("kernels/rms_norm"), "X", input)
             .number("GROUP", group)
             .number("OUT_STRIDE", self.stride(out))
+            .flag("HAS_WEIGHT", weight.is_some())
             .float("EPS", eps);
         let shader = self.residual(shader, residual);
         let rows = self.rows(out);
@@ -33,7 +34,7 @@ impl Dispatch<'_> {
             shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
             bindings: vec![
                 reads(self.slot(input.buffer)),
-                reads(Slot::Weight(weight, 0)),
+                reads(vector(weight)),
                 reads(residual.map_or(Slot::Nothing, |r| self.slot(r.buffer))),
                 reads(Slot::Batch),
                 writes(self.slot(out)),
@@ -65,7 +66,6 @@ impl Dispatch<'_> {
             .number("BIAS_COLS", cols(bias))
             .float("EPS", eps);
         let rows = self.rows(out);
-        let vector = |id: Option<WeightId>| id.map_or(Slot::Nothing, |id| Slot::Weight(id, 0));
         Launch {
             shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
             bindings: vec![
@@ -78,6 +78,11 @@ impl Dispatch<'_> {
             grid: per_group(input.cols / group, rows),
         }
     }
+}
+
+/// The slot of a vector that need not be there.
+fn vector(id: Option<WeightId>) -> Slot {
+    id.map_or(Slot::Nothing, |id| Slot::Weight(id, 0))
 }
 
 /// One workgroup per group of columns, rows along the second axis.

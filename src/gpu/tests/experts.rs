@@ -44,6 +44,7 @@ pub fn others(shape: BatchShape) -> Plan {
     let route = |gating, bias: Option<usize>, n_groups: usize| Op::MoeRoute {
         scores: view(0, 0, 64),
         bias: bias.map(WeightId),
+        factors: bias.map(WeightId),
         routing: Routing {
             gating,
             n_used: 6,

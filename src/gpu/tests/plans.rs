@@ -306,14 +306,14 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
         },
         Op::RmsNorm {
             input,
-            weight: WeightId(0),
+            weight: Some(WeightId(0)),
             group: 64,
             eps: 1e-6,
             out,
         },
         Op::RmsNorm {
             input,
-            weight: WeightId(0),
+            weight: Some(WeightId(0)),
             group: 512,
             eps: 1e-5,
             out,

@@ -2,11 +2,9 @@
 
 use super::super::keys::Keys;
 use super::super::{Config, Error, Ffn, Norm};
-use super::common;
+use super::alibi::MAX_ALIBI_BIAS;
+use super::{common, moe};
 use crate::backend::{Activation, RopeOrder};
-
-/// The largest of the linear biases of attention.
-const ALIBI: f32 = 8.0;
 
 /// What all have: layer norms behind the sums, every token sees the whole text.
 fn encoder(keys: &Keys) -> Result<Config, Error> {
@@ -43,11 +41,25 @@ pub(super) fn nomic_bert(keys: &Keys) -> Result<Config, Error> {
     Ok(config)
 }
 
+/// Nomic Embed 2: plain blocks, in each second layer experts without gates.
+pub(super) fn nomic_bert_moe(keys: &Keys) -> Result<Config, Error> {
+    const PERIOD: &str = "moe_every_n_layers";
+    let mut config = encoder(keys)?;
+    let mut experts = moe::read(keys, config.ffn_dim, false)?;
+    experts.n_dense = 1;
+    experts.period = keys.extent(PERIOD)?;
+    if experts.period < 2 {
+        return Err(keys.bad(PERIOD, "a number from 2 on is needed"));
+    }
+    config.moe = Some(experts);
+    Ok(config)
+}
+
 /// Jina 2: linear biases in place of positions; the gate is a matrix of its own, or the first half
 /// of one with the rest, or there is none.
 pub(super) fn jina_bert_v2(keys: &Keys) -> Result<Config, Error> {
     let mut config = encoder(keys)?;
-    config.alibi = Some(ALIBI);
+    config.alibi = Some(MAX_ALIBI_BIAS);
     config.remove_rope(std::iter::repeat(true));
     let up = keys.gguf.tensor("blk.0.ffn_up.weight");
     let up_rows = up.and_then(|t| t.shape.get(1)).copied();

@@ -1,19 +1,26 @@
-//! LFM 2 and Qwen 3.5: recurrent layers, and attention in some.
+//! LFM 2, Qwen 3 Next and Qwen 3.5: recurrent layers, and attention in some.
 
 use super::super::keys::Keys;
 use super::super::{Config, Error, Mixer, Norm};
-use super::{common, with_kv_heads};
-use crate::backend::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL, RopeOrder};
+use super::{moe, with_kv_heads};
+use crate::backend::{DeltaHeads, Gating, MAX_DELTA_HEAD, MAX_KERNEL, RopeOrder};
+
+const HEADS: &str = "attention.head_count_kv";
+
+/// The key heads of the layers that have any, where recurrent ones have zero.
+fn one_beside_zeros(keys: &Keys, heads: &[usize]) -> Result<Option<usize>, Error> {
+    let n_kv_heads = heads.iter().copied().find(|&n| n > 0);
+    match heads.iter().any(|&n| n > 0 && Some(n) != n_kv_heads) {
+        true => Err(keys.bad(HEADS, "zero and one other number are accepted")),
+        false => Ok(n_kv_heads),
+    }
+}
 
 /// LFM 2: short convolutions; layers with key heads are attention instead. The norm after the last
 /// layer has the name of one before the first.
 pub(super) fn lfm2(keys: &Keys) -> Result<Config, Error> {
-    const HEADS: &str = "attention.head_count_kv";
     let heads = keys.per_layer(HEADS)?;
-    let n_kv_heads = heads.iter().copied().find(|&n| n > 0);
-    if heads.iter().any(|&n| n > 0 && Some(n) != n_kv_heads) {
-        return Err(keys.bad(HEADS, "zero and one other number are accepted"));
-    }
+    let n_kv_heads = one_beside_zeros(keys, &heads)?;
     let mut config = with_kv_heads(keys, Norm::Rms, RopeOrder::Neox, n_kv_heads)?;
     config.output_norm = "token_embd_norm";
     for name in &mut config.required {
@@ -35,6 +42,16 @@ pub(super) fn lfm2(keys: &Keys) -> Result<Config, Error> {
     Ok(config)
 }
 
+/// LFM 2 with experts in all but the first layers.
+pub(super) fn lfm2moe(keys: &Keys) -> Result<Config, Error> {
+    let mut config = lfm2(keys)?;
+    let mut experts = moe::read(keys, keys.extent("expert_feed_forward_length")?, true)?;
+    experts.routing.gating = moe::gating(keys, Gating::Sigmoid)?;
+    experts.n_dense = moe::n_dense(keys, &config)?;
+    config.moe = Some(experts);
+    Ok(config)
+}
+
 /// Taps of a convolution along the sequence.
 fn kernel(keys: &Keys, name: &str) -> Result<usize, Error> {
     let kernel = keys.extent(name)?;
@@ -46,10 +63,37 @@ fn kernel(keys: &Keys, name: &str) -> Result<usize, Error> {
     }
 }
 
-/// Qwen 3.5: gated delta nets, and gated attention in each fourth layer. Layers that predict
-/// further tokens follow in some files and are not run.
+/// Qwen 3.5.
 pub(super) fn qwen35(keys: &Keys) -> Result<Config, Error> {
-    let mut config = common(keys, Norm::Rms, RopeOrder::Neox)?;
+    delta_net(keys, false)
+}
+
+/// Qwen 3.5 with experts.
+pub(super) fn qwen35moe(keys: &Keys) -> Result<Config, Error> {
+    let mut config = delta_net(keys, false)?;
+    moe::with_gated_shared(keys, &mut config, true)?;
+    Ok(config)
+}
+
+/// Qwen 3 Next, whose neighbouring value heads share a key head.
+pub(super) fn qwen3next(keys: &Keys) -> Result<Config, Error> {
+    let mut config = delta_net(keys, true)?;
+    moe::with_gated_shared(keys, &mut config, true)?;
+    Ok(config)
+}
+
+/// Gated delta nets, and gated attention in each fourth layer. Layers that predict further tokens
+/// follow in some files and are not run.
+fn delta_net(keys: &Keys, grouped: bool) -> Result<Config, Error> {
+    const REORDERED: &str = "ssm.v_head_reordered";
+    if keys.optional_bool(REORDERED)? == Some(false) {
+        return Err(keys.bad(REORDERED, "false is not supported"));
+    }
+    let n_kv_heads = match keys.is_array(HEADS) {
+        false => keys.optional_extent(HEADS)?,
+        true => one_beside_zeros(keys, &keys.per_layer(HEADS)?)?,
+    };
+    let mut config = with_kv_heads(keys, Norm::Rms, RopeOrder::Neox, n_kv_heads)?;
     if config.head_dim != config.value_dim {
         return Err(Error::Unsupported(
             "gated attention whose keys and values differ in length".into(),
@@ -63,7 +107,7 @@ pub(super) fn qwen35(keys: &Keys) -> Result<Config, Error> {
         }
     }
     skip_predictors(keys, &mut config)?;
-    let heads = delta_heads(keys)?;
+    let heads = delta_heads(keys, grouped)?;
     let kernel = kernel(keys, "ssm.conv_kernel")?;
     for (i, layer) in config.layers.iter_mut().enumerate() {
         if is_recurrent(keys, i)? {
@@ -87,12 +131,12 @@ pub(super) fn skip_predictors(keys: &Keys, config: &mut Config) -> Result<(), Er
     }
 }
 
-fn delta_heads(keys: &Keys) -> Result<DeltaHeads, Error> {
+fn delta_heads(keys: &Keys, grouped: bool) -> Result<DeltaHeads, Error> {
     let heads = DeltaHeads {
         n_heads: keys.extent("ssm.time_step_rank")?,
         n_key_heads: keys.extent("ssm.group_count")?,
         head_dim: keys.extent("ssm.state_size")?,
-        grouped: false,
+        grouped,
     };
     let fits = heads.head_dim.is_multiple_of(16) && heads.head_dim <= MAX_DELTA_HEAD;
     if !fits || !heads.n_heads.is_multiple_of(heads.n_key_heads) {

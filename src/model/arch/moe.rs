@@ -40,7 +40,9 @@ pub(super) fn read(keys: &Keys, ffn_dim: usize, normalise: bool) -> Result<Moe, 
         ffn_dim,
         routing,
         n_dense: 0,
+        period: 1,
         shared_dim: 0,
+        beside: false,
     })
 }
 
@@ -81,15 +83,26 @@ pub(super) fn gating(keys: &Keys, default: Gating) -> Result<Gating, Error> {
 /// Qwen 1.5 and 2 MoE: an expert for every token, behind a gate of its own.
 pub(super) fn qwen2moe(keys: &Keys) -> Result<Config, Error> {
     let mut config = llama::qwen2(keys)?;
-    let mut moe = read(keys, expert_dim(keys, &config)?, false)?;
+    with_gated_shared(keys, &mut config, false)?;
+    config.required.push("output.weight");
+    Ok(config)
+}
+
+/// Puts experts in the place of the feed-forward block, one of which is for every token and has a
+/// gate of its own.
+pub(super) fn with_gated_shared(
+    keys: &Keys,
+    config: &mut Config,
+    normalise: bool,
+) -> Result<(), Error> {
+    let mut moe = read(keys, expert_dim(keys, config)?, normalise)?;
     moe.shared_dim = match shared_dim(keys)? {
         0 => config.ffn_dim,
         n => n,
     };
     config.moe = Some(moe);
-    let gate = "blk.*.ffn_gate_inp_shexp.weight";
-    config.required.extend(["output.weight", gate]);
-    Ok(config)
+    config.required.push("blk.*.ffn_gate_inp_shexp.weight");
+    Ok(())
 }
 
 /// Qwen 3 MoE.
@@ -148,6 +161,62 @@ pub(super) fn ernie4_5_moe(keys: &Keys) -> Result<Config, Error> {
     moe.shared_dim = shared_dim(keys)?;
     moe.n_dense = n_dense(keys, &config)?;
     config.moe = Some(moe);
+    Ok(config)
+}
+
+/// DeepSeek MoE, the first: experts beside shared ones in all but the first layers.
+pub(super) fn deepseek(keys: &Keys) -> Result<Config, Error> {
+    let mut config = llama::llama(keys)?;
+    let mut moe = with_shared(keys, &config)?;
+    let scale = keys.optional_positive("expert_weights_scale")?;
+    moe.routing.scale = scale.unwrap_or(1.0);
+    config.moe = Some(moe);
+    Ok(config)
+}
+
+/// dots.llm1: as DeepSeek's, with norms on the heads of q and k.
+pub(super) fn dots1(keys: &Keys) -> Result<Config, Error> {
+    let mut config = llama::qwen3(keys)?;
+    let mut moe = with_shared(keys, &config)?;
+    read_weighting(keys, &mut moe, Gating::Sigmoid)?;
+    config.moe = Some(moe);
+    config.required.push("output.weight");
+    Ok(config)
+}
+
+/// So many shared experts of the width of the others, behind leading layers without any.
+fn with_shared(keys: &Keys, config: &Config) -> Result<Moe, Error> {
+    let ffn_dim = keys.extent("expert_feed_forward_length")?;
+    let mut moe = read(keys, ffn_dim, false)?;
+    moe.shared_dim = ffn_dim * keys.extent("expert_shared_count")?;
+    moe.n_dense = n_dense(keys, config)?;
+    Ok(moe)
+}
+
+/// HunYuan with experts, beside one for every token.
+pub(super) fn hunyuan(keys: &Keys) -> Result<Config, Error> {
+    let mut config = llama::hunyuan(keys)?;
+    let mut moe = read(keys, config.ffn_dim, true)?;
+    moe.shared_dim = match shared_dim(keys)? {
+        0 => config.ffn_dim,
+        n => n,
+    };
+    config.moe = Some(moe);
+    Ok(config)
+}
+
+/// MiniMax M2: norms over all heads of q and of k together, experts chosen by sigmoids.
+pub(super) fn minimax_m2(keys: &Keys) -> Result<Config, Error> {
+    let mut config = common(keys, Norm::Rms, RopeOrder::Neox)?;
+    let mut moe = read(keys, config.ffn_dim, true)?;
+    moe.routing.gating = gating(keys, Gating::Sigmoid)?;
+    config.moe = Some(moe);
+    config.required.extend([
+        "output.weight",
+        "blk.*.attn_q_norm.weight",
+        "blk.*.attn_k_norm.weight",
+        "blk.*.exp_probs_b.bias",
+    ]);
     Ok(config)
 }
 

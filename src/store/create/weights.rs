@@ -8,7 +8,6 @@ use crate::store::quantize::{Level, Rewrite};
 use crate::store::{Digest, Error, GgufFacts, Store};
 use std::fs::File;
 use std::io::Read as _;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often a client hears of a rewriting that goes on.
@@ -55,6 +54,7 @@ impl Store {
         draft
             .layers
             .sort_by_key(|l| l.layer.media_type != media::MODEL);
+        wanted(request)?;
         progress(step("verifying conversion"));
         self.add_recognised_template(&mut draft)?;
         Ok(draft)
@@ -105,14 +105,13 @@ impl Store {
         draft: &mut Draft,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
-        let wanted = [&request.quantize, &request.quantization];
-        let wanted = wanted.into_iter().find(|wanted| !wanted.is_empty());
+        let wanted = wanted(request)?;
         let models = draft.layers.iter_mut();
         for layer in models.filter(|l| l.layer.media_type == media::MODEL) {
             let Some(facts) = layer.facts.clone() else {
                 continue;
             };
-            let level = wanted.map(|wanted| change(wanted, &facts)).transpose()?;
+            let level = wanted.map(|level| change(level, &facts)).transpose()?;
             let level = level.flatten();
             if level.is_none() && layer.parts.is_empty() {
                 continue;
@@ -192,15 +191,24 @@ fn joined(mut parts: Vec<DraftLayer>) -> Result<DraftLayer, Error> {
     Ok(first)
 }
 
-/// The level that weights have to be brought to; none where they have it.
-fn change(wanted: &str, facts: &Arc<GgufFacts>) -> Result<Option<Level>, Error> {
-    let Some(level) = Level::from_name(wanted) else {
-        return Err(Error::Unsupported(format!(
-            "unsupported quantization type {} - supported types are {}",
-            wanted.to_uppercase(),
-            Level::names()
-        )));
+/// The level that the request asks for.
+fn wanted(request: &CreateRequest) -> Result<Option<Level>, Error> {
+    let names = [&request.quantize, &request.quantization];
+    let Some(name) = names.into_iter().find(|name| !name.is_empty()) else {
+        return Ok(None);
     };
+    let unknown = || {
+        Error::Unsupported(format!(
+            "unsupported quantization type {} - supported types are {}",
+            name.to_uppercase(),
+            Level::names()
+        ))
+    };
+    Level::from_name(name).map(Some).ok_or_else(unknown)
+}
+
+/// The level that weights have to be brought to; none where they have it.
+fn change(level: Level, facts: &GgufFacts) -> Result<Option<Level>, Error> {
     if facts.file_type == level.name() {
         return Ok(None);
     }
@@ -218,30 +226,31 @@ mod tests {
 
     #[test]
     fn levels() {
-        let facts = |file_type: &str, is_unquantized| {
-            Arc::new(GgufFacts {
-                file_type: file_type.into(),
-                is_unquantized,
-                ..GgufFacts::default()
-            })
+        let facts = |file_type: &str, is_unquantized| GgufFacts {
+            file_type: file_type.into(),
+            is_unquantized,
+            ..GgufFacts::default()
         };
-        let refusal = |wanted, facts| change(wanted, &facts).unwrap_err().to_string();
-        assert_eq!(change("q4_K_m", &facts("Q4_K_M", false)).unwrap(), None);
-        assert_eq!(
-            change("q8_0", &facts("F16", true)).unwrap(),
-            Some(Level::Q8_0)
-        );
-        assert_eq!(
-            change("q4_k", &facts("unknown", true)).unwrap(),
-            Some(Level::Q4_K_M)
-        );
+        let q8_0 = |facts| change(Level::Q8_0, &facts);
+        assert_eq!(q8_0(facts("Q8_0", false)).unwrap(), None);
+        assert_eq!(q8_0(facts("F16", true)).unwrap(), Some(Level::Q8_0));
+        assert_eq!(q8_0(facts("unknown", true)).unwrap(), Some(Level::Q8_0));
         for current in ["Q4_1", "unknown", ""] {
             let text = "quantization is only supported for F16, BF16 and F32 models";
-            assert_eq!(refusal("Q8_0", facts(current, false)), text);
+            assert_eq!(q8_0(facts(current, false)).unwrap_err().to_string(), text);
         }
-        let text = refusal("q9", facts("F16", true));
-        assert!(
-            text.starts_with("unsupported quantization type Q9 - supported types are F32, F16, ")
-        );
+    }
+
+    #[test]
+    fn names_of_levels() {
+        let request = |quantize: &str| CreateRequest {
+            quantize: quantize.into(),
+            ..CreateRequest::default()
+        };
+        assert_eq!(wanted(&request("")).unwrap(), None);
+        assert_eq!(wanted(&request("q4_k")).unwrap(), Some(Level::Q4_K_M));
+        let text = wanted(&request("q9")).unwrap_err().to_string();
+        let start = "unsupported quantization type Q9 - supported types are F32, F16, ";
+        assert!(text.starts_with(start), "{text}");
     }
 }

@@ -27,6 +27,9 @@ pub(super) enum Alphabet {
     /// characters without one. With `line_breaks`, a run of line breaks that is an entry is taken
     /// whole.
     Text { line_breaks: bool },
+    /// Text as it is, of which white space gives no tokens, and neither does a character that is
+    /// no entry.
+    Words,
 }
 
 /// The row of a `tokenizer.ggml.pre`.

@@ -203,6 +203,12 @@ pub(super) const PRE_TOKENIZERS: &[PreTokenizer] = &[
         ..ROW
     },
     PreTokenizer {
+        names: &["whitespace"],
+        passes: &[&[r"\S+"]],
+        alphabet: Alphabet::Words,
+        ..ROW
+    },
+    PreTokenizer {
         names: &["sarvam-moe"],
         passes: &[&[LINE]],
         alphabet: Alphabet::Text { line_breaks: false },

@@ -1,0 +1,119 @@
+//! The tables of `docs/models.md`, made from the program's own, each row with what proves it.
+
+use std::path::Path;
+
+use ollama_wgpu::model::architectures;
+use ollama_wgpu::quant::QuantType;
+use ollama_wgpu::tokenizer;
+
+use crate::embedding;
+use crate::golden::{self, golden};
+
+/// Writes the tables instead of comparing them.
+const UPDATE: &str = "OLLAMA_WGPU_UPDATE_DOCS";
+
+/// The tiny models whose reference has this text under `key`.
+fn proofs(key: &str, value: &str) -> Vec<&'static str> {
+    let all = golden::TINY.iter().chain(embedding::TINY).copied();
+    all.filter(|name| golden(&format!("tiny/{name}.json"))[key] == value)
+        .collect()
+}
+
+fn code(names: &[&str]) -> String {
+    let names = names.iter().map(|name| format!("`{name}`"));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Both backends run every tiny model (`golden`, `embedding`).
+fn architecture_table() -> String {
+    let mut table = String::from(
+        "| architecture | models | CPU | GPU | proved by |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for (name, models) in architectures() {
+        // A family has models of many types, which have a table of their own.
+        let mut proofs = proofs("arch", name);
+        proofs.retain(|proof| name != "llama" || !type_names().any(|t| *proof == of_type(&t)));
+        assert!(!proofs.is_empty(), "{name} has no proof");
+        table += &format!("| `{name}` | {models} | yes | yes | {} |\n", code(&proofs));
+    }
+    table
+}
+
+fn type_names() -> impl Iterator<Item = String> {
+    QuantType::all().map(|quant| quant.name().to_lowercase())
+}
+
+fn of_type(name: &str) -> String {
+    format!("tiny-llama-{name}")
+}
+
+/// Products of every type run on every device (`suite`), and its blocks are compared.
+fn type_table() -> String {
+    let mut table = String::from(
+        "| type | bits a weight | CPU | GPU | proved by |\n| --- | --- | --- | --- | --- |\n",
+    );
+    let blocks = golden("dequant.json");
+    for quant in QuantType::all() {
+        let bits = (8 * quant.block_bytes()) as f64 / quant.block_len() as f64;
+        let model = of_type(&quant.name().to_lowercase());
+        let whole = golden::TINY.contains(&model.as_str());
+        let compared = blocks.get(quant.name()).is_some();
+        let proof = match (whole, compared) {
+            (true, true) => format!("`{model}`, its blocks, products"),
+            (true, false) => format!("`{model}`, products"),
+            (false, true) => "its blocks, products".to_string(),
+            (false, false) => "products".to_string(),
+        };
+        table += &format!("| {} | {bits} | yes | yes | {proof} |\n", quant.name());
+    }
+    table
+}
+
+fn tokenizer_table() -> String {
+    let mut table =
+        String::from("| `tokenizer.ggml.model` | `tokenizer.ggml.pre` |\n| --- | --- |\n");
+    let mut pre: Vec<&str> = tokenizer::pre_tokenizers().collect();
+    pre.sort_unstable();
+    for model in tokenizer::models() {
+        let pre = if model == "gpt2" {
+            code(&pre)
+        } else {
+            String::new()
+        };
+        table += &format!("| `{model}` | {pre} |\n");
+    }
+    table
+}
+
+/// The text with what stands between the marks of `name` replaced.
+fn replaced(text: &str, name: &str, table: &str) -> String {
+    let (begin, end) = (
+        format!("<!-- {name} -->\n"),
+        format!("<!-- end of {name} -->"),
+    );
+    let from = text.find(&begin).expect("a mark before the table") + begin.len();
+    let to = text.find(&end).expect("a mark behind the table");
+    format!("{}{table}{}", &text[..from], &text[to..])
+}
+
+#[test]
+fn the_tables_of_models_are_those_of_the_program() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/models.md");
+    let text = std::fs::read_to_string(&path).expect("docs/models.md");
+    let mut right = text.clone();
+    for (name, table) in [
+        ("architectures", architecture_table()),
+        ("types", type_table()),
+        ("tokenizers", tokenizer_table()),
+    ] {
+        right = replaced(&right, name, &table);
+    }
+    if std::env::var_os(UPDATE).is_some() {
+        std::fs::write(&path, right).expect("docs/models.md can be written");
+        return;
+    }
+    assert!(
+        text == right,
+        "docs/models.md is out of date; with {UPDATE}=1 this test writes it; right is:\n{right}"
+    );
+}
