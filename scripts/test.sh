@@ -23,5 +23,8 @@ VK_DRIVER_FILES=/usr/lib/chromium/vk_swiftshader_icd.json \
   OLLAMA_WGPU_TEST_TINY=tiny-llama,tiny-gemma3,tiny-phi3,tiny-qwen3moe-q4_k,tiny-gpt-oss,tiny-lfm2,tiny-qwen35,tiny-deepseek2 \
   cargo test --release --test kernels every_gpu
 
+say "the server as a process: a registry, kills, full disks, many models"
+kernels-tests/system/run.sh
+
 say "clients: curl, Python and JavaScript"
 kernels-tests/clients/run.sh

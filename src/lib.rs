@@ -51,6 +51,7 @@ mod layers {
         ("wgpu", &["gpu"]),
         ("warp", &["server"]),
         ("clap", &["cli", "main"]),
+        ("clap_complete", &["cli"]),
         ("indicatif", &["cli"]),
         ("rustyline", &["cli"]),
     ];

@@ -15,11 +15,13 @@ use crate::server::{Server, binary};
 const CASES: &str = include_str!("../golden/ollama/cli.jsonl");
 const DIFFERENCES: &str = include_str!("../../docs/differences-from-ollama.md");
 
-/// Cases of what this program does not do yet; the section's list of missing commands and flags covers them.
-const LEFT_OUT: [&str; 1] = ["create-unknown-quantize"];
-
 /// Where this command line says something else on purpose: in the recorded text, the first becomes the second.
-const AMENDMENTS: [(&str, &str, &str); 8] = [
+const AMENDMENTS: [(&str, &str, &str); 9] = [
+    (
+        "create-unknown-quantize",
+        "F32, F16, Q4_K_S, Q4_K_M, Q8_0",
+        "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M, Q6_K",
+    ),
     (
         "push-unknown",
         "open $OLLAMA_MODELS/manifests/127.0.0.1:1/ns/nope/latest: no such file or directory",
@@ -58,12 +60,11 @@ const AMENDMENTS: [(&str, &str, &str); 8] = [
 ];
 
 /// What the recorded help offers and this program does not.
-const NOT_OFFERED: [&str; 16] = [
+const NOT_OFFERED: [&str; 15] = [
     "signin",
     "signout",
     "--draft-quantize",
     "--experimental",
-    "--quantize",
     "help --nowordwrap",
     "help --verbose",
     "OLLAMA_EDITOR",
@@ -360,9 +361,6 @@ async fn recorded_runs_of_the_command_line() {
     let mut n_run = 0;
     for mut case in cases {
         let name = case["name"].as_str().expect("a name").to_owned();
-        if LEFT_OUT.contains(&name.as_str()) {
-            continue;
-        }
         let mut expected = Run {
             exit: case["exit"].as_i64().map(|exit| exit as i32),
             stdout: case["stdout"].as_str().unwrap_or_default().to_owned(),
@@ -402,10 +400,52 @@ async fn recorded_runs_of_the_command_line() {
 }
 
 #[test]
+fn shells_complete_the_commands() {
+    for (shell, command) in [("bash", "--quantize"), ("zsh", "create"), ("fish", "push")] {
+        let run = binary()
+            .args(["completions", shell])
+            .output()
+            .expect("the program runs");
+        assert!(run.status.success(), "{shell}");
+        let script = String::from_utf8(run.stdout).expect("UTF-8");
+        assert!(script.contains(command), "{shell}: {script}");
+    }
+}
+
+#[test]
+fn the_doctor_examines_the_device() {
+    let doctor = |device: &str| {
+        let run = binary()
+            .arg("doctor")
+            .env("OLLAMA_WGPU_DEVICE", device)
+            .output()
+            .expect("the program runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (run.status.success(), text(run.stdout), text(run.stderr))
+    };
+    for (device, name) in [
+        ("cpu", "models run on: CPU ("),
+        ("vulkan:llvmpipe", "models run on: llvmpipe"),
+    ] {
+        let (is_well, found, errors) = doctor(device);
+        assert!(is_well, "{device}: {errors}");
+        for part in [
+            name,
+            "adapters:\n  0: vulkan:llvmpipe",
+            "GB/s",
+            "billion at Q4_K_M",
+            "self-test: products of 13 types are right",
+        ] {
+            assert!(found.contains(part), "{device}: {part:?} is not in {found}");
+        }
+    }
+    let (is_well, _, errors) = doctor("no such device");
+    assert!(!is_well && errors.contains("available: cpu"), "{errors}");
+}
+
+#[test]
 fn differences_are_documented() {
-    let names = LEFT_OUT
-        .iter()
-        .chain(AMENDMENTS.iter().map(|(name, ..)| name));
+    let names = AMENDMENTS.iter().map(|(name, ..)| name);
     let missing: Vec<_> = names
         .chain(&NOT_OFFERED)
         .filter(|name| !DIFFERENCES.contains(&format!("`{name}`")))

@@ -30,6 +30,9 @@ pub struct Arguments {
     /// The Modelfile (default ./Modelfile; without one, the GGUF files of this folder)
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Quantize the model's weights, which must be F32, F16 or BF16, to this level (for example Q4_K_M)
+    #[arg(short, long, value_name = "LEVEL")]
+    quantize: Option<String>,
 }
 
 /// Runs the command.
@@ -48,6 +51,7 @@ pub async fn create(client: &Client, arguments: Arguments) -> Result<()> {
     }
     let mut request = gather(client, plan, &folder, &mut steps).await?;
     request.model = name;
+    request.quantize = arguments.quantize.unwrap_or_default();
     follow(client, &request, &mut steps).await
 }
 
@@ -130,7 +134,7 @@ fn source(text: &str, folder: &Path) -> Result<Source> {
         return weights(&path).map(Source::Files);
     }
     if path.exists() {
-        return Ok(Source::Files(vec![path]));
+        return parts(path).map(Source::Files);
     }
     let is_path = text.starts_with(['/', '.', '~', '\\']) || text.ends_with(".gguf");
     if is_path {
@@ -140,6 +144,31 @@ fn source(text: &str, folder: &Path) -> Result<Source> {
         );
     }
     Ok(Source::Model(text.to_owned()))
+}
+
+/// All files of a model that was split (`NAME-00001-of-00003.gguf`), of which `path` is one; any other file alone.
+fn parts(path: PathBuf) -> Result<Vec<PathBuf>> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let split = stem.rsplit_once("-of-").and_then(|(start, total)| {
+        let (prefix, number) = start.rsplit_once('-')?;
+        let is_number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+        let total = is_number(total).then(|| total.parse::<u32>().ok())??;
+        (is_number(number) && total > 0).then_some((prefix, total))
+    });
+    let Some((prefix, total)) = split.filter(|_| path.extension().is_some_and(|e| e == "gguf"))
+    else {
+        return Ok(vec![path]);
+    };
+    let part = |i| path.with_file_name(format!("{prefix}-{i:05}-of-{total:05}.gguf"));
+    let parts: Vec<PathBuf> = (1..=total).map(part).collect();
+    if let Some(missing) = parts.iter().find(|part| !part.exists()) {
+        bail!(
+            "{} is one of {total} files of a model, and {} is missing",
+            path.display(),
+            missing.display()
+        );
+    }
+    Ok(parts)
 }
 
 /// `path` from the Modelfile's folder, with `~` as the home folder.
@@ -243,14 +272,16 @@ fn digest(path: &Path) -> io::Result<String> {
 }
 
 async fn upload(client: &Client, path: &Path, digest: &str, steps: &mut Steps) -> Result<()> {
-    if client.has_blob(digest).await? {
-        return Ok(());
-    }
+    let status = format!("copying file {digest}");
     let cannot_read = || format!("cannot read {}", path.display());
     let file = tokio::fs::File::open(path)
         .await
         .with_context(cannot_read)?;
     let total = file.metadata().await.with_context(cannot_read)?.len();
+    if client.has_blob(digest).await? {
+        steps.bytes(&status, total, total);
+        return Ok(());
+    }
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);
     let chunks = ReaderStream::with_capacity(file, UPLOAD_CHUNK_BYTES).map(move |chunk| {
@@ -261,7 +292,6 @@ async fn upload(client: &Client, path: &Path, digest: &str, steps: &mut Steps) -
     let upload = client.put_blob(digest, total, reqwest::Body::wrap_stream(chunks));
     let mut upload = std::pin::pin!(upload);
     let mut redraw = tokio::time::interval(Duration::from_millis(100));
-    let status = format!("copying file {digest}");
     loop {
         tokio::select! {
             done = &mut upload => {
@@ -299,6 +329,25 @@ mod tests {
         for missing in ["./nope.gguf", "nope.gguf", "/nope", "~/nope-nope"] {
             let error = source(missing).unwrap_err().to_string();
             assert!(error.contains(missing) && error.contains("GGUF"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_part_stands_for_all_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let names = ["m-x-00001-of-00002.gguf", "m-x-00002-of-00002.gguf"];
+        fs::write(at(names[1]), "x").unwrap();
+        let error = parts(at(names[1])).unwrap_err().to_string();
+        assert!(error.contains("00001-of-00002.gguf is missing"), "{error}");
+        fs::write(at(names[0]), "x").unwrap();
+        assert_eq!(parts(at(names[1])).unwrap(), names.map(at));
+        for alone in [
+            "m-1-of-2.gguf",
+            "m-00001-of-00000.gguf",
+            "m-00001-of-00002.bin",
+        ] {
+            assert_eq!(parts(at(alone)).unwrap(), [at(alone)]);
         }
     }
 

@@ -7,6 +7,7 @@ mod client;
 mod create;
 mod debug;
 pub mod device;
+mod doctor;
 mod editor;
 mod format;
 mod list;
@@ -114,6 +115,21 @@ enum Command {
     /// Remove models
     #[command(override_usage = "ollama-wgpu rm MODEL [MODEL...] [flags]", after_help = HOST_HELP)]
     Rm(Names),
+    /// Say which devices there are, which one is used, whether it computes rightly, and what fits
+    #[command(
+        override_usage = "ollama-wgpu doctor [flags]",
+        after_help = "Environment Variables:\n  OLLAMA_WGPU_DEVICE    The device, as for serve"
+    )]
+    Doctor(Names),
+    /// Print what makes a shell complete this program's commands
+    #[command(
+        override_usage = "ollama-wgpu completions SHELL [flags]",
+        after_help = "For example: ollama-wgpu completions bash > ~/.local/share/bash-completion/completions/ollama-wgpu"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Look inside models and devices (docs/debugging.md)
     #[command(subcommand, hide = true)]
     Debug(debug::Debug),
@@ -181,6 +197,16 @@ impl Command {
             Command::Ps(Names { names }) => block_on(models::ps(&client()?, names)),
             Command::Cp(Names { names }) => block_on(models::cp(&client()?, names)),
             Command::Rm(Names { names }) => block_on(models::rm(&client()?, names)),
+            Command::Doctor(Names { names }) => {
+                let [] = usage::exactly(names)?;
+                doctor::doctor()
+            }
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                let mut program = Program::command();
+                clap_complete::generate(shell, &mut program, "ollama-wgpu", &mut script);
+                print(&String::from_utf8_lossy(&script))
+            }
             Command::Debug(debug) => debug.run(),
         }
     }

@@ -28,6 +28,7 @@ use crate::backend::{
 };
 use buffer::Buffer;
 use cache::LayerCache;
+pub use memory::available_bytes;
 use plan::Prepared;
 use pool::{Pool, PoolError};
 pub use simd::InstructionSet;

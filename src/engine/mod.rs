@@ -12,6 +12,7 @@ mod error;
 mod fake;
 mod grammar;
 mod inbox;
+mod memory;
 mod models;
 mod output;
 mod pages;

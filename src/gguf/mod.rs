@@ -10,6 +10,9 @@ mod directory;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod write;
+
+pub use write::Header;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -109,6 +112,8 @@ pub struct Gguf {
     path: PathBuf,
     map: Mmap,
     metadata: BTreeMap<String, Value>,
+    /// Where each key lies with its type and value, in file order.
+    entries: Vec<(String, Range<usize>)>,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
 }
@@ -141,6 +146,7 @@ impl Gguf {
             header,
             quants,
             arrays,
+            entries,
         } = scan::scan(&map).map_err(|problem| match problem {
             scan::Problem::Invalid(what) => invalid(path, what),
             scan::Problem::Unsupported(what) => unsupported(path, what),
@@ -177,6 +183,7 @@ impl Gguf {
             path: path.into(),
             map,
             metadata,
+            entries,
             tensors,
             by_name,
         })
@@ -200,6 +207,12 @@ impl Gguf {
     /// All metadata, by key.
     pub fn metadata(&self) -> &BTreeMap<String, Value> {
         &self.metadata
+    }
+
+    /// Each key with the bytes that it takes in the file: key, type and value.
+    fn entries(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let entries = self.entries.iter();
+        entries.map(|(key, range)| (key.as_str(), &self.map[range.clone()]))
     }
 
     /// A string value.

@@ -1,6 +1,7 @@
 //! The first walk over a GGUF header: proves its structure and notes where arrays lie.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::{Array, ElementType};
 use crate::quant::{self, QuantType};
@@ -21,6 +22,9 @@ pub(super) enum Problem {
     Unsupported(String),
 }
 
+/// Where each key lies with its type and value, in file order.
+pub(super) type Entries = Vec<(String, Range<usize>)>;
+
 /// A header that has been walked to its end.
 pub(super) struct Scan {
     pub header: Header,
@@ -28,6 +32,7 @@ pub(super) struct Scan {
     pub quants: Vec<QuantType>,
     /// Arrays by key; their items stay in the file.
     pub arrays: HashMap<String, Array>,
+    pub entries: Entries,
 }
 
 pub(super) struct Header {
@@ -74,7 +79,7 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan> {
     }
     let n_tensors = walker.count("the number of tensors", MAX_TENSORS)?;
     let n_keys = walker.count("the number of metadata keys", MAX_KEYS)?;
-    let arrays = walker.metadata(n_keys)?;
+    let (arrays, entries) = walker.metadata(n_keys)?;
     let mut quants = Vec::new();
     for i in 0..n_tensors {
         quants.push(walker.tensor(i)?);
@@ -87,6 +92,7 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan> {
         header,
         quants,
         arrays,
+        entries,
     })
 }
 
@@ -142,10 +148,11 @@ impl<'a> Walker<'a> {
         self.take(len, what, true)
     }
 
-    fn metadata(&mut self, n_keys: u64) -> Result<HashMap<String, Array>> {
-        let mut arrays = HashMap::new();
+    fn metadata(&mut self, n_keys: u64) -> Result<(HashMap<String, Array>, Entries)> {
+        let (mut arrays, mut entries) = (HashMap::new(), Vec::new());
         let mut seen = std::collections::HashSet::new();
         for i in 0..n_keys {
+            let start = self.at;
             let key = self.string(&format!("metadata key {i}"), MAX_KEY_BYTES)?;
             let Ok(key) = std::str::from_utf8(key) else {
                 return invalid(format!("metadata key {i} is not UTF-8"));
@@ -168,8 +175,9 @@ impl<'a> Walker<'a> {
                     None => return invalid(format!("{what} has the unknown type {other}")),
                 },
             }
+            entries.push((key.to_string(), start..self.at));
         }
-        Ok(arrays)
+        Ok((arrays, entries))
     }
 
     /// Steps over an array; the condensed header gets an empty one.

@@ -102,6 +102,32 @@ pub fn adapters() -> Vec<AdapterSummary> {
     ranked_adapters().into_iter().map(|(_, s)| s).collect()
 }
 
+/// What an adapter can do, as far as users ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdapterLimits {
+    /// Largest buffer, and the part of it that a kernel sees at once.
+    pub buffer_bytes: u64,
+    pub binding_bytes: u64,
+    /// Memory that a workgroup shares.
+    pub workgroup_bytes: u64,
+    pub has_subgroups: bool,
+}
+
+/// The limits of all [`adapters`], in their order.
+pub fn limits() -> Vec<AdapterLimits> {
+    let all = ranked_adapters().into_iter();
+    all.map(|(adapter, _)| {
+        let limits = adapter.limits();
+        AdapterLimits {
+            buffer_bytes: limits.max_buffer_size,
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size.into(),
+            has_subgroups: adapter.features().contains(wgpu::Features::SUBGROUP),
+        }
+    })
+    .collect()
+}
+
 /// Share of a GPU's memory budget that may be in use, all programs together.
 const MAX_BUDGET_PERCENT: u8 = 95;
 

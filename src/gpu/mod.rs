@@ -17,7 +17,9 @@ mod tests;
 
 use std::sync::{Arc, Mutex};
 
-pub use device::{AdapterKind, AdapterSummary, DeviceChoice, Options, adapters};
+pub use device::{
+    AdapterKind, AdapterLimits, AdapterSummary, DeviceChoice, Options, adapters, limits,
+};
 pub use profile::{LaunchProfile, MemoryUse, Traffic};
 
 use crate::backend::{

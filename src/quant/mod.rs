@@ -1,4 +1,4 @@
-//! GGUF's quantisation types: the table of names and block sizes, and decoding on the CPU.
+//! GGUF's quantisation types: the table of names and block sizes, decoding and encoding on the CPU.
 //!
 //! A *block* is the unit a type packs; a *span* is 32 weights, the unit every kernel steps by.
 //! Layouts: `ggml-common.h` of llama.cpp. Every type here decodes as
@@ -6,6 +6,7 @@
 
 pub mod coded;
 pub mod device;
+mod encode;
 mod float;
 pub mod grid;
 mod grids;
@@ -15,6 +16,8 @@ pub mod lookup;
 pub mod ternary;
 #[cfg(test)]
 mod tests;
+
+pub use encode::EncodeError;
 
 /// Weights in a span.
 pub const SPAN: usize = 32;

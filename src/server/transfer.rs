@@ -229,6 +229,7 @@ async fn receive(mut upload: BlobUpload, mut body: body::BodyStream) -> Result<(
             Ok(Some(piece)) => {
                 if sender.send(piece).await.is_err() {
                     // The writer has failed; its error comes below.
+                    discard(body).await;
                     break;
                 }
             }

@@ -116,17 +116,21 @@ impl Blobs {
     }
 
     pub fn upload(&self, expected: Digest, limit: u64) -> Result<BlobUpload, Error> {
-        let file = self
-            .folder
-            .temp()
-            .map_err(Error::io(format!("cannot begin blob {expected}")))?;
         Ok(BlobUpload {
-            file,
-            path: self.path(&expected),
+            blob: self.begin(&format!("blob {expected}"))?,
             expected,
+            limit,
+        })
+    }
+
+    /// Begins a blob whose digest is known when it is complete; `what` names it in messages.
+    pub fn begin(&self, what: &str) -> Result<NewBlob, Error> {
+        let file = self.folder.temp();
+        Ok(NewBlob {
+            file: file.map_err(Error::io(format!("cannot begin {what}")))?,
+            folder: self.folder.path().to_owned(),
             hasher: Sha256::new(),
             bytes: 0,
-            limit,
         })
     }
 }
@@ -139,42 +143,64 @@ fn missing_or_io(digest: &Digest, error: io::Error) -> Error {
 }
 
 /// A blob that is being written piece by piece; dropped before [`finish`](Self::finish), it leaves nothing.
+#[derive(Debug)]
+pub(super) struct NewBlob {
+    file: NamedTempFile,
+    folder: PathBuf,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl io::Write for NewBlob {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let n = self.file.as_file_mut().write(piece)?;
+        self.hasher.update(&piece[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_file_mut().flush()
+    }
+}
+
+impl NewBlob {
+    /// Gives the blob its name, if that is the one expected. Returns it, and the size in bytes.
+    pub fn finish(self, expected: Option<Digest>) -> Result<(Digest, u64), Error> {
+        let got = Digest::finish(self.hasher);
+        if let Some(expected) = expected.filter(|expected| *expected != got) {
+            return Err(Error::DigestMismatch { expected, got });
+        }
+        files::publish(self.file, &self.folder.join(got.file_name()))
+            .map_err(Error::io(format!("cannot store blob {got}")))?;
+        Ok((got, self.bytes))
+    }
+}
+
+/// A blob that is being uploaded; dropped before [`finish`](Self::finish), it leaves nothing.
 ///
 /// Memory stays bounded by the pieces. Several uploads of one digest may run at once; the last to finish wins.
 #[derive(Debug)]
 pub struct BlobUpload {
-    file: NamedTempFile,
-    path: PathBuf,
+    blob: NewBlob,
     expected: Digest,
-    hasher: Sha256,
-    bytes: u64,
     limit: u64,
 }
 
 impl BlobUpload {
     /// Takes the next bytes.
     pub fn write(&mut self, piece: &[u8]) -> Result<(), Error> {
-        self.bytes = self.bytes.saturating_add(piece.len() as u64);
-        if self.bytes > self.limit {
+        if self.blob.bytes.saturating_add(piece.len() as u64) > self.limit {
             return Err(Error::TooLarge { limit: self.limit });
         }
-        self.hasher.update(piece);
-        self.file
-            .as_file_mut()
+        self.blob
             .write_all(piece)
             .map_err(Error::io(format!("cannot write blob {}", self.expected)))
     }
 
     /// Checks the digest and gives the blob its name.
     pub fn finish(self) -> Result<(), Error> {
-        let got = Digest::finish(self.hasher);
-        if got != self.expected {
-            return Err(Error::DigestMismatch {
-                expected: self.expected,
-                got,
-            });
-        }
-        files::publish(self.file, &self.path).map_err(Error::io(format!("cannot store blob {got}")))
+        self.blob.finish(Some(self.expected)).map(drop)
     }
 }
 

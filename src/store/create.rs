@@ -1,5 +1,7 @@
 //! Building a model: from another one or from uploaded GGUF blobs, with template, prompt and options of its own.
 
+mod weights;
+
 use super::files_map::{check_files, digests};
 use super::manifest::{Config, Layer, Manifest, media};
 use super::resolve::Layers;
@@ -7,11 +9,7 @@ use super::{Digest, Error, GgufFacts, ModelName, Source, Store, json, split_sour
 use crate::api::{CreateRequest, Progress};
 use crate::chat::Template;
 use serde_json::{Map, Value};
-use std::fs::File;
-use std::io::Read as _;
 use std::sync::Arc;
-
-const QUANTIZATIONS: [&str; 7] = ["F32", "F16", "BF16", "Q8_0", "Q4_K_S", "Q4_K_M", "Q4_K"];
 
 /// A model under construction.
 #[derive(Default)]
@@ -25,6 +23,8 @@ struct Draft {
 
 struct DraftLayer {
     layer: Layer,
+    /// Of weights that came as several files: all of them, in order.
+    parts: Vec<Digest>,
     /// The line that tells about it.
     status: String,
     /// Of layers that are GGUF files.
@@ -35,29 +35,24 @@ impl Store {
     /// Makes a model as the request says, calling `progress` for each step.
     ///
     /// Refused before anything is written: what [`check_create`] refuses, a source that is not there
-    /// ([`Error::NotFound`] with the source's name), blobs that are missing or no GGUF. The store is locked meanwhile,
-    /// so `progress` should not wait for anyone.
+    /// ([`Error::NotFound`] with the source's name), blobs that are missing or no GGUF. Weights are written anew before
+    /// the store is locked, which it is for the last steps alone.
     pub fn create(
         &self,
         request: &CreateRequest,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Error> {
         let name = check_create(request)?;
-        let mut say = |status: &str| {
-            progress(Progress {
-                status: status.to_owned(),
-                ..Progress::default()
-            });
-        };
-        let _guard = self.change()?;
         let mut draft = if request.from.is_empty() {
-            self.take_files(request, &mut say)?
+            self.take_files(request, progress)?
         } else {
             self.take_model(&request.from)?
         };
+        self.rewrite_weights(request, &mut draft, progress)?;
+        let _guard = self.change()?;
         self.add_adapters(request, &mut draft)?;
-        check_quantization(request, &draft)?;
         self.apply(request, &mut draft)?;
+        let mut say = |status: &str| progress(step(status));
         let config = draft.config(request)?;
         let config = self.new_layer(media::CONFIG, &config.encode())?.layer;
         for layer in &draft.layers {
@@ -100,6 +95,7 @@ impl Store {
             }
             draft.layers.push(DraftLayer {
                 status: format!("using existing layer {}", layer.digest),
+                parts: Vec::new(),
                 facts: is_gguf.then(|| self.facts(&layer.digest)).transpose()?,
                 layer: Layer {
                     from: base.name.to_string(),
@@ -108,72 +104,6 @@ impl Store {
             });
         }
         Ok(draft)
-    }
-
-    /// Uploaded files: GGUF weights and projectors.
-    fn take_files(
-        &self,
-        request: &CreateRequest,
-        say: &mut dyn FnMut(&str),
-    ) -> Result<Draft, Error> {
-        let Some(files) = &request.files else {
-            let text = "neither 'from' or 'files' was specified";
-            return Err(Error::BadRequest(text.into()));
-        };
-        if files.keys().any(|name| name.ends_with(".safetensors")) {
-            return Err(unsupported(
-                "importing safetensors is not supported: convert the model to GGUF first, for example with llama.cpp's convert_hf_to_gguf.py",
-            ));
-        }
-        let mut draft = Draft::default();
-        for (name, digest) in digests(files)? {
-            let is_gguf = self.has_gguf_magic(&digest)?;
-            if !is_gguf && !name.ends_with(".gguf") {
-                continue;
-            }
-            say("parsing GGUF");
-            draft.layers.push(self.gguf_layer(&digest, is_gguf)?);
-        }
-        if draft.layers.is_empty() {
-            return Err(Error::BadRequest("unknown type".into()));
-        }
-        draft
-            .layers
-            .sort_by_key(|l| l.layer.media_type != media::MODEL);
-        say("verifying conversion");
-        self.add_recognised_template(&mut draft)?;
-        Ok(draft)
-    }
-
-    /// A layer for an uploaded GGUF, of the type that its metadata tells.
-    fn gguf_layer(&self, digest: &Digest, has_magic: bool) -> Result<DraftLayer, Error> {
-        if !has_magic {
-            return Err(Error::BadRequest(
-                "supplied file was not in GGUF format".into(),
-            ));
-        }
-        let facts = self.facts(digest)?;
-        if facts.n_splits > 1 {
-            return Err(unsupported(
-                "importing split GGUF files is not supported: merge them first, for example with llama-gguf-split --merge",
-            ));
-        }
-        let media_type = match facts.kind.as_str() {
-            "adapter" => media::ADAPTER,
-            _ if facts.is_projector() => media::PROJECTOR,
-            _ => media::MODEL,
-        };
-        Ok(DraftLayer {
-            layer: Layer {
-                media_type: media_type.into(),
-                digest: *digest,
-                size: self.inner.blobs.size(digest)?,
-                from: String::new(),
-                name: String::new(),
-            },
-            status: format!("creating new layer {digest}"),
-            facts: Some(facts),
-        })
     }
 
     /// A Go template for weights whose own chat template is a known one, with its stop strings.
@@ -270,19 +200,9 @@ impl Store {
                 name: String::new(),
             },
             status: format!("{verb} layer {digest}"),
+            parts: Vec::new(),
             facts: None,
         })
-    }
-
-    fn has_gguf_magic(&self, digest: &Digest) -> Result<bool, Error> {
-        self.inner.blobs.size(digest)?;
-        let mut magic = [0; 4];
-        let read = File::open(self.blob_path(digest)).and_then(|mut f| f.read_exact(&mut magic));
-        match read {
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(e) => Err(Error::io(format!("cannot read blob {digest}"))(e)),
-            Ok(()) => Ok(magic == *b"GGUF"),
-        }
     }
 
     /// A manifest is only written over blobs that are there in full.
@@ -352,6 +272,14 @@ impl Draft {
     }
 }
 
+/// A line of progress without bytes.
+fn step(status: &str) -> Progress {
+    Progress {
+        status: status.to_owned(),
+        ..Progress::default()
+    }
+}
+
 /// Checks what can be told without the store, and reads the new model's name.
 pub fn check_create(request: &CreateRequest) -> Result<ModelName, Error> {
     for files in request.files.iter().chain([&request.draft_files]) {
@@ -379,36 +307,6 @@ pub fn check_create(request: &CreateRequest) -> Result<ModelName, Error> {
         &request.model
     };
     ModelName::parse(name)
-}
-
-/// Quantizing is refused unless there is nothing to do.
-fn check_quantization(request: &CreateRequest, draft: &Draft) -> Result<(), Error> {
-    let wanted = [&request.quantize, &request.quantization];
-    let current = draft
-        .gguf_facts()
-        .next()
-        .map_or("", |facts| &facts.file_type);
-    match wanted.into_iter().find(|wanted| !wanted.is_empty()) {
-        Some(wanted) => check_levels(current, &wanted.to_uppercase()),
-        None => Ok(()),
-    }
-}
-
-fn check_levels(current: &str, wanted: &str) -> Result<(), Error> {
-    if !QUANTIZATIONS.contains(&wanted) {
-        return Err(Error::Unsupported(format!(
-            "unsupported quantization type {wanted} - supported types are F32, F16, Q4_K_S, Q4_K_M, Q8_0"
-        )));
-    }
-    match current {
-        _ if current == wanted => Ok(()),
-        "F32" | "F16" | "BF16" => Err(unsupported(
-            "quantizing on import is not supported: quantize the GGUF first, for example with llama-quantize",
-        )),
-        _ => Err(unsupported(
-            "quantization is only supported for F16, BF16 and F32 models",
-        )),
-    }
 }
 
 /// Overrides of the config by `info`.
@@ -450,23 +348,4 @@ fn apply_info(info: &Map<String, Value>, config: &mut Config) -> Result<(), Erro
 
 fn unsupported(text: &str) -> Error {
     Error::Unsupported(text.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn levels() {
-        let refusal = |current, wanted| check_levels(current, wanted).unwrap_err().to_string();
-        check_levels("Q4_K_M", "Q4_K_M").unwrap();
-        for current in ["Q4_1", "unknown", ""] {
-            let text = "quantization is only supported for F16, BF16 and F32 models";
-            assert_eq!(refusal(current, "Q8_0"), text);
-        }
-        for current in ["F32", "F16", "BF16"] {
-            assert!(refusal(current, "Q8_0").starts_with("quantizing on import"));
-        }
-        assert!(refusal("F16", "Q9").starts_with("unsupported quantization type Q9"));
-    }
 }

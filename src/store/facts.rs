@@ -1,5 +1,6 @@
 //! What the store wants to know about a GGUF file, without keeping it mapped.
 
+use super::quantize::is_unquantized;
 use super::{Digest, Error};
 use crate::gguf::{self, Gguf};
 use std::path::Path;
@@ -28,6 +29,10 @@ pub struct GgufFacts {
     pub chat_template: Option<String>,
     /// Number of files the model was split into; 0 or 1 if it was not.
     pub n_splits: u64,
+    /// Place of this file among them, from 0.
+    pub split: u64,
+    /// All tensors are plain floats.
+    pub is_unquantized: bool,
 }
 
 impl GgufFacts {
@@ -58,6 +63,8 @@ impl GgufFacts {
             has_blocks: has("block_count"),
             chat_template: gguf.str("tokenizer.chat_template").map(str::to_owned),
             n_splits: gguf.u64("split.count").unwrap_or_default(),
+            split: gguf.u64("split.no").unwrap_or_default(),
+            is_unquantized: is_unquantized(gguf),
         }
     }
 
@@ -98,7 +105,7 @@ pub fn human_number(n: u64) -> String {
 }
 
 /// The name of `general.file_type`, numbered by llama.cpp's `llama_ftype`.
-fn file_type_label(number: Option<u64>) -> &'static str {
+pub(super) fn file_type_label(number: Option<u64>) -> &'static str {
     match number {
         Some(0) => "F32",
         Some(1) => "F16",

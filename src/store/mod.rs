@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod modelfile;
 mod name;
 mod parameters;
+mod quantize;
 pub mod registry;
 mod resolve;
 mod show;

@@ -2,6 +2,7 @@
 
 mod building;
 mod damage;
+mod quantizing;
 mod racing;
 
 use super::manifest::media;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::memory;
 use super::placement::Placement;
 use super::{Engine, EngineOptions, Error};
 use crate::backend::BackendError;
@@ -308,6 +309,7 @@ impl Inner {
             parts.engine.close();
             drop(parts);
             inner.lock().loaded.retain(|l| l.id != id);
+            memory::give_back();
             inner.gone.notify_waiters();
         });
     }

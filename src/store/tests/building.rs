@@ -304,11 +304,7 @@ fn refusals_write_nothing() {
         ),
         (
             json!({"model": "m", "files": files, "quantize": "q9"}),
-            "unsupported quantization type Q9 - supported types are F32, F16, Q4_K_S, Q4_K_M, Q8_0",
-        ),
-        (
-            json!({"model": "m", "files": files, "quantize": "q8_0"}),
-            "quantizing on import is not supported",
+            "unsupported quantization type Q9 - supported types are F32, F16, BF16, Q8_0, Q4_0, ",
         ),
         (
             json!({"model": "m", "from": "base", "info": {"model_family": 5}}),

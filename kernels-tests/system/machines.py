@@ -1,0 +1,258 @@
+"""What the suites run: the server, a registry, a relay before it, and weights that no engine loads."""
+import hashlib
+import http.client
+import http.server
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+TIMEOUT = 120
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def gguf(n_bytes, random, kind=1):
+    """A file of exactly so many bytes: one matrix, F16 (`kind` 1) or F32 (0), whose weights are small numbers."""
+    text = lambda s: struct.pack("<Q", len(s)) + s.encode()  # noqa: E731
+    cols, item = 1024, (4, 2)[kind]
+    keys = text("general.architecture") + struct.pack("<I", 8) + text("llama")
+    keys += text("general.file_type") + struct.pack("<II", 4, kind)
+    rows = (n_bytes - 4096) // (cols * item)
+
+    def header(pad):
+        key = text("pad") + struct.pack("<I", 8) + text("x" * pad)
+        tensor = text("blk.0.ffn_up.weight") + struct.pack("<IQQIQ", 2, cols, rows, kind, 0)
+        return b"GGUF" + struct.pack("<IQQ", 3, 1, 3) + keys + key + tensor
+
+    data = rows * cols * item
+    head = header(n_bytes - data - len(header(0)))
+    assert len(head) % 32 == 0, len(head)
+    # Random bytes below the sign and the upper exponent: all finite.
+    words = random.randbytes(data) if kind else struct.pack("<f", random.random()) * (data // 4)
+    if kind:
+        words = bytearray(words)
+        words[1::2] = bytes(b & 0x3B for b in words[1::2])
+    return head + bytes(words)
+
+
+def wait_for(address, process):
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        assert process.poll() is None, "it has ended"
+        try:
+            return urllib.request.urlopen(address, timeout=5).read()
+        except urllib.error.HTTPError:
+            return b""
+        except OSError:
+            time.sleep(0.002)
+    raise AssertionError(f"{address} does not answer")
+
+
+class Registry:
+    """Debian's docker-registry over plain http."""
+
+    def __init__(self, folder):
+        folder.mkdir()
+        self.port = free_port()
+        config = folder / "config.yml"
+        config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}}}}}\n"
+                          f"http: {{addr: '127.0.0.1:{self.port}'}}\n")
+        self.process = subprocess.Popen(["docker-registry", "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(f"http://127.0.0.1:{self.port}/v2/", self.process)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class Relay:
+    """Stands before a registry: counts bytes, notes which ranges of blobs are asked for, and slows answers down."""
+
+    def __init__(self, target):
+        self.sent = self.received = 0
+        self.rate = None
+        self.asked = []
+        self.lock = threading.Lock()
+        relay = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def relay(self):
+                length = int(self.headers.get("Content-Length") or 0)
+                headers = dict(self.headers.items())
+                body = self.rfile if length else None
+                if "chunked" in self.headers.get("Transfer-Encoding", ""):
+                    body, length = b"".join(self.chunks()), 0
+                    headers.pop("Transfer-Encoding")
+                upstream = http.client.HTTPConnection("127.0.0.1", target, timeout=TIMEOUT)
+                try:
+                    if self.command == "GET" and "/blobs/" in self.path:
+                        first = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0]
+                        relay.asked.append((self.path, int(first)))
+                    upstream.request(self.command, self.path, Reader(body, length) if length else body, headers)
+                    with relay.lock:
+                        relay.received += length or len(body or b"")
+                    answer = upstream.getresponse()
+                    self.send_response_only(answer.status, answer.reason)
+                    for name, value in answer.getheaders():
+                        if name.lower() != "transfer-encoding":
+                            self.send_header(name, value)
+                    self.end_headers()
+                    while self.command != "HEAD" and (piece := answer.read(64 << 10)):
+                        self.wfile.write(piece)
+                        relay.count(len(piece))
+                except OSError:
+                    # A client that was killed.
+                    self.close_connection = True
+                finally:
+                    upstream.close()
+
+            def chunks(self):
+                while size := int(self.rfile.readline(), 16):
+                    yield self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = relay
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def count(self, n):
+        with self.lock:
+            self.sent += n
+            if self.rate:
+                time.sleep(n / self.rate)
+
+    def limit(self, bytes_per_second):
+        self.rate = bytes_per_second
+
+    def unlimit(self):
+        self.rate = None
+
+    def start_listing(self):
+        self.asked = []
+        return self.asked
+
+
+class Reader:
+    """As many bytes of a stream as a request has."""
+
+    def __init__(self, stream, left):
+        self.stream, self.left = stream, left
+
+    def read(self, n=-1):
+        piece = self.stream.read(min(n, self.left) if n >= 0 else self.left)
+        self.left -= len(piece)
+        return piece
+
+
+class Server:
+    """The server with a models folder of its own; with `disk_bytes`, on a disk of that size; with `memory_bytes`, on a machine that
+    has so much for it."""
+
+    def __init__(self, binary, models, disk_bytes=None, memory_bytes=None, **settings):
+        self.models = Path(models)
+        self.models.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        environment = os.environ | {"OLLAMA_HOST": f"127.0.0.1:{self.port}", "OLLAMA_MODELS": str(self.models), "OLLAMA_WGPU_DEVICE": "cpu"} | settings
+        command, mounts = [binary, "serve"], []
+        if disk_bytes:
+            mounts.append(f'mount -t tmpfs -o size={disk_bytes} none "$OLLAMA_MODELS"')
+        if memory_bytes:
+            meminfo = self.models.parent / f"meminfo-{self.port}"
+            os.mkfifo(meminfo)
+            mounts.append(f"mount --bind {meminfo} /proc/meminfo")
+        if mounts:
+            # Mounts of its own, which go away with the process; without root in a namespace of users.
+            user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+            command = ["unshare", *user, "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$0" serve']), binary]
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(f"http://127.0.0.1:{self.port}/", self.process)
+        self.start_seconds = time.monotonic() - self.started
+        if memory_bytes:
+            threading.Thread(target=self.tell_memory, args=(meminfo, memory_bytes), daemon=True).start()
+        self.root = Path(f"/proc/{self.process.pid}/root{self.models}") if disk_bytes else self.models
+
+    def memory(self, name):
+        """Bytes that `/proc` tells of the process: `VmRSS` (resident), `VmSize` (mapped), ..."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith(f"{name}:"))
+
+    def tell_memory(self, meminfo, limit):
+        """Answers whoever reads the file: what the process has of the machine's memory is missing."""
+        while self.process.poll() is None:
+            with open(meminfo, "w") as reader:
+                left = max(limit - self.memory("VmRSS"), 0)
+                reader.write(f"MemTotal: {limit >> 10} kB\nMemAvailable: {left >> 10} kB\n")
+            # The reader sees the end before the next one begins.
+            time.sleep(0.02)
+
+    def request(self, method, path, body=None):
+        data = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, method=method)
+        return urllib.request.urlopen(request, timeout=TIMEOUT)
+
+    def json(self, method, path, body=None):
+        text = self.request(method, path, body).read()
+        return json.loads(text) if text else None
+
+    def lines(self, path, body):
+        return [json.loads(line) for line in self.request("POST", path, body)]
+
+    def try_lines(self, path, body):
+        try:
+            self.lines(path, body)
+        except (OSError, http.client.HTTPException):
+            # It was killed.
+            pass
+
+    def upload(self, data):
+        status, text = self.try_upload(data)
+        assert status in (200, 201), text
+
+    def try_upload(self, data):
+        try:
+            return self.request("POST", f"/api/blobs/sha256:{hashlib.sha256(data).hexdigest()}", data).status, ""
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def create(self, name, request):
+        last = self.lines("/api/create", {"model": name} | request)[-1]
+        assert last == {"status": "success"}, last
+
+    def generate(self, model, prompt, n=8, **request):
+        """The reply of a greedy generation."""
+        options = {"temperature": 0, "num_predict": n} | request.pop("options", {})
+        return self.json("POST", "/api/generate", {"model": model, "prompt": prompt, "raw": True, "stream": False, "options": options} | request)
+
+    def loaded(self):
+        return {m["name"].removesuffix(":latest") for m in self.json("GET", "/api/ps")["models"]}
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()

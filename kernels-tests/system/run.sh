@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The server as a process among others: against a real registry, killed at random moments, on full disks and in little memory.
+source "$(dirname "$0")/../../scripts/lib.sh"
+
+need docker-registry=docker-registry unshare=util-linux
+need_python
+BIN="${OLLAMA_WGPU_BIN:-}"
+if [ -z "$BIN" ]; then
+  cargo test --release --no-run --quiet
+  BIN="$PWD/target/release/ollama-wgpu"
+fi
+python3 kernels-tests/system/registry.py "$BIN"
+python3 kernels-tests/system/scheduler.py "$BIN" "$PWD/target/test-models"

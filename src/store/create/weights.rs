@@ -1,0 +1,256 @@
+//! The weights of a model under construction: uploaded GGUF files, split ones joined, and quantised where that is asked for.
+
+use super::{Draft, DraftLayer, Layer, media, step, unsupported};
+use crate::api::{CreateRequest, Progress};
+use crate::gguf::Gguf;
+use crate::store::files_map::digests;
+use crate::store::quantize::{Level, Rewrite};
+use crate::store::{Digest, Error, GgufFacts, Store};
+use std::fs::File;
+use std::io::Read as _;
+use std::time::{Duration, Instant};
+
+/// How often a client hears of a rewriting that goes on.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+/// What stands for the digest of a file that is being made.
+const NO_DIGEST: &str = "0000000000000000000";
+
+impl Store {
+    /// Uploaded files: GGUF weights and projectors.
+    pub(super) fn take_files(
+        &self,
+        request: &CreateRequest,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Draft, Error> {
+        let Some(files) = &request.files else {
+            let text = "neither 'from' or 'files' was specified";
+            return Err(Error::BadRequest(text.into()));
+        };
+        if files.keys().any(|name| name.ends_with(".safetensors")) {
+            return Err(unsupported(
+                "importing safetensors is not supported: convert the model to GGUF first, for example with llama.cpp's convert_hf_to_gguf.py",
+            ));
+        }
+        let mut draft = Draft::default();
+        let mut parts = Vec::new();
+        for (name, digest) in digests(files)? {
+            let is_gguf = self.has_gguf_magic(&digest)?;
+            if !is_gguf && !name.ends_with(".gguf") {
+                continue;
+            }
+            progress(step("parsing GGUF"));
+            let layer = self.gguf_layer(&digest, is_gguf)?;
+            match layer.facts.as_ref().is_some_and(|facts| facts.n_splits > 1) {
+                true => parts.push(layer),
+                false => draft.layers.push(layer),
+            }
+        }
+        if !parts.is_empty() {
+            draft.layers.push(joined(parts)?);
+        }
+        if draft.layers.is_empty() {
+            return Err(Error::BadRequest("unknown type".into()));
+        }
+        draft
+            .layers
+            .sort_by_key(|l| l.layer.media_type != media::MODEL);
+        wanted(request)?;
+        progress(step("verifying conversion"));
+        self.add_recognised_template(&mut draft)?;
+        Ok(draft)
+    }
+
+    /// A layer for an uploaded GGUF, of the type that its metadata tells.
+    pub(super) fn gguf_layer(&self, digest: &Digest, has_magic: bool) -> Result<DraftLayer, Error> {
+        if !has_magic {
+            return Err(Error::BadRequest(
+                "supplied file was not in GGUF format".into(),
+            ));
+        }
+        let facts = self.facts(digest)?;
+        let media_type = match facts.kind.as_str() {
+            "adapter" => media::ADAPTER,
+            _ if facts.is_projector() => media::PROJECTOR,
+            _ => media::MODEL,
+        };
+        Ok(DraftLayer {
+            layer: Layer {
+                media_type: media_type.into(),
+                digest: *digest,
+                size: self.inner.blobs.size(digest)?,
+                from: String::new(),
+                name: String::new(),
+            },
+            status: format!("creating new layer {digest}"),
+            parts: Vec::new(),
+            facts: Some(facts),
+        })
+    }
+
+    pub(super) fn has_gguf_magic(&self, digest: &Digest) -> Result<bool, Error> {
+        self.inner.blobs.size(digest)?;
+        let mut magic = [0; 4];
+        let read = File::open(self.blob_path(digest)).and_then(|mut f| f.read_exact(&mut magic));
+        match read {
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(e) => Err(Error::io(format!("cannot read blob {digest}"))(e)),
+            Ok(()) => Ok(magic == *b"GGUF"),
+        }
+    }
+
+    /// Makes new files of weights that came in parts, or whose types are not those that are wanted.
+    pub(super) fn rewrite_weights(
+        &self,
+        request: &CreateRequest,
+        draft: &mut Draft,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
+        let wanted = wanted(request)?;
+        let models = draft.layers.iter_mut();
+        for layer in models.filter(|l| l.layer.media_type == media::MODEL) {
+            let Some(facts) = layer.facts.clone() else {
+                continue;
+            };
+            let level = wanted.map(|level| change(level, &facts)).transpose()?;
+            let level = level.flatten();
+            if level.is_none() && layer.parts.is_empty() {
+                continue;
+            }
+            let status = match level {
+                Some(level) => format!("quantizing {} model to {}", facts.file_type, level.name()),
+                None => "joining the files of the model".to_owned(),
+            };
+            self.rewrite(layer, level, &status, progress)?;
+        }
+        Ok(())
+    }
+
+    fn rewrite(
+        &self,
+        layer: &mut DraftLayer,
+        level: Option<Level>,
+        status: &str,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Error> {
+        let digests = match layer.parts.as_slice() {
+            [] => std::slice::from_ref(&layer.layer.digest),
+            parts => parts,
+        };
+        let open = |digest: &Digest| {
+            let problem = |source| Error::Gguf {
+                digest: *digest,
+                source,
+            };
+            Gguf::open(&self.blob_path(digest)).map_err(problem)
+        };
+        let parts = digests
+            .iter()
+            .map(open)
+            .collect::<Result<Vec<Gguf>, Error>>()?;
+        let rewrite = Rewrite::new(&parts, level)?;
+        let total = rewrite.total();
+        let mut told = Instant::now();
+        let mut blob = self.inner.blobs.begin("the new weights")?;
+        rewrite.write(&mut blob, &mut |completed| {
+            if told.elapsed() >= TELL_EVERY {
+                told = Instant::now();
+                progress(Progress {
+                    status: status.to_owned(),
+                    digest: NO_DIGEST.to_owned(),
+                    total,
+                    completed,
+                });
+            }
+        })?;
+        let (digest, size) = blob.finish(None)?;
+        layer.status = format!("creating new layer {digest}");
+        layer.facts = Some(self.facts(&digest)?);
+        layer.layer.digest = digest;
+        layer.layer.size = size;
+        layer.layer.from = String::new();
+        Ok(())
+    }
+}
+
+/// The parts of a split model as one layer.
+fn joined(mut parts: Vec<DraftLayer>) -> Result<DraftLayer, Error> {
+    let facts = |layer: &DraftLayer| layer.facts.clone().unwrap_or_default();
+    parts.sort_by_key(|part| facts(part).split);
+    let numbers = parts.iter().map(|part| facts(part).split);
+    let n = facts(&parts[0]).n_splits;
+    let is_whole = numbers.eq(0..n) && parts.iter().all(|part| facts(part).n_splits == n);
+    if !is_whole {
+        let text = format!(
+            "the model was split into {n} files, and other than each of them once was given"
+        );
+        return Err(Error::BadRequest(text));
+    }
+    let digests = parts.iter().map(|part| part.layer.digest).collect();
+    let mut first = parts.swap_remove(0);
+    first.parts = digests;
+    Ok(first)
+}
+
+/// The level that the request asks for.
+fn wanted(request: &CreateRequest) -> Result<Option<Level>, Error> {
+    let names = [&request.quantize, &request.quantization];
+    let Some(name) = names.into_iter().find(|name| !name.is_empty()) else {
+        return Ok(None);
+    };
+    let unknown = || {
+        Error::Unsupported(format!(
+            "unsupported quantization type {} - supported types are {}",
+            name.to_uppercase(),
+            Level::names()
+        ))
+    };
+    Level::from_name(name).map(Some).ok_or_else(unknown)
+}
+
+/// The level that weights have to be brought to; none where they have it.
+fn change(level: Level, facts: &GgufFacts) -> Result<Option<Level>, Error> {
+    if facts.file_type == level.name() {
+        return Ok(None);
+    }
+    if !facts.is_unquantized {
+        return Err(unsupported(
+            "quantization is only supported for F16, BF16 and F32 models",
+        ));
+    }
+    Ok(Some(level))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels() {
+        let facts = |file_type: &str, is_unquantized| GgufFacts {
+            file_type: file_type.into(),
+            is_unquantized,
+            ..GgufFacts::default()
+        };
+        let q8_0 = |facts| change(Level::Q8_0, &facts);
+        assert_eq!(q8_0(facts("Q8_0", false)).unwrap(), None);
+        assert_eq!(q8_0(facts("F16", true)).unwrap(), Some(Level::Q8_0));
+        assert_eq!(q8_0(facts("unknown", true)).unwrap(), Some(Level::Q8_0));
+        for current in ["Q4_1", "unknown", ""] {
+            let text = "quantization is only supported for F16, BF16 and F32 models";
+            assert_eq!(q8_0(facts(current, false)).unwrap_err().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn names_of_levels() {
+        let request = |quantize: &str| CreateRequest {
+            quantize: quantize.into(),
+            ..CreateRequest::default()
+        };
+        assert_eq!(wanted(&request("")).unwrap(), None);
+        assert_eq!(wanted(&request("q4_k")).unwrap(), Some(Level::Q4_K_M));
+        let text = wanted(&request("q9")).unwrap_err().to_string();
+        let start = "unsupported quantization type Q9 - supported types are F32, F16, ";
+        assert!(text.starts_with(start), "{text}");
+    }
+}
