@@ -20,6 +20,7 @@ pub fn all() -> Vec<Case> {
         matmul(&mut cases, quant);
     }
     matmul_glu(&mut cases);
+    normed_products(&mut cases);
     embed_rows(&mut cases);
     rowwise(&mut cases);
     cases_attention::all(&mut cases);
@@ -220,6 +221,51 @@ fn gated_product(
                 true => b.glu(second, first, Activation::GeluTanh),
                 false => b.glu(first, second, Activation::Silu),
             }
+        }),
+        top_k: None,
+    }
+}
+
+/// Products of a norm's result, gated or not. Rows differ in size, so that each needs its own norm.
+fn normed_products(cases: &mut Vec<Case>) {
+    let sizes = [(1, 256, 1), (37, 512, 3), (70, 256, 8), (33, 768, 9)];
+    for quant in [QuantType::F16, QuantType::Q5_0, QuantType::Q4_K] {
+        for (n_columns, cols, n) in sizes {
+            for gated in [false, true] {
+                cases.push(normed_product(quant, n_columns, cols, n, gated));
+            }
+        }
+    }
+}
+
+fn normed_product(quant: QuantType, n_columns: usize, cols: usize, n: usize, gated: bool) -> Case {
+    let mut r = Random::new((n_columns * cols + n) as u64);
+    let mut file = File::default();
+    let source = r.floats(n * cols).into_iter().enumerate();
+    let source: Vec<f32> = source.map(|(i, v)| v * (1 + i / cols) as f32).collect();
+    file.floats("source", n, cols, &source);
+    file.random("w", quant, 2 * n_columns, cols, &mut r);
+    file.floats("bias", 1, 2 * n_columns, &r.floats(2 * n_columns));
+    let scales: Vec<f32> = r.floats(cols).iter().map(|v| 0.1 * v).collect();
+    file.floats("scales", 1, cols, &scales);
+    Case {
+        name: format!(
+            "rms_norm, matmul {} 2 x [{n_columns}, {cols}] x {n} gated {gated}",
+            quant.name()
+        ),
+        file: file.open(),
+        weights: vec!["source".into(), "w".into(), "bias".into(), "scales".into()],
+        cache: None,
+        steps: vec![rows(Phase::Decode, n)],
+        record: Box::new(move |b| {
+            let source = b.embed(WeightId(0), 1.0);
+            let normed = b.rms_norm(source, WeightId(3), 1e-5);
+            let both = b.matmul(normed, WeightId(1), Some(WeightId(2)), None);
+            if !gated {
+                return both;
+            }
+            let half = |i| both.columns(i * n_columns, n_columns);
+            b.glu(half(0), half(1), Activation::Silu)
         }),
         top_k: None,
     }

@@ -41,15 +41,16 @@ pub fn cpus() -> Vec<Device> {
 }
 
 /// Every GPU adapter that answers, software ones included, with the variants of the shaders: as
-/// users run them, and with runtime checks but without subgroups.
+/// users run them; and with the shapes of a GPU, with runtime checks but without subgroups.
 pub fn gpus() -> Vec<Device> {
     let variants = [
         ("", gpu::Options::default()),
         (
-            ", checked, no subgroups",
+            ", checked, no subgroups, shapes of a GPU",
             gpu::Options {
                 checked: true,
                 subgroups: false,
+                gpu_shapes: true,
             },
         ),
     ];

@@ -17,12 +17,12 @@ const N_CTX: usize = 512;
 const N_BATCH: usize = 512;
 
 /// A model on the first adapter, with both phases prepared and the plan of decode.
-fn loaded(name: &str) -> (Model, GpuBackend, PreparedId) {
+fn loaded(name: &str, options: gpu::Options) -> (Model, GpuBackend, PreparedId) {
     let gguf = Gguf::open(&models::path(name)).expect("a valid file");
     let model = Model::load(&Arc::new(gguf)).expect("a supported model");
     let adapter = gpu::adapters().into_iter().next().expect("a GPU adapter");
     let choice = DeviceChoice::Named(adapter.index.to_string());
-    let mut backend = GpuBackend::open(&choice).expect("it opens");
+    let mut backend = GpuBackend::open_with(&choice, options).expect("it opens");
     model.load_into(&mut backend).expect("it fits");
     let cache = model.cache_spec(KvType::F16, N_CTX.div_ceil(PAGE_TOKENS), 1);
     backend.alloc_cache(&cache).expect("it fits");
@@ -42,7 +42,7 @@ fn loaded(name: &str) -> (Model, GpuBackend, PreparedId) {
 
 #[test]
 fn a_decoded_token_costs_what_it_must() {
-    let (model, mut backend, decode) = loaded(models::REAL[0]);
+    let (model, mut backend, decode) = loaded(models::REAL[0], gpu::Options::default());
     let batch = Batch::single(Phase::Decode, &[1], 0, vec![0]);
     let before = backend.traffic();
     let found = backend.run(decode, &batch).expect("it runs");
@@ -56,11 +56,8 @@ fn a_decoded_token_costs_what_it_must() {
     assert!(uploaded <= 1024, "{uploaded} bytes uploaded");
 
     let launches = backend.profile(decode);
-    for layer in 0..model.config().layers.len() {
-        let scope = format!("blk.{layer}.");
-        let of_layer = launches.iter().filter(|l| l.label.starts_with(&scope));
-        let kernels: Vec<_> = of_layer.map(|l| l.kernel).collect();
-        assert!(kernels.len() <= 8, "layer {layer}: {kernels:?}");
+    for kernels in by_layer(&model, &launches) {
+        assert!(kernels.len() <= 8, "{kernels:?}");
     }
     // Each weight once: the embedding is the output matrix too.
     let read: u64 = launches.iter().map(|l| l.weight_bytes).sum();
@@ -71,9 +68,45 @@ fn a_decoded_token_costs_what_it_must() {
     );
 }
 
+/// The kernels of each layer.
+fn by_layer(model: &Model, launches: &[gpu::LaunchProfile]) -> Vec<Vec<&'static str>> {
+    let layers = 0..model.config().layers.len();
+    let kernels = layers.map(|layer| {
+        let scope = format!("blk.{layer}.");
+        let of_layer = launches.iter().filter(|l| l.label.starts_with(&scope));
+        of_layer.map(|l| l.kernel).collect()
+    });
+    kernels.collect()
+}
+
+/// Past the first split of the cache, with the shapes of a GPU.
+#[test]
+fn a_layer_is_six_launches_on_a_gpu_and_a_merge() {
+    let options = gpu::Options {
+        gpu_shapes: true,
+        ..gpu::Options::default()
+    };
+    let (model, mut backend, decode) = loaded(models::REAL[0], options);
+    let pages = (0..10).collect();
+    let batch = Batch::single(Phase::Decode, &[1], 300, pages);
+    backend.run(decode, &batch).expect("it runs");
+    for kernels in by_layer(&model, &backend.profile(decode)) {
+        let expected = [
+            "matmul_vec",
+            "rope_kv",
+            "attention_decode",
+            "attention_merge",
+            "matmul_vec",
+            "matmul_vec",
+            "matmul_vec",
+        ];
+        assert_eq!(kernels, expected);
+    }
+}
+
 #[test]
 fn a_model_takes_its_weights_its_cache_and_little_more() {
-    let (model, backend, _) = loaded(models::REAL[0]);
+    let (model, backend, _) = loaded(models::REAL[0], gpu::Options::default());
     let memory = backend.memory();
     let cache = model
         .cache_spec(KvType::F16, N_CTX.div_ceil(PAGE_TOKENS), 1)

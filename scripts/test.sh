@@ -7,7 +7,7 @@ need_rust
 need_python
 need /usr/share/vulkan/icd.d/lvp_icd*.json=mesa-vulkan-drivers \
   /usr/lib/*/libvulkan.so.1=libvulkan1 \
-  /usr/lib/chromium/vk_swiftshader_icd.json=chromium \
+  /usr/lib/chromium/vk_swiftshader_icd.json=chromium-common \
   node=nodejs npm=npm curl=curl
 
 mkdir -p target

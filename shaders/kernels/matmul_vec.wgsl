@@ -1,32 +1,55 @@
 // out = x * weights^T (+ bias) (+ residual) for a few rows of x: x [rows, COLS],
 // weights [N_ROWS, COLS], out [rows, OUT_STRIDE]; or a gated activation of such columns.
+// With HAS_NORM x stands for x / sqrt(mean(x^2) + EPS) * scales: a row's squares are summed beside
+// its products, which are divided at the end.
 // A workgroup sums WG / LANES * ROWS_PER_LANE weight rows for N rows of x. LANES invocations share
 // a weight row: lane l takes spans l, l + LANES, ... in order, and the lanes' sums are added in
 // order, so that a result depends on neither N nor its neighbours.
 // Needs: WG, LANES, ROWS_PER_LANE, N, SPANS, N_ROWS, GRID_X, OUT_STRIDE, OUT_OFFSET, HAS_BIAS,
-// HAS_RESIDUAL, RESIDUAL_STRIDE, RESIDUAL_OFFSET, weight_row and column_value (parts/columns_*),
-// x_quad (parts/x_*), span_values (quant/*), parts/fma4, parts/batch. Twin: cpu matmul.
+// HAS_RESIDUAL, RESIDUAL_STRIDE, RESIDUAL_OFFSET, HAS_NORM, EPS, weight_row and column_value (parts/columns_*),
+// x_quad (parts/x_*), span_values (quant/*), parts/fma4, parts/batch. Twin: cpu rms_norm
+// and matmul.
 @group(0) @binding(1) var<storage, read> bias: array<f32>;
 @group(0) @binding(2) var<storage, read> residual: array<f32>;
 @group(0) @binding(3) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> batch: array<u32>;
-@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+@group(0) @binding(5) var<storage, read> scales: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> out: array<f32>;
 
 const GROUP_ROWS: u32 = WG / LANES * ROWS_PER_LANE;
 
 // [N, GROUP_ROWS, LANES]
 var<workgroup> lane_sums: array<f32, N * GROUP_ROWS * LANES>;
+// [N, LANES]
+var<workgroup> lane_squares: array<f32, N * LANES>;
+
+fn input_quad(row: u32, quad: u32) -> vec4<f32> {
+    var v = x_quad(row, quad);
+    if (HAS_NORM) {
+        v *= scales[quad];
+    }
+    return v;
+}
+
+fn add_squares(row: u32, span: u32, sum: f32) -> f32 {
+    var s = sum;
+    for (var quad = 8u * span; quad < 8u * span + 8u; quad++) {
+        let v = x_quad(row, quad);
+        s = fma4(v, v, s);
+    }
+    return s;
+}
 
 fn add_span(w: Span, row: u32, span: u32, sum: f32) -> f32 {
     let quad = 8u * span;
-    var s = fma4(w.v0, x_quad(row, quad), sum);
-    s = fma4(w.v1, x_quad(row, quad + 1u), s);
-    s = fma4(w.v2, x_quad(row, quad + 2u), s);
-    s = fma4(w.v3, x_quad(row, quad + 3u), s);
-    s = fma4(w.v4, x_quad(row, quad + 4u), s);
-    s = fma4(w.v5, x_quad(row, quad + 5u), s);
-    s = fma4(w.v6, x_quad(row, quad + 6u), s);
-    return fma4(w.v7, x_quad(row, quad + 7u), s);
+    var s = fma4(w.v0, input_quad(row, quad), sum);
+    s = fma4(w.v1, input_quad(row, quad + 1u), s);
+    s = fma4(w.v2, input_quad(row, quad + 2u), s);
+    s = fma4(w.v3, input_quad(row, quad + 3u), s);
+    s = fma4(w.v4, input_quad(row, quad + 4u), s);
+    s = fma4(w.v5, input_quad(row, quad + 5u), s);
+    s = fma4(w.v6, input_quad(row, quad + 6u), s);
+    return fma4(w.v7, input_quad(row, quad + 7u), s);
 }
 
 // Row `j` of the workgroup times its row `n` of x.
@@ -35,6 +58,13 @@ fn row_sum(n: u32, j: u32) -> f32 {
     var sum = lane_sums[at];
     for (var l = 1u; l < LANES; l++) {
         sum += lane_sums[at + l];
+    }
+    if (HAS_NORM) {
+        var squares = lane_squares[n * LANES];
+        for (var l = 1u; l < LANES; l++) {
+            squares += lane_squares[n * LANES + l];
+        }
+        sum /= sqrt(squares / f32(COLS) + EPS);
     }
     return sum;
 }
@@ -70,6 +100,7 @@ fn main(
         return;
     }
     var sums: array<f32, N * ROWS_PER_LANE>;
+    var squares: array<f32, N>;
     for (var span = lane; span < SPANS; span += LANES) {
         for (var r = 0u; r < ROWS_PER_LANE; r++) {
             let w = span_values(weight_row(first_column, own_row + r), span);
@@ -78,10 +109,20 @@ fn main(
                 sums[at] = add_span(w, min(first + n, rows - 1u), span, sums[at]);
             }
         }
+        if (HAS_NORM) {
+            for (var n = 0u; n < N; n++) {
+                squares[n] = add_squares(min(first + n, rows - 1u), span, squares[n]);
+            }
+        }
     }
     for (var n = 0u; n < N; n++) {
         for (var r = 0u; r < ROWS_PER_LANE; r++) {
             lane_sums[(n * GROUP_ROWS + own_row + r) * LANES + lane] = sums[n * ROWS_PER_LANE + r];
+        }
+    }
+    if (HAS_NORM && index < LANES) {
+        for (var n = 0u; n < N; n++) {
+            lane_squares[n * LANES + index] = squares[n];
         }
     }
     workgroupBarrier();

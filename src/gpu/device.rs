@@ -77,6 +77,8 @@ pub struct Options {
     pub subgroups: bool,
     /// Keep bounds checks in shaders and zero their workgroup memory: slower, for tests.
     pub checked: bool,
+    /// Share out work as on a GPU even where the adapter runs on CPU cores: for tests.
+    pub gpu_shapes: bool,
 }
 
 impl Default for Options {
@@ -84,6 +86,7 @@ impl Default for Options {
         Options {
             subgroups: true,
             checked: false,
+            gpu_shapes: false,
         }
     }
 }
@@ -93,7 +96,7 @@ impl Default for Options {
 pub(super) struct Tuning {
     /// Smallest and largest subgroup, where subgroup operations may be used.
     pub subgroups: Option<(usize, usize)>,
-    /// An adapter that runs on CPU cores.
+    /// Share out work as suits an adapter that runs on CPU cores.
     pub software: bool,
 }
 
@@ -243,7 +246,7 @@ impl Device {
                     info.subgroup_min_size as usize,
                     info.subgroup_max_size as usize,
                 )),
-                software: summary.kind == AdapterKind::Software,
+                software: summary.kind == AdapterKind::Software && !options.gpu_shapes,
             },
             checked: options.checked,
             traffic: TrafficCounters::default(),

@@ -1,6 +1,7 @@
 //! Attention: split by the sequence's length for single tokens, by tiles of queries for prompts.
 
-use super::{Dispatch, Program, WORKGROUP, with_cache, with_pages};
+use super::parts::{with_cache, with_pages};
+use super::{Dispatch, Program, WORKGROUP};
 use crate::backend::{Attention, BufferId, KvDims, Op, PAGE_TOKENS, Phase, Plan, Rows};
 use crate::gpu::batch::{DECODE_TILE, MAX_SPLITS, SPLIT_TOKENS};
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};

@@ -1,7 +1,8 @@
 //! Experts: the choice, products with the matrices of the chosen, their sum.
 
 use super::matmul::{TileShape, VecShape};
-use super::{Dispatch, Program, WORKGROUP, per_number, with_weights};
+use super::parts::with_weights;
+use super::{Dispatch, Program, WORKGROUP, per_number};
 use crate::backend::{
     BufferId, ExpertProducts, Gating, Heads, Phase, Routing, Rows, View, WeightId,
 };

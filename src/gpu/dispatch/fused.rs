@@ -5,7 +5,8 @@
 
 use super::matmul::{Halves, Operands};
 use super::norm::RmsNorm;
-use super::{Dispatch, WORKGROUP, per_number, with_cache};
+use super::parts::with_cache;
+use super::{Dispatch, WORKGROUP, per_number};
 use crate::backend::{BufferId, KvDims, MAX_RUN, NO_SLOT, Op, RopeOrder};
 use crate::gpu::launch::{Launch, Slot, reads, writes};
 use crate::gpu::shader::Shader;
@@ -29,8 +30,11 @@ impl Dispatch<'_> {
                 write @ Op::KvWrite { .. },
                 ..,
             ] => (self.rope_kv(q, k, write, at + 2)?, 3),
+            [norm @ Op::RmsNorm { .. }, product @ Op::Matmul { .. }, ..] => {
+                self.normed_product(norm, product, at)?
+            }
             [product @ Op::Matmul { .. }, glu @ Op::Glu { .. }, ..] => {
-                (self.matmul_glu(product, glu, at + 1)?, 2)
+                (self.matmul_glu(product, glu, at + 1, None)?, 2)
             }
             [norm @ Op::RmsNorm { .. }, add @ Op::Add { .. }, ..] => {
                 (self.rms_norm_add(norm, add, at + 1)?, 2)
@@ -156,8 +160,74 @@ impl Dispatch<'_> {
         Ok(Some(self.rms_norm(&norm, Some(residual), out)))
     }
 
-    /// Where both halves of a gated activation come from one product of a few rows.
-    fn matmul_glu(&self, product: &Op, glu: &Op, reader: usize) -> Result<Option<Launch>, String> {
+    /// A product, gated or not, that norms its input on the way; and the number of ops.
+    fn normed_product(
+        &self,
+        norm: &Op,
+        product: &Op,
+        at: usize,
+    ) -> Result<(Option<Launch>, usize), String> {
+        let (
+            &Op::RmsNorm {
+                input,
+                weight: scales,
+                group,
+                eps,
+                out: normed,
+            },
+            &Op::Matmul {
+                input: factor,
+                weight,
+                bias,
+                residual,
+                out,
+            },
+        ) = (norm, product)
+        else {
+            unreachable!("called for rms_norm, matmul");
+        };
+        let norm = RmsNorm {
+            input,
+            weight: scales,
+            group,
+            eps,
+        };
+        let shape = self.matrix(weight, factor.cols)?;
+        if factor.buffer != normed
+            || residual.is_some_and(|r| r.buffer == normed)
+            || self.is_tiled(out)
+            || !self.takes_norm(&norm, factor, shape)
+            || !self.is_read_by(normed, at + 1)
+        {
+            return Ok((None, 0));
+        }
+        self.weight(scales)?;
+        if let Some(glu @ Op::Glu { .. }) = self.plan.ops.get(at + 2)
+            && let Some(launch) = self.matmul_glu(product, glu, at + 2, Some(&norm))?
+        {
+            return Ok((Some(launch), 3));
+        }
+        self.weight(bias.unwrap_or(weight))?;
+        let operands = Operands {
+            input,
+            weight,
+            bias,
+            residual,
+            out,
+        };
+        let launch = self.matmul_vec(&operands, shape, 0, None, Some(&norm));
+        Ok((Some(launch), 2))
+    }
+
+    /// Where both halves of a gated activation come from one product of a few rows, of a norm's
+    /// result if there is one.
+    fn matmul_glu(
+        &self,
+        product: &Op,
+        glu: &Op,
+        reader: usize,
+        norm: Option<&RmsNorm>,
+    ) -> Result<Option<Launch>, String> {
         let (
             &Op::Matmul {
                 input,
@@ -187,7 +257,7 @@ impl Dispatch<'_> {
         }
         self.weight(bias.unwrap_or(weight))?;
         let operands = Operands {
-            input,
+            input: norm.map_or(input, |norm| norm.input),
             weight,
             bias,
             residual: None,
@@ -199,6 +269,12 @@ impl Dispatch<'_> {
             up_row: up.offset,
             activation,
         };
-        Ok(Some(self.matmul_vec(&operands, shape, 0, Some(halves))))
+        Ok(Some(self.matmul_vec(
+            &operands,
+            shape,
+            0,
+            Some(halves),
+            norm,
+        )))
     }
 }

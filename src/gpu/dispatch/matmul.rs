@@ -1,6 +1,8 @@
 //! Products: which of the two kernels, and how its work is shared out.
 
-use super::{Dispatch, with_gate, with_weights};
+use super::Dispatch;
+use super::norm::RmsNorm;
+use super::parts::{with_gate, with_weights};
 use crate::backend::{Activation, BufferId, Phase, Rows, View, WeightId};
 use crate::gpu::buffer::WeightShape;
 use crate::gpu::device::Tuning;
@@ -9,6 +11,8 @@ use crate::gpu::shader::Shader;
 
 /// Rows of x that `matmul_vec` takes at a time, at most.
 const MAX_VEC_ROWS: usize = 8;
+/// Rows of a weight whose workgroups may each norm the input: for more of them a launch is cheaper.
+const MAX_NORMED_ROWS: usize = 32768;
 /// Workgroups along the first axis of a grid; more go to the second.
 const MAX_GRID: usize = 32768;
 
@@ -113,7 +117,7 @@ impl Dispatch<'_> {
         shards
             .map(|shard| match self.is_tiled(operands.out) {
                 true => self.matmul_tile(operands, weight, shard),
-                false => self.matmul_vec(operands, weight, shard, None),
+                false => self.matmul_vec(operands, weight, shard, None, None),
             })
             .collect()
     }
@@ -123,13 +127,26 @@ impl Dispatch<'_> {
         self.plan.shape.phase == Phase::Prefill && self.rows(out) == Rows::Tokens
     }
 
-    /// With `halves` the columns of out are a gated activation of those of the product.
+    /// Whether the product with a norm's result, which `input` views, can compute the norm itself.
+    pub(super) fn takes_norm(&self, norm: &RmsNorm, input: View, weight: &WeightShape) -> bool {
+        // A CPU that plays a GPU pays for every workgroup's norm and little for a launch.
+        !self.tuning.software
+            && norm.group == norm.input.cols
+            && (input.offset, input.cols) == (0, norm.group)
+            && self.is_in_quads(norm.input)
+            && weight.shards.len() == 1
+            && weight.rows <= MAX_NORMED_ROWS
+    }
+
+    /// With `halves` the columns of out are a gated activation of those of the product; with `norm`
+    /// its input, which is that of `operands`, is normed on the way.
     pub(super) fn matmul_vec(
         &self,
         operands: &Operands,
         weight: &WeightShape,
         shard: usize,
         halves: Option<Halves>,
+        norm: Option<&RmsNorm>,
     ) -> Launch {
         let rows = self.rows(operands.out);
         let n = self.plan.shape.n_rows(rows).clamp(1, MAX_VEC_ROWS);
@@ -146,7 +163,9 @@ impl Dispatch<'_> {
             .number("LANES", shape.lanes)
             .number("ROWS_PER_LANE", shape.rows_per_lane)
             .number("N", n)
-            .number("GRID_X", groups.min(MAX_GRID));
+            .number("GRID_X", groups.min(MAX_GRID))
+            .flag("HAS_NORM", norm.is_some())
+            .float("EPS", norm.map_or(0.0, |norm| norm.eps));
         let shader = match halves {
             Some(halves) => with_gate(shader, halves.activation)
                 .number("N_COLUMNS", halves.n_columns)
@@ -160,7 +179,12 @@ impl Dispatch<'_> {
             Extent::Fixed(groups.div_ceil(MAX_GRID)),
             Extent::Rows(rows, n),
         ];
-        self.product(shader, operands, weight, shard, grid)
+        let mut launch = self.product(shader, operands, weight, shard, grid);
+        let scales = norm.map_or(Slot::Nothing, |norm| Slot::Weight(norm.weight, 0));
+        launch
+            .bindings
+            .insert(launch.bindings.len() - 1, reads(scales));
+        launch
     }
 
     fn matmul_tile(&self, operands: &Operands, weight: &WeightShape, shard: usize) -> Launch {
@@ -223,14 +247,16 @@ impl Dispatch<'_> {
 
     /// Vectors where all offsets allow it, single columns elsewhere.
     fn x_part(&self, input: View) -> &'static str {
-        let stride = self.stride(input.buffer);
-        let vectors = stride.is_multiple_of(4)
-            && input.offset.is_multiple_of(4)
-            && input.cols.is_multiple_of(32);
-        match vectors {
+        match self.is_in_quads(input) {
             true => "parts/x_quads",
             false => "parts/x_columns",
         }
+    }
+
+    fn is_in_quads(&self, input: View) -> bool {
+        self.stride(input.buffer).is_multiple_of(4)
+            && input.offset.is_multiple_of(4)
+            && input.cols.is_multiple_of(32)
     }
 }
 

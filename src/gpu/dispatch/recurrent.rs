@@ -1,6 +1,7 @@
 //! Launches of operations along a sequence.
 
-use super::{Dispatch, WORKGROUP, activation_parts};
+use super::parts::activation_parts;
+use super::{Dispatch, WORKGROUP};
 use crate::backend::{Activation, Op, Rows};
 use crate::gpu::batch::RUNS_WORD;
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};

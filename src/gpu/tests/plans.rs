@@ -83,7 +83,8 @@ pub(super) fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Ve
             weight(quant, cols, ROWS, shard_rows),
             weight(QuantType::F32, ROWS, 1, 1),
         ];
-        let buffers = [(kind, 3 * COLS), (kind, ROWS), (kind, ROWS)];
+        let weights = [weights, vec![weight(QuantType::F32, cols, 1, 1)]].concat();
+        let buffers = [(kind, 3 * COLS), (kind, ROWS), (kind, ROWS), (kind, cols)];
         let ops = vec![
             product(0, cols, None, None),
             product(1, cols, Some(1), Some(view(2, 0, ROWS))),
@@ -98,6 +99,24 @@ pub(super) fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Ve
                 out: BufferId(2),
             },
         ];
+        let norm = Op::RmsNorm {
+            input: view(0, 0, cols),
+            weight: WeightId(2),
+            group: cols,
+            eps: 1e-5,
+            out: BufferId(3),
+        };
+        let of_norm = Op::Matmul {
+            input: view(3, 0, cols),
+            weight: WeightId(0),
+            bias: Some(WeightId(1)),
+            residual: None,
+            out: BufferId(1),
+        };
+        let normed = vec![norm.clone(), of_norm.clone()];
+        plans.push((plan(shape, &buffers, normed), weights.clone()));
+        let normed_gated = vec![norm, of_norm, gated[1].clone()];
+        plans.push((plan(shape, &buffers, normed_gated), weights.clone()));
         plans.push((plan(shape, &buffers, gated), weights.clone()));
         let buffers = [(Rows::Tokens, 1), (Rows::Tokens, cols)];
         let rows = [EmbedRow::Token, EmbedRow::Position, EmbedRow::Fixed(1)];
