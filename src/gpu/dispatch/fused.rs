@@ -201,7 +201,7 @@ impl Dispatch<'_> {
         {
             return Ok((None, 0));
         }
-        self.weight(scales)?;
+        self.weight(scales.unwrap_or(weight))?;
         if let Some(glu @ Op::Glu { .. }) = self.plan.ops.get(at + 2)
             && let Some(launch) = self.matmul_glu(product, glu, at + 2, Some(&norm))?
         {

@@ -131,6 +131,7 @@ impl Dispatch<'_> {
     pub(super) fn takes_norm(&self, norm: &RmsNorm, input: View, weight: &WeightShape) -> bool {
         // A CPU that plays a GPU pays for every workgroup's norm and little for a launch.
         !self.tuning.software
+            && norm.weight.is_some()
             && norm.group == norm.input.cols
             && (input.offset, input.cols) == (0, norm.group)
             && self.is_in_quads(norm.input)
@@ -180,7 +181,8 @@ impl Dispatch<'_> {
             Extent::Rows(rows, n),
         ];
         let mut launch = self.product(shader, operands, weight, shard, grid);
-        let scales = norm.map_or(Slot::Nothing, |norm| Slot::Weight(norm.weight, 0));
+        let scales = norm.and_then(|norm| norm.weight);
+        let scales = scales.map_or(Slot::Nothing, |id| Slot::Weight(id, 0));
         launch
             .bindings
             .insert(launch.bindings.len() - 1, reads(scales));

@@ -101,7 +101,7 @@ pub(super) fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Ve
         ];
         let norm = Op::RmsNorm {
             input: view(0, 0, cols),
-            weight: WeightId(2),
+            weight: Some(WeightId(2)),
             group: cols,
             eps: 1e-5,
             out: BufferId(3),
