@@ -69,7 +69,7 @@ pub struct Request {
     pub visible_tokens: Vec<u32>,
     /// What the answer must look like.
     pub grammar: Option<Grammar>,
-    /// Most tokens that a step may guess and check besides the next one; see [`super::draft`].
+    /// Most tokens that a step may guess and check besides the next one.
     pub n_draft: usize,
 }
 
