@@ -30,4 +30,5 @@ export OLLAMA_WGPU_PEERS=$PEERS
 OLLAMA_WGPU_BENCH_PEER='$PEERS/venv/bin/python benches/peers/llama_cpp_peer.py speed \$MODEL --prompt \$PROMPT --decode \$DECODE' cargo bench --bench peer -- cpu '' 256 64
 OLLAMA_WGPU_BENCH_PEER='GGML_VK_VISIBLE_DEVICES=0 node benches/peers/vulkan.mjs vulkan \$MODEL \$PROMPT \$DECODE' cargo bench --bench peer -- vulkan:llvmpipe
 OLLAMA_WGPU_BENCH_PEER='$PEERS/venv/bin/python benches/peers/llama_cpp_peer.py tokenize \$MODEL \$TEXT' cargo bench --bench tokenizer
+OLLAMA_WGPU_BENCH_EMBED_PEER='$PEERS/venv/bin/python benches/peers/llama_cpp_peer.py embed \$MODEL --length \$LENGTH --texts \$TEXTS' cargo bench --bench embed
 TEXT
