@@ -104,6 +104,26 @@ fn formats() -> Vec<(Template, String)> {
             "<|tool_call|>[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\", \"n\": 7}}, {\"name\": \"g\", \"arguments\": {}}]",
         ),
         (
+            jinja("<|tool_list_start|>"),
+            "<|tool_call_start|>[f(city=\"Paris\", n=7), g()]<|tool_call_end|>",
+        ),
+        (
+            jinja("<seed:tool_call>"),
+            "<seed:tool_call>\n<function=f>\n<parameter=city>\nParis\n</parameter>\n<parameter=n>\n7\n</parameter>\n</function>\n</seed:tool_call>\n<seed:tool_call>\n<function=g>\n</function>\n</seed:tool_call>",
+        ),
+        (
+            jinja("<minimax:tool_call>"),
+            "<minimax:tool_call>\n<invoke name=\"f\">\n<parameter name=\"city\">Paris</parameter>\n<parameter name=\"n\">7</parameter>\n</invoke>\n<invoke name=\"g\">\n</invoke>\n</minimax:tool_call>",
+        ),
+        (
+            jinja("<|tool_calls_section_begin|>"),
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"city\": \"Paris\", \"n\": 7}<|tool_call_end|><|tool_call_begin|>functions.g:0<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>",
+        ),
+        (
+            jinja("<|tool_call>call:"),
+            "<|tool_call>call:f{city:<|\"|>Paris<|\"|>,n:7}<tool_call|><|tool_call>call:g{}<tool_call|>",
+        ),
+        (
             jinja("<TOOLCALL>"),
             "<TOOLCALL>[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\", \"n\": 7}}, {\"name\": \"g\", \"arguments\": {}}]</TOOLCALL>",
         ),
@@ -211,6 +231,40 @@ fn words_are_free_until_a_call_begins() {
         assert!(accepts(grammar.clone(), right), "{right}");
     }
     assert!(!accepts(grammar, "{\"name\": \"h\"}"));
+}
+
+#[test]
+fn a_call_of_gpt_oss_is_a_message_of_its_own() {
+    let template =
+        Template::parse_jinja("<|start|><|channel|><|message|>", "", "").expect("a template");
+    let call =
+        "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"city\": \"Paris\", \"n\": 7}";
+    let thought = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant";
+    let expected = vec![("f".to_owned(), json!({"city": "Paris", "n": 7}))];
+    let required = grammar(&template, REQUIRED);
+    assert!(accepts(required.clone(), call));
+    assert_eq!(parsed(&template, call), (expected.clone(), String::new()));
+    let free = grammar(
+        &template,
+        Rules {
+            required: false,
+            several: true,
+        },
+    );
+    let words = "<|channel|>final<|message|>Paris < Rome";
+    for text in [call, words, &format!("{thought}{call}")] {
+        assert!(accepts(free.clone(), text), "{text}");
+    }
+    assert_eq!(parsed(&template, &format!("{thought}{call}")).0, expected);
+    for wrong in [
+        words.to_owned(),
+        format!("{call}, so"),
+        call.replace('7', "70"),
+        call.replace("functions.f", "functions.h"),
+    ] {
+        assert!(!accepts(required.clone(), &wrong), "{wrong}");
+    }
+    assert!(!accepts(free, &call.replace('7', "70")));
 }
 
 #[test]

@@ -179,6 +179,7 @@ fn reasoning_is_free_and_the_answer_is_not() {
     let tags = |open: Option<&str>, close: &str| Reasoning {
         open: open.map(str::to_owned),
         close: close.into(),
+        answer: String::new(),
     };
     let grammars = grammars();
     let compile = |reasoning| {
@@ -200,13 +201,24 @@ fn reasoning_is_free_and_the_answer_is_not() {
     let begun = compile(tags(None, "</think>"));
     assert!(accepts(begun.clone(), "x < y</think>{}"));
     assert!(!accepts(begun, "{}"));
+    let headed = compile(Reasoning {
+        answer: "<final>".into(),
+        ..tags(Some("<think>"), "</think>")
+    });
+    for text in ["<final>{}", "<think>hm</think><final>{\"a\": 1}"] {
+        assert!(accepts(headed.clone(), text), "{text}");
+    }
+    for text in ["{}", "<think>hm</think>{}", "<final>well"] {
+        assert!(!accepts(headed.clone(), text), "{text}");
+    }
 }
 
 #[test]
 fn a_tag_that_is_a_control_token_is_that_token() {
     let reasoning = Reasoning {
         open: None,
-        close: "</end of thought>".into(),
+        close: "</end of thought>so".into(),
+        answer: String::new(),
     };
     let mut grammar = grammars()
         .compile(&Constraint::Json, Some(&reasoning))
@@ -216,7 +228,8 @@ fn a_tag_that_is_a_control_token_is_that_token() {
         assert!(grammar.allowed().expect("within budgets").is_allowed(token));
         grammar.accept(token).expect("allowed");
     }
-    assert!(accepts(grammar, "{}"));
+    assert!(accepts(grammar.clone(), "so{}"));
+    assert!(!accepts(grammar, "{}"));
 }
 
 #[test]
