@@ -307,6 +307,7 @@ fn reply(model: &str, raw: bool, piece: Piece) -> GenerateReply {
         eval_count: metrics.eval_count,
         eval_duration: metrics.eval_duration,
         cached_tokens: metrics.cached_tokens,
+        reasoning_tokens: metrics.reasoning_tokens,
         ..reply
     }
 }

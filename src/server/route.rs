@@ -212,7 +212,12 @@ mod tests {
             (Method::HEAD, "/api/tags", 200, ""),
             (Method::GET, "/v1/models/m:1b", 200, "m:1b"),
             (Method::GET, "/v1/models/user/m", 200, "user/m"),
-            (Method::GET, "/v1/models/hf.co%2Fuser/m", 200, "hf.co/user/m"),
+            (
+                Method::GET,
+                "/v1/models/hf.co%2Fuser/m",
+                200,
+                "hf.co/user/m",
+            ),
             (Method::GET, "/v1/models/m/", 301, "/v1/models/m?q=1"),
             (Method::GET, "/v1/models/", 404, ""),
             (Method::GET, "/api/tags/", 301, "/api/tags?q=1"),

@@ -25,7 +25,7 @@ pub fn namespace(defaults: Option<ValueOrKwargs>) -> Result<Value, Error> {
         };
         members.push((key, value));
     }
-    functions::namespace(Some(Value::from_iter(members).into()))
+    functions::namespace(Some(Value::from_pairs(members).into()))
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +53,11 @@ impl List {
     fn pop(&self, at: i64) -> Result<Value, Error> {
         let mut items = self.items();
         let n = items.len();
-        let index = usize::try_from(if at < 0 { at.saturating_add(n as i64) } else { at });
+        let index = usize::try_from(if at < 0 {
+            at.saturating_add(n as i64)
+        } else {
+            at
+        });
         match index {
             Ok(index) if index < n => Ok(items.remove(index)),
             _ => Err(invalid(format!("pop({at}) from a list of {n}"))),
@@ -121,24 +125,52 @@ mod tests {
         for (rest, expected) in [
             ("{{ ns.ids }}", "['a', 'b', 3]"),
             ("{{ ns.ids | tojson }}", "[\"a\", \"b\", 3]"),
-            ("{{ ns.ids.pop(0) }}{{ ns.ids.pop() }}{{ ns.ids | length }}", "a31"),
+            (
+                "{{ ns.ids.pop(0) }}{{ ns.ids.pop() }}{{ ns.ids | length }}",
+                "a31",
+            ),
             ("{{ ns.ids.pop(-2) }}{{ ns.ids[0] }}{{ ns.ids[-1] }}", "ba3"),
-            ("{{ 'b' in ns.ids }}{% for i in ns.ids %}{{ i }}{% endfor %}", "Trueab3"),
-            ("{% set ns.ids = ns.ids + ['c'] %}{{ ns.ids | join('') }}", "ab3c"),
+            (
+                "{{ 'b' in ns.ids }}{% for i in ns.ids %}{{ i }}{% endfor %}",
+                "Trueab3",
+            ),
+            (
+                "{% set ns.ids = ns.ids + ['c'] %}{{ ns.ids | join('') }}",
+                "ab3c",
+            ),
             ("{{ ns.ids.count('a') }}{{ ns.n }}", "11"),
-            ("{% set _ = ns.ids.pop() %}{% set _ = ns.ids.pop() %}{% set _ = ns.ids.pop() %}{% if not ns.ids %}empty{% endif %}", "empty"),
+            (
+                "{% set _ = ns.ids.pop() %}{% set _ = ns.ids.pop() %}{% set _ = ns.ids.pop() %}{% if not ns.ids %}empty{% endif %}",
+                "empty",
+            ),
         ] {
-            assert_eq!(rendered(&format!("{begin}{rest}")), Ok(expected.into()), "{rest}");
+            assert_eq!(
+                rendered(&format!("{begin}{rest}")),
+                Ok(expected.into()),
+                "{rest}"
+            );
         }
     }
 
     #[test]
     fn what_cannot_be_done_is_an_error() {
         for (source, part) in [
-            ("{% set ns = namespace(l=[]) %}{% set _ = ns.l.append(ns.l) %}", "append takes no sequence"),
-            ("{% set ns = namespace(l=[]) %}{% set _ = ns.l.append(ns) %}", "append takes no"),
-            ("{% set ns = namespace(l=[]) %}{{ ns.l.pop() }}", "pop(-1) from a list of 0"),
-            ("{% set ns = namespace(l=[1]) %}{{ ns.l.pop(5) }}", "pop(5) from a list of 1"),
+            (
+                "{% set ns = namespace(l=[]) %}{% set _ = ns.l.append(ns.l) %}",
+                "append takes no sequence",
+            ),
+            (
+                "{% set ns = namespace(l=[]) %}{% set _ = ns.l.append(ns) %}",
+                "append takes no",
+            ),
+            (
+                "{% set ns = namespace(l=[]) %}{{ ns.l.pop() }}",
+                "pop(-1) from a list of 0",
+            ),
+            (
+                "{% set ns = namespace(l=[1]) %}{{ ns.l.pop(5) }}",
+                "pop(5) from a list of 1",
+            ),
             ("{{ namespace(3) }}", "expected object"),
         ] {
             let error = rendered(source).expect_err(source);

@@ -265,7 +265,11 @@ mod tests {
                 "So <b> it is.",
                 "Yes < no",
             ),
-            ("<|channel|>final<|message|>Yes<|return|>", "", "Yes<|return|>"),
+            (
+                "<|channel|>final<|message|>Yes<|return|>",
+                "",
+                "Yes<|return|>",
+            ),
             (
                 "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|> So.",
                 "",
@@ -342,6 +346,9 @@ mod tests {
         let mut parser = HarmonyParser::new(PROMPT, false);
         let text = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>So";
         let delta = parser.push(text);
-        assert_eq!((delta.thinking.as_str(), delta.content.as_str()), ("", "So"));
+        assert_eq!(
+            (delta.thinking.as_str(), delta.content.as_str()),
+            ("", "So")
+        );
     }
 }

@@ -8,8 +8,8 @@ mod tagged;
 mod thinking;
 
 use super::{Think, Tool, ToolCall, gotemplate::GoTemplate};
-pub(super) use formats::Format;
 use formats::FORMATS;
+pub(super) use formats::Format;
 use generic::GenericParser;
 use harmony::HarmonyParser;
 pub(super) use harmony::{FINAL, TOKENS as HARMONY_TOKENS, is_harmony};

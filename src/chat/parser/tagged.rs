@@ -288,7 +288,8 @@ mod tests {
             parsed("<start_function_call>", escaped),
             (two.clone(), String::new())
         );
-        let quoted = "<|tool_call>call:f{}<tool_call|><|tool_call>call:g{x:[1,{y:null}]}<tool_call|>";
+        let quoted =
+            "<|tool_call>call:f{}<tool_call|><|tool_call>call:g{x:[1,{y:null}]}<tool_call|>";
         assert_eq!(
             parsed("<|tool_call>call:", quoted),
             (two.clone(), String::new())

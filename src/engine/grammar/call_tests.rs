@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::tests::{accepts, grammars};
+use super::tests::{accepts, accepts_tokens, control, grammars, with_controls};
 use super::*;
 use crate::chat::{Callable, Rules, Template, Tool};
 
@@ -237,34 +237,35 @@ fn words_are_free_until_a_call_begins() {
 fn a_call_of_gpt_oss_is_a_message_of_its_own() {
     let template =
         Template::parse_jinja("<|start|><|channel|><|message|>", "", "").expect("a template");
-    let call =
-        "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"city\": \"Paris\", \"n\": 7}";
-    let thought = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant";
-    let expected = vec![("f".to_owned(), json!({"city": "Paris", "n": 7}))];
-    let required = grammar(&template, REQUIRED);
-    assert!(accepts(required.clone(), call));
-    assert_eq!(parsed(&template, call), (expected.clone(), String::new()));
-    let free = grammar(
-        &template,
-        Rules {
-            required: false,
+    let grammar = |required| {
+        let rules = Rules {
+            required,
             several: true,
-        },
-    );
+        };
+        let source = template.call_grammar(&[tool("f", &schema()).1], rules, &control);
+        let source = Constraint::Grammar(source.expect("a format for the tool"));
+        grammars().compile(&source, None).expect("compiles")
+    };
+    let allows = |required, text: &str| accepts_tokens(grammar(required), with_controls(text));
+    let call = "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"city\": \"Paris\", \"n\": 7}";
+    let thought = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant";
     let words = "<|channel|>final<|message|>Paris < Rome";
-    for text in [call, words, &format!("{thought}{call}")] {
-        assert!(accepts(free.clone(), text), "{text}");
+    let both = format!("{thought}{call}");
+    assert!(allows(true, call));
+    for text in [call, words, &both] {
+        assert!(allows(false, text), "{text}");
     }
-    assert_eq!(parsed(&template, &format!("{thought}{call}")).0, expected);
     for wrong in [
         words.to_owned(),
         format!("{call}, so"),
         call.replace('7', "70"),
         call.replace("functions.f", "functions.h"),
     ] {
-        assert!(!accepts(required.clone(), &wrong), "{wrong}");
+        assert!(!allows(true, &wrong), "{wrong}");
     }
-    assert!(!accepts(free, &call.replace('7', "70")));
+    assert!(!allows(false, &both.replace('7', "70")));
+    let expected = vec![("f".to_owned(), json!({"city": "Paris", "n": 7}))];
+    assert_eq!(parsed(&template, &both), (expected, String::new()));
 }
 
 #[test]

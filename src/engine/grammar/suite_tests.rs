@@ -20,9 +20,9 @@ fn test_models() -> PathBuf {
     )
 }
 
-/// The suite's files by keyword.
-fn suite() -> BTreeMap<String, Value> {
-    let folder = test_models().join("json-schema");
+/// The suite's files by keyword, those of `folder` in it.
+fn suite(folder: &str) -> BTreeMap<String, Value> {
+    let folder = test_models().join("json-schema").join(folder);
     let files = std::fs::read_dir(&folder)
         .unwrap_or_else(|_| panic!("no {}: scripts/test.sh fetches it", folder.display()));
     files
@@ -31,7 +31,10 @@ fn suite() -> BTreeMap<String, Value> {
         .map(|path| {
             let name = path.file_stem().expect("a name").to_string_lossy();
             let text = std::fs::read_to_string(&path).expect("readable");
-            (name.into_owned(), serde_json::from_str(&text).expect("JSON"))
+            (
+                name.into_owned(),
+                serde_json::from_str(&text).expect("JSON"),
+            )
         })
         .collect()
 }
@@ -65,7 +68,9 @@ fn orders(instance: &Value) -> Vec<Value> {
 }
 
 fn extended<T: Clone>(heads: &[T], ends: &[Value], add: impl Fn(&mut T, Value)) -> Vec<T> {
-    let pairs = heads.iter().flat_map(|head| ends.iter().map(move |end| (head, end)));
+    let pairs = heads
+        .iter()
+        .flat_map(|head| ends.iter().map(move |end| (head, end)));
     let whole = |(head, end): (&T, &Value)| {
         let mut head = head.clone();
         add(&mut head, end.clone());
@@ -104,8 +109,61 @@ fn allows(mut grammar: Grammar, tokenizer: &Tokenizer, text: &str) -> bool {
     }
     grammar.prepare();
     let allowed = grammar.allowed().expect("within budgets");
-    (0..tokenizer.n_vocab() as u32).any(|id| tokenizer.is_end_of_generation(id) && allowed.is_allowed(id))
+    (0..tokenizer.n_vocab() as u32)
+        .any(|id| tokenizer.is_end_of_generation(id) && allowed.is_allowed(id))
 }
+
+/// Whether the document of differences names this deviation.
+fn is_documented(keyword: &str, test: &Value, is_valid: bool) -> bool {
+    let (data, description) = (test["data"].to_string(), &test["description"]);
+    match (is_valid, keyword) {
+        // A choice of one is taken as a choice of any.
+        (false, "oneOf") => true,
+        // Days are those of any year, leap seconds those of any minute.
+        (false, "date") => data.contains("-02-29"),
+        (false, "time" | "date-time") => data.contains(":60"),
+        (false, "ecmascript-regex") => data.contains('\u{feff}'),
+        (false, _) => false,
+        // A format is enforced, and no mere annotation.
+        (true, "format") => true,
+        (true, "email") => data.contains("\\\"") || data.contains("[IPv6"),
+        (true, "ipv6") => data.contains('.'),
+        (true, "ecmascript-regex") => data.contains('\u{feff}'),
+        (true, "vocabulary") => {
+            description == "no validation: invalid number, but it still validates"
+        }
+        // Objects with named properties have no others.
+        (true, "properties") => description == "doesn't invalidate other properties",
+        (true, "additionalProperties") => description == "additional properties are allowed",
+        (true, "anyOf") => description == "both anyOf valid (complex)",
+        // Whole numbers are written without a fraction.
+        (true, _) => data.contains(".0") || data.contains("e+"),
+    }
+}
+
+/// Keywords of which every schema of the suite is compiled, but for what cannot be fulfilled and for whole numbers
+/// with a fraction; others are refused where they are not enforced.
+const WHOLE: [&str; 19] = [
+    "anyOf",
+    "const",
+    "enum",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
+    "pattern",
+    "prefixItems",
+    "properties",
+    "required",
+    "type",
+];
 
 #[test]
 fn what_is_compiled_is_what_the_standard_says() {
@@ -113,77 +171,41 @@ fn what_is_compiled_is_what_the_standard_says() {
     let gguf = Gguf::open(&path).expect("a valid file");
     let tokenizer = Tokenizer::from_gguf(&gguf).expect("a tokenizer");
     let grammars = Grammars::new(&tokenizer, tokenizer.n_vocab(), |_| None).expect("a vocabulary");
-    let mut n = [0; 4];
+    let (mut n_schemas, mut n_instances) = (0, 0);
     let mut problems = Vec::new();
-    for (keyword, groups) in suite() {
+    let folders = ["", "optional", "optional/format"];
+    for (keyword, groups) in folders.into_iter().flat_map(suite) {
         for group in groups.as_array().expect("a list of groups") {
-            let schema = &group["schema"];
-            let compiled = grammars.compile(&Constraint::Schema(schema.clone()), None);
-            let Ok(grammar) = compiled else {
-                println!("REFUSED {keyword} | {} | {}", group["description"], compiled.unwrap_err());
-                n[0] += 1;
-                continue;
+            let schema = Constraint::Schema(group["schema"].clone());
+            let grammar = match grammars.compile(&schema, None) {
+                Ok(grammar) => grammar,
+                Err(refused) => {
+                    let refused = refused.to_string();
+                    let is_expected = ["Unsatisfiable", "Expected positive integer"]
+                        .iter()
+                        .any(|part| refused.contains(part));
+                    if WHOLE.contains(&keyword.as_str()) && !is_expected {
+                        problems.push(format!("{keyword}: {refused}"));
+                    }
+                    continue;
+                }
             };
-            n[1] += 1;
+            n_schemas += 1;
             for test in group["tests"].as_array().expect("a list of tests") {
-                n[2] += 1;
+                n_instances += 1;
                 let is_valid = test["valid"] == true;
-                let texts = orders(&test["data"]).into_iter().map(|value| value.to_string());
-                let is_allowed = texts.into_iter().any(|text| allows(grammar.clone(), &tokenizer, &text));
-                if is_allowed != is_valid {
-                    n[3] += 1;
-                    problems.push(format!(
-                        "{} {keyword} | {} | {} | {} | {}",
-                        if is_valid { "REJECTS" } else { "ACCEPTS" }, group["description"], test["description"], test["data"], schema
-                    ));
+                let is_allowed = orders(&test["data"])
+                    .iter()
+                    .any(|data| allows(grammar.clone(), &tokenizer, &data.to_string()));
+                if is_allowed != is_valid && !is_documented(&keyword, test, is_valid) {
+                    problems.push(format!("{keyword}: {test} of {}", group["schema"]));
                 }
             }
         }
     }
-    panic!("{n:?}\n{}", problems.join("\n"));
-}
-
-#[test]
-fn scratch_masks() {
-    for name in ["smollm2-135m-instruct-q4_1", "qwen2.5-coder-0.5b-instruct-q4_k_m"] {
-        let gguf = Gguf::open(&test_models().join(format!("{name}.gguf"))).unwrap();
-        let tok = Tokenizer::from_gguf(&gguf).unwrap();
-        let t = std::time::Instant::now();
-        let g = Grammars::new(&tok, tok.n_vocab(), |_| None).unwrap();
-        println!("{name} grammars {:?}", t.elapsed());
-        let schema = serde_json::json!({
-        "type": "object",
-        "properties": {
-            "title": { "type": "string" },
-            "chapters": { "type": "array", "minItems": 20, "items": {
-                "type": "object",
-                "properties": { "name": { "type": "string" }, "pages": { "type": "integer" } },
-                "required": ["name", "pages"],
-            } },
-        },
-        "required": ["title", "chapters"],
-    });
-        let t = std::time::Instant::now();
-        let grammar = g.compile(&Constraint::Schema(schema), None).unwrap();
-        println!("compile {:?}", t.elapsed());
-        let text = r#"{"title": "The day it was bright and nobody knew what would come next, \"so\"", "chapters": [{"name": "A long walk to the sea at night", "pages": 120}, {"name": "Rain on the roof", "pages": 7}, {"name": "The keeper of the house, and his three daughters who went away", "pages": 31}]}"#;
-        for round in 0..3 {
-            let mut gr = grammar.clone();
-            let mut out = vec![];
-            let mut acc = 0.0;
-            for id in tok.encode(text, false, false) {
-                let t = std::time::Instant::now();
-                gr.prepare();
-                let us = t.elapsed().as_secs_f64()*1e6;
-                let n = gr.allowed().unwrap().num_set();
-                out.push((us, n, String::from_utf8_lossy(tok.token_bytes(id)).into_owned()));
-                let t = std::time::Instant::now();
-                if gr.accept(id).is_err() { println!("stopped at {id}"); break }
-                acc += t.elapsed().as_secs_f64()*1e6;
-            }
-            let mean: f64 = out.iter().map(|o| o.0).sum::<f64>()/out.len() as f64;
-            println!("round {round} mean {mean:.0} us, accept {:.0} us", acc/out.len() as f64);
-            if round != 1 { for o in &out { print!("{:.0}/{}/{:?} ", o.0, o.1, o.2); } println!(); }
-        }
-    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert!(
+        n_schemas >= 197 && n_instances >= 969,
+        "{n_schemas} schemas, {n_instances} instances"
+    );
 }

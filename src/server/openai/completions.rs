@@ -268,6 +268,7 @@ impl Done {
         self.counts.prompt += reply.prompt_eval_count;
         self.counts.cached += reply.cached_tokens;
         self.counts.generated += reply.eval_count;
+        self.counts.reasoning += reply.reasoning_tokens;
     }
 
     /// Counts every prompt once.
@@ -425,6 +426,8 @@ mod tests {
             done: !reason.is_empty(),
             done_reason: reason.into(),
             prompt_eval_count: 7,
+            cached_tokens: 2,
+            reasoning_tokens: 1,
             eval_count: 2,
             logprobs: if text.is_empty() { vec![] } else { vec![entry] },
             ..GenerateReply::default()
@@ -456,7 +459,10 @@ mod tests {
         assert!(frames[..3].iter().all(|f| f["usage"].is_null()));
         assert_eq!(
             frames[3]["usage"],
-            json!({"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11})
+            json!({
+                "prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11,
+                "prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 2},
+            })
         );
         let mut choice = Choice::default();
         choice.json(0, &reply("ab", ""));
@@ -478,7 +484,10 @@ mod tests {
         assert_eq!(value["choices"][1]["text"], "Ho");
         assert_eq!(
             value["usage"],
-            json!({"prompt_tokens": 14, "completion_tokens": 4, "total_tokens": 18})
+            json!({
+                "prompt_tokens": 14, "completion_tokens": 4, "total_tokens": 18,
+                "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 2},
+            })
         );
     }
 }
