@@ -60,6 +60,7 @@ pub const TINY: &[&str] = &[
     "tiny-gemma2",
     "tiny-gemma3",
     "tiny-gemma3-ollama",
+    "tiny-gemma3n",
     "tiny-gemma4",
     "tiny-gemma4-31b",
     "tiny-gemma4-moe",
