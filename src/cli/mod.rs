@@ -21,6 +21,7 @@ mod serve;
 mod session;
 mod show;
 mod slash;
+mod source;
 mod table;
 mod transfer;
 mod usage;

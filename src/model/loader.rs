@@ -87,7 +87,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn add(&mut self, names: &[&str]) -> Result<WeightId, Error> {
+    pub fn add(&mut self, names: &[&str]) -> Result<WeightId, Error> {
         let spec = WeightSpec::join(self.gguf, names).map_err(Error::Tensor)?;
         self.add_spec(spec, names)
     }
@@ -97,6 +97,15 @@ impl Loader<'_> {
         self.used.extend(names.iter().map(|n| n.to_string()));
         self.specs.push(spec);
         Ok(WeightId(self.specs.len() - 1))
+    }
+
+    /// The matrices of so many rows that lie one after another in a tensor.
+    pub fn add_rows(&mut self, name: &str, rows: usize) -> Result<Vec<WeightId>, Error> {
+        let whole = WeightSpec::join(self.gguf, &[name]).map_err(Error::Tensor)?;
+        let starts = (0..whole.rows).step_by(rows);
+        starts
+            .map(|first| self.add_spec(whole.cut_rows(first, rows), &[name]))
+            .collect()
     }
 
     /// The matrices of experts, joined within each; so many files hold the experts of a matrix.

@@ -4,6 +4,7 @@
 //! the arithmetic is data in it. `decoder.rs` records the plan, top to bottom; `encoder.rs` that of
 //! models that embed.
 
+mod altup;
 mod arch;
 mod beside;
 mod config;

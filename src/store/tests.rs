@@ -1,6 +1,7 @@
 //! The store as a whole, on folders of its own.
 
 mod building;
+mod converting;
 mod damage;
 mod quantizing;
 mod racing;
