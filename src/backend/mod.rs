@@ -6,6 +6,7 @@
 mod batch;
 mod builder;
 mod experts;
+mod low_rank;
 mod plan;
 mod recurrent;
 mod rope;
@@ -17,6 +18,7 @@ use thiserror::Error;
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use builder::PlanBuilder;
 pub use experts::{ExpertProducts, Gating, MAX_EXPERTS, Routing};
+pub use low_rank::LowRank;
 pub use plan::{
     Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Heads, MAX_RUN, Op, Plan,
     RopeOrder, Rows, View, alibi_slope,

@@ -136,16 +136,9 @@ impl Store {
             [] => std::slice::from_ref(&layer.layer.digest),
             parts => parts,
         };
-        let open = |digest: &Digest| {
-            let problem = |source| Error::Gguf {
-                digest: *digest,
-                source,
-            };
-            Gguf::open(&self.blob_path(digest)).map_err(problem)
-        };
         let parts = digests
             .iter()
-            .map(open)
+            .map(|digest| self.open_gguf(digest))
             .collect::<Result<Vec<Gguf>, Error>>()?;
         let rewrite = Rewrite::new(&parts, level)?;
         let total = rewrite.total();
