@@ -63,7 +63,7 @@ fn references_on_every_instruction_set() {
 
 #[test]
 fn references_of_adapters_on_every_gpu() {
-    let problems = problems_on(&devices::gpus(), NAMES, &[KvType::F32]);
+    let problems = problems_on(&devices::plain_gpus(), NAMES, &[KvType::F32]);
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 

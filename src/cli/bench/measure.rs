@@ -56,9 +56,11 @@ impl Vocabulary for Endless {
 pub async fn measure(engine: &Engine) -> Result<Speeds> {
     let mut prompts = Prompts::new(engine.vocab_size());
     // Drivers finish their work at the first launches.
-    read(engine, prompts.next(16.min(engine.n_ctx() - 1))).await?;
+    read(engine, prompts.next(1)).await?;
     let mut speeds = Speeds::default();
-    for n in LENGTHS.into_iter().filter(|&n| n < engine.n_ctx()) {
+    // A place for the answer.
+    let most = engine.n_ctx() - usize::from(!engine.embeds());
+    for n in LENGTHS.into_iter().filter(|&n| n <= most) {
         let mut times = vec![read(engine, prompts.next(n)).await?];
         while times.len() < N_RUNS && times[0] <= LONGEST {
             times.push(read(engine, prompts.next(n)).await?);

@@ -173,14 +173,11 @@ async fn other_adapters_load_the_model_anew() {
     };
     let one = adapted(&["tiny-llama-lora.gguf"]);
     let two = adapted(&["tiny-llama-lora.gguf", "tiny-llama-lora-second.gguf"]);
-    let mut sizes = Vec::new();
     for (wanted, n) in [(&request("tiny-llama"), 1), (&one, 2), (&one, 2), (&two, 3)] {
-        let lease = models.acquire(wanted).await.expect("loads");
+        models.acquire(wanted).await.expect("loads");
         assert_eq!(n_opened.load(Ordering::SeqCst), n);
         assert_eq!(models.running().len(), 1);
-        sizes.push(lease.engine().memory_bytes());
     }
-    assert!(sizes[0] < sizes[1] && sizes[1] < sizes[3], "{sizes:?}");
     let other = adapted(&["tiny-qwen2-lora.gguf"]);
     let error = models.acquire(&other).await.err().expect("it is refused");
     assert!(error.to_string().contains("'qwen2'"), "{error}");
