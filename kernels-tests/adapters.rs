@@ -48,7 +48,7 @@ fn problems_on(devices: &[Device], names: &[&str], kv_types: &[KvType]) -> Vec<S
         let (model, reference) = adapted(name);
         for device in devices {
             for &kv_type in kv_types {
-                problems.extend(model_problems(&model, &reference, device, kv_type));
+                problems.extend(model_problems(&model, &reference, name, device, kv_type));
             }
         }
     }

@@ -353,6 +353,27 @@ fn rowwise(cases: &mut Vec<Case>) {
         }),
         ("add", 70, |b, x| b.add(x.columns(0, 35), x.columns(35, 35))),
         ("soft_cap", 65, |b, x| b.soft_cap(x.columns(1, 64), 2.0)),
+        ("stream_mix of four", 205, |b, x| {
+            let streams = x.columns(0, 132);
+            b.stream_mix(streams, (streams, 33), x.columns(150, 16), 0.0)
+        }),
+        ("stream_mix of one", 200, |b, x| {
+            let (streams, other) = (x.columns(3, 99), x.columns(110, 33));
+            b.stream_mix(streams, (other, 33), x.columns(160, 3), 1.0)
+        }),
+        ("match_length", 170, |b, x| {
+            b.match_length(x.columns(1, 105), x.columns(120, 35))
+        }),
+        ("match_length of nothing", 90, |b, x| {
+            let none = b.scale(x.columns(0, 40), 0.0);
+            b.match_length(none, x.columns(50, 40))
+        }),
+        ("gaussian_top_k", 333, |b, x| {
+            // Not around zero, and tested with a long row too.
+            let x = x.columns(2, 301);
+            let shifted = b.activate(x, Activation::Silu);
+            b.gaussian_top_k(shifted, 1.5)
+        }),
     ];
     for &(name, cols, record) in table {
         for (phase, n) in [

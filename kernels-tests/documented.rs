@@ -4,10 +4,12 @@ use std::path::Path;
 
 use ollama_wgpu::model::architectures;
 use ollama_wgpu::quant::QuantType;
+use ollama_wgpu::store::convertible;
 use ollama_wgpu::tokenizer;
 
 use crate::embedding;
 use crate::golden::{self, golden};
+use crate::imported;
 
 /// Writes the tables instead of comparing them.
 const UPDATE: &str = "OLLAMA_WGPU_UPDATE_DOCS";
@@ -85,6 +87,17 @@ fn tokenizer_table() -> String {
     table
 }
 
+/// What `create` makes GGUF files of (`imported`).
+fn checkpoint_table() -> String {
+    let mut table = String::from("| `config.json` | becomes | proved by |\n| --- | --- | --- |\n");
+    for (name, arch) in convertible() {
+        let proofs: Vec<&str> = imported::of_architecture(name).collect();
+        assert!(!proofs.is_empty(), "{name} has no proof");
+        table += &format!("| `{name}` | `{arch}` | {} |\n", code(&proofs));
+    }
+    table
+}
+
 /// The text with what stands between the marks of `name` replaced.
 fn replaced(text: &str, name: &str, table: &str) -> String {
     let (begin, end) = (
@@ -105,6 +118,7 @@ fn the_tables_of_models_are_those_of_the_program() {
         ("architectures", architecture_table()),
         ("types", type_table()),
         ("tokenizers", tokenizer_table()),
+        ("checkpoints", checkpoint_table()),
     ] {
         right = replaced(&right, name, &table);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ollama_wgpu::backend::KvType;
 use ollama_wgpu::cpu::CpuBackend;
 use ollama_wgpu::engine::{Engine, EngineOptions, Error, Request};
+use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::model::{Embedder, Model};
 use ollama_wgpu::tokenizer::Tokenizer;
 use pollster::block_on;
@@ -53,9 +54,19 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 /// Embeds the reference's texts, alone and side by side; lists what is wrong.
 fn problems(name: &str, device: &Device) -> Vec<String> {
     let (gguf, reference) = tiny(name);
+    problems_of(&gguf, &reference, name, device)
+}
+
+/// What [`problems`] lists, of a file that must answer as the reference says.
+pub fn problems_of(
+    gguf: &Arc<Gguf>,
+    reference: &Value,
+    name: &str,
+    device: &Device,
+) -> Vec<String> {
     let tolerance = reference["tolerance"].as_f64().unwrap_or(TOLERANCE);
-    let texts = texts(&reference);
-    let model = Model::load(&gguf).expect("a supported model");
+    let texts = texts(reference);
+    let model = Model::load(gguf).expect("a supported model");
     let mut backend = device.open().expect("the device opens");
     model.load_into(&mut *backend).expect("it loads");
     let mut embedder = Embedder::prepare(&model, backend, 128, 256, 4).expect("it is prepared");

@@ -60,6 +60,7 @@ pub const TINY: &[&str] = &[
     "tiny-gemma2",
     "tiny-gemma3",
     "tiny-gemma3-ollama",
+    "tiny-gemma3n",
     "tiny-gemma4",
     "tiny-gemma4-31b",
     "tiny-gemma4-moe",
@@ -203,18 +204,29 @@ pub fn open_tiny(name: &str, sha256: &Value) -> Arc<Gguf> {
 /// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
 pub fn tiny_problems(name: &str, device: &Device, kv_type: KvType) -> Vec<String> {
     let (gguf, reference) = tiny(name);
-    let model = Model::load(&gguf).expect("a supported model");
-    model_problems(&model, &reference, device, kv_type)
+    problems_of(&gguf, &reference, name, device, kv_type)
+}
+
+/// What [`tiny_problems`] lists, of a file that must answer as the reference says.
+pub fn problems_of(
+    gguf: &Arc<Gguf>,
+    reference: &Value,
+    name: &str,
+    device: &Device,
+    kv_type: KvType,
+) -> Vec<String> {
+    let model = Model::load(gguf).expect("a supported model");
+    model_problems(&model, reference, name, device, kv_type)
 }
 
 /// The same of a loaded model.
 pub fn model_problems(
     model: &Model,
     reference: &Value,
+    name: &str,
     device: &Device,
     kv_type: KvType,
 ) -> Vec<String> {
-    let name = reference["name"].as_str().expect("a name");
     let tokens = ids(&reference["tokens"]);
     // Models whose rotary embedding depends on the context's size have answers for a second one.
     let contexts = [Some(reference), reference.get("long")];

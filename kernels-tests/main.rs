@@ -14,6 +14,7 @@ mod encoder;
 mod engine;
 mod file;
 mod golden;
+mod imported;
 mod models;
 mod profile;
 mod recurrent;

@@ -1,6 +1,7 @@
 //! The oracle: every op as the plainest loop, in f64 over decoded weights.
 
 mod experts;
+mod streams;
 
 use std::collections::HashMap;
 
@@ -262,6 +263,23 @@ impl Reference {
                     let mut y = row(a, i).to_vec();
                     add(&mut y, row(b, i));
                     y
+                }
+                Op::StreamMix {
+                    streams,
+                    others,
+                    mix,
+                    plus,
+                    width,
+                    ..
+                } => {
+                    let others = (row(others, i), width);
+                    streams::stream_mix(row(streams, i), others, row(mix, i), f64::from(plus))
+                }
+                Op::MatchLength { input, like, .. } => {
+                    streams::match_length(row(input, i), row(like, i))
+                }
+                Op::GaussianTopK { input, cutoff, .. } => {
+                    streams::gaussian_top_k(row(input, i), f64::from(cutoff))
                 }
                 Op::SoftCap { input, cap, .. } => {
                     let cap = f64::from(cap);

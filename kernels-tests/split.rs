@@ -18,6 +18,7 @@ const NAMES: &[&str] = &[
     "tiny-qwen35",
     "tiny-lfm2",
     // Its last layers read the keys and values of earlier ones.
+    "tiny-gemma3n",
     "tiny-gemma4",
 ];
 

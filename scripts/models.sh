@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches models into the cache, each once and checked by its SHA-256.
-# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, minilm, tiny, vocabs, templates
+# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates
 source "$(dirname "$0")/lib.sh"
 
 MODELS="$CACHE/test-models"
@@ -92,10 +92,21 @@ for model in "$@"; do
         rm -f "$MODELS"/tiny/complete*
         touch "$complete"
       fi ;;
+    checkpoints)
+      # Of the tiny models, which must be there.
+      complete="$MODELS/checkpoints/complete-$(cat scripts/tiny-models/*.py | sha256sum | cut -c1-16)"
+      if [ ! -f "$complete" ]; then
+        say "writing the tiny checkpoints"
+        python3 -m venv "$CACHE/tiny-venv"
+        "$CACHE/tiny-venv/bin/pip" install -q --disable-pip-version-check gguf==0.19.0 numpy safetensors==0.8.0 tokenizers==0.23.3
+        "$CACHE/tiny-venv/bin/python" scripts/tiny-models/make_checkpoints.py "$MODELS/tiny" "$MODELS/checkpoints" >/dev/null
+        rm -f "$MODELS"/checkpoints/complete*
+        touch "$complete"
+      fi ;;
     # llama.cpp's vocabularies, each with texts and their ids, and its collection of chat templates.
     vocabs) unpack vocabs 4 'ggml-vocab-*' ;;
     templates) unpack templates 5 'templates/*' ;;
-    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, minilm, tiny, vocabs, templates" ;;
+    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates" ;;
   esac
 done
 echo "$MODELS"

@@ -39,8 +39,9 @@ def speed(a):
     n_vocab = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(model))
 
     def step(ids):
-        batch = ll.llama_batch_get_one((ll.llama_token * len(ids))(*ids), len(ids))
-        if ll.llama_decode(context, batch) != 0:
+        # The batch points into it, so it has to live until the call returns.
+        tokens = (ll.llama_token * len(ids))(*ids)
+        if ll.llama_decode(context, ll.llama_batch_get_one(tokens, len(ids))) != 0:
             raise SystemExit("llama_decode failed")
 
     prompt = [(17 * i + 5) % n_vocab for i in range(a.prompt)]

@@ -32,7 +32,7 @@ from tiny_weights import Stream  # noqa: E402
 N_PROMPT, N_GREEDY, N_CTX = 40, 16, 512
 # Tokens of the texts that models embed.
 N_TEXTS = (29, 75)
-GELU = {"codeshell", "falcon", "gemma", "gpt2", "gptneox", "phi2", "starcoder", "bloom", "mpt", "gemma3", "gemma4", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"}
+GELU = {"codeshell", "falcon", "gemma", "gpt2", "gptneox", "phi2", "starcoder", "bloom", "mpt", "gemma3", "gemma3n", "gemma4", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"}
 # Largest difference of a logit and smallest margin where llama.cpp's own GELU is not exact.
 GELU_TOLERANCE, GELU_MARGIN, MARGIN = 0.02, 0.05, 0.02
 # The same of an embedding's number.

@@ -256,6 +256,45 @@ def lfm2(m):
             dense_ffn(m, b, s.n_ff)
 
 
+def gemma3n(m):
+    """Four residual streams, low-rank residuals, sparse gates in ten layers, keys and values of 20 layers, an embedding for each layer."""
+    s = m.spec
+    streams, width, rank = 4, 256, 64   # llama.cpp reads none of them
+    common_kv(m)
+    windowed = [(i + 1) % 5 != 0 for i in range(s.n_layer)]
+    m.kv(attention__sliding_window_pattern=windowed, attention__sliding_window=8, attention__shared_kv_layers=s.n_layer - 20,
+         altup__active_idx=0, altup__num_inputs=streams, embedding_length_per_layer_input=width, attention__key_length=s.hd,
+         attention__value_length=s.hd, activation_sparsity_scale=[1.6448533535003662] * 10 + [-math.inf] * (s.n_layer - 10))
+    m.mat("token_embd.weight", s.vocab, s.n_embd, std=1.0 / math.sqrt(s.n_embd))
+    m.norm("output_norm", s.n_embd, signed=True)
+    m.mat("per_layer_token_embd.weight", s.vocab, width * s.n_layer, std=1.0 / math.sqrt(width))
+    m.mat("per_layer_model_proj.weight", width * s.n_layer, s.n_embd, gain=8.0)
+    m.norm("per_layer_proj_norm", width)
+    m.mat("altup_proj.weight", streams - 1, s.n_embd, s.n_embd)
+    m.mat("altup_unembd_proj.weight", streams - 1, s.n_embd, s.n_embd)
+    for i in range(s.n_layer):
+        b = f"blk.{i}."
+        m.norm(b + "attn_norm", s.n_embd)
+        attention(m, b)
+        m.norm(b + "attn_q_norm", s.hd, 0.5)
+        m.norm(b + "attn_k_norm", s.hd, 0.5)
+        m.norm(b + "ffn_norm", s.n_embd)
+        m.norm(b + "altup_router_norm", s.n_embd)
+        # small steps: a difference would grow from layer to layer
+        for name in ("post_attention_norm", "post_ffw_norm", "laurel_post_norm", "post_norm"):
+            m.norm(b + name, s.n_embd, 0.3)
+        dense_ffn(m, b, s.n_ff)
+        m.mat(b + "inp_gate.weight", width, s.n_embd, gain=1.5)
+        m.mat(b + "proj.weight", s.n_embd, width, gain=1.5)
+        # the router looks at a mean of 64 numbers
+        m.mat(b + "altup_router.weight", streams, s.n_embd, gain=64.0, wt=T.F32)
+        m.mat(b + "altup_predict_coef.weight", streams * streams, streams, gain=0.1, wt=T.F32)
+        m.mat(b + "altup_correct_coef.weight", streams, streams, gain=0.2, wt=T.F32)
+        m.vec(b + "altup_correct_scale.weight", s.n_embd, std=0.3, mean=1.0)
+        m.mat(b + "laurel_l.weight", rank, s.n_embd)
+        m.mat(b + "laurel_r.weight", s.n_embd, rank)
+
+
 def gemma4(m):
     """Heads of two widths, values that may be the keys, shared keys and values, an embedding for each layer."""
     s, o = m.spec, m.spec.opt
@@ -332,7 +371,8 @@ def bert(m):
         m.norm(b + "layer_output_norm", s.n_embd, bias=True)
 
 
-FAMILY = {deepseek2: ["deepseek2"], qwen35: ["qwen35", "qwen35moe", "qwen3next"], lfm2: ["lfm2", "lfm2moe"], gemma4: ["gemma4"],
+FAMILY = {deepseek2: ["deepseek2"], qwen35: ["qwen35", "qwen35moe", "qwen3next"], lfm2: ["lfm2", "lfm2moe"], gemma3n: ["gemma3n"],
+          gemma4: ["gemma4"],
           bert: ["bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"]}
 BUILDER = {arch: builder for builder, archs in FAMILY.items() for arch in archs}
 

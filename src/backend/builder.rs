@@ -2,10 +2,8 @@
 
 use super::experts::ExpertProducts;
 use super::low_rank::LowRank;
-use super::plan::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, MAX_RUN, Op, Plan,
-    RopeOrder, Rows, View,
-};
+use super::op::{Activation, Attention, EmbedRow, Op, RopeOrder};
+use super::plan::{BatchShape, BufferId, BufferInfo, MAX_RUN, Plan, Rows, View};
 use super::weight::{WeightId, WeightSpec};
 use super::{MAX_CANDIDATES, RopeTable};
 

@@ -2,7 +2,8 @@
 //! <https://arxiv.org/abs/1701.06538>).
 
 use super::builder::PlanBuilder;
-use super::plan::{Heads, Op, View};
+use super::op::{Heads, Op};
+use super::plan::View;
 use super::weight::WeightId;
 
 /// Experts that a layer may have, at most.

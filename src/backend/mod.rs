@@ -7,10 +7,12 @@ mod batch;
 mod builder;
 mod experts;
 mod low_rank;
+mod op;
 mod plan;
 mod recurrent;
 mod rope;
 mod split;
+mod streams;
 mod weight;
 
 use thiserror::Error;
@@ -19,10 +21,8 @@ pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use builder::PlanBuilder;
 pub use experts::{ExpertProducts, Gating, MAX_EXPERTS, Routing};
 pub use low_rank::LowRank;
-pub use plan::{
-    Activation, Attention, BatchShape, BufferId, BufferInfo, EmbedRow, Heads, MAX_RUN, Op, Plan,
-    RopeOrder, Rows, View, alibi_slope,
-};
+pub use op::{Activation, Attention, EmbedRow, Heads, Op, RopeOrder, alibi_slope};
+pub use plan::{BatchShape, BufferId, BufferInfo, MAX_RUN, Plan, Rows, View};
 pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};
 pub use rope::{RopeScaling, RopeTable, Temperature};
 pub use split::{Piece, Side, SplitBackend, cut, side};

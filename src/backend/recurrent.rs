@@ -1,7 +1,8 @@
 //! Operations along a sequence, with a state that outlives the step.
 
 use super::builder::PlanBuilder;
-use super::plan::{Op, Rows, View};
+use super::op::Op;
+use super::plan::{Rows, View};
 use super::weight::WeightId;
 
 /// Most columns of a head of the delta rule; whole vectors of 16.

@@ -100,6 +100,22 @@ impl WeightSpec {
         }
     }
 
+    /// Some rows of a weight of one tensor.
+    pub fn cut_rows(&self, first_row: usize, rows: usize) -> WeightSpec {
+        assert!(self.parts.len() == 1 && first_row + rows <= self.rows);
+        let part = Part {
+            tensor: self.parts[0].tensor.clone(),
+            first_row: self.parts[0].first_row + first_row,
+            rows,
+        };
+        WeightSpec {
+            name: format!("{}[{first_row}..{}]", self.name, first_row + rows),
+            rows,
+            parts: vec![part],
+            ..self.clone()
+        }
+    }
+
     /// A matrix as one row: norms that have a vector for each head.
     ///
     /// # Errors

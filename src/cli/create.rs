@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::progress::Steps;
+use super::source::{Source, resolve, source};
 use super::usage;
 use crate::api::{CreateRequest, Progress};
 use crate::store::ModelName;
@@ -27,7 +28,7 @@ const UPLOAD_CHUNK_BYTES: usize = 256 << 10;
 pub struct Arguments {
     #[arg(hide = true)]
     names: Vec<String>,
-    /// The Modelfile (default ./Modelfile; without one, the GGUF files of this folder)
+    /// The Modelfile (default ./Modelfile; without one, the safetensors or GGUF files of this folder)
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Quantize the model's weights, which must be F32, F16 or BF16, to this level (for example Q4_K_M)
@@ -118,97 +119,6 @@ async fn gather(
     request.adapters = upload_all(client, &adapters, steps).await?;
     request.draft_files = upload_all(client, &draft, steps).await?;
     Ok(request)
-}
-
-/// What follows FROM.
-#[derive(Debug, PartialEq, Eq)]
-enum Source {
-    Model(String),
-    Files(Vec<PathBuf>),
-}
-
-/// An existing file or folder, else a model's name. Text that can only be a path is an error that says so.
-fn source(text: &str, folder: &Path) -> Result<Source> {
-    let path = resolve(text, folder);
-    if path.is_dir() {
-        return weights(&path).map(Source::Files);
-    }
-    if path.exists() {
-        return parts(path).map(Source::Files);
-    }
-    let is_path = text.starts_with(['/', '.', '~', '\\']) || text.ends_with(".gguf");
-    if is_path {
-        bail!(
-            "FROM {text}: there is no file {}; give the path of a GGUF file, relative to the Modelfile, or a model's name",
-            path.display()
-        );
-    }
-    Ok(Source::Model(text.to_owned()))
-}
-
-/// All files of a model that was split (`NAME-00001-of-00003.gguf`), of which `path` is one; any other file alone.
-fn parts(path: PathBuf) -> Result<Vec<PathBuf>> {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let split = stem.rsplit_once("-of-").and_then(|(start, total)| {
-        let (prefix, number) = start.rsplit_once('-')?;
-        let is_number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
-        let total = is_number(total).then(|| total.parse::<u32>().ok())??;
-        (is_number(number) && total > 0).then_some((prefix, total))
-    });
-    let Some((prefix, total)) = split.filter(|_| path.extension().is_some_and(|e| e == "gguf"))
-    else {
-        return Ok(vec![path]);
-    };
-    let part = |i| path.with_file_name(format!("{prefix}-{i:05}-of-{total:05}.gguf"));
-    let parts: Vec<PathBuf> = (1..=total).map(part).collect();
-    if let Some(missing) = parts.iter().find(|part| !part.exists()) {
-        bail!(
-            "{} is one of {total} files of a model, and {} is missing",
-            path.display(),
-            missing.display()
-        );
-    }
-    Ok(parts)
-}
-
-/// `path` from the Modelfile's folder, with `~` as the home folder.
-fn resolve(text: &str, folder: &Path) -> PathBuf {
-    let home = text
-        .strip_prefix("~")
-        .filter(|rest| rest.is_empty() || rest.starts_with('/'));
-    match (home, std::env::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
-        // Without the `.` parts, which would only clutter messages.
-        _ => folder.join(text).components().collect(),
-    }
-}
-
-/// The GGUF files of a folder, by name.
-fn weights(folder: &Path) -> Result<Vec<PathBuf>> {
-    let cannot_read = || format!("cannot read the folder {}", folder.display());
-    let entries = fs::read_dir(folder).with_context(cannot_read)?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    let paths: Vec<PathBuf> = paths.collect::<io::Result<_>>().with_context(cannot_read)?;
-    let ending = |ending: &'static str| {
-        let matches = move |path: &&PathBuf| path.extension().is_some_and(|e| e == ending);
-        let mut found: Vec<_> = paths.iter().filter(matches).cloned().collect();
-        found.sort();
-        found
-    };
-    let found = ending("gguf");
-    if found.is_empty() && !ending("safetensors").is_empty() {
-        bail!(
-            "{} holds safetensors files, which cannot be imported; convert the model to GGUF first",
-            folder.display()
-        );
-    }
-    if found.is_empty() {
-        bail!(
-            "no Modelfile or GGUF files found in {}; give a Modelfile with -f",
-            folder.display()
-        );
-    }
-    Ok(found)
 }
 
 fn existing<'a>(paths: impl Iterator<Item = &'a String>, folder: &Path) -> Result<Vec<PathBuf>> {
@@ -317,58 +227,6 @@ async fn upload(client: &Client, path: &Path, digest: &str, steps: &mut Steps) -
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn from_is_a_path_if_there_is_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::write(at("a.gguf"), "x").unwrap();
-        fs::write(at("llama3"), "x").unwrap();
-        let source = |text| source(text, folder.path());
-        assert_eq!(
-            source("./a.gguf").unwrap(),
-            Source::Files(vec![at("a.gguf")])
-        );
-        assert_eq!(source("llama3").unwrap(), Source::Files(vec![at("llama3")]));
-        assert_eq!(source("qwen3").unwrap(), Source::Model("qwen3".into()));
-        assert_eq!(source(".").unwrap(), Source::Files(vec![at("a.gguf")]));
-        for missing in ["./nope.gguf", "nope.gguf", "/nope", "~/nope-nope"] {
-            let error = source(missing).unwrap_err().to_string();
-            assert!(error.contains(missing) && error.contains("GGUF"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_part_stands_for_all_parts() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let names = ["m-x-00001-of-00002.gguf", "m-x-00002-of-00002.gguf"];
-        fs::write(at(names[1]), "x").unwrap();
-        let error = parts(at(names[1])).unwrap_err().to_string();
-        assert!(error.contains("00001-of-00002.gguf is missing"), "{error}");
-        fs::write(at(names[0]), "x").unwrap();
-        assert_eq!(parts(at(names[1])).unwrap(), names.map(at));
-        for alone in [
-            "m-1-of-2.gguf",
-            "m-00001-of-00000.gguf",
-            "m-00001-of-00002.bin",
-        ] {
-            assert_eq!(parts(at(alone)).unwrap(), [at(alone)]);
-        }
-    }
-
-    #[test]
-    fn folders_without_gguf_say_what_they_lack() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = || weights(folder.path()).unwrap_err().to_string();
-        assert!(
-            error().contains("no Modelfile or GGUF files"),
-            "{}",
-            error()
-        );
-        fs::write(folder.path().join("model.safetensors"), "x").unwrap();
-        assert!(error().contains("convert"), "{}", error());
-    }
 
     #[test]
     fn weights_are_no_modelfile() {

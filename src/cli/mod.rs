@@ -22,6 +22,7 @@ mod serve;
 mod session;
 mod show;
 mod slash;
+mod source;
 mod table;
 mod transfer;
 mod usage;

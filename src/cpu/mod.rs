@@ -17,6 +17,7 @@ mod route;
 mod rowwise;
 mod simd;
 mod step;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod top_k;

@@ -47,7 +47,7 @@ pub fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
 
 /// Sixteen floats, or fewer and `rest`.
 #[inline(always)]
-fn load_or<I: Isa>(isa: I, x: &[f32], rest: f32) -> I::F {
+pub fn load_or<I: Isa>(isa: I, x: &[f32], rest: f32) -> I::F {
     if let Ok(x) = x.try_into() {
         return isa.load(x);
     }
@@ -69,7 +69,7 @@ pub fn store<I: Isa>(isa: I, x: I::F, out: &mut [f32]) {
 
 /// `out = f(a, b)`, element by element.
 #[inline(always)]
-fn zip<I: Isa>(isa: I, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(I::F, I::F) -> I::F) {
+pub fn zip<I: Isa>(isa: I, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(I::F, I::F) -> I::F) {
     let inputs = a.chunks(LANES).zip(b.chunks(LANES));
     for (out, (a, b)) in out.chunks_mut(LANES).zip(inputs) {
         store(isa, f(load(isa, a), load(isa, b)), out);

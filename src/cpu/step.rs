@@ -10,6 +10,7 @@ use super::pool::PoolError;
 use super::recurrent::{self, DeltaNet, ShortConv};
 use super::route::{Combine, Route};
 use super::rowwise::{self, Glu, LayerNorm, Map, Rope, SoftCap, each_row};
+use super::streams::{GaussianTopK, MatchLength, StreamMix};
 use super::top_k::top_k;
 use super::weight::WeightRows;
 use crate::backend::{
@@ -379,6 +380,46 @@ impl CpuBackend {
                 let (a, b) = (view(a), view(b));
                 each_row(pool, cols, out, |i, out| {
                     rowwise::add(a.row(i), b.row(i), out)
+                })
+            }
+            Op::StreamMix {
+                streams,
+                others,
+                mix,
+                plus,
+                width,
+                ..
+            } => {
+                let (streams, others, mix) = (view(streams), view(others), view(mix));
+                each_row(pool, cols, out, |i, out| {
+                    isa.run(StreamMix {
+                        streams: streams.row(i),
+                        others: others.row(i),
+                        mix: mix.row(i),
+                        plus,
+                        width,
+                        out,
+                    });
+                })
+            }
+            Op::MatchLength { input, like, .. } => {
+                let (input, like) = (view(input), view(like));
+                each_row(pool, cols, out, |i, out| {
+                    isa.run(MatchLength {
+                        x: input.row(i),
+                        like: like.row(i),
+                        out,
+                    });
+                })
+            }
+            Op::GaussianTopK { input, cutoff, .. } => {
+                let input = view(input);
+                each_row(pool, cols, out, |i, out| {
+                    isa.run(GaussianTopK {
+                        x: input.row(i),
+                        cutoff,
+                        out,
+                    });
                 })
             }
             Op::SoftCap { input, cap, .. } => {

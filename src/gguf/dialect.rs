@@ -85,6 +85,11 @@ const DIALECTS: &[Dialect] = &[
         ..NONE
     },
     Dialect {
+        arch: ["gemma3n", "gemma3n"],
+        keys: &[["rope.freq_base_local", "rope.freq_base_swa"]],
+        ..NONE
+    },
+    Dialect {
         arch: ["gemma4", "gemma4"],
         tensors: &[[".ffn_gate_inp.per_expert_scale", ".ffn_down_exps.scale"]],
         ..NONE

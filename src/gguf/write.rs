@@ -6,6 +6,8 @@ use std::io::{self, Write};
 
 /// Where tensors begin: at multiples of this many bytes, GGUF's default.
 const ALIGNMENT: u64 = 32;
+/// GGUF's number of arrays among the types of values.
+const ARRAY: u32 = 9;
 
 /// The metadata and the tensor directory of a file that is being made.
 #[derive(Debug, Default)]
@@ -53,9 +55,61 @@ impl Header {
         put_text(&mut self.metadata, value);
     }
 
+    /// Adds a number.
+    pub fn f32(&mut self, key: &str, value: f32) {
+        self.key(key, ElementType::F32);
+        self.metadata.extend(value.to_le_bytes());
+    }
+
+    /// Adds a truth value.
+    pub fn bool(&mut self, key: &str, value: bool) {
+        self.key(key, ElementType::Bool);
+        self.metadata.push(value.into());
+    }
+
+    /// Adds an array of texts.
+    pub fn strings(&mut self, key: &str, values: &[String]) {
+        self.array(key, ElementType::String, values.len());
+        for value in values {
+            put_text(&mut self.metadata, value);
+        }
+    }
+
+    /// Adds an array of whole numbers.
+    pub fn i32s(&mut self, key: &str, values: &[i32]) {
+        self.array(key, ElementType::I32, values.len());
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+        self.metadata.extend(bytes);
+    }
+
+    /// Adds an array of numbers.
+    pub fn f32s(&mut self, key: &str, values: &[f32]) {
+        self.array(key, ElementType::F32, values.len());
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+        self.metadata.extend(bytes);
+    }
+
+    /// Adds an array of truth values.
+    pub fn bools(&mut self, key: &str, values: &[bool]) {
+        self.array(key, ElementType::Bool, values.len());
+        self.metadata
+            .extend(values.iter().map(|&value| value as u8));
+    }
+
     fn key(&mut self, key: &str, element: ElementType) {
-        put_text(&mut self.metadata, key);
+        self.key_of(key, element as u32);
+    }
+
+    /// The key of an array, and what comes before its items.
+    fn array(&mut self, key: &str, element: ElementType, len: usize) {
+        self.key_of(key, ARRAY);
         self.metadata.extend((element as u32).to_le_bytes());
+        self.metadata.extend((len as u64).to_le_bytes());
+    }
+
+    fn key_of(&mut self, key: &str, value_type: u32) {
+        put_text(&mut self.metadata, key);
+        self.metadata.extend(value_type.to_le_bytes());
         self.n_keys += 1;
     }
 
@@ -125,11 +179,23 @@ mod tests {
         first.u32("general.file_type", 1);
         first.u32("general.alignment", 32);
         first.u32("a.b", 7);
+        first.f32("a.c", 0.5);
+        first.bool("a.d", true);
+        first.strings("a.e", &["".into(), "é b".into()]);
+        first.i32s("a.f", &[-1, 2]);
+        first.f32s("a.g", &[1.5]);
+        first.bools("a.h", &[true, false]);
         first.tensor("w", &[32, 3], QuantType::Q8_0);
         first.tensor("x", &[5], QuantType::F32);
         first.tensor("y", &[2], QuantType::F16);
         let from = write("first", &first);
         assert_eq!(from.u32("a.b"), Some(7));
+        assert_eq!((from.f32("a.c"), from.bool("a.d")), (Some(0.5), Some(true)));
+        let texts: Vec<&[u8]> = from.strings("a.e").unwrap().collect();
+        assert_eq!(texts, [b"".as_slice(), "é b".as_bytes()]);
+        assert_eq!(from.i32s("a.f"), Some(vec![-1, 2]));
+        assert_eq!(from.f32s("a.g"), Some(vec![1.5]));
+        assert_eq!(from.bools("a.h"), Some(vec![true, false]));
         assert_eq!(from.tensor("x").map(|x| from.data(x).len()), Some(4 * 5));
 
         let mut second = Header::default();
@@ -140,7 +206,7 @@ mod tests {
         let copy = write("second!", &second);
         assert_eq!(copy.u32("general.file_type"), Some(2));
         assert_eq!(copy.u32("a.b"), Some(7));
-        assert_eq!(copy.metadata().len(), 2);
+        assert_eq!(copy.metadata().len(), 8);
         let zz = copy.tensor("zz").unwrap();
         assert_eq!(copy.data(zz), [7; 18]);
     }

@@ -65,6 +65,8 @@ pub struct Config {
     pub value_norms: bool,
     /// Where each layer has an embedding of the token of its own: its width.
     pub layer_embed_dim: Option<usize>,
+    /// Where there are several residual streams.
+    pub altup: Option<AltUp>,
     /// Whether the norms of queries and keys come after rotary embedding instead of before.
     pub head_norms_last: bool,
     /// Whether the query projection gives each head a gate for its result as well.
@@ -116,6 +118,15 @@ pub struct Moe {
     /// Whether they stand beside the feed-forward block instead of in its place, each with norms
     /// of its own.
     pub beside: bool,
+}
+
+/// Several residual streams, of which layers read the first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AltUp {
+    pub n_streams: usize,
+    /// For each layer, how many standard deviations above the mean a number of the gate has to be,
+    /// where not all count: [`crate::backend::Op::GaussianTopK`].
+    pub gate_cutoffs: Vec<Option<f32>>,
 }
 
 /// Multi-head latent attention.

@@ -2,7 +2,7 @@
 
 use super::config::Norm;
 use super::weights::{FfnWeights, LayerWeights, NormWeights, Product, Projections, Weights};
-use super::{Config, Layer, beside, experts, latent, layer_embed, recurrent};
+use super::{Config, Layer, altup, beside, experts, latent, layer_embed, recurrent};
 use crate::backend::{Activation, Attention, BatchShape, EmbedRow, Plan, PlanBuilder, View};
 
 /// Records one step in a context of `n_ctx` tokens: token ids to logits of the wanted rows.
@@ -17,7 +17,10 @@ pub(super) fn plan(
     let mut b = PlanBuilder::new(shape, &w.specs, tables).with_updates(&w.updates);
     let x = layers(&mut b, c, w);
     b.scope("output");
-    let wanted = b.select_rows(x);
+    let mut wanted = b.select_rows(x);
+    if let Some(altup) = &w.altup {
+        wanted = altup::merge(&mut b, c, altup, wanted);
+    }
     let normed = norm(&mut b, c, w.output_norm, wanted);
     let mut logits = b.matmul(normed, w.output.weight, w.output.bias, None);
     if c.logit_scale != 1.0 {
@@ -33,16 +36,25 @@ pub(super) fn plan(
     b.finish()
 }
 
-/// The residual stream after all layers, `[tokens, dim]`.
+/// The residual stream after all layers, `[tokens, dim]`, or all streams.
 pub(super) fn layers(b: &mut PlanBuilder, c: &Config, w: &Weights) -> View {
     let mut x = embed(b, c, w);
     let extra = w.layer_embed.as_ref();
     let extra = extra.map(|extra| layer_embed::inputs(b, c, extra, x));
+    if let Some(altup) = &w.altup {
+        x = altup::spread(b, altup, x);
+    }
     for (i, layer) in w.layers.iter().enumerate() {
         b.layer(i);
-        x = decoder_layer(b, c, layer, i, x);
-        if let (Some(extra), Some(w)) = (extra, &layer.layer_embed) {
-            x = layer_embed::add(b, c, w, extra.columns(i * w.dim, w.dim), x);
+        let own = extra.zip(layer.layer_embed.as_ref());
+        let own = own.map(|(extra, w)| (extra.columns(i * w.dim, w.dim), w));
+        x = match (&layer.altup, own) {
+            (Some(altup), Some(own)) => altup::layer(b, c, (layer, altup, own), i, x),
+            _ => decoder_layer(b, c, layer, i, x),
+        };
+        if let (None, Some((input, w))) = (&layer.altup, own) {
+            let made = layer_embed::made(b, c, w, input, x);
+            x = b.add(x, made);
         }
         if let Some(scale) = layer.output_scale {
             x = b.scale(x, scale);

@@ -101,6 +101,17 @@ impl Keys<'_> {
         }
     }
 
+    /// Numbers that the file may leave out; infinite ones too, but all are numbers.
+    pub fn optional_f32s(&self, name: &str) -> Result<Option<Vec<f32>>, Error> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        match self.gguf.f32s(&self.key(name)) {
+            Some(numbers) if numbers.iter().all(|x| !x.is_nan()) => Ok(Some(numbers)),
+            _ => Err(self.bad(name, "an array of numbers is needed")),
+        }
+    }
+
     /// A positive number that the file may leave out or give as zero for none.
     pub fn optional_positive(&self, name: &str) -> Result<Option<f32>, Error> {
         Ok(self.optional_f32(name)?.filter(|&v| v > 0.0))

@@ -1,5 +1,5 @@
 //! An embedding of the token for each layer, besides the one at the beginning: their weights and
-//! their plan, as Gemma 4 has them.
+//! their plan, as Gemma 3n and Gemma 4 have them.
 
 use super::loader::Loader;
 use super::weights::NormWeights;
@@ -64,8 +64,8 @@ pub(super) fn inputs(b: &mut PlanBuilder, c: &Config, w: &LayerEmbedding, x: Vie
     b.add(tokens, normed)
 }
 
-/// `x + norm(up(gelu(gate(x)) * input))`, `[tokens, dim]`.
-pub(super) fn add(
+/// `norm(up(gelu(gate(x)) * input))`, `[tokens, dim]`.
+pub(super) fn made(
     b: &mut PlanBuilder,
     c: &Config,
     w: &LayerEmbedWeights,
@@ -75,6 +75,5 @@ pub(super) fn add(
     let gate = b.matmul(x, w.gate, None, None);
     let mixed = b.glu(gate, input, Activation::GeluTanh);
     let made = b.matmul(mixed, w.up, None, None);
-    let made = b.rms_norm(made, w.norm.weight, c.norm_eps);
-    b.add(x, made)
+    b.rms_norm(made, w.norm.weight, c.norm_eps)
 }

@@ -94,7 +94,7 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    fn add(&mut self, names: &[&str]) -> Result<WeightId, Error> {
+    pub fn add(&mut self, names: &[&str]) -> Result<WeightId, Error> {
         let spec = WeightSpec::join(self.gguf, names).map_err(Error::Tensor)?;
         self.add_spec(spec, names)
     }
@@ -108,6 +108,15 @@ impl<'a> Loader<'a> {
         check_numbers(&spec)?;
         self.specs.push(spec);
         Ok(WeightId(self.specs.len() - 1))
+    }
+
+    /// The matrices of so many rows that lie one after another in a tensor.
+    pub fn add_rows(&mut self, name: &str, rows: usize) -> Result<Vec<WeightId>, Error> {
+        let whole = WeightSpec::join(self.gguf, &[name]).map_err(Error::Tensor)?;
+        let starts = (0..whole.rows).step_by(rows);
+        starts
+            .map(|first| self.add_spec(whole.cut_rows(first, rows), &[name]))
+            .collect()
     }
 
     /// The matrices of experts, joined within each; so many files hold the experts of a matrix.

@@ -5,6 +5,7 @@
 //! models that embed.
 
 mod adapter;
+mod altup;
 mod arch;
 mod beside;
 mod config;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::altup::{AltUpLayer, AltUpWeights};
 use super::beside::BesideWeights;
 use super::config::{Ffn, Mixer};
 use super::experts::ExpertWeights;
@@ -36,6 +37,8 @@ pub(super) struct Weights {
     pub layers: Vec<LayerWeights>,
     /// Where each layer has an embedding of its own.
     pub layer_embed: Option<LayerEmbedding>,
+    /// Where there are several residual streams.
+    pub altup: Option<AltUpWeights>,
     /// Matrices that an embedding goes through after pooling.
     pub dense: Vec<Product>,
 }
@@ -64,6 +67,7 @@ pub(super) struct LayerWeights {
     /// Of an encoder: the norm of the sum with the feed-forward block.
     pub layer_output_norm: Option<NormWeights>,
     pub layer_embed: Option<LayerEmbedWeights>,
+    pub altup: Option<AltUpLayer>,
     /// Factor on what the layer makes of the residual stream.
     pub output_scale: Option<f32>,
 }
@@ -145,6 +149,10 @@ impl Weights {
             Some(width) => Some(LayerEmbedding::load(&mut loader, config, width)?),
             None => None,
         };
+        let altup = match &config.altup {
+            Some(altup) => Some(AltUpWeights::load(&mut loader, config, altup)?),
+            None => None,
+        };
         loader.refuse_unknown(config)?;
         loader.refuse_unused_adapters()?;
         Ok(Weights {
@@ -158,6 +166,7 @@ impl Weights {
             output,
             layers,
             layer_embed,
+            altup,
             dense,
         })
     }
@@ -221,6 +230,10 @@ impl Loader<'_> {
             layer_output_norm,
             layer_embed: match c.layer_embed_dim {
                 Some(dim) => Some(LayerEmbedWeights::load(self, i, c, dim)?),
+                None => None,
+            },
+            altup: match &c.altup {
+                Some(altup) => Some(AltUpLayer::load(self, i, c, altup)?),
                 None => None,
             },
             output_scale: self.scalar(&name("layer_output_scale.weight"))?,

@@ -4,7 +4,7 @@ use super::files::{self, Folder};
 use super::{Digest, Error};
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 /// Bytes that are hashed at once.
@@ -165,6 +165,11 @@ impl io::Write for NewBlob {
 }
 
 impl NewBlob {
+    /// Where the unfinished blob lies.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
     /// Gives the blob its name, if that is the one expected. Returns it, and the size in bytes.
     pub fn finish(self, expected: Option<Digest>) -> Result<(Digest, u64), Error> {
         let got = Digest::finish(self.hasher);

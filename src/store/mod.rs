@@ -8,6 +8,7 @@
 
 mod blobs;
 mod capabilities;
+mod convert;
 mod create;
 mod digest;
 mod error;
@@ -28,6 +29,7 @@ mod template;
 mod tests;
 
 pub use blobs::BlobUpload;
+pub use convert::convertible;
 pub use create::check_create;
 pub use digest::Digest;
 pub use error::Error;

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod building;
+mod converting;
 mod damage;
 mod quantizing;
 mod racing;

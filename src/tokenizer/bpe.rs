@@ -1,13 +1,14 @@
-//! BPE: each word's bytes, or its characters, are merged by the ranks of the file.
+//! BPE: each word's bytes, or its characters, are merged by the `tokenizers` crate, by the ranks of the file.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
+use tokenizers::Model;
+use tokenizers::models::bpe::{BPE, Merges, Vocab as Entries};
 use tracing::warn;
 
 use super::Error;
 use super::memo::Memo;
-use super::merge::{Merge, Merger, Symbol};
 use super::pre_tokenizer::{Alphabet, PreTokenizer};
 use super::split::{Splitter, parts};
 use super::vocab::{SPACE_CHAR, Vocab};
@@ -47,32 +48,31 @@ pub(super) fn to_bytes(entry: &[u8], piece: &mut Vec<u8>) {
 
 pub(super) struct Bpe {
     splitter: Splitter,
-    merges: HashMap<(u32, u32), Merge>,
+    model: BPE,
     alphabet: Alphabet,
     /// Whether a word that is an entry is taken whole, without looking at merges.
     whole_words: bool,
     /// Whether capital letters become small ones first.
     lowercase: bool,
-    /// The entry of each byte's printable character, or for text the one such as `<0x0A>`. A byte
-    /// without one gets no token, and nothing merges across it.
+    /// Whether a byte's printable character is an entry.
+    known: [bool; 256],
+    /// The entry of each byte such as `<0x0A>`, for text.
     bytes: [Option<u32>; 256],
 }
 
 impl Bpe {
     pub(super) fn from_gguf(gguf: &Gguf, vocab: &Vocab, pre: &PreTokenizer) -> Result<Bpe, Error> {
-        let printable = |c: char| vocab.find(c.encode_utf8(&mut [0; 4]).as_bytes());
+        let is_text = matches!(pre.alphabet, Alphabet::Text { .. });
+        let byte = |byte| is_text.then(|| vocab.byte(byte)).flatten();
         Ok(Bpe {
             splitter: Splitter::new(pre.passes)?,
-            merges: merges(gguf, vocab)?,
+            model: model(gguf, vocab)?,
             alphabet: pre.alphabet,
             whole_words: pre.whole_words,
             lowercase: pre.alphabet == Alphabet::Words
                 && gguf.bool("tokenizer.ggml.normalizer.lowercase") == Some(true),
-            bytes: std::array::from_fn(|byte| match pre.alphabet {
-                Alphabet::Bytes => printable(ALPHABET[byte]),
-                Alphabet::Text { .. } => vocab.byte(byte as u8),
-                Alphabet::Words => None,
-            }),
+            known: std::array::from_fn(|byte| is_entry(vocab, ALPHABET[byte])),
+            bytes: std::array::from_fn(|b| byte(b as u8)),
         })
     }
 
@@ -81,19 +81,21 @@ impl Bpe {
         Session {
             bpe: self,
             vocab,
-            word: String::new(),
-            merger: Merger::default(),
+            run: String::new(),
         }
     }
+}
+
+fn is_entry(vocab: &Vocab, c: char) -> bool {
+    vocab.find(c.encode_utf8(&mut [0; 4]).as_bytes()).is_some()
 }
 
 /// Tokenizes word after word, keeping its allocations.
 pub(super) struct Session<'a> {
     bpe: &'a Bpe,
     vocab: &'a Vocab,
-    /// The word as entries write it.
-    word: String,
-    merger: Merger,
+    /// Characters as entries write them, each an entry: nothing merges across another one.
+    run: String,
 }
 
 impl Session<'_> {
@@ -128,102 +130,123 @@ impl Session<'_> {
             Alphabet::Text { line_breaks } => line_breaks && word.starts_with('\n'),
             Alphabet::Words => false,
         };
-        if is_whole {
-            self.word.clear();
-            match self.bpe.alphabet {
-                Alphabet::Bytes => self.word.extend(word.bytes().map(|b| ALPHABET[b as usize])),
-                Alphabet::Text { .. } | Alphabet::Words => self.word.push_str(word),
-            }
-            if let Some(id) = self.vocab.find(self.word.as_bytes()) {
-                return ids.push(id);
-            }
+        if is_whole && let Some(id) = self.whole(word) {
+            return ids.push(id);
         }
         for part in parts(word) {
             match self.bpe.alphabet {
-                Alphabet::Bytes => self.merge_bytes(part, ids),
-                Alphabet::Text { .. } => self.merge_text(part, ids),
-                Alphabet::Words => self.merge_characters(part, ids),
+                Alphabet::Bytes => self.read_bytes(part, ids),
+                Alphabet::Text { .. } => self.read_text(part, ids),
+                Alphabet::Words => self.read_characters(part, ids),
+            }
+            self.merge(ids);
+        }
+    }
+
+    /// The entry that a word is.
+    fn whole(&mut self, word: &str) -> Option<u32> {
+        if self.bpe.alphabet != Alphabet::Bytes {
+            return self.vocab.find(word.as_bytes());
+        }
+        self.run.extend(word.bytes().map(|b| ALPHABET[b as usize]));
+        let id = self.vocab.find(self.run.as_bytes());
+        self.run.clear();
+        id
+    }
+
+    /// Bytes without an entry get no token.
+    fn read_bytes(&mut self, word: &str, ids: &mut Vec<u32>) {
+        for byte in word.bytes() {
+            match self.bpe.known[byte as usize] {
+                true => self.run.push(ALPHABET[byte as usize]),
+                false => self.merge(ids),
             }
         }
     }
 
-    fn merge_bytes(&mut self, word: &str, ids: &mut Vec<u32>) {
-        self.merger.clear();
-        for byte in word.bytes() {
-            self.merger.push(1, self.bpe.bytes[byte as usize]);
-        }
-        let symbols = self.merger.merge(|a, b| self.bpe.merged(a, b));
-        ids.extend(symbols.filter_map(|symbol| symbol.token));
-    }
-
-    fn merge_characters(&mut self, word: &str, ids: &mut Vec<u32>) {
-        self.merger.clear();
+    /// Neither white space nor characters without an entry get a token.
+    fn read_characters(&mut self, word: &str, ids: &mut Vec<u32>) {
         for c in word.chars() {
-            let entry = self.vocab.find(c.encode_utf8(&mut [0; 4]).as_bytes());
-            self.merger.push(1, entry.filter(|_| !c.is_whitespace()));
+            match !c.is_whitespace() && is_entry(self.vocab, c) {
+                true => self.run.push(c),
+                false => self.merge(ids),
+            }
         }
-        let symbols = self.merger.merge(|a, b| self.bpe.merged(a, b));
-        ids.extend(symbols.filter_map(|symbol| symbol.token));
     }
 
-    fn merge_text(&mut self, word: &str, ids: &mut Vec<u32>) {
-        self.merger.clear();
+    /// Characters without an entry are written in bytes.
+    fn read_text(&mut self, word: &str, ids: &mut Vec<u32>) {
         for c in word.chars() {
             let c = if c == ' ' { SPACE_CHAR } else { c };
-            let mut utf8 = [0; 4];
-            match self.vocab.find(c.encode_utf8(&mut utf8).as_bytes()) {
-                Some(id) => self.merger.push(1, Some(id)),
-                None => {
-                    let bytes = utf8[..c.len_utf8()].iter();
-                    let bytes = bytes.filter_map(|&b| self.bpe.bytes[b as usize]);
-                    bytes.for_each(|id| self.merger.push(1, Some(id)));
-                }
+            if is_entry(self.vocab, c) {
+                self.run.push(c);
+                continue;
             }
+            self.merge(ids);
+            let mut utf8 = [0; 4];
+            let bytes = c.encode_utf8(&mut utf8).bytes();
+            ids.extend(bytes.filter_map(|b| self.bpe.bytes[b as usize]));
         }
-        let symbols = self.merger.merge(|a, b| self.bpe.merged(a, b));
-        ids.extend(symbols.filter_map(|symbol| symbol.token));
+    }
+
+    /// Appends the tokens of the run, and starts the next one.
+    fn merge(&mut self, ids: &mut Vec<u32>) {
+        // Fails only for an unknown token that is not an entry, and none is set.
+        let tokens = self.bpe.model.tokenize(&self.run).unwrap_or_default();
+        ids.extend(tokens.iter().map(|token| token.id));
+        self.run.clear();
     }
 }
 
-impl Bpe {
-    fn merged(&self, left: &Symbol, right: &Symbol) -> Option<Merge> {
-        self.merges.get(&(left.token?, right.token?)).copied()
-    }
-}
-
-/// The table of merges; those of what is no entry are left out.
-fn merges(gguf: &Gguf, vocab: &Vocab) -> Result<HashMap<(u32, u32), Merge>, Error> {
+/// The crate's model. Merges of what is no entry, which it would not take, are left out, and so
+/// are repeated ones, of which the first counts.
+fn model(gguf: &Gguf, vocab: &Vocab) -> Result<BPE, Error> {
     const MERGES: &str = "tokenizer.ggml.merges";
     let lines = gguf.strings(MERGES).ok_or(Error::Missing(MERGES))?;
     let n = lines.len();
-    let mut merges = HashMap::with_capacity(n);
-    let mut whole = Vec::new();
-    let mut n_useless = 0;
-    // The first of equal merges counts.
-    for (line, priority) in lines.zip((0..u32::MAX).rev()) {
-        let known = split_merge(line).and_then(|(left, right)| {
-            whole.clear();
-            whole.extend_from_slice(left);
-            whole.extend_from_slice(right);
-            let token = vocab.find(&whole)?;
-            Some(((vocab.find(left)?, vocab.find(right)?), token))
-        });
-        match known {
-            Some((pair, token)) => {
-                merges.entry(pair).or_insert(Merge { token, priority });
-            }
-            None => n_useless += 1,
+    let mut merges = Merges::with_capacity(n);
+    let mut seen = HashSet::with_capacity(n);
+    let mut whole = String::new();
+    for (left, right) in lines.filter_map(split_merge) {
+        whole.clear();
+        whole.extend([left, right]);
+        let pair = vocab
+            .find(left.as_bytes())
+            .zip(vocab.find(right.as_bytes()));
+        if let Some(pair) = pair
+            && vocab.find(whole.as_bytes()).is_some()
+            && seen.insert(pair)
+        {
+            merges.push((left.into(), right.into()));
         }
     }
-    if n_useless > 0 {
+    if merges.len() < n {
+        let n_useless = n - merges.len();
         warn!("{n_useless} of {n} `{MERGES}` merge nothing of the vocabulary");
     }
-    Ok(merges)
+    // The crate's cache would keep what clients send; `Memo` takes its place.
+    BPE::builder()
+        .vocab_and_merges(entries(vocab), merges)
+        .cache_capacity(0)
+        .build()
+        .map_err(|e| Error::Build(e.to_string()))
+}
+
+fn entries(vocab: &Vocab) -> Entries {
+    let mut entries = Entries::with_capacity(vocab.len());
+    // Backwards, so that of equal entries the first one stays.
+    for id in (0..vocab.len() as u32).rev() {
+        if let Ok(text) = std::str::from_utf8(vocab.text(id)) {
+            entries.insert(text.into(), id);
+        }
+    }
+    entries
 }
 
 /// The two sides of a merge; a space at the very start belongs to the left one.
-fn split_merge(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = line.iter().skip(1).position(|&b| b == b' ')? + 1;
+fn split_merge(line: &[u8]) -> Option<(&str, &str)> {
+    let line = std::str::from_utf8(line).ok()?;
+    let at = line.bytes().skip(1).position(|b| b == b' ')? + 1;
     Some((&line[..at], &line[at + 1..]))
 }
 

@@ -31,6 +31,9 @@ const END_TEXTS: &[&str] = &[
     "[e~[",
 ];
 
+/// Ids that end an answer besides the end-of-sequence token, as Ollama's converter writes them.
+const ENDS: &str = "tokenizer.ggml.eos_token_ids";
+
 /// A role of a token: the keys that may name it and, where they do not, the texts it is known by.
 struct Role {
     keys: &'static [&'static str],
@@ -130,6 +133,8 @@ const VISIBLE: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constra
 /// tokens, whatever type the file gives them.
 pub(super) fn tokens(gguf: &Gguf, vocab: &mut Vocab, eos: Option<u32>) -> BTreeSet<u32> {
     let mut ends: BTreeSet<u32> = eos.into_iter().collect();
+    let named = gguf.u32s(ENDS).unwrap_or_default();
+    ends.extend(named.into_iter().filter(|&id| (id as usize) < vocab.len()));
     for role in ROLES {
         let id = role_token(gguf, vocab, role);
         ends.extend(id.filter(|_| role.ends));

@@ -1,4 +1,4 @@
-//! Merging neighbours, the best pair first, until none is left: what BPE and SentencePiece share.
+//! Merging neighbours, the best pair first, until none is left, as SentencePiece does.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;

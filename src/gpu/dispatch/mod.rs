@@ -8,6 +8,7 @@ mod matmul;
 mod norm;
 mod parts;
 mod recurrent;
+mod streams;
 mod top_k;
 
 pub(super) use attention::tile_rows;
@@ -182,6 +183,11 @@ impl Dispatch<'_> {
             } => push(self.activate(input, activation, out)),
             Op::Scale { input, factor, out } => push(self.scale(input, factor, out)),
             Op::Add { a, b, out } => push(self.add(a, b, out)),
+            Op::StreamMix { .. } => push(self.stream_mix(op)),
+            Op::MatchLength { input, like, out } => push(self.match_length(input, like, out)),
+            Op::GaussianTopK { input, cutoff, out } => {
+                push(self.gaussian_top_k(input, cutoff, out));
+            }
             Op::SoftCap { input, cap, out } => push(self.soft_cap(input, cap, out)),
             Op::TopK { input, k } => self.top_k(input, k, program)?,
         }

@@ -86,7 +86,7 @@ fn vector(id: Option<WeightId>) -> Slot {
 }
 
 /// One workgroup per group of columns, rows along the second axis.
-fn per_group(groups: usize, rows: Rows) -> [Extent; 3] {
+pub(super) fn per_group(groups: usize, rows: Rows) -> [Extent; 3] {
     [
         Extent::Fixed(groups),
         Extent::Rows(rows, 1),
@@ -95,6 +95,6 @@ fn per_group(groups: usize, rows: Rows) -> [Extent; 3] {
 }
 
 /// Invocations that share a group of a norm: heads are short, rows are long.
-fn norm_workgroup(group: usize) -> usize {
+pub(super) fn norm_workgroup(group: usize) -> usize {
     if group <= 256 { 64 } else { 256 }
 }

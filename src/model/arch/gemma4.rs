@@ -52,7 +52,7 @@ pub(super) fn gemma4(keys: &Keys) -> Result<Config, Error> {
             layer.rope = Some(LayerRope { q: local, k: local });
         }
     }
-    share_caches(keys, &mut config)?;
+    share_caches(keys, &mut config, 0)?;
     if moe::has_experts(keys)? {
         let ffn_dim = keys.extent("expert_feed_forward_length")?;
         let mut experts = moe::read(keys, ffn_dim, true)?;
@@ -79,10 +79,13 @@ fn local_rope(
 }
 
 /// The last layers read the keys and values of the last one before them that has a window too, or
-/// has none.
-fn share_caches(keys: &Keys, config: &mut Config) -> Result<(), Error> {
+/// has none; so many where the file does not say it.
+pub(super) fn share_caches(keys: &Keys, config: &mut Config, default: usize) -> Result<(), Error> {
     const KEY: &str = "attention.shared_kv_layers";
-    let n_shared = keys.optional_nonzero(KEY)?.unwrap_or(0);
+    let n_shared = match keys.has(KEY) {
+        true => keys.optional_nonzero(KEY)?.unwrap_or(0),
+        false => default,
+    };
     let n_layers = config.layers.len();
     let Some(n_own) = n_layers.checked_sub(n_shared) else {
         return Err(keys.bad(KEY, format!("is more than {n_layers}")));

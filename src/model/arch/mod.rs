@@ -8,6 +8,7 @@ mod bert;
 mod cohere;
 mod deepseek;
 mod gemma;
+mod gemma3n;
 mod gemma4;
 mod gpt;
 mod hybrid;
@@ -55,6 +56,7 @@ const TABLE: &[(&str, Family, &str)] = &[
     ("gemma-embedding", gemma::gemma_embedding, "EmbeddingGemma"),
     ("gemma2", gemma::gemma2, "Gemma 2"),
     ("gemma3", gemma::gemma3, "Gemma 3, text"),
+    ("gemma3n", gemma3n::gemma3n, "Gemma 3n, text"),
     ("gemma4", gemma4::gemma4, "Gemma 4, text"),
     ("glm4", llama::glm4, "GLM 4 9B and 32B of 2025"),
     ("glm4moe", moe::glm4moe, "GLM 4.5, 4.6"),
@@ -246,6 +248,7 @@ fn with_kv_heads(
         rope_order: rope_order.unwrap_or(RopeOrder::Norm),
         value_norms: false,
         layer_embed_dim: None,
+        altup: None,
         head_norms_last: false,
         gated_attention: false,
         output_norm: "output_norm",

@@ -1,8 +1,11 @@
-//! The weights of a model under construction: uploaded GGUF files, split ones joined, and quantised where that is asked for.
+//! The weights of a model under construction: uploaded GGUF files, split ones joined, checkpoints converted, and quantised
+//! where that is asked for.
 
 use super::{Draft, DraftLayer, Layer, media, step, unsupported};
 use crate::api::{CreateRequest, Progress};
 use crate::gguf::Gguf;
+use crate::store::convert::convert;
+use crate::store::facts::gguf_problem;
 use crate::store::files_map::digests;
 use crate::store::quantize::{Level, Rewrite};
 use crate::store::{Digest, Error, GgufFacts, Store};
@@ -16,7 +19,7 @@ const TELL_EVERY: Duration = Duration::from_millis(100);
 const NO_DIGEST: &str = "0000000000000000000";
 
 impl Store {
-    /// Uploaded files: GGUF weights and projectors.
+    /// Uploaded files: GGUF weights and projectors, or a checkpoint.
     pub(super) fn take_files(
         &self,
         request: &CreateRequest,
@@ -27,9 +30,7 @@ impl Store {
             return Err(Error::BadRequest(text.into()));
         };
         if files.keys().any(|name| name.ends_with(".safetensors")) {
-            return Err(unsupported(
-                "importing safetensors is not supported: convert the model to GGUF first, for example with llama.cpp's convert_hf_to_gguf.py",
-            ));
+            return self.take_checkpoint(request, &digests(files)?, progress);
         }
         let mut draft = Draft::default();
         let mut parts = Vec::new();
@@ -56,6 +57,41 @@ impl Store {
             .sort_by_key(|l| l.layer.media_type != media::MODEL);
         wanted(request)?;
         progress(step("verifying conversion"));
+        self.add_recognised_template(&mut draft)?;
+        Ok(draft)
+    }
+
+    /// Uploaded safetensors with what belongs to them, as one GGUF file.
+    fn take_checkpoint(
+        &self,
+        request: &CreateRequest,
+        files: &[(&str, Digest)],
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Draft, Error> {
+        let level = wanted(request)?;
+        progress(step("converting model"));
+        let mut blob = self.inner.blobs.begin("the converted weights")?;
+        let mut told = Told::new("converting model");
+        convert(self, files, level, &mut blob, &mut |completed, total| {
+            told.tell(completed, total, progress);
+        })?;
+        let digest = match level.filter(|level| !level.quant().is_float()) {
+            None => blob.finish(None)?.0,
+            Some(level) => {
+                let converted = Gguf::open(blob.path());
+                let converted = converted.map_err(|e| unsupported(&gguf_problem(&e)))?;
+                let facts = GgufFacts::of(&converted);
+                self.rewrite(
+                    &[converted],
+                    Some(level),
+                    &quantizing(&facts, level),
+                    progress,
+                )?
+                .0
+            }
+        };
+        let mut draft = Draft::default();
+        draft.layers.push(self.gguf_layer(&digest, true)?);
         self.add_recognised_template(&mut draft)?;
         Ok(draft)
     }
@@ -117,52 +153,76 @@ impl Store {
                 continue;
             }
             let status = match level {
-                Some(level) => format!("quantizing {} model to {}", facts.file_type, level.name()),
+                Some(level) => quantizing(&facts, level),
                 None => "joining the files of the model".to_owned(),
             };
-            self.rewrite(layer, level, &status, progress)?;
+            let digests = match layer.parts.as_slice() {
+                [] => std::slice::from_ref(&layer.layer.digest),
+                parts => parts,
+            };
+            let parts = digests
+                .iter()
+                .map(|digest| self.open_gguf(digest))
+                .collect::<Result<Vec<Gguf>, Error>>()?;
+            let (digest, size) = self.rewrite(&parts, level, &status, progress)?;
+            layer.status = format!("creating new layer {digest}");
+            layer.facts = Some(self.facts(&digest)?);
+            layer.layer.digest = digest;
+            layer.layer.size = size;
+            layer.layer.from = String::new();
         }
         Ok(())
     }
 
+    /// Stores the parts of a model as one file, at a level; returns its digest and size.
     fn rewrite(
         &self,
-        layer: &mut DraftLayer,
+        parts: &[Gguf],
         level: Option<Level>,
         status: &str,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<(), Error> {
-        let digests = match layer.parts.as_slice() {
-            [] => std::slice::from_ref(&layer.layer.digest),
-            parts => parts,
-        };
-        let parts = digests
-            .iter()
-            .map(|digest| self.open_gguf(digest))
-            .collect::<Result<Vec<Gguf>, Error>>()?;
-        let rewrite = Rewrite::new(&parts, level)?;
+    ) -> Result<(Digest, u64), Error> {
+        let rewrite = Rewrite::new(parts, level)?;
         let total = rewrite.total();
-        let mut told = Instant::now();
+        let mut told = Told::new(status);
         let mut blob = self.inner.blobs.begin("the new weights")?;
         rewrite.write(&mut blob, &mut |completed| {
-            if told.elapsed() >= TELL_EVERY {
-                told = Instant::now();
-                progress(Progress {
-                    status: status.to_owned(),
-                    digest: NO_DIGEST.to_owned(),
-                    total,
-                    completed,
-                });
-            }
+            told.tell(completed, total, progress);
         })?;
-        let (digest, size) = blob.finish(None)?;
-        layer.status = format!("creating new layer {digest}");
-        layer.facts = Some(self.facts(&digest)?);
-        layer.layer.digest = digest;
-        layer.layer.size = size;
-        layer.layer.from = String::new();
-        Ok(())
+        blob.finish(None)
     }
+}
+
+/// Tells a client how far a rewriting is, now and then.
+struct Told<'a> {
+    status: &'a str,
+    last: Instant,
+}
+
+impl<'a> Told<'a> {
+    fn new(status: &'a str) -> Told<'a> {
+        Told {
+            status,
+            last: Instant::now(),
+        }
+    }
+
+    fn tell(&mut self, completed: u64, total: u64, progress: &mut dyn FnMut(Progress)) {
+        if self.last.elapsed() >= TELL_EVERY {
+            self.last = Instant::now();
+            progress(Progress {
+                status: self.status.to_owned(),
+                digest: NO_DIGEST.to_owned(),
+                total,
+                completed,
+            });
+        }
+    }
+}
+
+/// The line about a model that is brought to a level.
+fn quantizing(facts: &GgufFacts, level: Level) -> String {
+    format!("quantizing {} model to {}", facts.file_type, level.name())
 }
 
 /// The parts of a split model as one layer.

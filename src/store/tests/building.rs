@@ -284,7 +284,7 @@ fn refusals_write_nothing() {
         ),
         (
             json!({"model": "m", "files": {"a.safetensors": weights}}),
-            "importing safetensors is not supported",
+            "a.safetensors: it is no safetensors file",
         ),
         (
             json!({"model": "m", "from": "base", "adapters": two}),

@@ -1,0 +1,114 @@
+//! Vocabularies of imported checkpoints beside the library tokenizers.
+
+use ollama_wgpu::gguf::Gguf;
+use ollama_wgpu::tokenizer::Tokenizer;
+use serde_json::json;
+
+use super::{CHECKPOINTS, changed, files, imported};
+use crate::golden::{golden, open};
+
+/// Random strings without characters that vocabularies of bytes and of text treat otherwise by design.
+fn strings(is_apart: impl Fn(char) -> bool) -> Vec<String> {
+    let recorded = golden("random-text.json");
+    let all = recorded["strings"].as_array().expect("strings").iter();
+    let all = all.map(|s| s.as_str().expect("a text").to_owned());
+    all.filter(|s| !s.contains(&is_apart)).collect()
+}
+
+/// Compares ids with the library's; lists the texts with others.
+fn id_problems(tokenizer_json: &[u8], made: &Gguf, is_apart: impl Fn(char) -> bool) -> Vec<String> {
+    let peer = tokenizers::Tokenizer::from_bytes(tokenizer_json).expect("a tokenizer");
+    let tokenizer = Tokenizer::from_gguf(made).expect("a supported vocabulary");
+    let strings = strings(is_apart);
+    assert!(strings.len() > 500, "only {} strings", strings.len());
+    let mut problems = Vec::new();
+    for string in &strings {
+        let ids = tokenizer.encode(string, true, true);
+        let wanted = peer.encode(string.as_str(), true).expect("ids");
+        if ids != wanted.get_ids() {
+            problems.push(format!(
+                "{string:?}: {ids:?} instead of {:?}",
+                wanted.get_ids()
+            ));
+        }
+    }
+    problems
+}
+
+#[test]
+fn vocabularies_give_the_ids_of_hugging_face() {
+    for (name, _) in CHECKPOINTS {
+        let files = files(name);
+        let Some(tokenizer) = files.get("tokenizer.json") else {
+            continue;
+        };
+        // To llama.cpp's rules letters beyond ASCII have no case, and marks are no letters.
+        let is_cased = ["mistral", "phi4"].contains(&name);
+        let is_apart = |c: char| {
+            let is_mark = unicode_normalization::char::is_combining_mark(c);
+            is_cased && !c.is_ascii() && (is_mark || c.is_lowercase() || c.is_uppercase())
+        };
+        let problems = id_problems(tokenizer, &imported(&files, ""), is_apart);
+        assert!(
+            problems.len() <= if name.starts_with("bert") { 6 } else { 0 },
+            "{name}: {} texts differ:\n{}",
+            problems.len(),
+            problems[..problems.len().min(10)].join("\n")
+        );
+    }
+}
+
+#[test]
+fn ends_of_answers_are_those_of_the_generation() {
+    let made = imported(&files("llama"), "");
+    let wanted = open("tiny/tiny-llama.gguf");
+    let (own, other) = (
+        Tokenizer::from_gguf(&made).expect("a tokenizer"),
+        Tokenizer::from_gguf(&wanted).expect("a tokenizer"),
+    );
+    let id = own.token_id("<|python_tag|>").expect("an entry");
+    assert!(own.is_end_of_generation(id) && !other.is_end_of_generation(id));
+    assert_eq!(
+        made.u32("tokenizer.ggml.eos_token_id"),
+        wanted.u32("tokenizer.ggml.eos_token_id")
+    );
+}
+
+/// Pre-tokenizers that no tiny model has, in a vocabulary of bytes.
+#[test]
+fn pre_tokenizers_are_recognised_by_their_patterns() {
+    let split = |regex: &str| json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false });
+    let digits = json!({ "type": "Digits", "individual_digits": true });
+    let bytes = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
+    const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let coder = [
+        "[\r\n]",
+        r"\s?\p{L}+",
+        r"\s?\p{P}+",
+        "[一-龥ࠀ-一가-\u{d7ff}]+",
+    ];
+    let coder = coder.map(split).into_iter().chain([digits, bytes(false)]);
+    for (pre, steps) in [
+        ("gpt-2", json!([bytes(true)])),
+        ("dbrx", json!([split(LLAMA3), bytes(false)])),
+        ("qwen35", json!([split(QWEN35), bytes(false)])),
+        ("deepseek-coder", json!(coder.collect::<Vec<_>>())),
+    ] {
+        let files = changed("llama", "tokenizer.json", |tokenizer| {
+            tokenizer["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": steps });
+            tokenizer["model"]["ignore_merges"] = false.into();
+        });
+        let made = imported(&files, "");
+        assert_eq!(made.str("tokenizer.ggml.pre"), Some(pre));
+        // One of its patterns takes spaces beyond ASCII for Asian letters, which llama.cpp's does not.
+        let is_apart = |c: char| pre == "deepseek-coder" && !c.is_ascii() && c.is_whitespace();
+        let problems = id_problems(&files["tokenizer.json"], &made, is_apart);
+        assert!(
+            problems.is_empty(),
+            "{pre}: {} differ:\n{}",
+            problems.len(),
+            problems[..problems.len().min(5)].join("\n")
+        );
+    }
+}
