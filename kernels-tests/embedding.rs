@@ -115,9 +115,13 @@ fn tiny_embedders_on_every_gpu() {
 /// The real MiniLM in 16-bit floats against its checkpoint in 64-bit arithmetic.
 #[test]
 fn minilm_gives_the_vectors_of_its_checkpoint() {
-    let gguf = open("all-minilm-l6-v2-f16.gguf");
-    let tokenizer = Tokenizer::from_gguf(&gguf).expect("a tokenizer");
-    let model = Model::load(&gguf).expect("a supported model");
+    assert_minilm(&open("all-minilm-l6-v2-f16.gguf"));
+}
+
+/// Fails where a file does not have the real MiniLM's ids and vectors.
+pub fn assert_minilm(gguf: &Arc<Gguf>) {
+    let tokenizer = Tokenizer::from_gguf(gguf).expect("a tokenizer");
+    let model = Model::load(gguf).expect("a supported model");
     let mut backend = Box::new(CpuBackend::new(Some(2)));
     model.load_into(&mut *backend).expect("it loads");
     let mut embedder = Embedder::prepare(&model, backend, 512, 512, 4).expect("it is prepared");

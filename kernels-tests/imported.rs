@@ -15,11 +15,11 @@ use ollama_wgpu::quant::QuantType;
 use ollama_wgpu::store::{Digest, ModelName, Store};
 use serde_json::{Value, json};
 
-use crate::golden::tiny;
+use crate::golden::{open, tiny};
 use crate::{devices, embedding, golden as reference, models};
 
 /// The folders, and the tiny models that they were made from.
-const CHECKPOINTS: [(&str, &str); 17] = [
+const CHECKPOINTS: [(&str, &str); 18] = [
     ("llama", "tiny-llama"),
     ("llama-tied", "tiny-llama-odd"),
     ("llama-bf16", "tiny-llama-bf16"),
@@ -30,6 +30,7 @@ const CHECKPOINTS: [(&str, &str); 17] = [
     ("qwen2", "tiny-qwen2"),
     ("qwen3", "tiny-qwen3"),
     ("qwen3-embedding", "tiny-qwen3-embedding"),
+    ("gemma", "tiny-gemma"),
     ("gemma2", "tiny-gemma2"),
     ("gemma3", "tiny-gemma3"),
     ("gemma3-text", "tiny-gemma3"),
@@ -52,10 +53,14 @@ pub fn of_architecture(wanted: &str) -> impl Iterator<Item = &'static str> {
 }
 
 fn files(name: &str) -> Files {
-    let folder = models::path(&format!("checkpoints/{name}"));
+    files_in(&models::path(&format!("checkpoints/{name}")))
+}
+
+/// The files of a folder and of those in it.
+fn files_in(folder: &Path) -> Files {
     let mut files = Files::new();
     let mut add = |path: PathBuf| {
-        let name = path.strip_prefix(&folder).expect("in the folder");
+        let name = path.strip_prefix(folder).expect("in the folder");
         let name = name.to_str().expect("UTF-8").to_owned();
         files.insert(name, fs::read(&path).expect("it can be read"));
     };
@@ -65,7 +70,7 @@ fn files(name: &str) -> Files {
             .map(|entry| entry.expect("an entry").path())
             .collect::<Vec<_>>()
     };
-    for path in entries(&folder) {
+    for path in entries(folder) {
         match path.is_dir() {
             true => entries(&path).into_iter().for_each(&mut add),
             false => add(path),
@@ -159,13 +164,8 @@ fn tensor_problem(made: &Gguf, wanted: &Gguf, name: &str) -> Option<String> {
     (!is_near).then(|| format!("tensor {name} has other weights"))
 }
 
-/// Settings that the made file may lack or have otherwise: what names and counts, and scores, which are ranks here.
-const OTHERWISE: [&str; 4] = [
-    "general.name",
-    "tokenizer.ggml.scores",
-    "tokenizer.ggml.seperator_token_id",
-    "tokenizer.ggml.token_type_count",
-];
+/// Settings that the made file may lack or have otherwise: its name, and scores, which are ranks here.
+const OTHERWISE: [&str; 2] = ["general.name", "tokenizer.ggml.scores"];
 
 fn key_problems(made: &Gguf, wanted: &Gguf) -> Vec<String> {
     let mut problems = Vec::new();
@@ -226,6 +226,20 @@ fn checkpoints_become_the_models_they_were_made_from() {
         problems.extend(own.into_iter().map(|problem| format!("{name}: {problem}")));
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// A checkpoint as people publish it: of MiniLM, made by the library sentence-transformers.
+#[test]
+fn a_real_checkpoint() {
+    let made = imported(&files_in(&models::path("all-minilm-l6-v2")), "");
+    let wanted = open("all-minilm-l6-v2-f16.gguf");
+    let names = wanted.tensors().iter().map(|tensor| &tensor.name);
+    let problems: Vec<String> = names
+        .filter_map(|name| tensor_problem(&made, &wanted, name))
+        .collect();
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert_eq!(made.tensors().len(), wanted.tensors().len());
+    embedding::assert_minilm(&made);
 }
 
 /// What is quantised on the way has the weights of the GGUF file quantised.

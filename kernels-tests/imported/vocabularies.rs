@@ -58,6 +58,54 @@ fn vocabularies_give_the_ids_of_hugging_face() {
     }
 }
 
+/// Phi 3's markup takes the white space behind it.
+#[test]
+fn white_space_behind_markup() {
+    let files = changed("phi3", "tokenizer.json", |tokenizer| {
+        let tokens = tokenizer["added_tokens"].as_array_mut().expect("tokens");
+        for token in tokens {
+            let is_plain = ["<unk>", "<s>", "<|endoftext|>"]
+                .iter()
+                .any(|text| token["content"] == *text);
+            token["rstrip"] = (!is_plain).into();
+        }
+    });
+    let peer = tokenizers::Tokenizer::from_bytes(&files["tokenizer.json"]).expect("a tokenizer");
+    let tokenizer = Tokenizer::from_gguf(&imported(&files, "")).expect("a supported vocabulary");
+    for text in [
+        "<|user|>\n hi <|end|> \n<|assistant|>\n",
+        "<s> a <|endoftext|> b<|system|>  c",
+    ] {
+        let ids = peer.encode(text, true).expect("ids");
+        assert_eq!(
+            tokenizer.encode(text, true, true),
+            ids.get_ids(),
+            "{text:?}"
+        );
+    }
+}
+
+/// What a text ends with need not be what an answer ends with.
+#[test]
+fn a_token_behind_every_text() {
+    let files = changed("qwen3-embedding", "tokenizer.json", |tokenizer| {
+        let end = json!({ "SpecialToken": { "id": "<|endoftext|>", "type_id": 0 } });
+        let text = json!({ "Sequence": { "id": "A", "type_id": 0 } });
+        let id = tokenizer["added_tokens"][0]["id"].clone();
+        tokenizer["post_processor"] = json!({
+            "type": "TemplateProcessing", "single": [text, end], "pair": [text, end],
+            "special_tokens": { "<|endoftext|>": { "id": "<|endoftext|>", "ids": [id], "tokens": ["<|endoftext|>"] } },
+        });
+    });
+    let made = imported(&files, "");
+    let peer = tokenizers::Tokenizer::from_bytes(&files["tokenizer.json"]).expect("a tokenizer");
+    let tokenizer = Tokenizer::from_gguf(&made).expect("a supported vocabulary");
+    let ids = peer.encode("the boat", true).expect("ids");
+    assert_eq!(tokenizer.encode("the boat", true, true), ids.get_ids());
+    let end = tokenizer.token_id("<|im_end|>").expect("an entry");
+    assert!(tokenizer.is_end_of_generation(end) && tokenizer.suffix() != Some(end));
+}
+
 #[test]
 fn ends_of_answers_are_those_of_the_generation() {
     let made = imported(&files("llama"), "");

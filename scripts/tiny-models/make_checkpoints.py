@@ -88,7 +88,7 @@ def checkpoint_name(arch, name):
     _, layer, part = stem.split(".", 2)
     if arch == "bert":
         return f"encoder.layer.{layer}.{BERT[part]}.{kind}"
-    names = GEMMA if arch.startswith("gemma") else PHI3 if arch == "phi3" else LAYER
+    names = GEMMA if arch in ("gemma2", "gemma3") else PHI3 if arch == "phi3" else LAYER
     return f"model.layers.{layer}.{names[part]}.{kind}"
 
 
@@ -296,6 +296,13 @@ def phi3(source):
         "rope_scaling": rope(source), "original_max_position_embeddings": source.kv("rope.scaling.original_context_length")}
 
 
+def gemma(source):
+    """The first: GELU where its approximation is meant, and nothing of tied matrices."""
+    out = config(source, "GemmaForCausalLM") | {"hidden_act": "gelu", "hidden_activation": None}
+    out.pop("tie_word_embeddings")
+    return out
+
+
 def gemma2(source):
     out = config(source, "Gemma2ForCausalLM") | {"hidden_activation": "gelu_pytorch_tanh", "hidden_act": "gelu_pytorch_tanh"}
     out.pop("tie_word_embeddings")      # what such files mean by nothing
@@ -335,6 +342,7 @@ CHECKPOINTS = {
     "qwen2": ("tiny-qwen2", of("Qwen2ForCausalLM"), {}),
     "qwen3": ("tiny-qwen3", of("Qwen3ForCausalLM"), dict(wide=True)),
     "qwen3-embedding": ("tiny-qwen3-embedding", of("Qwen3ForCausalLM"), dict(bare=True)),
+    "gemma": ("tiny-gemma", gemma, {}),
     "gemma2": ("tiny-gemma2", gemma2, {}),
     "gemma3": ("tiny-gemma3", gemma3, dict(prefix="language_model.", extra={"vision_tower.x.weight": ("F16", [2, 2], bytes(8))})),
     "gemma3-text": ("tiny-gemma3", gemma3_text, {}),

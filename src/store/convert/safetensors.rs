@@ -340,6 +340,23 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        /// Whatever is wrong in a file, nothing is read beyond it.
+        #[test]
+        fn changed_bytes(changes in proptest::collection::vec((0usize..200, proptest::num::u8::ANY), 0..8), cut in 0usize..200) {
+            let header = r#"{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"b":{"dtype":"I8","shape":[9],"data_offsets":[16,25]}}"#;
+            let mut file = file(header, 25);
+            for (at, byte) in changes {
+                let at = at % file.len();
+                file[at] = byte;
+            }
+            file.truncate(file.len().saturating_sub(cut / 8));
+            for entry in entries("m", &file).unwrap_or_default() {
+                proptest::prop_assert!(entry.range.start <= entry.range.end && entry.range.end <= file.len() as u64);
+            }
+        }
+    }
+
     #[test]
     fn a_million_tensors_are_enough() {
         let mut header = String::from("{");

@@ -67,8 +67,13 @@ pub fn qwen2(config: &Config, keys: &mut Keys) -> Result<Factors, Error> {
     decoder(config, keys, "silu")
 }
 
-/// What the second and third generation of Gemma share. Older files name GELU where its approximation is meant.
-fn gemma(config: &Config, keys: &mut Keys, default_base: f64) -> Result<Factors, Error> {
+/// The first generation of Gemma.
+pub fn gemma(config: &Config, keys: &mut Keys) -> Result<Factors, Error> {
+    any_gemma(config, keys, 10000.0)
+}
+
+/// What all generations of Gemma share. Older files name GELU where its approximation is meant.
+fn any_gemma(config: &Config, keys: &mut Keys, default_base: f64) -> Result<Factors, Error> {
     config.only("hidden_activation", &["gelu_pytorch_tanh"])?;
     config.only("hidden_act", &["gelu_pytorch_tanh", "gelu"])?;
     extents(config, keys)?;
@@ -95,7 +100,7 @@ fn gemma(config: &Config, keys: &mut Keys, default_base: f64) -> Result<Factors,
 }
 
 pub fn gemma2(config: &Config, keys: &mut Keys) -> Result<Factors, Error> {
-    let factors = gemma(config, keys, 10000.0)?;
+    let factors = any_gemma(config, keys, 10000.0)?;
     for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
         keys.f32(key, config.f64(key)?);
     }
@@ -107,7 +112,7 @@ pub fn gemma3(config: &Config, keys: &mut Keys) -> Result<Factors, Error> {
     if config.has("attn_logit_softcapping") {
         return Err(config.bad("attn_logit_softcapping", "is not supported"));
     }
-    let factors = gemma(config, keys, 1e6)?;
+    let factors = any_gemma(config, keys, 1e6)?;
     if let Some(cap) = config.optional_f64("final_logit_softcapping")? {
         keys.f32("final_logit_softcapping", cap);
     }

@@ -1,6 +1,6 @@
 //! The table of architectures, and how their tensors are called.
 
-use super::metadata::{bert, decoder, gemma2, gemma3, qwen2};
+use super::metadata::{bert, decoder, gemma, gemma2, gemma3, qwen2};
 use super::{Architecture, Change, TensorRow};
 
 const fn row(from: &'static str, to: &'static str) -> TensorRow {
@@ -26,6 +26,19 @@ const NORMS: &[TensorRow] = &[
     row("model.norm", "output_norm"),
     row("model.layers.*.input_layernorm", "blk.*.attn_norm"),
     row("model.layers.*.post_attention_layernorm", "blk.*.ffn_norm"),
+];
+const GEMMA1_NORMS: &[TensorRow] = &[
+    changed("model.norm", "output_norm", Change::PlusOne),
+    changed(
+        "model.layers.*.input_layernorm",
+        "blk.*.attn_norm",
+        Change::PlusOne,
+    ),
+    changed(
+        "model.layers.*.post_attention_layernorm",
+        "blk.*.ffn_norm",
+        Change::PlusOne,
+    ),
 ];
 const GEMMA_NORMS: &[TensorRow] = &[
     changed("model.norm", "output_norm", Change::PlusOne),
@@ -154,6 +167,14 @@ pub const ARCHITECTURES: &[Architecture] = &[
         arch: "qwen3",
         tensors: &[OUTER, NORMS, HEAD_NORMS, ATTENTION, FFN],
         write: qwen2,
+        ..DECODER
+    },
+    Architecture {
+        names: &["GemmaForCausalLM"],
+        arch: "gemma",
+        tensors: &[OUTER, GEMMA1_NORMS, ATTENTION, FFN],
+        is_tied: Some(true),
+        write: gemma,
         ..DECODER
     },
     Architecture {

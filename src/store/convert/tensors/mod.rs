@@ -268,7 +268,10 @@ impl Target<'_> {
             }
             let mut weights = vec![0.0; piece.len() / from.block_bytes()];
             from.decode(piece, &mut weights);
-            weights.iter_mut().for_each(|weight| *weight += plus);
+            // Adding zero would take the sign of zeros.
+            if plus != 0.0 {
+                weights.iter_mut().for_each(|weight| *weight += plus);
+            }
             let mut encoded = vec![0; self.quant.row_bytes(weights.len())];
             self.quant.encode(&weights, &mut encoded).map_err(|e| {
                 Error::Unsupported(format!("tensor {} cannot be converted: {e}", self.name))

@@ -206,6 +206,10 @@ pub fn write(
     if arch == "phi3" && vocabulary.strips_behind {
         header.string("general.name", "Phi-3");
     }
+    if arch == "bert" {
+        let n_types = config.u32("type_vocab_size")?;
+        header.u32("tokenizer.ggml.token_type_count", n_types);
+    }
     let special = special::Special::read(checkpoint, config, &mut vocabulary)?;
     vocabulary.write(header);
     special.write(header);

@@ -117,7 +117,8 @@ impl Special {
             let own = match role {
                 "bos" => vocabulary.first.as_deref(),
                 "cls" if is_words => vocabulary.first.as_deref(),
-                "eos" | "sep" if is_words => vocabulary.last.as_deref(),
+                "eos" => vocabulary.last.as_deref(),
+                "sep" if is_words => vocabulary.last.as_deref(),
                 "unk" => vocabulary.unknown.as_deref(),
                 _ => None,
             };
@@ -130,7 +131,8 @@ impl Special {
         }
         let of = |key: &str| ids.iter().find(|(own, _)| *own == key).map(|(_, id)| *id);
         let mut ends: Vec<u32> = of("eos").into_iter().collect();
-        for id in named_ids("eos").into_iter().filter(is_entry) {
+        let named = tokens.text("eos").and_then(|text| vocabulary.id(text));
+        for id in named.into_iter().chain(named_ids("eos")).filter(is_entry) {
             if !ends.contains(&id) {
                 ends.push(id);
             }
@@ -151,11 +153,6 @@ impl Special {
                     format!("{role} is wanted, and no {key}_token is named"),
                 ));
             }
-        }
-        let last = vocabulary.last.as_ref().filter(|_| adds_eos && !is_words);
-        if last.is_some_and(|last| vocabulary.id(last) != of("eos")) {
-            let text = "a token behind every text that is not eos_token is not supported";
-            return Err(Error::Unsupported(format!("{}: {text}", super::file::NAME)));
         }
         for &(key, id) in &ids {
             if vocabulary.kind(id) != Some(Kind::Unknown) && key != "unknown" {
