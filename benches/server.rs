@@ -14,8 +14,8 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-use device_work::{device_seconds, processor_seconds};
-use futures_util::future::join_all;
+use device_work::{DeviceWork, processor_seconds};
+use futures_util::future::{join_all, select_all};
 use serde_json::{Value, json};
 use server::Server;
 use tokio::sync::Barrier;
@@ -23,9 +23,11 @@ use tokio::sync::Barrier;
 const CLIENTS: [usize; 4] = [1, 2, 4, 8];
 
 /// What a client saw of its stream.
+#[derive(Clone)]
 struct Seen {
     first: Duration,
     gaps: Vec<Duration>,
+    arrivals: Vec<Instant>,
     n_tokens: usize,
     prompt_ms: f64,
 }
@@ -80,19 +82,20 @@ async fn stream(server: &Server, request: &Value, begun: Option<&Barrier>) -> Se
     let url = server.url("/api/generate");
     let sent = reqwest::Client::new().post(url).body(request.to_string());
     let mut response = sent.send().await.expect("an answer begins");
-    let (mut pieces, mut text) = (Vec::new(), Vec::new());
+    let (mut arrivals, mut text) = (Vec::new(), Vec::new());
     while let Some(chunk) = response.chunk().await.expect("a chunk") {
-        pieces.push(start.elapsed());
+        arrivals.push(Instant::now());
         text.extend_from_slice(&chunk);
-        if let (1, Some(begun)) = (pieces.len(), begun) {
+        if let (1, Some(begun)) = (arrivals.len(), begun) {
             begun.wait().await;
         }
     }
     let text = String::from_utf8(text).expect("JSON is UTF-8");
     let last: Value = serde_json::from_str(text.lines().last().expect("lines")).expect("JSON");
     Seen {
-        first: pieces[0],
-        gaps: pieces.windows(2).map(|pair| pair[1] - pair[0]).collect(),
+        first: arrivals[0] - start,
+        gaps: arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect(),
+        arrivals,
         n_tokens: last["eval_count"]
             .as_u64()
             .unwrap_or_else(|| panic!("no count in {text}")) as usize,
@@ -179,17 +182,54 @@ async fn shared_beginning(clients: &Clients<'_>) -> [f64; 2] {
     times
 }
 
-/// The part of the processors' work at eight clients that is not the device's: HTTP, JSON, tokenizer,
-/// sampler, scheduler. None where the system does not count it by process.
-async fn own_cost(clients: &Clients<'_>, name: &str, device: &str) -> Option<f64> {
-    const RUNS: usize = 3;
-    let before = processor_seconds(clients.server.id())?;
-    for _ in 0..RUNS {
-        measure(clients, 8).await;
+/// Decode steps of eight clients that all are being served, and their processor time in seconds: of
+/// all the server's threads, and of those that neither compute nor sample. Measured from when all
+/// clients have their first token until the first one has its last. None where the system does not
+/// count by thread.
+async fn served_steps(clients: &Clients<'_>) -> Option<(usize, [f64; 2])> {
+    let begun = Barrier::new(9);
+    let process = clients.server.id();
+    let is_io = |name: &str| name != "model" && !name.starts_with("cpu-");
+    let now = || {
+        let all = processor_seconds(process, |_| true)?;
+        Some((Instant::now(), [all, processor_seconds(process, is_io)?]))
+    };
+    let n = 4 * clients.n_tokens;
+    let streams = (0..8).map(|client| clients.stream(client, n, Some(&begun)));
+    let served = async {
+        let (first, _, others) = select_all(streams.map(Box::pin)).await;
+        let after = now();
+        (after, [vec![first], join_all(others).await].concat())
+    };
+    let begin = async {
+        begun.wait().await;
+        now()
+    };
+    let (before, (after, seen)) = tokio::join!(begin, served);
+    let ((begin, before), (end, after)) = (before?, after?);
+    // The last one to begin has nothing to catch up with: it gets a piece a step.
+    let last = seen.iter().max_by_key(|seen| seen.arrivals[0]);
+    let arrivals = last.map_or(&[][..], |seen| &seen.arrivals);
+    let n_steps = arrivals.iter().filter(|at| (begin..end).contains(at));
+    Some((n_steps.count(), [0, 1].map(|i| after[i] - before[i])))
+}
+
+/// What the server adds to the device's work on decode steps of eight clients, as a share of that:
+/// HTTP, JSON, tokenizer, sampler, scheduler, and threads that wait awake; and the part of the
+/// threads that neither compute nor sample. Medians of five turns with the device alone.
+async fn own_cost(clients: &Clients<'_>, name: &str, device: &str) -> Option<[f64; 2]> {
+    let mut alone = DeviceWork::load(&models::path(name), device, 8, 4 * clients.n_tokens);
+    let mut shares = [Vec::new(), Vec::new()];
+    for _ in 0..5 {
+        let (n_steps, [all, io]) = served_steps(clients).await?;
+        let device = alone.decode_seconds(n_steps)?;
+        shares[0].push((all - device) / device);
+        shares[1].push(io / device);
     }
-    let all = processor_seconds(clients.server.id())? - before;
-    let device = device_seconds(&models::path(name), device, 8, clients.n_tokens, RUNS)?;
-    Some((all - device) / all)
+    Some(shares.map(|mut turns| {
+        turns.sort_by(f64::total_cmp);
+        turns[2]
+    }))
 }
 
 #[tokio::main]
@@ -233,10 +273,10 @@ async fn main() {
         println!(
             "a prompt of 1,000 tokens: {first:.0} ms; sharing all but its end: {second:.0} ms"
         );
-        if let Some(cost) = own_cost(&clients, name, &device).await {
+        if let Some(shares) = own_cost(&clients, name, &device).await {
+            let [all, io] = shares.map(|share| 100.0 * share);
             println!(
-                "the server itself at 8 clients: {:.1} % of the processors' work",
-                100.0 * cost
+                "the server itself at 8 clients: {all:+.1} % of a decode step's processor time; threads for HTTP {io:.1} %"
             );
         }
     }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fetches models into the cache, each once and checked by its SHA-256.
-# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates
+# usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates,
+# json-schema
 source "$(dirname "$0")/lib.sh"
 
 MODELS="$CACHE/test-models"
@@ -35,20 +36,26 @@ PY
   mv "$work/model" "$file"
 }
 
-# unpack FOLDER DEPTH 'GLOB': files below llama.cpp's folder of models, from a source package that holds them.
+# unpack FOLDER PACKAGE SHA256 DEPTH 'GLOB': files of a source package that holds them.
 unpack() {
-  local folder="$MODELS/$1" package="llama_cpp_python-0.3.36.tar.gz"
+  local folder="$MODELS/$1" package="$2" sum="$3"
   [ -f "$folder/complete" ] && return
-  say "fetching llama.cpp's $1"
-  if [ ! -f "$SOURCES/$package" ]; then
-    python3 -m pip download -q --disable-pip-version-check --no-deps --no-binary :all: -d "$SOURCES" llama-cpp-python==0.3.36 ||
-      fail "cannot download llama-cpp-python; is the Python package index reachable?"
-    echo "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e  $SOURCES/$package" | sha256sum -c --quiet ||
-      fail "the checksum of llama-cpp-python is wrong"
+  say "fetching $1"
+  local archive="$SOURCES/${package//-/_}"
+  archive="${archive/==/-}.tar.gz"
+  if [ ! -f "$archive" ]; then
+    python3 -m pip download -q --disable-pip-version-check --no-deps --no-binary :all: -d "$SOURCES" "$package" ||
+      fail "cannot download $package; is the Python package index reachable?"
+    echo "$sum  $archive" | sha256sum -c --quiet || fail "the checksum of $package is wrong"
   fi
   mkdir -p "$folder"
-  tar -xzf "$SOURCES/$package" -C "$folder" --strip-components "$2" --wildcards "*/vendor/llama.cpp/models/$3"
+  tar -xzf "$archive" -C "$folder" --strip-components "$4" --wildcards "$5"
   touch "$folder/complete"
+}
+# llama.cpp's files: a vocabulary each with texts and their ids, and its collection of chat templates.
+llama_cpp() {
+  unpack "$1" llama-cpp-python==0.3.36 832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e \
+    "$2" "*/vendor/llama.cpp/models/$3"
 }
 
 wheels() { local name="$1" version="$2" n="$3" i; for ((i = 1; i <= n; i++)); do echo "$name$i==$version"; done; }
@@ -91,12 +98,13 @@ PY
       fi ;;
     tiny)
       # The generator is deterministic; the tests check every file's SHA-256.
-      complete="$MODELS/tiny/complete-$(cat scripts/tiny-models/{make_tiny_models,tiny_architectures,tiny_weights,tiny_tokenizers}.py | sha256sum | cut -c1-16)"
+      complete="$MODELS/tiny/complete-$(cat scripts/tiny-models/{make_tiny_models,make_tiny_adapters,tiny_architectures,tiny_weights,tiny_tokenizers}.py | sha256sum | cut -c1-16)"
       if [ ! -f "$complete" ]; then
         say "writing the tiny models"
         python3 -m venv "$CACHE/tiny-venv"
         "$CACHE/tiny-venv/bin/pip" install -q --disable-pip-version-check gguf==0.19.0 numpy
         "$CACHE/tiny-venv/bin/python" scripts/tiny-models/make_tiny_models.py "$MODELS/tiny" >/dev/null
+        "$CACHE/tiny-venv/bin/python" scripts/tiny-models/make_tiny_adapters.py "$MODELS/tiny" >/dev/null
         rm -f "$MODELS"/tiny/complete*
         touch "$complete"
       fi ;;
@@ -111,10 +119,13 @@ PY
         rm -f "$MODELS"/checkpoints/complete*
         touch "$complete"
       fi ;;
-    # llama.cpp's vocabularies, each with texts and their ids, and its collection of chat templates.
-    vocabs) unpack vocabs 4 'ggml-vocab-*' ;;
-    templates) unpack templates 5 'templates/*' ;;
-    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates" ;;
+    vocabs) llama_cpp vocabs 4 'ggml-vocab-*' ;;
+    templates) llama_cpp templates 5 'templates/*' ;;
+    # The JSON-Schema-Test-Suite, which a validator brings along.
+    json-schema)
+      unpack json-schema jsonschema==4.26.0 0c26707e2efad8aa1bfc5b7ce170f3fccc2e4918ff85989ba9ffa9facb2be326 \
+        4 '*/json/tests/draft2020-12/*.json' ;;
+    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates, json-schema" ;;
   esac
 done
 echo "$MODELS"

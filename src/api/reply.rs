@@ -39,6 +39,12 @@ pub struct GenerateReply {
     pub eval_count: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub eval_duration: u64,
+    /// Those of the prompt's tokens that were in the cache. Not on the wire.
+    #[serde(skip)]
+    pub cached_tokens: u64,
+    /// Those of the generated tokens that were reasoning. Not on the wire.
+    #[serde(skip)]
+    pub reasoning_tokens: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
     #[serde(skip_serializing_if = "Option::is_none", rename = "_debug_info")]
@@ -74,6 +80,12 @@ pub struct ChatReply {
     pub eval_count: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub eval_duration: u64,
+    /// Those of the prompt's tokens that were in the cache. Not on the wire.
+    #[serde(skip)]
+    pub cached_tokens: u64,
+    /// Those of the generated tokens that were reasoning. Not on the wire.
+    #[serde(skip)]
+    pub reasoning_tokens: u64,
     #[serde(skip_serializing_if = "Option::is_none", rename = "_debug_info")]
     pub debug_info: Option<DebugInfo>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -58,7 +58,8 @@ pub(super) fn of_jinja(text: &str) -> Vec<Capability> {
         .iter()
         .any(|c| has(c));
     let other_form = has("reasoning_content") || has("<SPECIAL_12>");
-    if (has("<think>") && has("</think>")) || (cuts && !other_form) {
+    let gemma_4 = has("<|channel>thought");
+    if (has("<think>") && has("</think>")) || (cuts && !other_form) || gemma_4 {
         found.push(Capability::Thinking);
     }
     found
@@ -161,6 +162,7 @@ mod tests {
         assert!(!thinks(
             "{{ content.split('</think>') }}{{ reasoning_content }}"
         ));
+        assert!(thinks("{{ '<|channel>thought\n' + text + '<channel|>' }}"));
         assert!(!thinks("{{ content }}"));
     }
 

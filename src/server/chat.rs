@@ -265,6 +265,8 @@ fn reply(model: &str, piece: Piece) -> ChatReply {
         prompt_eval_duration: metrics.prompt_eval_duration,
         eval_count: metrics.eval_count,
         eval_duration: metrics.eval_duration,
+        cached_tokens: metrics.cached_tokens,
+        reasoning_tokens: metrics.reasoning_tokens,
         ..reply
     }
 }

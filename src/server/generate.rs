@@ -306,6 +306,8 @@ fn reply(model: &str, raw: bool, piece: Piece) -> GenerateReply {
         prompt_eval_duration: metrics.prompt_eval_duration,
         eval_count: metrics.eval_count,
         eval_duration: metrics.eval_duration,
+        cached_tokens: metrics.cached_tokens,
+        reasoning_tokens: metrics.reasoning_tokens,
         ..reply
     }
 }

@@ -31,6 +31,8 @@ pub struct Finish {
     /// `stop` or `length`.
     pub reason: &'static str,
     pub usage: Usage,
+    /// Those of the generated tokens that were reasoning.
+    pub reasoning_tokens: usize,
     /// From the request's arrival to its last token.
     pub total: Duration,
     /// From the request's arrival until the model was ready.
@@ -49,6 +51,8 @@ pub struct Generation {
     pub load: Duration,
     /// Calls so far; they are numbered through.
     pub n_calls: usize,
+    /// Tokens of reasoning so far.
+    pub n_reasoning: usize,
 }
 
 /// The pieces in order. `held` lives as long as they do: the use of the model.
@@ -78,8 +82,12 @@ impl Generation {
                     tokens,
                     logprobs,
                 } => {
-                    self.context.extend(tokens);
+                    let was_thinking = self.parser.is_thinking();
                     let piece = self.piece(|parser| parser.push(&text), &logprobs);
+                    if was_thinking || !piece.thinking.is_empty() {
+                        self.n_reasoning += tokens.len();
+                    }
+                    self.context.extend(tokens);
                     if piece != Piece::default() {
                         return Ok(piece);
                     }
@@ -135,6 +143,7 @@ impl Generation {
                 FinishReason::Length => "length",
             },
             usage,
+            reasoning_tokens: self.n_reasoning,
             total: self.received.elapsed(),
             load: self.load,
             context: std::mem::take(&mut self.context),
@@ -163,7 +172,7 @@ fn logprob(sent: &TokenLogprob) -> api::LogProb {
     }
 }
 
-/// The metrics of a final object, in the order of the wire.
+/// The metrics of a final object, in the order of the wire; the last two are for other APIs.
 pub struct Metrics {
     pub total_duration: u64,
     pub load_duration: u64,
@@ -171,6 +180,8 @@ pub struct Metrics {
     pub prompt_eval_duration: u64,
     pub eval_count: u64,
     pub eval_duration: u64,
+    pub cached_tokens: u64,
+    pub reasoning_tokens: u64,
 }
 
 impl From<&Finish> for Metrics {
@@ -184,6 +195,8 @@ impl From<&Finish> for Metrics {
             prompt_eval_duration: nanos(finish.usage.prompt_duration),
             eval_count: finish.usage.eval_tokens as u64,
             eval_duration: nanos(finish.usage.eval_duration),
+            cached_tokens: finish.usage.cached_tokens as u64,
+            reasoning_tokens: finish.reasoning_tokens as u64,
         }
     }
 }
@@ -223,6 +236,7 @@ mod tests {
             received: Instant::now(),
             load: Duration::from_millis(1),
             n_calls: 0,
+            n_reasoning: 0,
         };
         pieces(generation, ())
     }
@@ -334,6 +348,8 @@ mod tests {
         assert_eq!(pieces.iter().map(|p| p.logprobs.len()).sum::<usize>(), 3);
         assert!(pieces.last().unwrap().logprobs.is_empty());
         assert_eq!(pieces[0].content, "");
+        let finish = pieces.last().and_then(|p| p.finish.as_ref()).unwrap();
+        assert_eq!(finish.reasoning_tokens, 1);
         let thinking: String = pieces.iter().map(|p| p.thinking.as_str()).collect();
         let content: String = pieces.iter().map(|p| p.content.as_str()).collect();
         assert_eq!((thinking.as_str(), content.as_str()), ("a", "b"));

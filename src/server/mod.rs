@@ -81,7 +81,7 @@ pub struct ServerSettings {
 pub struct Incoming {
     headers: HeaderMap,
     body: BodyStream,
-    /// What the `:name` of the route stands for.
+    /// What the `:name` or `*name` of the route stands for.
     segment: String,
     received: Instant,
 }
@@ -122,7 +122,7 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route!(POST, "/v1/chat/completions", openai::chat_completions),
         route!(POST, "/v1/embeddings", openai::embeddings),
         route!(GET, "/v1/models", openai::list),
-        route!(GET, "/v1/models/:model", openai::get),
+        route!(GET, "/v1/models/*model", openai::get),
         route!(POST, "/api/me", later::account),
         route!(POST, "/v1/completions", openai::completions),
         route!(POST, "/v1/responses", openai::responses),

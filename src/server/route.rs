@@ -11,7 +11,8 @@ use warp::http::{Method, StatusCode};
 /// Answers one endpoint.
 pub type Handler = fn(Arc<App>, Incoming) -> BoxFuture<'static, Result<Response, ApiError>>;
 
-/// One line of the route table. A path segment that begins with a colon matches any one segment.
+/// One line of the route table. A path segment that begins with a colon matches any one segment, one that begins with a
+/// star the whole rest.
 pub struct Route {
     pub method: Method,
     pub path: &'static str,
@@ -51,15 +52,17 @@ fn lookup(routes: &[Route], method: &Method, path: &str) -> Option<(Handler, Str
         .next()
 }
 
-/// The text that the pattern's `:name` stands for (empty without one), or `None` when the path is another.
+/// The text that the pattern's `:name` or `*name` stands for (empty without one), or `None` when the path is another.
 fn segment(pattern: &str, path: &str) -> Option<String> {
-    match pattern.split_once(':') {
-        None => (pattern == path).then(String::new),
-        Some((head, _)) => {
-            let rest = path.strip_prefix(head)?;
-            (!rest.is_empty() && !rest.contains('/')).then(|| rest.to_owned())
-        }
-    }
+    let Some(at) = pattern.find([':', '*']) else {
+        return (pattern == path).then(String::new);
+    };
+    let rest = path.strip_prefix(&pattern[..at])?;
+    let fits = match pattern[at..].starts_with('*') {
+        true => rest.split('/').all(|part| !part.is_empty()),
+        false => !rest.is_empty() && !rest.contains('/'),
+    };
+    fits.then(|| rest.to_owned())
 }
 
 /// Without empty, `.` and `..` segments.
@@ -185,6 +188,7 @@ mod tests {
             route(Method::HEAD, "/api/tags"),
             route(Method::POST, "/api/show"),
             route(Method::POST, "/api/blobs/:digest"),
+            route(Method::GET, "/v1/models/*model"),
         ]
     }
 
@@ -206,6 +210,16 @@ mod tests {
         for (method, path, status, detail) in [
             (Method::GET, "/", 200, ""),
             (Method::HEAD, "/api/tags", 200, ""),
+            (Method::GET, "/v1/models/m:1b", 200, "m:1b"),
+            (Method::GET, "/v1/models/user/m", 200, "user/m"),
+            (
+                Method::GET,
+                "/v1/models/hf.co%2Fuser/m",
+                200,
+                "hf.co/user/m",
+            ),
+            (Method::GET, "/v1/models/m/", 301, "/v1/models/m?q=1"),
+            (Method::GET, "/v1/models/", 404, ""),
             (Method::GET, "/api/tags/", 301, "/api/tags?q=1"),
             (Method::GET, "//api/tags", 301, "/api/tags?q=1"),
             (Method::GET, "/api/../api/./tags", 301, "/api/tags?q=1"),

@@ -134,17 +134,22 @@ impl Common<'_> {
         parser: &OutputParser,
         may_think: bool,
     ) -> Result<Option<Grammar>, ApiError> {
-        let Some(constraint) = calls.map_or_else(|| self.constraint(options), |c| Ok(Some(c)))?
-        else {
+        // Calls are written with what begins them.
+        let (is_call, constraint) = match calls {
+            Some(calls) => (true, Some(calls)),
+            None => (false, self.constraint(options)?),
+        };
+        let Some(constraint) = constraint else {
             return Ok(None);
         };
-        let tags = parser.thinking_tags();
-        let reasoning =
-            tags.filter(|(open, _)| open.is_none() || may_think)
-                .map(|(open, close)| Reasoning {
-                    open: open.map(str::to_owned),
-                    close: close.to_owned(),
-                });
+        let reasoning = parser
+            .reasoning()
+            .filter(|tags| tags.open.is_none() || may_think || tags.always);
+        let reasoning = reasoning.map(|tags| Reasoning {
+            open: tags.open.map(str::to_owned),
+            close: tags.close.to_owned(),
+            answer: if is_call { "" } else { tags.answer }.to_owned(),
+        });
         Ok(Some(lease.grammar(&constraint, reasoning.as_ref())?))
     }
 
@@ -175,6 +180,7 @@ pub async fn load(
     options.checked_stops()?;
     let load = LoadRequest {
         path: model.model_path.clone(),
+        adapters: model.adapter_paths.clone(),
         name: model.name.to_string(),
         digest: model.digest.clone(),
         num_ctx: options.num_ctx.map(|n| at_least(n.max(MIN_CONTEXT))),
@@ -238,6 +244,7 @@ pub fn start(
         received,
         load,
         n_calls: 0,
+        n_reasoning: 0,
     };
     Ok(generation::pieces(generation, lease))
 }

@@ -1,10 +1,38 @@
 //! The API through its filter, over an empty store and a backend that cannot be opened.
 
 use super::*;
+use crate::api::{ChatReply, Message, ToolCall, ToolCallFunction};
 use crate::backend::BackendError;
 use crate::engine::ModelsSettings;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// A piece of a chat's answer, the last one where there is a `reason`: what the other APIs translate.
+pub fn reply(thinking: &str, content: &str, n_calls: usize, reason: &str) -> ChatReply {
+    let call = ToolCall {
+        id: "call_1".into(),
+        function: ToolCallFunction {
+            name: "f".into(),
+            ..ToolCallFunction::default()
+        },
+    };
+    ChatReply {
+        model: "m".into(),
+        created_at: "2026-01-01T00:00:00Z".into(),
+        message: Message {
+            content: content.into(),
+            thinking: thinking.into(),
+            tool_calls: vec![call; n_calls],
+            ..Message::default()
+        },
+        done: !reason.is_empty(),
+        done_reason: reason.into(),
+        prompt_tokens: 4,
+        prompt_eval_count: 4,
+        eval_count: 2,
+        ..ChatReply::default()
+    }
+}
 
 struct Api {
     app: Arc<App>,

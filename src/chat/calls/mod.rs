@@ -41,6 +41,16 @@ pub struct Written {
     tag: String,
     /// Texts that may be control tokens.
     tags: Vec<&'static str>,
+    words: Words,
+}
+
+/// Where text that is no call may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Words {
+    /// Before calls and after them.
+    Around,
+    /// In messages of their own, as gpt-oss has them.
+    InMessages,
 }
 
 /// One call.
@@ -125,6 +135,17 @@ impl Written {
             return "start: calls\n".into();
         }
         let tag = self.tag.as_str();
+        if self.words == Words::InMessages {
+            let literal = |text: &str| self.literal(text, control);
+            let next = literal("<|end|><|start|>assistant");
+            let (channel, message) = (literal("<|channel|>"), literal("<|message|>"));
+            return format!(
+                "start: (message next)* (message | begin calls)\nnext: {next}\nbegin: {}\n\
+                 message: {channel} KIND {message} TEXT\nKIND: /analysis|commentary|final/\n\
+                 TEXT: /([^<]|<[^|])*/\n",
+                literal(tag)
+            );
+        }
         if matches!(tag, "{" | "[") {
             let blanks = "BLANKS: /[ \\n]{0,4}/\n";
             return format!(

@@ -1,8 +1,8 @@
 //! The written form of each format that the parser reads.
 
 use super::members::{Style, Texts};
-use super::{Body, Written};
-use crate::chat::parser::Format;
+use super::{Body, Words, Written};
+use crate::chat::parser::{self, Format};
 
 /// Where a JSON call keeps its parts.
 fn json(open: &str, middle: &str, close: &str) -> Body {
@@ -73,11 +73,42 @@ const ESCAPED: Body = Body::Members {
     close: "}",
 };
 
+/// Gemma 4's.
+const QUOTED: Body = Body::Members {
+    open: "call:",
+    middle: "{",
+    style: Style {
+        open: "",
+        middle: ":",
+        close: "",
+        between: ",",
+        texts: Texts::Between("<|\"|>"),
+    },
+    close: "}",
+};
+
+/// MiniMax's.
+const INVOCATION: Body = Body::Members {
+    open: "<invoke name=\"",
+    middle: "\">\n",
+    style: Style {
+        open: "<parameter name=\"",
+        middle: "\">",
+        close: "</parameter>\n",
+        between: "",
+        texts: Texts::Bare,
+    },
+    close: "</invoke>\n",
+};
+
 /// What stands before, between and after calls.
 type Frame = (&'static str, Option<&'static str>, &'static str);
 
 /// The form that a Jinja template asks for; `format` is what the parser has recognised in its text.
 pub fn written_by_jinja(text: &str, format: Option<Format>) -> Written {
+    if parser::is_harmony(text) {
+        return harmony();
+    }
     let Some(format) = format else {
         return alone("{", arguments_key(text));
     };
@@ -127,7 +158,7 @@ pub fn written_by_jinja(text: &str, format: Option<Format>) -> Written {
                 "<｜tool▁call▁end｜>",
             ),
         ),
-        "<|tool_call_start|>" => (
+        "<|tool_call_start|>" | "<|tool_list_start|>" => (
             ("<|tool_call_start|>[", Some(", "), "]<|tool_call_end|>"),
             PYTHON,
         ),
@@ -142,6 +173,39 @@ pub fn written_by_jinja(text: &str, format: Option<Format>) -> Written {
                 "<end_function_call>",
             ),
             ESCAPED,
+        ),
+        "<seed:tool_call>" => (
+            (
+                "<seed:tool_call>\n",
+                Some("\n</seed:tool_call>\n<seed:tool_call>\n"),
+                "\n</seed:tool_call>",
+            ),
+            XML,
+        ),
+        "<minimax:tool_call>" => (
+            ("<minimax:tool_call>\n", Some(""), "</minimax:tool_call>"),
+            INVOCATION,
+        ),
+        // The index is that of the call, which nobody reads.
+        "<|tool_calls_section_begin|>" => (
+            (
+                "<|tool_calls_section_begin|>",
+                Some(""),
+                "<|tool_calls_section_end|>",
+            ),
+            json(
+                "<|tool_call_begin|>functions.",
+                ":0<|tool_call_argument_begin|>",
+                "<|tool_call_end|>",
+            ),
+        ),
+        "<|tool_call>call:" => (
+            (
+                "<|tool_call>",
+                Some("<tool_call|><|tool_call>"),
+                "<tool_call|>",
+            ),
+            QUOTED,
         ),
         "<|START_ACTION|>" => (
             ("<|START_ACTION|>[", Some(", "), "]<|END_ACTION|>"),
@@ -169,11 +233,29 @@ pub fn written_by_jinja(text: &str, format: Option<Format>) -> Written {
             .chain(format.inner.iter().copied())
             .filter(|tag| !tag.is_empty())
             .collect(),
+        words: Words::Around,
+    }
+}
+
+/// gpt-oss's: a call is a message of its own, which the end of the answer ends.
+fn harmony() -> Written {
+    let before = "<|channel|>commentary to=functions.";
+    Written {
+        before: before.into(),
+        call: json("", " <|constrain|>json<|message|>", ""),
+        between: None,
+        after: String::new(),
+        tag: before.into(),
+        tags: parser::HARMONY_TOKENS.to_vec(),
+        words: Words::InMessages,
     }
 }
 
 /// The form that a Go template asks for; `tag` is what it writes before a call.
 pub fn written_by_go(text: &str, tag: &str) -> Written {
+    if parser::is_harmony(text) {
+        return harmony();
+    }
     let key = arguments_key(text);
     if tag == "{" {
         return alone(tag, key);
@@ -186,6 +268,7 @@ pub fn written_by_go(text: &str, tag: &str) -> Written {
             after: "]".into(),
             tag: tag.into(),
             tags: Vec::new(),
+            words: Words::Around,
         };
     }
     let close = tag.strip_prefix('<').map(|name| format!("</{name}"));
@@ -201,6 +284,7 @@ pub fn written_by_go(text: &str, tag: &str) -> Written {
         after,
         tag: tag.into(),
         tags: Vec::new(),
+        words: Words::Around,
     }
 }
 
@@ -213,6 +297,7 @@ fn alone(tag: &str, key: &str) -> Written {
         after: String::new(),
         tag: tag.into(),
         tags: Vec::new(),
+        words: Words::Around,
     }
 }
 

@@ -1,8 +1,9 @@
 //! A GGUF's Jinja template, run by minijinja under the rules of Hugging Face's renderer.
 
+mod list;
 mod print;
 
-use super::{Error, Message, RenderInput, Role, ToolCall, template::MAX_OUTPUT_BYTES};
+use super::{Error, Message, RenderInput, Role, ToolCall, parser, template::MAX_OUTPUT_BYTES};
 use chrono::NaiveDateTime;
 use minijinja::{
     AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value,
@@ -84,6 +85,9 @@ impl JinjaTemplate {
             }
             result => result,
         }?;
+        if !prefill.is_empty() && parser::is_harmony(&self.source) {
+            prompt.push_str(parser::FINAL);
+        }
         prompt.push_str(prefill);
         Ok(prompt)
     }
@@ -177,6 +181,7 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     env.add_test("iterable", is_iterable);
     env.add_test("sequence", is_iterable);
     env.add_function("raise_exception", raise_exception);
+    env.add_function("namespace", list::namespace);
     Ok(env)
 }
 

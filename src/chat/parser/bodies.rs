@@ -122,6 +122,48 @@ pub fn key_value_pairs(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
     (!name.is_empty()).then(|| vec![(name, arguments)])
 }
 
+/// `<invoke name="NAME"><parameter name="KEY">VALUE</parameter></invoke>`, one or several.
+pub fn invocations(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
+    let mut calls = Vec::new();
+    let mut rest = body;
+    while let Some(invocation) = rest.strip_prefix("<invoke name=\"") {
+        let (name, mut inside) = invocation.split_once("\">")?;
+        let mut arguments = Map::new();
+        loop {
+            inside = inside.trim_start();
+            let Some(parameter) = inside.strip_prefix("<parameter name=\"") else {
+                break;
+            };
+            let (key, value) = parameter.split_once("\">")?;
+            let (value, after) = value.split_once("</parameter>")?;
+            let value = typed(value, &declared_types(tools, name, key));
+            arguments.insert(key.to_string(), value);
+            inside = after;
+        }
+        calls.push((name.to_string(), arguments));
+        rest = inside.strip_prefix("</invoke>")?.trim_start();
+    }
+    rest.is_empty().then_some(calls)
+}
+
+/// `<|tool_call_begin|>functions.NAME:INDEX<|tool_call_argument_begin|>{...}<|tool_call_end|>`.
+pub fn kimi_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
+    let calls = body
+        .split("<|tool_call_begin|>")
+        .filter(|call| !call.trim().is_empty());
+    calls
+        .map(|call| {
+            let call = call.split("<|tool_call_end|>").next()?;
+            let (id, arguments) = call.split_once("<|tool_call_argument_begin|>")?;
+            let id = id.trim();
+            let name = id.rsplit_once(':').map_or(id, |(name, _)| name);
+            let name = name.strip_prefix("functions.").unwrap_or(name);
+            let arguments = as_arguments(&Value::String(arguments.trim().to_string()))?;
+            Some((name.to_string(), arguments))
+        })
+        .collect()
+}
+
 /// The types that a tool declares for an argument, members of unions included.
 fn declared_types(tools: &[Tool], name: &str, key: &str) -> Vec<String> {
     fn types(property: &Property) -> Vec<String> {
@@ -174,10 +216,23 @@ pub fn python_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
     reader.rest.trim().is_empty().then_some(calls)
 }
 
-/// `call:NAME{KEY:VALUE,...}` with bare keys and texts between `<escape>`.
+/// FunctionGemma's: [`bare_key_call`] with `<escape>` around texts.
 pub fn escaped_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
+    bare_key_call(body, "<escape>")
+}
+
+/// Gemma 4's: [`bare_key_call`] with `<|"|>` around texts.
+pub fn quoted_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
+    bare_key_call(body, "<|\"|>")
+}
+
+/// `call:NAME{KEY:VALUE,...}` with bare keys and texts between two marks `quote`.
+fn bare_key_call(body: &str, quote: &'static str) -> Option<Vec<Call>> {
     let (name, arguments) = body.strip_prefix("call:")?.split_once('{')?;
-    let mut reader = Escaped { rest: arguments };
+    let mut reader = BareKeys {
+        rest: arguments,
+        quote,
+    };
     let arguments = reader.members(0)?;
     reader
         .rest
@@ -186,12 +241,14 @@ pub fn escaped_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
         .then(|| vec![(name.trim().to_string(), arguments)])
 }
 
-/// Reads FunctionGemma's values.
-struct Escaped<'t> {
+/// Reads the values of Gemma's calls.
+struct BareKeys<'t> {
     rest: &'t str,
+    /// Around texts.
+    quote: &'static str,
 }
 
-impl Escaped<'_> {
+impl BareKeys<'_> {
     /// Takes text up to one of the marks; the mark stays.
     fn until(&mut self, marks: &[char]) -> Option<String> {
         let end = self.rest.find(marks)?;
@@ -208,11 +265,21 @@ impl Escaped<'_> {
         found.is_some()
     }
 
+    /// A text after its opening mark, and the closing one.
+    fn text(&mut self) -> Option<String> {
+        let (text, rest) = self.rest.split_once(self.quote)?;
+        self.rest = rest;
+        Some(text.to_string())
+    }
+
     /// Members after the opening brace, and the closing one.
     fn members(&mut self, depth: usize) -> Option<Map<String, Value>> {
         let mut out = Map::new();
         while !self.take("}") {
-            let key = self.until(&[':', '}'])?;
+            let key = match self.take(self.quote) {
+                true => self.text()?,
+                false => self.until(&[':', '}'])?,
+            };
             self.take(":").then_some(())?;
             out.insert(key, self.value(depth + 1)?);
             self.take(",");
@@ -224,10 +291,8 @@ impl Escaped<'_> {
         if depth > MAX_DEPTH {
             return None;
         }
-        if self.take("<escape>") {
-            let (text, rest) = self.rest.split_once("<escape>")?;
-            self.rest = rest;
-            return Some(text.into());
+        if self.take(self.quote) {
+            return self.text().map(Value::String);
         }
         if self.take("{") {
             return self.members(depth).map(Value::Object);

@@ -1,14 +1,19 @@
 //! Generated text, piece by piece, to thinking, content and tool calls.
 
 mod bodies;
+mod formats;
 mod generic;
+mod harmony;
 mod tagged;
 mod thinking;
 
 use super::{Think, Tool, ToolCall, gotemplate::GoTemplate};
+use formats::FORMATS;
+pub(super) use formats::Format;
 use generic::GenericParser;
-pub(super) use tagged::Format;
-use tagged::{FORMATS, TaggedParser};
+use harmony::HarmonyParser;
+pub(super) use harmony::{FINAL, TOKENS as HARMONY_TOKENS, is_harmony};
+use tagged::TaggedParser;
 use thinking::ThinkingParser;
 
 /// What one piece of text added to the answer.
@@ -53,29 +58,56 @@ impl ToolParser {
     }
 }
 
+/// How reasoning stands in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReasoningTags<'p> {
+    /// The text that would begin it, unless it has begun.
+    pub open: Option<&'p str>,
+    /// The text that ends it.
+    pub close: &'p str,
+    /// The text that begins the answer proper, with reasoning before it or without; often empty.
+    pub answer: &'p str,
+    /// Whether the model may reason even if it is not asked to.
+    pub always: bool,
+}
+
 /// Splits the text of one answer. Text that may become a tag is held back until that is decided.
 #[derive(Debug)]
-pub struct OutputParser {
-    thinking: Option<ThinkingParser>,
-    tools: ToolParser,
+pub struct OutputParser(Layout);
+
+/// How an answer is laid out.
+#[derive(Debug)]
+enum Layout {
+    /// Reasoning at the start, then text with calls in it.
+    Sections {
+        thinking: Option<ThinkingParser>,
+        tools: ToolParser,
+    },
+    /// Messages with headers.
+    Messages(HarmonyParser),
 }
 
 impl OutputParser {
     /// For answers without structure: all text is content.
     pub fn plain() -> OutputParser {
-        OutputParser {
-            thinking: None,
-            tools: ToolParser::None,
-        }
+        OutputParser::of_sections(None, ToolParser::None)
+    }
+
+    fn of_sections(thinking: Option<ThinkingParser>, tools: ToolParser) -> OutputParser {
+        OutputParser(Layout::Sections { thinking, tools })
     }
 
     /// Takes the next piece of text.
     pub fn push(&mut self, piece: &str) -> Delta {
-        let (thinking, text) = match &mut self.thinking {
+        let (thinking, tools) = match &mut self.0 {
+            Layout::Sections { thinking, tools } => (thinking, tools),
+            Layout::Messages(parser) => return parser.push(piece),
+        };
+        let (thinking, text) = match thinking {
             Some(parser) => parser.push(piece),
             None => (String::new(), piece.to_string()),
         };
-        let (tool_calls, content) = self.tools.push(text);
+        let (tool_calls, content) = tools.push(text);
         Delta {
             thinking,
             content,
@@ -85,13 +117,16 @@ impl OutputParser {
 
     /// What was held back when the text ended.
     pub fn finish(&mut self) -> Delta {
-        let (thinking, text) = self
-            .thinking
+        let (thinking, tools) = match &mut self.0 {
+            Layout::Sections { thinking, tools } => (thinking, tools),
+            Layout::Messages(parser) => return parser.finish(),
+        };
+        let (thinking, text) = thinking
             .as_mut()
             .map(ThinkingParser::finish)
             .unwrap_or_default();
-        let (mut tool_calls, mut content) = self.tools.push(text);
-        let (more_calls, more_content) = self.tools.finish();
+        let (mut tool_calls, mut content) = tools.push(text);
+        let (more_calls, more_content) = tools.finish();
         tool_calls.extend(more_calls);
         content.push_str(&more_content);
         Delta {
@@ -101,25 +136,42 @@ impl OutputParser {
         }
     }
 
-    /// The tag that would begin the model's reasoning, unless it has begun, and the one that ends
-    /// it; none for a model whose reasoning is not looked for.
-    pub fn thinking_tags(&self) -> Option<(Option<&str>, &str)> {
-        self.thinking.as_ref().map(ThinkingParser::tags)
+    /// How reasoning may stand in the text that comes; none for a model whose reasoning is not
+    /// looked for.
+    pub fn reasoning(&self) -> Option<ReasoningTags<'_>> {
+        match &self.0 {
+            Layout::Sections { thinking, .. } => thinking.as_ref().map(|parser| {
+                let (open, close) = parser.tags();
+                ReasoningTags {
+                    open,
+                    close,
+                    answer: "",
+                    always: false,
+                }
+            }),
+            Layout::Messages(parser) => parser.reasoning(),
+        }
     }
 
-    /// Whether the model is still reasoning: a format asked for does not bind this text.
+    /// Whether the model is reasoning.
     pub fn is_thinking(&self) -> bool {
-        self.thinking
-            .as_ref()
-            .is_some_and(ThinkingParser::is_thinking)
+        match &self.0 {
+            Layout::Sections { thinking, .. } => {
+                thinking.as_ref().is_some_and(ThinkingParser::is_thinking)
+            }
+            Layout::Messages(parser) => parser.is_thinking(),
+        }
     }
 }
 
 /// Tags around reasoning that Jinja templates write.
-const THINKING_TAGS: [(&str, &str); 3] = [
+const THINKING_TAGS: [(&str, &str); 5] = [
     ("<think>", "</think>"),
     ("[THINK]", "[/THINK]"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<seed:think>", "</seed:think>"),
+    // Gemma 4.
+    ("<|channel>thought", "<channel|>"),
 ];
 
 /// The parser for a model whose prompt a Go template renders: reasoning is looked for only if the
@@ -130,6 +182,9 @@ pub(super) fn for_go(
     tools: &[Tool],
     think: Option<Think>,
 ) -> OutputParser {
+    if is_harmony(template.text()) {
+        return harmony_parser(prompt, think);
+    }
     let tags = template
         .thinking_tags()
         .filter(|_| think.is_some_and(Think::is_on));
@@ -137,10 +192,13 @@ pub(super) fn for_go(
         [] => ToolParser::None,
         tools => ToolParser::Generic(GenericParser::new(template.tool_tag(), tools)),
     };
-    OutputParser {
-        thinking: tags.map(|(open, close)| ThinkingParser::new(&open, &close, prompt)),
-        tools,
-    }
+    let thinking = tags.map(|(open, close)| ThinkingParser::new(&open, &close, prompt));
+    OutputParser::of_sections(thinking, tools)
+}
+
+fn harmony_parser(prompt: &str, think: Option<Think>) -> OutputParser {
+    let parser = HarmonyParser::new(prompt, think != Some(Think::Off));
+    OutputParser(Layout::Messages(parser))
 }
 
 /// The parser for a model whose prompt the GGUF's Jinja template renders: reasoning is always
@@ -151,6 +209,9 @@ pub(super) fn for_jinja(
     tools: &[Tool],
     think: Option<Think>,
 ) -> OutputParser {
+    if is_harmony(text) {
+        return harmony_parser(prompt, think);
+    }
     let format = format_of(text);
     let thinking = tags_of(text).map(|(open, close)| {
         let mut parser = ThinkingParser::new(open, close, prompt);
@@ -167,7 +228,7 @@ pub(super) fn for_jinja(
         (tools, Some(format)) => ToolParser::Tagged(TaggedParser::new(format, tools)),
         (tools, None) => ToolParser::Generic(GenericParser::new("{".into(), tools)),
     };
-    OutputParser { thinking, tools }
+    OutputParser::of_sections(thinking, tools)
 }
 
 /// The format of calls that a Jinja template contains.
@@ -185,6 +246,9 @@ fn tags_of(text: &str) -> Option<(&'static str, &'static str)> {
 
 /// Texts that the parser of [`for_go`] looks for and that may be special tokens.
 pub(super) fn visible_for_go(template: &GoTemplate, tools: &[Tool]) -> Vec<String> {
+    if is_harmony(template.text()) {
+        return HARMONY_TOKENS.map(str::to_string).to_vec();
+    }
     let tags = template
         .thinking_tags()
         .into_iter()
@@ -207,6 +271,9 @@ fn first_token(tag: &str) -> Option<String> {
 
 /// Texts that the parser of [`for_jinja`] looks for and that may be special tokens.
 pub(super) fn visible_for_jinja(text: &str, tools: &[Tool]) -> Vec<String> {
+    if is_harmony(text) {
+        return HARMONY_TOKENS.map(str::to_string).to_vec();
+    }
     let tags = tags_of(text)
         .into_iter()
         .flat_map(|(open, close)| [open, close]);
@@ -218,7 +285,7 @@ pub(super) fn visible_for_jinja(text: &str, tools: &[Tool]) -> Vec<String> {
     });
     tags.chain(of_format)
         .filter(|tag| !tag.is_empty())
-        .map(str::to_string)
+        .map(|tag| first_token(tag).unwrap_or_else(|| tag.to_string()))
         .collect()
 }
 

@@ -48,6 +48,23 @@ fn answers() -> Vec<(Template, String)> {
         (jinja("<|tool_call|>"), format!("<|tool_call|>[{json}]")),
         (jinja("<TOOLCALL>"), format!("<TOOLCALL>[{json}]</TOOLCALL>")),
         (jinja("<TOOLCALL>"), "<TOOLCALL>no call</TOOLCALL>".into()),
+        (jinja("<|tool_list_start|>"), "<|tool_call_start|>[f(n=7)]<|tool_call_end|>bye".into()),
+        (
+            jinja("<seed:tool_call>"),
+            "<seed:tool_call><function=f><parameter=city>a < b</parameter></function></seed:tool_call> bye </seed".into(),
+        ),
+        (
+            jinja("<minimax:tool_call>"),
+            "<minimax:tool_call>\n<invoke name=\"f\"><parameter name=\"n\">7</parameter></invoke><invoke name=\"f\"></invoke></minimax:tool_call> bye".into(),
+        ),
+        (
+            jinja("<|tool_calls_section_begin|>"),
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"n\": 7}<|tool_call_end|><|tool_calls_section_end|>".into(),
+        ),
+        (
+            jinja("<|tool_call>call:"),
+            "<|tool_call>call:f{city:<|\"|>P}<|\"|>,n:7}<tool_call|><|tool_call>call:f{}<tool_call|>".into(),
+        ),
         (jinja("x"), json.to_owned()),
         (jinja("x"), "{\"other\": 1} {".into()),
         (go(&thinking_go.replace("TAG", "<call>")), format!("<call>{json}<call>{json}")),
@@ -65,9 +82,23 @@ fn answers() -> Vec<(Template, String)> {
     with_words.collect()
 }
 
+/// Answers of gpt-oss, whose template begins a message.
+fn harmony_answers() -> Vec<(Template, String)> {
+    let texts = [
+        "<|channel|>analysis<|message|>why < é<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"n\": 7}<|call|>",
+        "<|channel|>commentary<|message|>So <|end|><|start|>assistant to=functions.f<|channel|>commentary<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>bye <|",
+        "no header <|",
+    ];
+    let template = || Template::parse_jinja("<|start|><|channel|><|message|>", "", "").unwrap();
+    texts
+        .into_iter()
+        .map(|text| (template(), text.to_owned()))
+        .collect()
+}
+
 /// What comes out of these pieces, joined.
 fn joined(template: &Template, pieces: &[&str]) -> Delta {
-    let mut parser = template.output_parser("", &[tool()], Some(Think::On));
+    let mut parser = template.output_parser("<|start|>assistant", &[tool()], Some(Think::On));
     let mut whole = Delta::default();
     let mut add = |delta: Delta| {
         whole.thinking += &delta.thinking;
@@ -84,7 +115,7 @@ fn joined(template: &Template, pieces: &[&str]) -> Delta {
 #[test]
 fn no_cut_changes_an_answer() {
     let mut n_calls = 0;
-    for (template, text) in answers() {
+    for (template, text) in answers().into_iter().chain(harmony_answers()) {
         let whole = joined(&template, &[&text]);
         n_calls += whole.tool_calls.len();
         let cuts: Vec<usize> = text

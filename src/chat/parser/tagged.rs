@@ -1,129 +1,6 @@
-//! Tool calls between two tags, in the formats that models are trained on.
+//! Tool calls between two tags, told from the content around them.
 
-use super::{
-    Tool, ToolCall,
-    bodies::{self, Call},
-    thinking::partial_tag,
-};
-
-/// One way to write tool calls.
-#[derive(Debug, Clone, Copy)]
-pub struct Format {
-    /// What a Jinja template of this format contains.
-    pub mark: &'static str,
-    /// The text before the calls.
-    pub open: &'static str,
-    /// The text after them; empty where calls last to the end of the answer.
-    pub close: &'static str,
-    /// Special tokens inside the calls.
-    pub inner: &'static [&'static str],
-    /// The calls of a complete body.
-    read: fn(&str, &[Tool]) -> Option<Vec<Call>>,
-}
-
-/// The formats, most telling mark first.
-pub const FORMATS: [Format; 12] = [
-    // Qwen3-Coder, Qwen3.5, Nemotron 3: <function=f><parameter=city>Paris</parameter></function>
-    Format {
-        mark: "<function=",
-        open: "<tool_call>",
-        close: "</tool_call>",
-        inner: &[],
-        read: bodies::xml_functions,
-    },
-    // GLM 4.5 and later: f<arg_key>city</arg_key><arg_value>Paris</arg_value>
-    Format {
-        mark: "<arg_key>",
-        open: "<tool_call>",
-        close: "</tool_call>",
-        inner: &["<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"],
-        read: bodies::key_value_pairs,
-    },
-    // Qwen 2.5 and 3, Hermes, SmolLM3: {"name": "f", "arguments": {"city": "Paris"}}
-    Format {
-        mark: "<tool_call>",
-        open: "<tool_call>",
-        close: "</tool_call>",
-        inner: &[],
-        read: bodies::json_calls,
-    },
-    // Mistral: [{"name": "f", "arguments": {}}], or f[ARGS]{"city": "Paris"}
-    Format {
-        mark: "[TOOL_CALLS]",
-        open: "[TOOL_CALLS]",
-        close: "",
-        inner: &["[ARGS]", "[CALL_ID]"],
-        read: bodies::mistral_calls,
-    },
-    // DeepSeek: <｜tool▁call▁begin｜>f<｜tool▁sep｜>{"city": "Paris"}<｜tool▁call▁end｜>
-    Format {
-        mark: "<｜tool▁calls▁begin｜>",
-        open: "<｜tool▁calls▁begin｜>",
-        close: "<｜tool▁calls▁end｜>",
-        inner: &[
-            "<｜tool▁call▁begin｜>",
-            "<｜tool▁sep｜>",
-            "<｜tool▁call▁end｜>",
-        ],
-        read: bodies::deepseek_calls,
-    },
-    // LFM2: [f(city="Paris", days=2)]
-    Format {
-        mark: "<|tool_call_start|>",
-        open: "<|tool_call_start|>",
-        close: "<|tool_call_end|>",
-        inner: &[],
-        read: bodies::python_calls,
-    },
-    // OLMo 3: f(city="Paris"), one a line
-    Format {
-        mark: "<function_calls>",
-        open: "<function_calls>",
-        close: "</function_calls>",
-        inner: &[],
-        read: bodies::python_calls,
-    },
-    // FunctionGemma: call:f{city:<escape>Paris<escape>}
-    Format {
-        mark: "<start_function_call>",
-        open: "<start_function_call>",
-        close: "<end_function_call>",
-        inner: &["<escape>"],
-        read: bodies::escaped_calls,
-    },
-    // Command R7B and A: [{"tool_call_id": "0", "tool_name": "f", "parameters": {}}]
-    Format {
-        mark: "<|START_ACTION|>",
-        open: "<|START_ACTION|>",
-        close: "<|END_ACTION|>",
-        inner: &[],
-        read: bodies::json_calls,
-    },
-    // Phi-4-mini: [{"name": "f", "arguments": {}}]
-    Format {
-        mark: "<|/tool_call|>",
-        open: "<|tool_call|>",
-        close: "<|/tool_call|>",
-        inner: &[],
-        read: bodies::json_calls,
-    },
-    // Granite 3: the same without an end
-    Format {
-        mark: "<|tool_call|>",
-        open: "<|tool_call|>",
-        close: "",
-        inner: &[],
-        read: bodies::json_calls,
-    },
-    // Nemotron Nano 2: [{"name": "f", "arguments": {}}]
-    Format {
-        mark: "<TOOLCALL>",
-        open: "<TOOLCALL>",
-        close: "</TOOLCALL>",
-        inner: &[],
-        read: bodies::json_calls,
-    },
-];
+use super::{Tool, ToolCall, formats::Format, thinking::partial_tag};
 
 /// Splits content from calls between the tags of a format.
 #[derive(Debug)]
@@ -226,6 +103,7 @@ impl TaggedParser {
 
 #[cfg(test)]
 mod tests {
+    use super::super::formats::FORMATS;
     use super::*;
     use serde_json::{Value, json};
 
@@ -347,6 +225,31 @@ mod tests {
                 "<TOOLCALL>[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\"}}]</TOOLCALL>",
                 "",
             ),
+            (
+                "<|tool_list_start|>",
+                "<|tool_call_start|>[f(city='Paris')]<|tool_call_end|>",
+                "",
+            ),
+            (
+                "<seed:tool_call>",
+                "<seed:tool_call>\n<function=f>\n<parameter=city>Paris</parameter>\n</function>\n</seed:tool_call>",
+                "",
+            ),
+            (
+                "<minimax:tool_call>",
+                "<minimax:tool_call>\n<invoke name=\"f\">\n<parameter name=\"city\">Paris</parameter>\n</invoke>\n</minimax:tool_call>",
+                "",
+            ),
+            (
+                "<|tool_calls_section_begin|>",
+                "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"city\": \"Paris\"}<|tool_call_end|><|tool_calls_section_end|>",
+                "",
+            ),
+            (
+                "<|tool_call>call:",
+                "<|tool_call>call:f{city:<|\"|>Paris<|\"|>}<tool_call|>",
+                "",
+            ),
         ];
         for (mark, text, content) in cases {
             assert_eq!(
@@ -383,7 +286,25 @@ mod tests {
         let escaped = "<start_function_call>call:f{}<end_function_call><start_function_call>call:g{x:[1,{y:null}]}<end_function_call>";
         assert_eq!(
             parsed("<start_function_call>", escaped),
+            (two.clone(), String::new())
+        );
+        let quoted =
+            "<|tool_call>call:f{}<tool_call|><|tool_call>call:g{x:[1,{y:null}]}<tool_call|>";
+        assert_eq!(
+            parsed("<|tool_call>call:", quoted),
+            (two.clone(), String::new())
+        );
+        let kimi = "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_call_begin|>g:1<|tool_call_argument_begin|>{\"x\": [1, {\"y\": null}]}<|tool_call_end|><|tool_calls_section_end|>";
+        assert_eq!(
+            parsed("<|tool_calls_section_begin|>", kimi),
             (two, String::new())
+        );
+        // A value that looks like markup of the call.
+        let minimax = "<minimax:tool_call><invoke name=\"f\"><parameter name=\"city\"><invoke name=\"x\"></parameter><parameter name=\"n\">7</parameter></invoke><invoke name=\"g\"></invoke></minimax:tool_call>";
+        let expected = json!([[0, "f", {"city": "<invoke name=\"x\">", "n": 7}], [1, "g", {}]]);
+        assert_eq!(
+            parsed("<minimax:tool_call>", minimax),
+            (expected, String::new())
         );
     }
 
@@ -438,7 +359,13 @@ mod tests {
             "<function=",
             ">",
             "<parameter=",
+            "<invoke name=\"",
+            "<parameter name=\"",
+            "\">",
+            "</parameter>",
             "<｜tool▁sep｜>",
+            "<|tool_call_argument_begin|>",
+            "<|\"|>",
             "\n",
         ];
         // A fixed generator: every run tries the same bodies.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::tests::{accepts, grammars};
+use super::tests::{accepts, accepts_tokens, control, grammars, with_controls};
 use super::*;
 use crate::chat::{Callable, Rules, Template, Tool};
 
@@ -102,6 +102,26 @@ fn formats() -> Vec<(Template, String)> {
         (
             jinja("<|tool_call|>"),
             "<|tool_call|>[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\", \"n\": 7}}, {\"name\": \"g\", \"arguments\": {}}]",
+        ),
+        (
+            jinja("<|tool_list_start|>"),
+            "<|tool_call_start|>[f(city=\"Paris\", n=7), g()]<|tool_call_end|>",
+        ),
+        (
+            jinja("<seed:tool_call>"),
+            "<seed:tool_call>\n<function=f>\n<parameter=city>\nParis\n</parameter>\n<parameter=n>\n7\n</parameter>\n</function>\n</seed:tool_call>\n<seed:tool_call>\n<function=g>\n</function>\n</seed:tool_call>",
+        ),
+        (
+            jinja("<minimax:tool_call>"),
+            "<minimax:tool_call>\n<invoke name=\"f\">\n<parameter name=\"city\">Paris</parameter>\n<parameter name=\"n\">7</parameter>\n</invoke>\n<invoke name=\"g\">\n</invoke>\n</minimax:tool_call>",
+        ),
+        (
+            jinja("<|tool_calls_section_begin|>"),
+            "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"city\": \"Paris\", \"n\": 7}<|tool_call_end|><|tool_call_begin|>functions.g:0<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>",
+        ),
+        (
+            jinja("<|tool_call>call:"),
+            "<|tool_call>call:f{city:<|\"|>Paris<|\"|>,n:7}<tool_call|><|tool_call>call:g{}<tool_call|>",
         ),
         (
             jinja("<TOOLCALL>"),
@@ -211,6 +231,41 @@ fn words_are_free_until_a_call_begins() {
         assert!(accepts(grammar.clone(), right), "{right}");
     }
     assert!(!accepts(grammar, "{\"name\": \"h\"}"));
+}
+
+#[test]
+fn a_call_of_gpt_oss_is_a_message_of_its_own() {
+    let template =
+        Template::parse_jinja("<|start|><|channel|><|message|>", "", "").expect("a template");
+    let grammar = |required| {
+        let rules = Rules {
+            required,
+            several: true,
+        };
+        let source = template.call_grammar(&[tool("f", &schema()).1], rules, &control);
+        let source = Constraint::Grammar(source.expect("a format for the tool"));
+        grammars().compile(&source, None).expect("compiles")
+    };
+    let allows = |required, text: &str| accepts_tokens(grammar(required), with_controls(text));
+    let call = "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"city\": \"Paris\", \"n\": 7}";
+    let thought = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant";
+    let words = "<|channel|>final<|message|>Paris < Rome";
+    let both = format!("{thought}{call}");
+    assert!(allows(true, call));
+    for text in [call, words, &both] {
+        assert!(allows(false, text), "{text}");
+    }
+    for wrong in [
+        words.to_owned(),
+        format!("{call}, so"),
+        call.replace('7', "70"),
+        call.replace("functions.f", "functions.h"),
+    ] {
+        assert!(!allows(true, &wrong), "{wrong}");
+    }
+    assert!(!allows(false, &both.replace('7', "70")));
+    let expected = vec![("f".to_owned(), json!({"city": "Paris", "n": 7}))];
+    assert_eq!(parsed(&template, &both), (expected, String::new()));
 }
 
 #[test]

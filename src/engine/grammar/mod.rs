@@ -8,6 +8,8 @@
 mod call_tests;
 mod schema;
 #[cfg(test)]
+mod suite_tests;
+#[cfg(test)]
 mod tests;
 
 pub use schema::prepared as prepared_schema;
@@ -50,6 +52,8 @@ pub struct Reasoning {
     pub open: Option<String>,
     /// The tag that ends it.
     pub close: String,
+    /// What then begins the answer, with reasoning before it or without; may be empty.
+    pub answer: String,
 }
 
 /// Ids of control tokens by their text.
@@ -125,23 +129,22 @@ impl Grammars {
         })
     }
 
-    /// The constraint behind reasoning, as a Lark grammar. A tag that is a control token is that
-    /// token and no text.
+    /// The constraint behind reasoning, as a Lark grammar. Control tokens in tags are those tokens and
+    /// no text.
     fn reasoned(&self, answer: GrammarWithLexer, reasoning: &Reasoning) -> String {
-        let control = |tag: &str| (self.control)(tag).map(|id| format!("<[{id}]>"));
-        let quoted = |tag: &str| Value::from(tag).to_string();
         let mut lark = String::from("start: ");
         if let Some(open) = &reasoning.open {
-            let tag = control(open).unwrap_or_else(|| quoted(open));
-            lark += &format!("(BLANKS {tag} reasoning)? answer\n");
+            lark += &format!("(BLANKS {} reasoning)?", self.terminals(open));
         } else {
-            lark += "reasoning answer\n";
+            lark += "reasoning";
         }
-        match control(&reasoning.close) {
-            Some(tag) => lark += &format!("reasoning: TEXT {tag} BLANKS\nTEXT: /(?s:.*)/\n"),
-            None => {
-                let tag = quoted(&reasoning.close);
-                lark += &format!("reasoning: closed BLANKS\nclosed[suffix={tag}]: /(?s:.*)/\n");
+        lark += &format!(" {} answer\n", self.terminals(&reasoning.answer));
+        let close = self.terminals(&reasoning.close);
+        match close.starts_with('<') {
+            true => lark += &format!("reasoning: TEXT {close} BLANKS\nTEXT: /(?s:.*)/\n"),
+            false => {
+                lark += "reasoning: closed BLANKS\n";
+                lark += &format!("closed[suffix={}]: /(?s:.*)/\n", quoted(&reasoning.close));
             }
         }
         lark += "BLANKS: /[ \\n]{0,4}/\n";
@@ -153,6 +156,31 @@ impl Grammars {
         }
         lark
     }
+
+    /// A text as Lark's terminals: `<[ID]>` for a control token, strings for what is between.
+    fn terminals(&self, text: &str) -> String {
+        let mut terminals = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let token = rest.match_indices(['<', '[']).find_map(|(at, _)| {
+                let end = at + rest[at..].find(['>', ']'])? + 1;
+                let id = (self.control)(&rest[at..end])?;
+                Some((at, end, format!("<[{id}]>")))
+            });
+            let (at, end, token) = token.unwrap_or((rest.len(), rest.len(), String::new()));
+            if at > 0 {
+                terminals.push(quoted(&rest[..at]));
+            }
+            terminals.extend(Some(token).filter(|token| !token.is_empty()));
+            rest = &rest[end..];
+        }
+        terminals.join(" ")
+    }
+}
+
+/// A literal of Lark's, which reads strings as JSON does.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 /// The grammar of what follows any reasoning.

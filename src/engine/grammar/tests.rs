@@ -7,8 +7,16 @@ use serde_json::{Value, json};
 use super::*;
 
 const WORDS: [&str; 6] = ["{\"", "\":", "true", "name", "}\n", " \n"];
+const CONTROLS: [&str; 6] = [
+    "</end of thought>",
+    "<|start|>",
+    "<|channel|>",
+    "<|constrain|>",
+    "<|message|>",
+    "<|end|>",
+];
 const CONTROL: u32 = 256 + WORDS.len() as u32;
-const END: u32 = CONTROL + 1;
+const END: u32 = CONTROL + CONTROLS.len() as u32;
 
 struct Bytes(Vec<Vec<u8>>);
 
@@ -16,7 +24,8 @@ impl Bytes {
     fn new() -> Bytes {
         let mut tokens: Vec<Vec<u8>> = (0..=255).map(|b| vec![b]).collect();
         tokens.extend(WORDS.map(|w| w.as_bytes().to_vec()));
-        tokens.extend([b"</end of thought>".to_vec(), b"<end>".to_vec()]);
+        tokens.extend(CONTROLS.map(|text| text.as_bytes().to_vec()));
+        tokens.push(b"<end>".to_vec());
         Bytes(tokens)
     }
 }
@@ -39,8 +48,13 @@ impl Vocabulary for Bytes {
     }
 }
 
+/// The id of a control token.
+pub fn control(text: &str) -> Option<u32> {
+    let at = CONTROLS.iter().position(|known| *known == text);
+    at.map(|at| CONTROL + at as u32)
+}
+
 pub fn grammars() -> Grammars {
-    let control = |text: &str| (text == "</end of thought>").then_some(CONTROL);
     Grammars::new(&Bytes::new(), END as usize + 1, control).expect("a usable vocabulary")
 }
 
@@ -52,14 +66,37 @@ fn schema(value: Value) -> Constraint {
     Constraint::Schema(value)
 }
 
-/// Whether the grammar accepts the text, and the end after it.
-pub fn accepts(mut grammar: Grammar, text: &str) -> bool {
-    for byte in text.bytes().map(u32::from) {
+/// Whether the grammar accepts the text byte by byte, and the end after it.
+pub fn accepts(grammar: Grammar, text: &str) -> bool {
+    accepts_tokens(grammar, text.bytes().map(u32::from))
+}
+
+/// The bytes of a text, with its control tokens as such.
+pub fn with_controls(text: &str) -> Vec<u32> {
+    let mut tokens = Vec::new();
+    let mut rest = text;
+    while let Some(byte) = rest.bytes().next() {
+        match CONTROLS.iter().find(|known| rest.starts_with(**known)) {
+            Some(known) => {
+                tokens.extend(control(known));
+                rest = &rest[known.len()..];
+            }
+            None => {
+                tokens.push(u32::from(byte));
+                rest = &rest[1..];
+            }
+        }
+    }
+    tokens
+}
+
+pub fn accepts_tokens(mut grammar: Grammar, tokens: impl IntoIterator<Item = u32>) -> bool {
+    for token in tokens {
         grammar.prepare();
-        if !grammar.allowed().expect("within budgets").is_allowed(byte) {
+        if !grammar.allowed().expect("within budgets").is_allowed(token) {
             return false;
         }
-        grammar.accept(byte).expect("an allowed token");
+        grammar.accept(token).expect("an allowed token");
     }
     grammar.prepare();
     grammar.allowed().expect("within budgets").is_allowed(END)
@@ -179,6 +216,7 @@ fn reasoning_is_free_and_the_answer_is_not() {
     let tags = |open: Option<&str>, close: &str| Reasoning {
         open: open.map(str::to_owned),
         close: close.into(),
+        answer: String::new(),
     };
     let grammars = grammars();
     let compile = |reasoning| {
@@ -200,13 +238,24 @@ fn reasoning_is_free_and_the_answer_is_not() {
     let begun = compile(tags(None, "</think>"));
     assert!(accepts(begun.clone(), "x < y</think>{}"));
     assert!(!accepts(begun, "{}"));
+    let headed = compile(Reasoning {
+        answer: "<final>".into(),
+        ..tags(Some("<think>"), "</think>")
+    });
+    for text in ["<final>{}", "<think>hm</think><final>{\"a\": 1}"] {
+        assert!(accepts(headed.clone(), text), "{text}");
+    }
+    for text in ["{}", "<think>hm</think>{}", "<final>well"] {
+        assert!(!accepts(headed.clone(), text), "{text}");
+    }
 }
 
 #[test]
 fn a_tag_that_is_a_control_token_is_that_token() {
     let reasoning = Reasoning {
         open: None,
-        close: "</end of thought>".into(),
+        close: "</end of thought>so".into(),
+        answer: String::new(),
     };
     let mut grammar = grammars()
         .compile(&Constraint::Json, Some(&reasoning))
@@ -216,7 +265,8 @@ fn a_tag_that_is_a_control_token_is_that_token() {
         assert!(grammar.allowed().expect("within budgets").is_allowed(token));
         grammar.accept(token).expect("allowed");
     }
-    assert!(accepts(grammar, "{}"));
+    assert!(accepts(grammar.clone(), "so{}"));
+    assert!(!accepts(grammar, "{}"));
 }
 
 #[test]

@@ -18,7 +18,7 @@ struct Entry {
     logit: f64,
 }
 
-/// Tokens by falling logit, equal ones by rising id.
+/// Tokens; once sorted by falling logit, equal ones by rising id.
 #[derive(Debug)]
 struct Ranking {
     entries: Vec<Entry>,
@@ -30,15 +30,6 @@ struct Ranking {
 }
 
 impl Ranking {
-    /// Takes out what a grammar does not allow. What is left is still the beginning of all that is
-    /// allowed, whose mass is not known.
-    fn restrict(&mut self, allowed: Option<&Allowed>) {
-        if let Some(allowed) = allowed {
-            self.entries.retain(|e| allowed.is_allowed(e.id));
-            self.log_sum_exp = None;
-        }
-    }
-
     /// Leaves nothing that a later step could decide by.
     fn give_up(&mut self) {
         self.entries.clear();
@@ -88,17 +79,14 @@ impl Sampler {
         allowed: Option<&Allowed>,
     ) -> Result<Option<u32>, Error> {
         let pairs = best.ids.iter().copied().zip(best.logits.iter().copied());
-        let is_whole = best.ids.len() >= vocab_size;
         let seen = self.seen(history);
         let last = pairs.clone().next_back().ok_or(Error::InvalidLogits)?;
-        let mut ranking = rank(pairs, best.log_sum_exp, is_whole, vocab_size)?;
-        ranking.restrict(allowed);
-        if !seen.is_empty() {
-            self.penalise(&mut ranking, &seen);
-            if !is_whole {
-                let certain = self.n_certain(&ranking.entries, last);
-                ranking.entries.truncate(certain);
-            }
+        let mut ranking = listed(pairs, best.log_sum_exp, vocab_size, allowed)?;
+        self.penalise(&mut ranking, &seen);
+        ranking.entries.sort_unstable_by(by_rank);
+        if !seen.is_empty() && !ranking.is_whole {
+            let certain = self.n_certain(&ranking.entries, last);
+            ranking.entries.truncate(certain);
         }
         Ok(self.pick(ranking, vocab_size, index))
     }
@@ -117,17 +105,29 @@ impl Sampler {
         allowed: Option<&Allowed>,
     ) -> Result<u32, Error> {
         let pairs = (0..).zip(row.iter().copied());
-        let seen = self.seen(history);
-        let mut ranking = rank(pairs, log_sum_exp, true, row.len())?;
-        ranking.restrict(allowed);
+        let mut ranking = listed(pairs, log_sum_exp, row.len(), allowed)?;
         if ranking.entries.is_empty() {
             return Err(Error::Grammar("no token may come next".into()));
         }
-        if !seen.is_empty() {
-            self.penalise(&mut ranking, &seen);
-        }
+        ranking.is_whole = true;
+        self.penalise(&mut ranking, &self.seen(history));
+        self.keep_best(&mut ranking.entries);
+        ranking.entries.sort_unstable_by(by_rank);
         self.pick(ranking, row.len(), index)
             .ok_or(Error::InvalidLogits)
+    }
+
+    /// Leaves out what a later step cuts off in any case: sorting a whole vocabulary takes longer
+    /// than all those steps.
+    fn keep_best(&self, entries: &mut Vec<Entry>) {
+        let n = match self.params.temperature == 0.0 {
+            true => 1,
+            false => usize::try_from(self.params.top_k).unwrap_or(0),
+        };
+        if (1..entries.len()).contains(&n) {
+            entries.select_nth_unstable_by(n - 1, by_rank);
+            entries.truncate(n);
+        }
     }
 
     /// How often each token occurs in what the penalties look at; empty if they are off.
@@ -149,6 +149,9 @@ impl Sampler {
         let repeat = f64::from(self.params.repeat_penalty);
         let presence = f64::from(self.params.presence_penalty);
         let frequency = f64::from(self.params.frequency_penalty);
+        if seen.is_empty() {
+            return;
+        }
         for entry in &mut ranking.entries {
             if let Some(&n) = seen.get(&entry.id) {
                 let scaled = match entry.logit > 0.0 {
@@ -158,7 +161,6 @@ impl Sampler {
                 entry.logit = scaled - presence - f64::from(n) * frequency;
             }
         }
-        ranking.entries.sort_unstable_by(by_rank);
         ranking.log_sum_exp = None;
     }
 
@@ -275,28 +277,34 @@ impl Sampler {
     }
 }
 
-/// Sorts the pairs and checks them.
-fn rank(
+/// The pairs that a grammar allows, in their order. With a grammar, their mass is not known; they are
+/// whole where it allows no other token.
+fn listed(
     pairs: impl Iterator<Item = (u32, f32)>,
     log_sum_exp: f32,
-    is_whole: bool,
     vocab_size: usize,
+    allowed: Option<&Allowed>,
 ) -> Result<Ranking, Error> {
     let usable = |&(id, logit): &(u32, f32)| !logit.is_nan() && (id as usize) < vocab_size;
-    let entry = |(id, logit): (u32, f32)| Entry {
-        id,
-        logit: f64::from(logit),
-    };
-    let mut entries: Vec<Entry> = pairs.filter(usable).map(entry).collect();
-    entries.sort_unstable_by(by_rank);
-    let best = entries.first().ok_or(Error::InvalidLogits)?;
-    if !best.logit.is_finite() || !log_sum_exp.is_finite() {
+    let mut best = f32::NEG_INFINITY;
+    let mut entries = Vec::new();
+    for (id, logit) in pairs.filter(usable) {
+        best = best.max(logit);
+        if allowed.is_none_or(|allowed| allowed.is_allowed(id)) {
+            entries.push(Entry {
+                id,
+                logit: f64::from(logit),
+            });
+        }
+    }
+    if !best.is_finite() || !log_sum_exp.is_finite() {
         return Err(Error::InvalidLogits);
     }
+    let n_allowed = allowed.map_or(vocab_size, Allowed::num_set);
     Ok(Ranking {
+        is_whole: entries.len() >= n_allowed,
         entries,
-        log_sum_exp: Some(f64::from(log_sum_exp)),
-        is_whole,
+        log_sum_exp: allowed.is_none().then_some(f64::from(log_sum_exp)),
     })
 }
 

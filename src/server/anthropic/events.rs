@@ -66,7 +66,7 @@ impl Events {
             if let Some(reason) = stop_reason(&reply.done_reason, self.called_tools) {
                 delta["stop_reason"] = json!(reason);
             }
-            let usage = usage(reply.prompt_eval_count, reply.eval_count);
+            let usage = usage(reply);
             events.push(json!({"type": "message_delta", "delta": delta, "usage": usage}));
             events.push(json!({"type": "message_stop"}));
         }
@@ -80,7 +80,8 @@ impl Events {
             "role": "assistant",
             "model": reply.model,
             "content": [],
-            "usage": usage(reply.prompt_tokens, 0),
+            // What was in the cache is told at the end.
+            "usage": {"input_tokens": reply.prompt_tokens, "output_tokens": 0},
         });
         json!({"type": "message_start", "message": message})
     }
@@ -132,32 +133,7 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Message, ToolCallFunction};
-
-    fn reply(thinking: &str, content: &str, calls: usize, reason: &str) -> ChatReply {
-        let call = ToolCall {
-            id: "call_1".into(),
-            function: ToolCallFunction {
-                name: "f".into(),
-                ..ToolCallFunction::default()
-            },
-        };
-        ChatReply {
-            model: "m".into(),
-            message: Message {
-                content: content.into(),
-                thinking: thinking.into(),
-                tool_calls: vec![call; calls],
-                ..Message::default()
-            },
-            done: !reason.is_empty(),
-            done_reason: reason.into(),
-            prompt_tokens: 4,
-            prompt_eval_count: 4,
-            eval_count: 2,
-            ..ChatReply::default()
-        }
-    }
+    use crate::server::tests::reply;
 
     /// Each event in short: its type, and the index and kind where it has them.
     fn short(replies: &[ChatReply]) -> Vec<String> {
@@ -254,7 +230,7 @@ mod tests {
         assert_eq!(last[0]["delta"], json!({"stop_reason": "tool_use"}));
         assert_eq!(
             last[0]["usage"],
-            json!({"input_tokens": 4, "output_tokens": 2})
+            json!({"input_tokens": 4, "cache_read_input_tokens": 0, "output_tokens": 2})
         );
     }
 }

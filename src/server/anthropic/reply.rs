@@ -28,7 +28,7 @@ pub fn message(id: &str, reply: &ChatReply) -> Value {
     if let Some(reason) = stop_reason(&reply.done_reason, !calls.is_empty()) {
         message["stop_reason"] = json!(reason);
     }
-    message["usage"] = usage(reply.prompt_eval_count, reply.eval_count);
+    message["usage"] = usage(reply);
     message
 }
 
@@ -48,9 +48,13 @@ pub fn stop_reason(done_reason: &str, called_tools: bool) -> Option<&'static str
     }
 }
 
-/// Counts of tokens.
-pub fn usage(n_input: u64, n_output: u64) -> Value {
-    json!({"input_tokens": n_input, "output_tokens": n_output})
+/// Counts of tokens. What was in the cache is counted apart from the rest of the prompt.
+pub fn usage(reply: &ChatReply) -> Value {
+    json!({
+        "input_tokens": reply.prompt_eval_count.saturating_sub(reply.cached_tokens),
+        "cache_read_input_tokens": reply.cached_tokens,
+        "output_tokens": reply.eval_count,
+    })
 }
 
 #[cfg(test)]
@@ -72,7 +76,8 @@ mod tests {
             message,
             done: true,
             done_reason: "length".into(),
-            prompt_eval_count: 3,
+            prompt_eval_count: 35,
+            cached_tokens: 32,
             eval_count: 2,
             ..ChatReply::default()
         };
@@ -87,7 +92,7 @@ mod tests {
             json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [
                 {"type": "thinking", "thinking": "a"}, {"type": "text", "text": "b"},
                 {"type": "tool_use", "id": "call_1", "name": "f", "input": {}},
-            ], "stop_reason": "tool_use", "usage": {"input_tokens": 3, "output_tokens": 2}})
+            ], "stop_reason": "tool_use", "usage": {"input_tokens": 3, "cache_read_input_tokens": 32, "output_tokens": 2}})
         );
         let empty = message("msg_1", &reply(Message::default()));
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use super::choices;
 use super::content::{self, refused};
-use super::reply::{FINGERPRINT, created, usage};
+use super::reply::{Counts, FINGERPRINT, created};
 use super::request::StreamOptions;
 use super::{json_line, passed, streamed};
 use crate::api::{GenerateReply, GenerateRequest, LogProb, Object, TokenLogProb};
@@ -90,7 +90,7 @@ async fn answer(
             include_usage: translated.include_usage,
             choices: written,
             n_prompts,
-            counts: Counts::default(),
+            done: Done::default(),
         };
         return streamed(choices, move |index, reply| chunks.of(index, reply)).await;
     }
@@ -255,25 +255,31 @@ fn logprobs(entries: &[LogProb], mut offset: usize) -> Value {
     json!({"tokens": tokens, "token_logprobs": chosen, "top_logprobs": top, "text_offset": offsets})
 }
 
-/// Tokens of prompts, each counted once, and of all answers.
+/// Tokens of the choices that are done, with the prompt's in each.
 #[derive(Debug, Default)]
-struct Counts {
-    n_done: usize,
-    n_prompt: u64,
-    n_generated: u64,
+struct Done {
+    n: usize,
+    counts: Counts,
 }
 
-impl Counts {
+impl Done {
     fn add(&mut self, reply: &GenerateReply) {
-        self.n_done += 1;
-        self.n_prompt += reply.prompt_eval_count;
-        self.n_generated += reply.eval_count;
+        self.n += 1;
+        self.counts.prompt += reply.prompt_eval_count;
+        self.counts.cached += reply.cached_tokens;
+        self.counts.generated += reply.eval_count;
+        self.counts.reasoning += reply.reasoning_tokens;
     }
 
+    /// Counts every prompt once.
     fn usage(&self, n_prompts: usize) -> Value {
-        // Every choice of a prompt has counted it.
-        let n_each = (self.n_done / n_prompts).max(1) as u64;
-        usage(self.n_prompt / n_each, self.n_generated)
+        let n_each = (self.n / n_prompts).max(1) as u64;
+        let once = Counts {
+            prompt: self.counts.prompt / n_each,
+            cached: self.counts.cached / n_each,
+            ..self.counts
+        };
+        once.usage()
     }
 }
 
@@ -283,10 +289,10 @@ fn completion(
     mut written: Vec<Choice>,
     n_prompts: usize,
 ) -> Value {
-    let mut counts = Counts::default();
+    let mut done = Done::default();
     let mut choices = Vec::new();
     for (index, (reply, choice)) in replies.iter().zip(&mut written).enumerate() {
-        counts.add(reply);
+        done.add(reply);
         choices.push(choice.json(index, reply));
     }
     let mut completion = json!({
@@ -296,7 +302,7 @@ fn completion(
         "model": replies[0].model,
         "system_fingerprint": FINGERPRINT,
         "choices": choices,
-        "usage": counts.usage(n_prompts),
+        "usage": done.usage(n_prompts),
     });
     if let Some(debug) = &replies[0].debug_info {
         completion["_debug_info"] = serde_json::to_value(debug).expect("plain data");
@@ -310,7 +316,7 @@ struct Chunks {
     include_usage: bool,
     choices: Vec<Choice>,
     n_prompts: usize,
-    counts: Counts,
+    done: Done,
 }
 
 impl Chunks {
@@ -319,9 +325,9 @@ impl Chunks {
         let choice = self.choices[index].json(index, &reply);
         let mut chunks = vec![self.chunk(&reply, json!([choice]), Value::Null)];
         if reply.done {
-            self.counts.add(&reply);
-            if self.include_usage && self.counts.n_done == self.choices.len() {
-                let usage = self.counts.usage(self.n_prompts);
+            self.done.add(&reply);
+            if self.include_usage && self.done.n == self.choices.len() {
+                let usage = self.done.usage(self.n_prompts);
                 chunks.push(self.chunk(&reply, json!([]), usage));
             }
         }
@@ -420,6 +426,8 @@ mod tests {
             done: !reason.is_empty(),
             done_reason: reason.into(),
             prompt_eval_count: 7,
+            cached_tokens: 2,
+            reasoning_tokens: 1,
             eval_count: 2,
             logprobs: if text.is_empty() { vec![] } else { vec![entry] },
             ..GenerateReply::default()
@@ -433,7 +441,7 @@ mod tests {
             include_usage: true,
             choices: vec![Choice::after("pé".into()), Choice::default()],
             n_prompts: 1,
-            counts: Counts::default(),
+            done: Done::default(),
         };
         let script = [
             (0, reply("a", "")),
@@ -451,7 +459,10 @@ mod tests {
         assert!(frames[..3].iter().all(|f| f["usage"].is_null()));
         assert_eq!(
             frames[3]["usage"],
-            json!({"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11})
+            json!({
+                "prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11,
+                "prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 2},
+            })
         );
         let mut choice = Choice::default();
         choice.json(0, &reply("ab", ""));
@@ -473,7 +484,10 @@ mod tests {
         assert_eq!(value["choices"][1]["text"], "Ho");
         assert_eq!(
             value["usage"],
-            json!({"prompt_tokens": 14, "completion_tokens": 4, "total_tokens": 18})
+            json!({
+                "prompt_tokens": 14, "completion_tokens": 4, "total_tokens": 18,
+                "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 2},
+            })
         );
     }
 }

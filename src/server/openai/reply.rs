@@ -10,7 +10,8 @@ pub const FINGERPRINT: &str = "fp_ollama";
 pub fn completion(id: &str, replies: &[ChatReply]) -> Value {
     let first = &replies[0];
     let choices: Vec<Value> = replies.iter().enumerate().map(whole_choice).collect();
-    let n_generated = replies.iter().map(|reply| reply.eval_count).sum();
+    let mut counts = Counts::default();
+    replies.iter().for_each(|reply| counts.add(reply));
     let mut completion = json!({
         "id": id,
         "object": "chat.completion",
@@ -18,7 +19,7 @@ pub fn completion(id: &str, replies: &[ChatReply]) -> Value {
         "model": first.model,
         "system_fingerprint": FINGERPRINT,
         "choices": choices,
-        "usage": usage(first.prompt_eval_count, n_generated),
+        "usage": counts.usage(),
     });
     if let Some(debug) = &first.debug_info {
         completion["_debug_info"] = serde_json::to_value(debug).expect("plain data");
@@ -48,7 +49,7 @@ pub struct Chunks {
     /// Time and model of the first reply hold for all chunks.
     first: Option<(i64, String)>,
     choices: Vec<Choice>,
-    n_generated: u64,
+    counts: Counts,
 }
 
 /// What is known of one answer.
@@ -67,7 +68,7 @@ impl Chunks {
             include_usage,
             first: None,
             choices: vec![Choice::default(); n],
-            n_generated: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -86,11 +87,11 @@ impl Chunks {
         }
         if reply.done {
             self.choices[index].is_done = true;
-            self.n_generated += reply.eval_count;
+            self.counts.add(reply);
             chunks.push(self.finish(index, reply));
             if self.include_usage && self.choices.iter().all(|choice| choice.is_done) {
                 let mut chunk = self.chunk(json!([]));
-                chunk["usage"] = usage(reply.prompt_eval_count, self.n_generated);
+                chunk["usage"] = self.counts.usage();
                 chunks.push(chunk);
             }
         }
@@ -199,13 +200,39 @@ fn insert_logprobs(choice: &mut Value, logprobs: &[LogProb]) {
     }
 }
 
-/// OpenAI's counts.
-pub fn usage(n_prompt: u64, n_generated: u64) -> Value {
-    json!({
-        "prompt_tokens": n_prompt,
-        "completion_tokens": n_generated,
-        "total_tokens": n_prompt + n_generated,
-    })
+/// Tokens of a prompt and of all answers to it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    pub prompt: u64,
+    /// Those of the prompt that were in the cache.
+    pub cached: u64,
+    pub generated: u64,
+    /// Those of the generated ones that were reasoning.
+    pub reasoning: u64,
+}
+
+impl Counts {
+    /// Takes one more answer to the prompt. Later ones find in the cache what the first put there.
+    fn add(&mut self, answer: &ChatReply) {
+        self.cached = match self.prompt {
+            0 => answer.cached_tokens,
+            _ => self.cached.min(answer.cached_tokens),
+        };
+        self.prompt = answer.prompt_eval_count;
+        self.generated += answer.eval_count;
+        self.reasoning += answer.reasoning_tokens;
+    }
+
+    /// OpenAI's form.
+    pub fn usage(&self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.generated,
+            "total_tokens": self.prompt + self.generated,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
+        })
+    }
 }
 
 /// Unix seconds of a reply's time.
@@ -237,6 +264,7 @@ mod tests {
     fn done(mut reply: ChatReply, reason: &str) -> ChatReply {
         (reply.done, reply.done_reason) = (true, reason.into());
         (reply.prompt_eval_count, reply.eval_count) = (12, 6);
+        (reply.cached_tokens, reply.reasoning_tokens) = (8, 2);
         reply
     }
 
@@ -268,7 +296,7 @@ mod tests {
         let value = completion("chatcmpl-1", &[done(reply("Hi", ""), "length")]);
         assert_eq!(
             value.to_string(),
-            r#"{"id":"chatcmpl-1","object":"chat.completion","created":1767225600,"model":"m","system_fingerprint":"fp_ollama","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"length"}],"usage":{"prompt_tokens":12,"completion_tokens":6,"total_tokens":18}}"#
+            r#"{"id":"chatcmpl-1","object":"chat.completion","created":1767225600,"model":"m","system_fingerprint":"fp_ollama","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"length"}],"usage":{"prompt_tokens":12,"completion_tokens":6,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":2}}}"#
         );
         let called = completion("i", &[done(with_call(reply("", "")), "stop")]);
         assert_eq!(called["choices"][0]["finish_reason"], "tool_calls");

@@ -252,39 +252,15 @@ fn usage(reply: &ChatReply) -> Value {
         "input_tokens": reply.prompt_eval_count,
         "output_tokens": reply.eval_count,
         "total_tokens": reply.prompt_eval_count + reply.eval_count,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "input_tokens_details": {"cached_tokens": reply.cached_tokens},
+        "output_tokens_details": {"reasoning_tokens": reply.reasoning_tokens},
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Message, ToolCallFunction};
-
-    fn reply(thinking: &str, content: &str, n_calls: usize, reason: &str) -> ChatReply {
-        let call = ToolCall {
-            id: "call_1".into(),
-            function: ToolCallFunction {
-                name: "f".into(),
-                ..ToolCallFunction::default()
-            },
-        };
-        ChatReply {
-            created_at: "2026-01-01T00:00:00Z".into(),
-            message: Message {
-                content: content.into(),
-                thinking: thinking.into(),
-                tool_calls: vec![call; n_calls],
-                ..Message::default()
-            },
-            done: !reason.is_empty(),
-            done_reason: reason.into(),
-            prompt_eval_count: 4,
-            eval_count: 2,
-            ..ChatReply::default()
-        }
-    }
+    use crate::server::tests::reply;
 
     /// All events; their numbers and the places of their items are checked on the way.
     fn run(replies: &[ChatReply]) -> Vec<Value> {
