@@ -186,14 +186,19 @@ fn tolerance(kv_type: KvType) -> (f32, f32) {
 /// A tiny model and its reference.
 pub fn tiny(name: &str) -> (Arc<Gguf>, Value) {
     let reference = golden(&format!("tiny/{name}.json"));
+    (open_tiny(name, &reference["sha256"]), reference)
+}
+
+/// A tiny file that references of this checksum belong to.
+pub fn open_tiny(name: &str, sha256: &Value) -> Arc<Gguf> {
     let gguf = open(&format!("tiny/{name}.gguf"));
     let bytes = std::fs::read(gguf.path()).expect("the model can be read");
     assert_eq!(
         hex::encode(Sha256::digest(bytes)),
-        reference["sha256"].as_str().expect("a checksum"),
+        sha256.as_str().expect("a checksum"),
         "the reference does not belong to {name}"
     );
-    (gguf, reference)
+    gguf
 }
 
 /// Compares a tiny model's logits, argmax and greedy continuation; lists what is wrong.
@@ -211,6 +216,17 @@ pub fn problems_of(
     kv_type: KvType,
 ) -> Vec<String> {
     let model = Model::load(gguf).expect("a supported model");
+    model_problems(&model, reference, name, device, kv_type)
+}
+
+/// The same of a loaded model.
+pub fn model_problems(
+    model: &Model,
+    reference: &Value,
+    name: &str,
+    device: &Device,
+    kv_type: KvType,
+) -> Vec<String> {
     let tokens = ids(&reference["tokens"]);
     // Models whose rotary embedding depends on the context's size have answers for a second one.
     let contexts = [Some(reference), reference.get("long")];
@@ -218,7 +234,7 @@ pub fn problems_of(
     for answers in contexts.into_iter().flatten() {
         let n_ctx = answers["n_ctx"].as_u64().expect("a context") as usize;
         let backend = device.open().expect("the device opens");
-        let session = Session::new(&model, backend, kv_type, n_ctx, N_BATCH).expect("it loads");
+        let session = Session::new(model, backend, kv_type, n_ctx, N_BATCH).expect("it loads");
         let wrong = context_problems(session, &tokens, answers, kv_type).into_iter();
         let name = format!("{}: {name} {kv_type:?} of {n_ctx}", device.name);
         problems.extend(wrong.map(|what| format!("{name}: {what}")));

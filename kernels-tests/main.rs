@@ -2,6 +2,7 @@
 //! present, and on every GPU with every variant of the shaders, through the same plans; and the
 //! reference answers of tiny and real models.
 
+mod adapters;
 mod case;
 mod cases;
 mod cases_attention;

@@ -12,10 +12,10 @@ use crate::engine::Endless;
 use crate::models;
 
 /// The bytes of a small model, to be damaged.
-struct Damaged(Vec<u8>);
+pub struct Damaged(Vec<u8>);
 
 impl Damaged {
-    fn new(name: &str) -> Damaged {
+    pub fn new(name: &str) -> Damaged {
         let path = models::path(&format!("tiny/{name}.gguf"));
         Damaged(std::fs::read(path).expect("the model can be read"))
     }
@@ -29,7 +29,7 @@ impl Damaged {
     }
 
     /// Replaces a name of a key or tensor by another of the same length.
-    fn rename(mut self, name: &str, other: &str) -> Damaged {
+    pub fn rename(mut self, name: &str, other: &str) -> Damaged {
         assert_eq!(name.len(), other.len());
         let end = self.after(name);
         self.0[end - name.len()..end].copy_from_slice(other.as_bytes());
@@ -58,14 +58,14 @@ impl Damaged {
         self
     }
 
-    fn open(&self) -> Arc<Gguf> {
+    pub fn open(&self) -> Arc<Gguf> {
         let file = tempfile::NamedTempFile::new().expect("temporary file");
         std::fs::write(file.path(), &self.0).expect("write the temporary file");
         Arc::new(Gguf::open(file.path()).expect("a valid file"))
     }
 
     /// Overwrites numbers of a tensor from byte `at` on.
-    fn write_data(mut self, tensor: &str, at: usize, bytes: &[u8]) -> Damaged {
+    pub fn write_data(mut self, tensor: &str, at: usize, bytes: &[u8]) -> Damaged {
         let gguf = self.open();
         let info = gguf.tensor(tensor).expect("the tensor is in the file");
         let at = info.offset as usize + at;
@@ -84,7 +84,7 @@ impl Damaged {
 }
 
 /// Asserts that a message has all of these words.
-fn says(message: &str, words: &[&str]) {
+pub fn says(message: &str, words: &[&str]) {
     for word in words {
         assert!(message.contains(word), "{message:?} does not name {word:?}");
     }

@@ -154,8 +154,13 @@ impl Server {
 
     /// The same, where it may fail: whether it worked, and what it printed to stderr.
     pub fn try_create(&self, name: &str, gguf: &Path) -> (bool, String) {
+        self.try_create_from(name, &format!("FROM {}\n", gguf.display()))
+    }
+
+    /// The same of a Modelfile.
+    pub fn try_create_from(&self, name: &str, text: &str) -> (bool, String) {
         let modelfile = self.home.path().join(format!("Modelfile.{name}"));
-        std::fs::write(&modelfile, format!("FROM {}\n", gguf.display())).expect("a Modelfile");
+        std::fs::write(&modelfile, text).expect("a Modelfile");
         let output = binary()
             .args(["create", name, "-f"])
             .arg(&modelfile)

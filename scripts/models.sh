@@ -98,12 +98,13 @@ PY
       fi ;;
     tiny)
       # The generator is deterministic; the tests check every file's SHA-256.
-      complete="$MODELS/tiny/complete-$(cat scripts/tiny-models/{make_tiny_models,tiny_architectures,tiny_weights,tiny_tokenizers}.py | sha256sum | cut -c1-16)"
+      complete="$MODELS/tiny/complete-$(cat scripts/tiny-models/{make_tiny_models,make_tiny_adapters,tiny_architectures,tiny_weights,tiny_tokenizers}.py | sha256sum | cut -c1-16)"
       if [ ! -f "$complete" ]; then
         say "writing the tiny models"
         python3 -m venv "$CACHE/tiny-venv"
         "$CACHE/tiny-venv/bin/pip" install -q --disable-pip-version-check gguf==0.19.0 numpy
         "$CACHE/tiny-venv/bin/python" scripts/tiny-models/make_tiny_models.py "$MODELS/tiny" >/dev/null
+        "$CACHE/tiny-venv/bin/python" scripts/tiny-models/make_tiny_adapters.py "$MODELS/tiny" >/dev/null
         rm -f "$MODELS"/tiny/complete*
         touch "$complete"
       fi ;;

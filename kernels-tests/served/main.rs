@@ -1,6 +1,8 @@
 //! The real server over a socket: what holds whatever else is running, and what bad input gets.
 
+mod adapters;
 mod bad_input;
+mod bench;
 mod cache;
 mod checkpoints;
 mod cli;

@@ -5,7 +5,8 @@ usage: make_references.py MODELS_DIR OUT_DIR NAME...     read MODELS_DIR/NAME.gg
 
 Needs `llama-cpp-python` (0.3.36), `gguf` (0.19) and `numpy`. llama.cpp runs on the weights dequantised to F32, since its
 CPU backend otherwise rounds activations to the weights' type, with an F32 cache, no flash attention and one thread. Prompts
-are random; the first one is taken whose best tokens all lead by at least 0.02.
+are random; the first one is taken whose best tokens all lead by at least 0.02. The answer of an adapter is that of its model
+with it (and those that it stands beside) applied.
 
 llama.cpp reads GELU from a table of half floats, which moves logits by up to 0.01: such files get a wider `tolerance` and
 prompts whose best tokens lead by more.
@@ -24,6 +25,7 @@ import numpy as np
 import llama_cpp as llama
 
 sys.dont_write_bytecode = True
+from make_tiny_adapters import LORAS, write_adapter  # noqa: E402
 from make_tiny_models import CATALOGUE, write_models  # noqa: E402
 from tiny_weights import Stream  # noqa: E402
 
@@ -40,7 +42,7 @@ GELU_EMBEDDING_TOLERANCE = 0.0005
 class Reference:
     """One sequence in llama.cpp."""
 
-    def __init__(self, path, embeddings=False):
+    def __init__(self, path, embeddings=False, adapters=()):
         params = llama.llama_model_default_params()
         params.n_gpu_layers = 0
         self.model = llama.llama_model_load_from_file(str(path).encode(), params)
@@ -52,6 +54,11 @@ class Reference:
         params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.embeddings = embeddings
         self.context = llama.llama_init_from_model(self.model, params)
+        loaded = [llama.llama_adapter_lora_init(self.model, str(adapter).encode()) for adapter in adapters]
+        assert all(loaded), f"llama.cpp cannot load {adapters}"
+        handles = (llama.llama_adapter_lora_p_ctypes * len(loaded))(*loaded)
+        scales = (ctypes.c_float * len(loaded))(*[1.0] * len(loaded))
+        assert llama.llama_set_adapters_lora(self.context, handles, len(loaded), scales) == 0
         self.n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self.model))
 
     def clear(self):
@@ -127,17 +134,29 @@ def readable(spec):
     return replace(spec, opt=opt)
 
 
+def sha256(models, name):
+    return hashlib.sha256((Path(models) / f"{name}.gguf").read_bytes()).hexdigest()
+
+
 def describe(name, models, folder):
-    path = Path(models) / f"{name}.gguf"
-    spec = CATALOGUE[name]
+    lora = LORAS.get(name)
+    base = lora.base if lora else name
+    spec = CATALOGUE[base]
     inexact = spec.arch in GELU
     write_models([readable(spec)], folder, f32=True)
-    result = dict(name=name, arch=spec.arch, type=spec.wt.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), n_ctx=N_CTX)
+    result = dict(name=name, arch=spec.arch, type=spec.wt.name, sha256=sha256(models, base), n_ctx=N_CTX)
+    adapters = []
+    if lora:
+        names = [*lora.beside, name]
+        adapters = [Path(folder) / f"{adapter}.gguf" for adapter in names]
+        for adapter, path in zip(names, adapters):
+            write_adapter(adapter, path, f32=True)
+        result |= dict(model=base, adapters=[dict(name=adapter, sha256=sha256(models, adapter)) for adapter in names])
     if "pooling" in spec.opt or "pooling_type" in spec.kv:
         if inexact:
             result["tolerance"] = GELU_EMBEDDING_TOLERANCE
         return result | dict(texts=embeddings(spec, folder))
-    reference = Reference(Path(folder) / f"{name}.gguf")
+    reference = Reference(Path(folder) / f"{base}.gguf", adapters=adapters)
     for attempt in range(1000):
         tokens = random_tokens(spec, f"prompt/{attempt}", N_PROMPT)
         prompt, greedy, greedy_margin = answer(reference, tokens)
@@ -157,7 +176,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("models_dir")
     ap.add_argument("out_dir")
-    ap.add_argument("names", nargs="+", choices=CATALOGUE)
+    ap.add_argument("names", nargs="+", choices=[*CATALOGUE, *LORAS])
     args = ap.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name in args.names:

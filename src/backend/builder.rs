@@ -1,16 +1,19 @@
 //! The builder that a model writes its plan with.
 
 use super::experts::ExpertProducts;
+use super::low_rank::LowRank;
 use super::op::{Activation, Attention, EmbedRow, Op, RopeOrder};
 use super::plan::{BatchShape, BufferId, BufferInfo, MAX_RUN, Plan, Rows, View};
 use super::weight::{WeightId, WeightSpec};
 use super::{MAX_CANDIDATES, RopeTable};
 
-/// Records a plan. Every method checks shapes, appends one op and returns what it makes. A shape
-/// that does not fit is a bug in the model's code, since tensors were checked at load: it panics.
+/// Records a plan. Every method checks shapes, appends one op and returns what it makes; where a
+/// weight has low-rank updates, their ops follow. A shape that does not fit is a bug in the model's
+/// code, since tensors were checked at load: it panics.
 #[derive(Debug)]
 pub struct PlanBuilder<'a> {
     pub(super) weights: &'a [WeightSpec],
+    pub(super) updates: &'a [LowRank],
     plan: Plan,
     scope: String,
     layer: Option<usize>,
@@ -21,6 +24,7 @@ impl<'a> PlanBuilder<'a> {
     pub fn new(shape: BatchShape, weights: &'a [WeightSpec], rope_tables: Vec<RopeTable>) -> Self {
         PlanBuilder {
             weights,
+            updates: &[],
             scope: String::new(),
             layer: None,
             plan: Plan {
@@ -114,6 +118,11 @@ impl<'a> PlanBuilder<'a> {
 
     /// Rows of the embedding matrix, one per token.
     pub fn embed(&mut self, weight: WeightId, scale: f32) -> View {
+        let rows = self.plain_embed(weight, scale);
+        self.update_embedding(weight, scale, rows)
+    }
+
+    pub(super) fn plain_embed(&mut self, weight: WeightId, scale: f32) -> View {
         self.embed_rows(weight, EmbedRow::Token, scale)
     }
 
@@ -203,6 +212,17 @@ impl<'a> PlanBuilder<'a> {
 
     /// Product with a weight, plus optional bias and residual.
     pub fn matmul(
+        &mut self,
+        input: View,
+        weight: WeightId,
+        bias: Option<WeightId>,
+        residual: Option<View>,
+    ) -> View {
+        let product = self.plain_matmul(input, weight, bias, residual);
+        self.update_product(weight, input, product)
+    }
+
+    pub(super) fn plain_matmul(
         &mut self,
         input: View,
         weight: WeightId,

@@ -105,6 +105,11 @@ impl PlanBuilder<'_> {
     /// Products with the matrices of experts: `[rows, parts, n_used, rows of a part]`, the parts
     /// being what the weight joins within an expert.
     pub fn matmul_experts(&mut self, products: ExpertProducts) -> View {
+        let made = self.plain_matmul_experts(products);
+        self.update_experts(products, made)
+    }
+
+    pub(super) fn plain_matmul_experts(&mut self, products: ExpertProducts) -> View {
         let weight = &self.weights[products.weight.0];
         let last = (products.n_used - 1) * products.slot_stride;
         assert!(last + weight.cols <= products.input.cols, "{}", weight.name);

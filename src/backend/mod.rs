@@ -6,6 +6,7 @@
 mod batch;
 mod builder;
 mod experts;
+mod low_rank;
 mod op;
 mod plan;
 mod recurrent;
@@ -19,6 +20,7 @@ use thiserror::Error;
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use builder::PlanBuilder;
 pub use experts::{ExpertProducts, Gating, MAX_EXPERTS, Routing};
+pub use low_rank::LowRank;
 pub use op::{Activation, Attention, EmbedRow, Heads, Op, RopeOrder, alibi_slope};
 pub use plan::{BatchShape, BufferId, BufferInfo, MAX_RUN, Plan, Rows, View};
 pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};

@@ -128,6 +128,12 @@ fn existing<'a>(paths: impl Iterator<Item = &'a String>, folder: &Path) -> Resul
             if !path.exists() {
                 bail!("stat {}: no such file or directory", path.display());
             }
+            if path.is_dir() {
+                bail!(
+                    "{} is a folder; give the path of a GGUF file, to which safetensors have to be converted first",
+                    path.display()
+                );
+            }
             Ok(path)
         })
         .collect()

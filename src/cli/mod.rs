@@ -3,6 +3,7 @@
 //! Commands, flags, texts and exit codes are Ollama's; `docs/differences-from-ollama.md` names what differs.
 
 mod answer;
+mod bench;
 mod client;
 mod create;
 mod debug;
@@ -122,6 +123,12 @@ enum Command {
         after_help = "Environment Variables:\n  OLLAMA_WGPU_DEVICE    The device, as for serve"
     )]
     Doctor(Names),
+    /// Measure how fast a model loads, reads and writes on this machine; no server is needed
+    #[command(
+        override_usage = "ollama-wgpu bench MODEL [flags]",
+        after_help = "Environment Variables:\n  OLLAMA_MODELS         Folder of the models (default ~/.ollama/models)\n  OLLAMA_WGPU_DEVICE    The device, as for serve"
+    )]
+    Bench(bench::Arguments),
     /// Print what makes a shell complete this program's commands
     #[command(
         override_usage = "ollama-wgpu completions SHELL [flags]",
@@ -202,6 +209,7 @@ impl Command {
                 let [] = usage::exactly(names)?;
                 doctor::doctor()
             }
+            Command::Bench(arguments) => bench::bench(arguments),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 let mut program = Program::command();
@@ -219,7 +227,7 @@ fn client() -> Result<Client> {
 }
 
 /// A client needs one thread; the interactive prompt waits for keys on another.
-fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,4 +1,4 @@
-//! `debug profile`: what one decoded token costs on a GPU, counted by the backend and not timed.
+//! `debug profile`: what one decoded token costs on a GPU, counted by the backend and not timed; `bench` shows it too.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::backend::{Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, PAGE_TOKENS, Phase};
 use crate::gguf::Gguf;
-use crate::gpu::{DeviceChoice, GpuBackend, LaunchProfile};
+use crate::gpu::{DeviceChoice, GpuBackend, LaunchProfile, MemoryUse};
 use crate::model::Model;
 
 #[derive(Debug, Args)]
@@ -24,15 +24,21 @@ pub struct ProfileArgs {
     position: usize,
 }
 
-/// Runs one decode step and prints its counts as JSON.
-pub fn profile(args: &ProfileArgs) -> Result<()> {
-    let file = || args.file.display().to_string();
-    let gguf = Gguf::open(&args.file).with_context(file)?;
-    let gguf = Arc::new(gguf.with_current_names());
-    let model = Model::load(&gguf).with_context(file)?;
-    let mut backend = GpuBackend::open(&DeviceChoice::parse(&args.device))?;
+/// What one decoded token costs.
+pub struct TokenCost {
+    pub device: String,
+    pub submits: u64,
+    pub uploaded_bytes: u64,
+    pub read_back_bytes: u64,
+    pub memory: MemoryUse,
+    pub launches: Vec<LaunchProfile>,
+}
+
+/// Runs one decode step at a position on the GPU that `device` names, the best one where it is empty.
+pub fn token_cost(model: &Model, device: &str, position: usize) -> Result<TokenCost> {
+    let mut backend = GpuBackend::open(&DeviceChoice::parse(device))?;
     model.load_into(&mut backend)?;
-    let n_pages = args.position / PAGE_TOKENS + 1;
+    let n_pages = position / PAGE_TOKENS + 1;
     backend.alloc_cache(&model.cache_spec(KvType::F16, n_pages, 1))?;
     let shape = BatchShape {
         phase: Phase::Decode,
@@ -42,23 +48,37 @@ pub fn profile(args: &ProfileArgs) -> Result<()> {
     let plan = model.plan(n_pages * PAGE_TOKENS, shape, Some(MAX_CANDIDATES));
     let plan = backend.prepare(plan)?;
     let before = backend.traffic();
-    backend.run(
-        plan,
-        &Batch::single(Phase::Decode, &[0], args.position, vec![0]),
-    )?;
-    let (after, memory) = (backend.traffic(), backend.memory());
-    let launches = backend.profile(plan);
-    let weight_bytes: u64 = launches.iter().map(|l| l.weight_bytes).sum();
+    backend.run(plan, &Batch::single(Phase::Decode, &[0], position, vec![0]))?;
+    let after = backend.traffic();
+    Ok(TokenCost {
+        device: backend.device().name,
+        submits: after.submits - before.submits,
+        uploaded_bytes: after.uploaded_bytes - before.uploaded_bytes,
+        read_back_bytes: after.read_back_bytes - before.read_back_bytes,
+        memory: backend.memory(),
+        launches: backend.profile(plan),
+    })
+}
+
+/// Prints the counts of one decode step as JSON.
+pub fn profile(args: &ProfileArgs) -> Result<()> {
+    let file = || args.file.display().to_string();
+    let gguf = Gguf::open(&args.file).with_context(file)?;
+    let gguf = Arc::new(gguf.with_current_names());
+    let model = Model::load(&gguf).with_context(file)?;
+    let cost = token_cost(&model, &args.device, args.position)?;
+    let weight_bytes: u64 = cost.launches.iter().map(|l| l.weight_bytes).sum();
+    let memory = cost.memory;
     let report = json!({
-        "device": backend.device().name,
-        "submits": after.submits - before.submits,
-        "uploaded_bytes": after.uploaded_bytes - before.uploaded_bytes,
-        "read_back_bytes": after.read_back_bytes - before.read_back_bytes,
+        "device": cost.device,
+        "submits": cost.submits,
+        "uploaded_bytes": cost.uploaded_bytes,
+        "read_back_bytes": cost.read_back_bytes,
         "weight_bytes": weight_bytes,
         "weight_bytes_of_the_file": model.weight_bytes(),
         "memory": {"weights": memory.weights, "cache": memory.cache, "plans": memory.plans},
-        "n_launches": launches.len(),
-        "launches": launches.iter().map(line).collect::<Vec<_>>(),
+        "n_launches": cost.launches.len(),
+        "launches": cost.launches.iter().map(line).collect::<Vec<_>>(),
     });
     println!("{report:#}");
     Ok(())

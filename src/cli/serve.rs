@@ -155,7 +155,8 @@ fn prune(store: Store) {
     });
 }
 
-fn loading(settings: &Settings) -> ModelsSettings {
+/// What the settings say about loading models.
+pub fn loading(settings: &Settings) -> ModelsSettings {
     let defaults = ModelsSettings::default();
     ModelsSettings {
         max_queue: settings.max_queue,

@@ -1,7 +1,5 @@
 //! A model on its device: weights, cache, and one plan for each phase.
 
-use std::sync::Arc;
-
 use super::draft::MAX_DRAFT;
 use super::placement::{self, Place, Placed};
 use super::{EngineOptions, Error};
@@ -9,7 +7,6 @@ use crate::backend::{
     Backend, BackendError, Batch, BatchShape, BufferId, CacheSpec, Candidates, DeviceInfo,
     KV_BLOCK, MAX_CANDIDATES, PAGE_TOKENS, Phase, Plan, PreparedId,
 };
-use crate::gguf::Gguf;
 use crate::model::{Embedder, Model};
 
 /// What is known of a loaded model outside of its thread.
@@ -44,12 +41,11 @@ pub enum Loaded {
 /// # Errors
 /// As [`super::Engine::load`]; [`Error::Canceled`] if `cancelled` says so between two weights.
 pub fn load(
-    gguf: &Arc<Gguf>,
+    model: &Model,
     place: &mut Place<'_>,
     options: EngineOptions,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Loaded, EngineOptions), Error> {
-    let model = Model::load(gguf)?;
     let n_ctx_train = model.config().n_ctx_train;
     if options.n_ctx > n_ctx_train {
         let n_ctx = options.n_ctx;
@@ -58,12 +54,12 @@ pub fn load(
     let options = options.fit(n_ctx_train);
     let mut most = None;
     loop {
-        let placed = place(&model, &options, most)?;
+        let placed = place(model, &options, most)?;
         let n_gpu_layers = placed
             .n_gpu_layers
             .unwrap_or(model.config().layers.len() + 1);
         let may_shrink = placed.may_shrink && n_gpu_layers > 0;
-        match load_placed(&model, placed, options, cancelled) {
+        match load_placed(model, placed, options, cancelled) {
             Err(error) if may_shrink && is_memory(&error) => {
                 tracing::warn!("{error}; fewer layers are tried on the GPU");
                 most = Some(n_gpu_layers * 3 / 4);

@@ -35,7 +35,7 @@ use crate::model::{Embedder, Model};
 use device::{Device, Loaded, ModelInfo};
 use embedding::{EmbeddingWorker, Texts};
 use inbox::Inbox;
-use placement::{Place, Placed};
+use placement::Place;
 use sequence::{EVENT_QUEUE, EVENTS_PER_STEP, Submission, Ticket};
 use worker::Worker;
 
@@ -46,6 +46,7 @@ pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,
 };
 pub use output::Vocabulary;
+pub use placement::{Placed, Placement};
 pub use request::{Event, FinishReason, Logprob, Request, SamplingParams, TokenLogprob, Usage};
 
 /// How a model is to be loaded.
@@ -140,19 +141,35 @@ impl Engine {
                 .expect("it cannot shrink, so it is asked for once");
             Ok(Placed::whole(backend))
         };
-        Engine::load_unless(gguf, vocabulary, &mut place, options, &|| false)
+        let model = Model::load(gguf)?;
+        Engine::load_unless(&model, vocabulary, &mut place, options, &|| false)
+    }
+
+    /// As [`Engine::load`], on the device or devices where `placement` puts the model.
+    ///
+    /// # Errors
+    /// As [`Engine::load`], and those of opening the devices.
+    pub fn load_placed(
+        model: &Model,
+        vocabulary: Arc<dyn Vocabulary>,
+        placement: &Placement<'_>,
+        options: EngineOptions,
+    ) -> Result<Engine, Error> {
+        let mut place =
+            |model: &Model, options: &EngineOptions, most| placement.place(model, options, most);
+        Engine::load_unless(model, vocabulary, &mut place, options, &|| false)
     }
 
     /// As [`Engine::load`] on what `place` opens, but gives up between two weights once
     /// `cancelled` says so.
     fn load_unless(
-        gguf: &Arc<Gguf>,
+        model: &Model,
         vocabulary: Arc<dyn Vocabulary>,
         place: &mut Place<'_>,
         options: EngineOptions,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Engine, Error> {
-        match device::load(gguf, place, options, cancelled)? {
+        match device::load(model, place, options, cancelled)? {
             (Loaded::Generator(device), options) => Engine::start(device, vocabulary, options),
             (Loaded::Embedder(embedder, info), options) => {
                 Engine::start_embedder(embedder, info, options)

@@ -7,11 +7,13 @@
 
 mod dialect;
 mod directory;
+mod lora;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use lora::{Lora, LoraPair};
 pub use write::Header;
 
 use std::collections::{BTreeMap, HashMap};

@@ -13,7 +13,8 @@ pub(super) fn plan(
     shape: BatchShape,
     top_k: Option<usize>,
 ) -> Plan {
-    let mut b = PlanBuilder::new(shape, &w.specs, c.rope_tables(n_ctx).to_vec());
+    let tables = c.rope_tables(n_ctx).to_vec();
+    let mut b = PlanBuilder::new(shape, &w.specs, tables).with_updates(&w.updates);
     let x = layers(&mut b, c, w);
     b.scope("output");
     let mut wanted = b.select_rows(x);

@@ -12,7 +12,8 @@ use crate::backend::{BatchShape, Plan, PlanBuilder, View};
 /// # Panics
 /// If the model has no pooling.
 pub(super) fn plan(c: &Config, w: &Weights, n_ctx: usize, shape: BatchShape) -> Plan {
-    let mut b = PlanBuilder::new(shape, &w.specs, c.rope_tables(n_ctx).to_vec());
+    let tables = c.rope_tables(n_ctx).to_vec();
+    let mut b = PlanBuilder::new(shape, &w.specs, tables).with_updates(&w.updates);
     let x = match c.post_norm {
         true => encoder_layers(&mut b, c, w),
         false => layers(&mut b, c, w),

@@ -119,8 +119,13 @@ impl ExpertMatrix {
         }
     }
 
-    /// Its type and whether it has a bias, with all shapes checked.
-    fn kind(&self, loader: &Loader<'_>, moe: &Moe) -> Result<(QuantType, bool), Error> {
+    /// Its type, whether it has a bias, and its name where an adapter is for it alone; with all
+    /// shapes checked.
+    fn kind(
+        &self,
+        loader: &Loader<'_>,
+        moe: &Moe,
+    ) -> Result<(QuantType, bool, Option<&'static str>), Error> {
         let names = self.weights(loader, moe);
         let extents = [self.cols, self.rows, moe.n_experts / names.len()].map(|n| n as u64);
         let mut quant = None;
@@ -139,7 +144,8 @@ impl ExpertMatrix {
             let extents = [self.rows, moe.n_experts].map(|n| n as u64);
             loader.check_floats(&bias, &extents)?;
         }
-        Ok((quant.expect("at least one tensor"), has_bias))
+        let alone = loader.is_adapted(&names[0]).then_some(self.part);
+        Ok((quant.expect("at least one tensor"), has_bias, alone))
     }
 
     fn load(&self, loader: &mut Loader<'_>, moe: &Moe) -> Result<Product, Error> {

@@ -25,7 +25,7 @@ impl LayerEmbedding {
     pub fn load(loader: &mut Loader<'_>, c: &Config, dim: usize) -> Result<Self, Error> {
         let cols = dim * c.layers.len();
         Ok(LayerEmbedding {
-            tokens: loader.matrix("per_layer_token_embd.weight", c.vocab_size, cols)?,
+            tokens: loader.table("per_layer_token_embd.weight", c.vocab_size, cols)?,
             projection: loader.matrix("per_layer_model_proj.weight", cols, c.dim)?,
             norm: loader.needed_norm("per_layer_proj_norm", dim, c)?,
             dim,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::config::Norm;
 use super::weights::{NormWeights, Product, Projections};
 use super::{Config, Error};
-use crate::backend::{WeightId, WeightSpec};
-use crate::gguf::Gguf;
+use crate::backend::{LowRank, WeightId, WeightSpec};
+use crate::gguf::{Gguf, Lora};
 use crate::quant::QuantType;
 
 /// Tensors that some files carry and no step needs.
@@ -58,15 +58,22 @@ fn not_finite(name: &str) -> Error {
 /// Gives the weights their ids, in the order in which they are asked for.
 pub(super) struct Loader<'a> {
     pub gguf: &'a Arc<Gguf>,
+    pub adapters: &'a [Lora],
     pub specs: Vec<WeightSpec>,
+    pub updates: Vec<LowRank>,
+    /// Tensors that were adapted, with the number of the adapter.
+    pub adapted: HashSet<(usize, String)>,
     used: HashSet<String>,
 }
 
-impl Loader<'_> {
-    pub fn new(gguf: &Arc<Gguf>) -> Loader<'_> {
+impl<'a> Loader<'a> {
+    pub fn new(gguf: &'a Arc<Gguf>, adapters: &'a [Lora]) -> Loader<'a> {
         Loader {
             gguf,
+            adapters,
             specs: Vec::new(),
+            updates: Vec::new(),
+            adapted: HashSet::new(),
             used: HashSet::new(),
         }
     }
@@ -93,8 +100,12 @@ impl Loader<'_> {
     }
 
     pub fn add_spec(&mut self, spec: WeightSpec, names: &[&str]) -> Result<WeightId, Error> {
-        check_numbers(&spec)?;
         self.used.extend(names.iter().map(|n| n.to_string()));
+        self.push_spec(spec)
+    }
+
+    pub fn push_spec(&mut self, spec: WeightSpec) -> Result<WeightId, Error> {
+        check_numbers(&spec)?;
         self.specs.push(spec);
         Ok(WeightId(self.specs.len() - 1))
     }
@@ -119,7 +130,11 @@ impl Loader<'_> {
             1 => WeightSpec::experts(self.gguf, names, n_experts),
             _ => WeightSpec::separate_experts(self.gguf, names, n_experts),
         };
-        self.add_spec(spec.map_err(Error::Tensor)?, names)
+        let weight = self.add_spec(spec.map_err(Error::Tensor)?, names)?;
+        if let [name] = names {
+            self.adapt(weight, name, n_experts)?;
+        }
+        Ok(weight)
     }
 
     /// The matrices of experts that one tensor has, as so many of equal size in each.
@@ -130,7 +145,10 @@ impl Loader<'_> {
         n_parts: usize,
     ) -> Result<WeightId, Error> {
         let spec = WeightSpec::experts(self.gguf, &[name], n_experts).map_err(Error::Tensor)?;
-        self.add_spec(spec.cut_experts(n_parts), &[name])
+        let weight = self.add_spec(spec.cut_experts(n_parts), &[name])?;
+        self.adapt(weight, name, n_experts)?;
+        self.change_updates(weight, |up| *up = up.clone().cut_experts(n_parts));
+        Ok(weight)
     }
 
     /// The biases of experts, as [`Loader::add_experts`].
@@ -183,7 +201,15 @@ impl Loader<'_> {
         }
     }
 
+    /// The weight of a product.
     pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<WeightId, Error> {
+        let weight = self.table(name, rows, cols)?;
+        self.adapt(weight, name, 1)?;
+        Ok(weight)
+    }
+
+    /// A matrix whose rows are looked up.
+    pub fn table(&mut self, name: &str, rows: usize, cols: usize) -> Result<WeightId, Error> {
         self.check(name, &[cols as u64, rows as u64])?;
         self.add(&[name])
     }
@@ -214,6 +240,7 @@ impl Loader<'_> {
         }
         let weight = self.matrix(&format!("{base}.weight"), rows, cols)?;
         self.specs[weight.0].deal(widths);
+        self.change_updates(weight, |up| up.deal(widths));
         Ok(Product { weight, bias: None })
     }
 
@@ -335,11 +362,16 @@ impl Loader<'_> {
 
     /// `base.weight` with as many rows as it has, where the file has it.
     pub fn rows_of(&mut self, base: &str, cols: usize) -> Result<Option<(Product, usize)>, Error> {
-        let Some(tensor) = self.gguf.tensor(&format!("{base}.weight")) else {
-            return Ok(None);
-        };
-        let rows = tensor.shape.get(1).map_or(1, |&n| n as usize);
-        Ok(Some((self.product(base, rows, cols)?, rows)))
+        match self.n_rows(&format!("{base}.weight")) {
+            Some(rows) => Ok(Some((self.product(base, rows, cols)?, rows))),
+            None => Ok(None),
+        }
+    }
+
+    /// Rows of a matrix, where the file has it.
+    pub fn n_rows(&self, name: &str) -> Option<usize> {
+        let tensor = self.gguf.tensor(name)?;
+        Some(tensor.shape.get(1).map_or(1, |&n| n as usize))
     }
 
     /// The matrices after pooling, each over the one before; the last gives as many numbers as the
@@ -361,28 +393,30 @@ impl Loader<'_> {
         }
     }
 
-    /// Joins neighbours of one type, where both or neither have a bias.
+    /// Joins neighbours of one type, where both or neither have a bias and no adapter is for one alone.
     pub fn projections(
         &mut self,
         parts: &[(String, usize)],
         cols: usize,
     ) -> Result<Projections, Error> {
         let mut kinds = Vec::new();
-        for (base, rows) in parts {
-            let quant = self.check(&format!("{base}.weight"), &[cols as u64, *rows as u64])?;
+        for (i, (base, rows)) in parts.iter().enumerate() {
+            let weight = format!("{base}.weight");
+            let quant = self.check(&weight, &[cols as u64, *rows as u64])?;
+            let alone = self.is_adapted(&weight).then_some(i);
             let bias = format!("{base}.bias");
             let has_bias = self.gguf.tensor(&bias).is_some();
             if has_bias {
                 self.check_vector(&bias, *rows)?;
             }
-            kinds.push((quant, has_bias));
+            kinds.push((quant, has_bias, alone));
         }
         let mut products = Vec::new();
         let mut start = 0;
         while start < parts.len() {
             let same = kinds[start..].iter().take_while(|&&k| k == kinds[start]);
             let group = &parts[start..start + same.count()];
-            products.push(self.joined(group, kinds[start].1)?);
+            products.push(self.joined(group, kinds[start].1, cols)?);
             start += group.len();
         }
         Ok(Projections { products })
@@ -392,7 +426,11 @@ impl Loader<'_> {
         &mut self,
         group: &[(String, usize)],
         has_bias: bool,
+        cols: usize,
     ) -> Result<(Product, Vec<usize>), Error> {
+        if let [(base, rows)] = group {
+            return Ok((self.product(base, *rows, cols)?, vec![*rows]));
+        }
         let names = |suffix: &str| -> Vec<String> {
             group
                 .iter()

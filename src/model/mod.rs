@@ -4,6 +4,7 @@
 //! the arithmetic is data in it. `decoder.rs` records the plan, top to bottom; `encoder.rs` that of
 //! models that embed.
 
+mod adapter;
 mod altup;
 mod arch;
 mod beside;
@@ -25,9 +26,9 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::backend::{
-    Backend, BackendError, BatchShape, CacheSpec, KV_BLOCK, KvType, Plan, WeightSpec,
+    Backend, BackendError, BatchShape, CacheSpec, KV_BLOCK, KvType, Op, Plan, WeightSpec,
 };
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Lora};
 
 pub use arch::architectures;
 pub use config::{Config, Ffn, Heads, Latent, Layer, LayerRope, LongRope, Mixer, Moe, Norm};
@@ -49,6 +50,9 @@ pub enum Error {
     /// A tensor is missing, has another shape or type than the metadata says, or is not known.
     #[error("{0}")]
     Tensor(String),
+    /// An adapter is not for this model, or changes what cannot be changed.
+    #[error("adapter: {0}")]
+    Adapter(String),
 }
 
 /// A model that a backend can load: configuration and weights, still in the mapped file.
@@ -64,8 +68,20 @@ impl Model {
     /// # Errors
     /// Whatever the file asks for that cannot be done is named here, never found out later.
     pub fn load(gguf: &Arc<Gguf>) -> Result<Model, Error> {
+        Model::load_adapted(gguf, &[])
+    }
+
+    /// As [`Model::load`], with adapters: their matrices are weights beside those of the model, and
+    /// plans add what they give.
+    ///
+    /// # Errors
+    /// Besides those of [`Model::load`], [`Error::Adapter`] for one that cannot be applied whole.
+    pub fn load_adapted(gguf: &Arc<Gguf>, adapters: &[Lora]) -> Result<Model, Error> {
         let config = arch::config(gguf)?;
-        let weights = weights::Weights::load(gguf, &config)?;
+        for adapter in adapters {
+            adapter.check(gguf).map_err(Error::Adapter)?;
+        }
+        let weights = weights::Weights::load(gguf, adapters, &config)?;
         Ok(Model { config, weights })
     }
 
@@ -82,6 +98,19 @@ impl Model {
     /// Bytes of all weights as stored.
     pub fn weight_bytes(&self) -> u64 {
         self.weights().iter().map(WeightSpec::bytes).sum()
+    }
+
+    /// Bytes of weights that a plan's products read for one token.
+    pub fn token_bytes(&self, plan: &Plan) -> u64 {
+        let read = |op: &Op| match op {
+            Op::Matmul { weight, .. } => self.weights()[weight.0].bytes(),
+            Op::MatmulExperts { products, .. } => {
+                let weight = &self.weights()[products.weight.0];
+                weight.bytes() / weight.n_experts as u64 * products.n_used as u64
+            }
+            _ => 0,
+        };
+        plan.ops.iter().map(read).sum()
     }
 
     /// Hands every weight to a backend that has none yet.

@@ -11,8 +11,10 @@ use super::layer_embed::{LayerEmbedWeights, LayerEmbedding};
 use super::loader::Loader;
 use super::recurrent::{self, RecurrentWeights};
 use super::{Config, Error};
-use crate::backend::{WeightId, WeightSpec};
-use crate::gguf::Gguf;
+use crate::backend::{LowRank, WeightId, WeightSpec};
+use crate::gguf::{Gguf, Lora};
+
+const EMBEDDING: &str = "token_embd.weight";
 
 /// The norm of the embedding; some families give its name to the norm after the last layer.
 const EMBED_NORM: &str = "token_embd_norm";
@@ -21,6 +23,8 @@ const EMBED_NORM: &str = "token_embd_norm";
 #[derive(Debug)]
 pub(super) struct Weights {
     pub specs: Vec<WeightSpec>,
+    /// What adapters change.
+    pub updates: Vec<LowRank>,
     pub embed: WeightId,
     /// Learned positions.
     pub positions: Option<WeightId>,
@@ -103,18 +107,18 @@ pub(super) struct Projections {
 }
 
 impl Weights {
-    pub fn load(gguf: &Arc<Gguf>, config: &Config) -> Result<Weights, Error> {
-        let mut loader = Loader::new(gguf);
+    pub fn load(gguf: &Arc<Gguf>, adapters: &[Lora], config: &Config) -> Result<Weights, Error> {
+        let mut loader = Loader::new(gguf, adapters);
         loader.require(config)?;
         let (vocab_size, dim) = (config.vocab_size, config.dim);
-        let embed = loader.matrix("token_embd.weight", vocab_size, dim)?;
+        let embed = loader.matrix(EMBEDDING, vocab_size, dim)?;
         let positions = match gguf.tensor("position_embd.weight") {
-            Some(_) => Some(loader.matrix("position_embd.weight", config.n_ctx_train, dim)?),
+            Some(_) => Some(loader.table("position_embd.weight", config.n_ctx_train, dim)?),
             None => None,
         };
-        let token_types = match config.post_norm {
-            false => None,
-            true => loader.rows_of("token_types", dim)?.map(|(p, _)| p.weight),
+        let token_types = match loader.n_rows("token_types.weight") {
+            Some(n) if config.post_norm => Some(loader.table("token_types.weight", n, dim)?),
+            _ => None,
         };
         let embed_norm = match config.output_norm {
             EMBED_NORM => None,
@@ -124,6 +128,12 @@ impl Weights {
         let output = Product {
             weight: match gguf.tensor("output.weight") {
                 Some(_) => loader.matrix("output.weight", vocab_size, dim)?,
+                None if config.pooling.is_none() && loader.is_adapted(EMBEDDING) => {
+                    return Err(Error::Adapter(format!(
+                        "changes of tensor {EMBEDDING} are not supported in a model whose output \
+                         matrix it is too"
+                    )));
+                }
                 None => embed,
             },
             bias: loader.optional_vector("output.bias", vocab_size)?,
@@ -144,8 +154,10 @@ impl Weights {
             None => None,
         };
         loader.refuse_unknown(config)?;
+        loader.refuse_unused_adapters()?;
         Ok(Weights {
             specs: loader.specs,
+            updates: loader.updates,
             embed,
             positions,
             token_types,

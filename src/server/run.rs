@@ -180,6 +180,7 @@ pub async fn load(
     options.checked_stops()?;
     let load = LoadRequest {
         path: model.model_path.clone(),
+        adapters: model.adapter_paths.clone(),
         name: model.name.to_string(),
         digest: model.digest.clone(),
         num_ctx: options.num_ctx.map(|n| at_least(n.max(MIN_CONTEXT))),

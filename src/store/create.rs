@@ -1,5 +1,6 @@
 //! Building a model: from another one or from uploaded GGUF blobs, with template, prompt and options of its own.
 
+mod adapters;
 mod weights;
 
 use super::files_map::{check_files, digests};
@@ -121,30 +122,6 @@ impl Store {
         let stop = Value::from(shipped.stop.to_vec());
         draft.params.insert("stop".into(), stop);
         self.replace_params(draft)
-    }
-
-    fn add_adapters(&self, request: &CreateRequest, draft: &mut Draft) -> Result<(), Error> {
-        let adapters = digests(&request.adapters)?;
-        if request
-            .adapters
-            .keys()
-            .any(|name| name.ends_with(".safetensors"))
-        {
-            return Err(unsupported(
-                "importing safetensors adapters is not supported: convert the adapter to GGUF first",
-            ));
-        }
-        if adapters.len() > 1 {
-            return Err(Error::BadRequest(
-                "only one adapter is currently supported".into(),
-            ));
-        }
-        for (_, digest) in adapters {
-            let mut layer = self.gguf_layer(&digest, self.has_gguf_magic(&digest)?)?;
-            layer.layer.media_type = media::ADAPTER.into();
-            draft.layers.push(layer);
-        }
-        Ok(())
     }
 
     /// Template, system prompt, licenses, parameters and messages of the request, in Ollama's order.

@@ -1,5 +1,6 @@
 //! The store as a whole, on folders of its own.
 
+mod adapters;
 mod building;
 mod converting;
 mod damage;

@@ -1,6 +1,6 @@
 //! `doctor`: which devices there are, which one models run on, whether it computes rightly, how fast it copies, and what fits.
 
-mod selftest;
+pub mod selftest;
 
 use super::device;
 use crate::backend::Backend;

@@ -43,6 +43,7 @@ impl Loaded {
         let wanted = settings.options(request).fit(engine.n_ctx_train());
         let (new, old) = (&request.device, &self.request.device);
         self.request.path == request.path
+            && self.request.adapters == request.adapters
             && engine.is_alive()
             && wanted == *engine.options()
             && (new.num_gpu < 0 || new.num_gpu == old.num_gpu)

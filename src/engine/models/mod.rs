@@ -1,7 +1,7 @@
 //! Which models are loaded: load, keep alive, evict, reload.
 //!
 //! One load runs at a time, in order of arrival; requests for a model that is loaded as they
-//! want it pass by. A model's identity is its weights file.
+//! want it pass by. A model's identity is its weights file; with other adapters it is loaded anew.
 
 mod loaded;
 mod options;
@@ -18,8 +18,8 @@ use super::memory;
 use super::placement::Placement;
 use super::{Engine, EngineOptions, Error};
 use crate::backend::BackendError;
-use crate::gguf::Gguf;
-use crate::model::Model;
+use crate::gguf::{Gguf, Lora};
+use crate::model::{self, Model};
 use crate::tokenizer::Tokenizer;
 use loaded::{Loaded, Parts};
 
@@ -334,6 +334,8 @@ fn load_parts(inner: &Inner, request: &LoadRequest, caller: &Weak<()>) -> Result
     let file = |e: &dyn std::fmt::Display| Error::File(e.to_string());
     let gguf = Gguf::open(&request.path).map_err(|e| file(&e))?;
     let gguf = Arc::new(gguf.with_current_names());
+    let adapters = request.adapters.iter().map(|path| adapter(path));
+    let adapters = adapters.collect::<Result<Vec<Lora>, Error>>()?;
     let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).map_err(|e| file(&e))?);
     let cancelled = || caller.strong_count() == 0;
     if cancelled() {
@@ -348,8 +350,9 @@ fn load_parts(inner: &Inner, request: &LoadRequest, caller: &Weak<()>) -> Result
     let mut place =
         |model: &Model, options: &EngineOptions, most| placement.place(model, options, most);
     let vocabulary = Arc::clone(&tokenizer);
+    let model = Model::load_adapted(&gguf, &adapters)?;
     let engine = Engine::load_unless(
-        &gguf,
+        &model,
         vocabulary,
         &mut place,
         inner.settings.options(request),
@@ -361,6 +364,12 @@ fn load_parts(inner: &Inner, request: &LoadRequest, caller: &Weak<()>) -> Result
         gguf,
         grammars: OnceLock::new(),
     })
+}
+
+fn adapter(path: &Path) -> Result<Lora, Error> {
+    let gguf = Gguf::open(path).map_err(|e| Error::File(format!("adapter: {e}")))?;
+    let adapter = Lora::new(Arc::new(gguf)).map_err(model::Error::Adapter)?;
+    Ok(adapter)
 }
 
 impl State {
@@ -377,7 +386,7 @@ impl State {
     /// How the same load failed while the caller waited for its turn.
     fn failure_since(&self, n_failures: u64, request: &LoadRequest) -> Option<Error> {
         let (n, failed, error) = self.failures.get(&request.path)?;
-        let same = |r: &LoadRequest| (r.num_ctx, r.num_batch, r.device);
+        let same = |r: &LoadRequest| (r.num_ctx, r.num_batch, r.device, r.adapters.clone());
         (*n > n_failures && same(failed) == same(request)).then(|| error.clone())
     }
 

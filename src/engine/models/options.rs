@@ -93,6 +93,8 @@ impl Default for ModelsSettings {
 pub struct LoadRequest {
     /// The weights file: a loaded model's identity.
     pub path: PathBuf,
+    /// LoRA adapters, in their order.
+    pub adapters: Vec<PathBuf>,
     /// Under which name it is listed.
     pub name: String,
     /// The manifest's digest.

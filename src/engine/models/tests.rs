@@ -27,6 +27,7 @@ fn tiny(name: &str) -> PathBuf {
 fn request(name: &str) -> LoadRequest {
     LoadRequest {
         path: tiny(&format!("{name}.gguf")),
+        adapters: Vec::new(),
         name: name.into(),
         digest: String::new(),
         num_ctx: None,
@@ -161,6 +162,34 @@ async fn a_loaded_model_is_shared() {
     assert_eq!(running[0].name, "tiny-llama");
     assert_eq!(running[0].context_length, a.engine().n_ctx());
     assert!(running[0].size_bytes > 0 && running[0].vram_bytes == 0);
+}
+
+#[tokio::test]
+async fn other_adapters_load_the_model_anew() {
+    let (models, n_opened) = simple();
+    let adapted = |names: &[&str]| LoadRequest {
+        adapters: names.iter().map(|name| tiny(name)).collect(),
+        ..request("tiny-llama")
+    };
+    let one = adapted(&["tiny-llama-lora.gguf"]);
+    let two = adapted(&["tiny-llama-lora.gguf", "tiny-llama-lora-second.gguf"]);
+    for (wanted, n) in [(&request("tiny-llama"), 1), (&one, 2), (&one, 2), (&two, 3)] {
+        models.acquire(wanted).await.expect("loads");
+        assert_eq!(n_opened.load(Ordering::SeqCst), n);
+        assert_eq!(models.running().len(), 1);
+    }
+    let other = adapted(&["tiny-qwen2-lora.gguf"]);
+    let error = models.acquire(&other).await.err().expect("it is refused");
+    assert!(error.to_string().contains("'qwen2'"), "{error}");
+    let missing = LoadRequest {
+        adapters: vec!["/nonexistent.gguf".into()],
+        ..request("tiny-llama")
+    };
+    let error = models.acquire(&missing).await.err().expect("it is refused");
+    assert!(
+        error.to_string().contains("adapter: cannot open"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

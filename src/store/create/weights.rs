@@ -160,16 +160,9 @@ impl Store {
                 [] => std::slice::from_ref(&layer.layer.digest),
                 parts => parts,
             };
-            let open = |digest: &Digest| {
-                let problem = |source| Error::Gguf {
-                    digest: *digest,
-                    source,
-                };
-                Gguf::open(&self.blob_path(digest)).map_err(problem)
-            };
             let parts = digests
                 .iter()
-                .map(open)
+                .map(|digest| self.open_gguf(digest))
                 .collect::<Result<Vec<Gguf>, Error>>()?;
             let (digest, size) = self.rewrite(&parts, level, &status, progress)?;
             layer.status = format!("creating new layer {digest}");

@@ -193,7 +193,7 @@ fn projectors_and_adapters_become_their_layers() {
     let f = Fixture::new();
     let weights = f.blob(&gguf("llama", &[], 8));
     let projector = f.blob(&gguf("clip", &[("general.type", "mmproj")], 8));
-    let adapter = f.blob(&gguf("llama", &[("general.type", "adapter")], 8));
+    let adapter = f.blob(&adapters::lora("llama", "weight", 3));
     f.create(json!({
         "model": "m",
         "files": {"a-mmproj.gguf": projector.to_string(), "weights": weights.to_string()},
