@@ -47,7 +47,7 @@ pub fn load<I: Isa>(isa: I, x: &[f32]) -> I::F {
 
 /// Sixteen floats, or fewer and `rest`.
 #[inline(always)]
-pub fn load_or<I: Isa>(isa: I, x: &[f32], rest: f32) -> I::F {
+fn load_or<I: Isa>(isa: I, x: &[f32], rest: f32) -> I::F {
     if let Ok(x) = x.try_into() {
         return isa.load(x);
     }
@@ -76,6 +76,28 @@ pub fn zip<I: Isa>(isa: I, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(I::
     }
 }
 
+/// The sum of all numbers.
+#[inline(always)]
+pub fn sum<I: Isa>(isa: I, x: &[f32]) -> f32 {
+    let mut sum = isa.splat(0.0);
+    for x in x.chunks(LANES) {
+        sum = isa.add(load(isa, x), sum);
+    }
+    isa.sum(sum)
+}
+
+/// The sum of squares of what is left of each number without `mean`.
+#[inline(always)]
+pub fn squares<I: Isa>(isa: I, x: &[f32], mean: f32) -> f32 {
+    let means = isa.splat(mean);
+    let mut squares = isa.splat(0.0);
+    for x in x.chunks(LANES) {
+        let off = isa.sub(load_or(isa, x, mean), means);
+        squares = isa.fma(off, off, squares);
+    }
+    isa.sum(squares)
+}
+
 /// `x / sqrt(mean(x^2) + eps) (* weight)` over each run of `group` columns.
 pub struct RmsNorm<'a> {
     pub x: &'a [f32],
@@ -92,12 +114,7 @@ impl Kernel for RmsNorm<'_> {
     fn run<I: Isa>(self, isa: I) {
         let n = self.group;
         for (x, out) in self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n)) {
-            let mut squares = isa.splat(0.0);
-            for x in x.chunks(LANES) {
-                let x = load(isa, x);
-                squares = isa.fma(x, x, squares);
-            }
-            let scale = 1.0 / (isa.sum(squares) / n as f32 + self.eps).sqrt();
+            let scale = 1.0 / (squares(isa, x, 0.0) / n as f32 + self.eps).sqrt();
             let scale = isa.splat(scale);
             match self.weight {
                 Some(weight) => zip(
@@ -139,18 +156,9 @@ impl Kernel for LayerNorm<'_> {
         let n = self.group;
         let groups = self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n));
         for (i, (x, out)) in groups.enumerate() {
-            let mut sum = isa.splat(0.0);
-            for x in x.chunks(LANES) {
-                sum = isa.add(load(isa, x), sum);
-            }
-            let mean = isa.sum(sum) / n as f32;
+            let mean = sum(isa, x) / n as f32;
             let means = isa.splat(mean);
-            let mut squares = isa.splat(0.0);
-            for x in x.chunks(LANES) {
-                let off = isa.sub(load_or(isa, x, mean), means);
-                squares = isa.fma(off, off, squares);
-            }
-            let scale = 1.0 / (isa.sum(squares) / n as f32 + self.eps).sqrt();
+            let scale = 1.0 / (squares(isa, x, mean) / n as f32 + self.eps).sqrt();
             let scale = isa.splat(scale);
             let part = |vector: &'_ [f32]| i * n % vector.len();
             match self.weight {

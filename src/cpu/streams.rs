@@ -1,6 +1,6 @@
 //! Operations of models with several residual streams, each row alone.
 
-use super::rowwise::{load, load_or, store, zip};
+use super::rowwise::{load, squares, store, sum, zip};
 use super::simd::{Isa, Kernel, LANES};
 use crate::backend::Op;
 
@@ -31,18 +31,6 @@ impl Kernel for StreamMix<'_> {
             }
         }
     }
-}
-
-/// The sum of squares of what is left of each number without `mean`.
-#[inline(always)]
-fn squares<I: Isa>(isa: I, x: &[f32], mean: f32) -> f32 {
-    let means = isa.splat(mean);
-    let mut squares = isa.splat(0.0);
-    for x in x.chunks(LANES) {
-        let off = isa.sub(load_or(isa, x, mean), means);
-        squares = isa.fma(off, off, squares);
-    }
-    isa.sum(squares)
 }
 
 /// Each run of as many numbers as `like` has, with its length.
@@ -87,11 +75,7 @@ impl Kernel for GaussianTopK<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let n = self.x.len() as f32;
-        let mut sum = isa.splat(0.0);
-        for x in self.x.chunks(LANES) {
-            sum = isa.add(load(isa, x), sum);
-        }
-        let mean = isa.sum(sum) / n;
+        let mean = sum(isa, self.x) / n;
         let deviation = (squares(isa, self.x, mean) / (n - 1.0)).sqrt();
         let least = isa.splat(mean + self.cutoff * deviation);
         let zero = isa.splat(0.0);

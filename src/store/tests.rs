@@ -7,11 +7,14 @@ mod damage;
 mod quantizing;
 mod racing;
 
+use super::changes::SWEEP_AGE;
 use super::manifest::media;
 use super::*;
 use crate::api::{CreateRequest, Progress};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A GGUF file of one tensor with `n` weights and these string values besides the architecture.
