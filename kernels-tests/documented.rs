@@ -1,4 +1,5 @@
-//! The tables of `docs/models.md`, made from the program's own, each row with what proves it.
+//! The tables of `docs/models.md` and their summary in `README.md`, made from the program's own, each row with
+//! what proves it.
 
 use std::path::Path;
 
@@ -98,6 +99,49 @@ fn checkpoint_table() -> String {
     table
 }
 
+/// What is supported, in short.
+fn summary() -> String {
+    let archs: Vec<&str> = architectures().map(|(name, _)| name).collect();
+    let types: Vec<&str> = QuantType::all().map(QuantType::name).collect();
+    let models: Vec<&str> = tokenizer::models().collect();
+    let n_pre = tokenizer::pre_tokenizers().count();
+    let from: Vec<&str> = convertible().map(|(name, _)| name).collect();
+    let mut table =
+        String::from("| | | CPU | GPU | proved by |\n| --- | --- | --- | --- | --- |\n");
+    for (what, names, devices, proof) in [
+        (
+            format!("{} architectures", archs.len()),
+            code(&archs),
+            "yes | yes",
+            "logits of a tiny model each, `kernels-tests/golden.rs` and `embedding.rs`",
+        ),
+        (
+            format!("{} types of weights, mixed as the file likes", types.len()),
+            code(&types),
+            "yes | yes",
+            "blocks and products of each, `kernels-tests/suite.rs`, models, `golden.rs`",
+        ),
+        (
+            format!(
+                "{} kinds of tokenizers, {n_pre} pre-tokenizers",
+                models.len()
+            ),
+            code(&models),
+            "yes | ",
+            "ids of vocabulary files and random text, `src/tokenizer/tests/`",
+        ),
+        (
+            format!("{} kinds of safetensors folders", from.len()),
+            code(&from),
+            "yes | ",
+            "logits of the GGUF file made of each, `kernels-tests/imported.rs`",
+        ),
+    ] {
+        table += &format!("| {what} | {names} | {devices} | {proof} |\n");
+    }
+    table
+}
+
 /// The text with what stands between the marks of `name` replaced.
 fn replaced(text: &str, name: &str, table: &str) -> String {
     let (begin, end) = (
@@ -111,23 +155,31 @@ fn replaced(text: &str, name: &str, table: &str) -> String {
 
 #[test]
 fn the_tables_of_models_are_those_of_the_program() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/models.md");
-    let text = std::fs::read_to_string(&path).expect("docs/models.md");
-    let mut right = text.clone();
-    for (name, table) in [
-        ("architectures", architecture_table()),
-        ("types", type_table()),
-        ("tokenizers", tokenizer_table()),
-        ("checkpoints", checkpoint_table()),
-    ] {
-        right = replaced(&right, name, &table);
-    }
+    is_current(
+        "docs/models.md",
+        &[
+            ("architectures", architecture_table()),
+            ("types", type_table()),
+            ("tokenizers", tokenizer_table()),
+            ("checkpoints", checkpoint_table()),
+        ],
+    );
+    is_current("README.md", &[("supported", summary())]);
+}
+
+/// Compares the tables of a file, or writes them.
+fn is_current(file: &str, tables: &[(&str, String)]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = std::fs::read_to_string(&path).expect("the file can be read");
+    let right = tables.iter().fold(text.clone(), |text, (name, table)| {
+        replaced(&text, name, table)
+    });
     if std::env::var_os(UPDATE).is_some() {
-        std::fs::write(&path, right).expect("docs/models.md can be written");
+        std::fs::write(&path, right).expect("the file can be written");
         return;
     }
     assert!(
         text == right,
-        "docs/models.md is out of date; with {UPDATE}=1 this test writes it; right is:\n{right}"
+        "{file} is out of date; with {UPDATE}=1 this test writes it; right is:\n{right}"
     );
 }

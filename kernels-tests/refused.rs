@@ -187,11 +187,26 @@ fn numbers_that_are_none_are_named_by_their_tensor() {
     let norm = "blk.1.attn_norm.weight";
     let model = Damaged::new("tiny-llama").write_data(norm, 4 * 100, &nan);
     says(&model.refusal(), &[norm, "not finite"]);
-    // The scale of the first block of the last row.
+    let nan = half::f16::NAN.to_le_bytes();
     let infinite = half::f16::INFINITY.to_le_bytes();
+    for (tensor, number) in [
+        ("token_embd.weight", nan),
+        ("blk.0.attn_q.weight", nan),
+        ("blk.1.attn_v.weight", infinite),
+        ("blk.1.ffn_down.weight", infinite),
+        ("output.weight", nan),
+    ] {
+        let model = Damaged::new("tiny-llama").write_data(tensor, 2 * 256 * 10, &number);
+        says(&model.refusal(), &[tensor, "not finite"]);
+    }
+    // The scale of a block.
     let matrix = "blk.0.ffn_down.weight";
-    let row_bytes = 512 / 32 * 34;
-    let model = Damaged::new("tiny-llama-q8_0").write_data(matrix, 255 * row_bytes, &infinite);
+    let at = 10 * 512 / 32 * 34;
+    let model = Damaged::new("tiny-llama-q8_0").write_data(matrix, at, &infinite);
+    says(&model.refusal(), &[matrix, "not finite"]);
+    // One in the first row of an expert.
+    let matrix = "blk.1.ffn_gate_exps.weight";
+    let model = Damaged::new("tiny-llama-moe").write_data(matrix, 3 * 128 * 256 * 2, &nan);
     says(&model.refusal(), &[matrix, "not finite"]);
 }
 
@@ -223,33 +238,22 @@ fn answers(model: &Damaged) -> Vec<(String, Result<u32, EngineError>)> {
     devices.map(first).collect()
 }
 
-/// Rows that are not looked at when a model is loaded.
+/// Rows of experts that are not looked at when a model is loaded.
 #[test]
 fn numbers_that_are_none_end_the_answer_where_they_are_met() {
-    let nan = half::f16::NAN.to_le_bytes();
-    let infinite = half::f16::INFINITY.to_le_bytes();
-    for (tensor, number) in [
-        ("blk.0.attn_q.weight", nan),
-        ("blk.1.attn_v.weight", nan),
-        ("blk.0.ffn_gate.weight", nan),
-        ("blk.1.ffn_down.weight", infinite),
-        ("output.weight", nan),
-        ("output.weight", infinite),
-    ] {
-        let model = Damaged::new("tiny-llama").write_data(tensor, 2 * 256 * 10, &number);
+    for number in [half::f16::NAN, half::f16::INFINITY] {
+        let mut model = Damaged::new("tiny-llama-moe");
+        for expert in 0..4 {
+            let at = 2 * 256 * (128 * expert + 10);
+            model = model.write_data("blk.0.ffn_up_exps.weight", at, &number.to_le_bytes());
+        }
         for (device, answer) in answers(&model) {
             assert_eq!(
                 answer,
                 Err(EngineError::InvalidLogits),
-                "{device}: {tensor}"
+                "{device}: {number}"
             );
         }
-    }
-    // The scale of a block.
-    let at = 10 * 256 / 32 * 34;
-    let model = Damaged::new("tiny-llama-q8_0").write_data("blk.0.ffn_up.weight", at, &nan);
-    for (device, answer) in answers(&model) {
-        assert_eq!(answer, Err(EngineError::InvalidLogits), "{device}: q8_0");
     }
 }
 

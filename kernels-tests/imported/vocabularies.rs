@@ -160,3 +160,31 @@ fn pre_tokenizers_are_recognised_by_their_patterns() {
         );
     }
 }
+
+/// A file of its own comes before the settings, and of several templates the default counts.
+#[test]
+fn chat_templates() {
+    let template = |files: &super::Files| {
+        let made = imported(files, "");
+        made.str("tokenizer.chat_template").map(str::to_owned)
+    };
+    let wanted = open("tiny/tiny-llama.gguf");
+    let own = wanted.str("tokenizer.chat_template");
+    let mut all = files("llama");
+    assert_eq!(template(&all).as_deref(), own);
+    all.insert("chat_template.jinja".into(), b"{{ bos_token }}".to_vec());
+    assert_eq!(template(&all).as_deref(), Some("{{ bos_token }}"));
+    let several = changed("llama", "tokenizer_config.json", |config| {
+        config["chat_template"] = json!([
+            { "name": "tool_use", "template": "tools" }, { "name": "default", "template": "plain" },
+        ]);
+    });
+    assert_eq!(template(&several).as_deref(), Some("plain"));
+    let mut elsewhere = changed("llama", "tokenizer_config.json", |config| {
+        config["chat_template"] = json!(null);
+    });
+    assert_eq!(template(&elsewhere), None);
+    let json = json!({ "chat_template": "beside" }).to_string();
+    elsewhere.insert("chat_template.json".into(), json.into_bytes());
+    assert_eq!(template(&elsewhere).as_deref(), Some("beside"));
+}

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::config::Norm;
+use super::finite;
 use super::weights::{NormWeights, Product, Projections};
 use super::{Config, Error};
 use crate::backend::{LowRank, WeightId, WeightSpec};
@@ -23,37 +24,6 @@ const NOT_NEEDED_SUFFIXES: &[&str] =
 /// stand in the same file where a model reads them too, and of layers that propose tokens. Texts
 /// go through none of them.
 const NOT_TEXT: &[&str] = &["v.", "mm.", "a.", "model.vision_tower.", "mtp."];
-
-/// Rows of a weight that are looked at before it is accepted.
-const CHECKED_ROWS: usize = 4;
-
-/// Refuses a weight with numbers that are none, as a broken conversion leaves them: vectors are
-/// read whole, and of a matrix a few rows from the first to the last, since reading all of a file
-/// would take as long as everything else at load.
-fn check_numbers(spec: &WeightSpec) -> Result<(), Error> {
-    let mut numbers = vec![0.0; spec.cols];
-    let step = (spec.rows.saturating_sub(1) / (CHECKED_ROWS - 1)).max(1);
-    let step = if spec.is_vector() { 1 } else { step };
-    let mut next = 0;
-    let mut first = 0;
-    for (rows, bytes) in spec.parts() {
-        while next < first + rows {
-            let row = &bytes[(next - first) * spec.row_bytes()..][..spec.row_bytes()];
-            spec.quant.decode(row, &mut numbers);
-            if numbers.iter().any(|x| !x.is_finite()) {
-                return Err(not_finite(&spec.name));
-            }
-            // The last row is always among them.
-            next = (next + step).min((spec.rows - 1).max(next + 1));
-        }
-        first += rows;
-    }
-    Ok(())
-}
-
-fn not_finite(name: &str) -> Error {
-    Error::Tensor(format!("tensor {name} has numbers that are not finite"))
-}
 
 /// Gives the weights their ids, in the order in which they are asked for.
 pub(super) struct Loader<'a> {
@@ -105,7 +75,6 @@ impl<'a> Loader<'a> {
     }
 
     pub fn push_spec(&mut self, spec: WeightSpec) -> Result<WeightId, Error> {
-        check_numbers(&spec)?;
         self.specs.push(spec);
         Ok(WeightId(self.specs.len() - 1))
     }
@@ -282,7 +251,7 @@ impl<'a> Loader<'a> {
         let bytes = self.gguf.data(tensor).try_into();
         let number = f32::from_le_bytes(bytes.expect("one number"));
         if !number.is_finite() {
-            return Err(not_finite(name));
+            return Err(finite::error(name));
         }
         self.used.insert(name.into());
         Ok(Some(number))

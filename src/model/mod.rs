@@ -13,6 +13,7 @@ mod decoder;
 mod embedder;
 mod encoder;
 mod experts;
+mod finite;
 mod keys;
 mod latent;
 mod layer_embed;

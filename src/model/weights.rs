@@ -6,6 +6,7 @@ use super::altup::{AltUpLayer, AltUpWeights};
 use super::beside::BesideWeights;
 use super::config::{Ffn, Mixer};
 use super::experts::ExpertWeights;
+use super::finite;
 use super::latent::LatentWeights;
 use super::layer_embed::{LayerEmbedWeights, LayerEmbedding};
 use super::loader::Loader;
@@ -155,6 +156,7 @@ impl Weights {
         };
         loader.refuse_unknown(config)?;
         loader.refuse_unused_adapters()?;
+        finite::check(&loader.specs)?;
         Ok(Weights {
             specs: loader.specs,
             updates: loader.updates,

@@ -7,6 +7,7 @@
 pub mod coded;
 pub mod device;
 mod encode;
+mod finite;
 mod float;
 pub mod grid;
 mod grids;

@@ -2,7 +2,7 @@
 //!
 //! The automaton and the masks are those of the `llguidance` crate. A request's [`Grammar`] is
 //! compiled before it is submitted; the model's thread asks it for the allowed tokens of each
-//! step while the device computes, and tells it the token that was chosen.
+//! step before the device's answer is there, and tells it the token that was chosen.
 
 #[cfg(test)]
 mod call_tests;
