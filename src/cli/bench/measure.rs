@@ -49,14 +49,21 @@ impl Vocabulary for Endless {
     }
 }
 
+/// Asks for a first token: pages of the file are read, and drivers finish their work at the first
+/// launches.
+///
+/// # Errors
+/// Those of the engine.
+pub async fn warm_up(engine: &Engine) -> Result<()> {
+    read(engine, vec![0]).await.map(|_| ())
+}
+
 /// Measures a loaded model that does nothing else.
 ///
 /// # Errors
 /// Those of the engine.
 pub async fn measure(engine: &Engine) -> Result<Speeds> {
     let mut prompts = Prompts::new(engine.vocab_size());
-    // Drivers finish their work at the first launches.
-    read(engine, prompts.next(1)).await?;
     let mut speeds = Speeds::default();
     // A place for the answer.
     let most = engine.n_ctx() - usize::from(!engine.embeds());

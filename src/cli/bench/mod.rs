@@ -16,7 +16,7 @@ use crate::settings::Settings;
 use crate::store::{ModelName, ResolvedModel, Store};
 use crate::tokenizer::Tokenizer;
 use anyhow::{Context, Result};
-use measure::{Endless, measure};
+use measure::{Endless, measure, warm_up};
 use report::Report;
 use serde_json::Value;
 use std::io::{Write, stdout};
@@ -72,6 +72,8 @@ fn run(found: &ResolvedModel, named: Option<&str>, settings: &Settings) -> Resul
     let start = Instant::now();
     let (model, engine) = load(found, named, settings)?;
     let load_seconds = start.elapsed().as_secs_f64();
+    super::block_on(warm_up(&engine))?;
+    let first_token_seconds = start.elapsed().as_secs_f64();
     let speeds = super::block_on(measure(&engine))?;
     let device = engine.device().clone();
     let (memory_bytes, gpu_bytes) = (engine.memory_bytes(), engine.gpu_bytes());
@@ -98,6 +100,7 @@ fn run(found: &ResolvedModel, named: Option<&str>, settings: &Settings) -> Resul
         n_adapters: found.adapter_paths.len(),
         device,
         load_seconds,
+        first_token_seconds,
         weight_bytes: model.weight_bytes(),
         memory_bytes,
         gpu_bytes,

@@ -14,6 +14,8 @@ pub struct Report {
     pub n_adapters: usize,
     pub device: DeviceInfo,
     pub load_seconds: f64,
+    /// From the beginning of the load.
+    pub first_token_seconds: f64,
     pub weight_bytes: u64,
     /// Of weights, cache and buffers, and those of them on a GPU.
     pub memory_bytes: u64,
@@ -57,11 +59,12 @@ impl Report {
             bytes => format!(", {} of them on the GPU", size(bytes)),
         };
         let mut text = format!(
-            "{}{adapters} on {} ({})\nloaded in {:.2} s: {} of weights; takes {}{on_gpu}\n\n",
+            "{}{adapters} on {} ({})\nloaded in {:.2} s, first token after {:.2} s: {} of weights; takes {}{on_gpu}\n\n",
             self.name,
             self.device.name,
             self.device.api,
             self.load_seconds,
+            self.first_token_seconds,
             size(self.weight_bytes),
             size(self.memory_bytes),
         );
@@ -156,6 +159,7 @@ impl Report {
             "device": self.device.name,
             "api": self.device.api,
             "load_seconds": self.load_seconds,
+            "first_token_seconds": self.first_token_seconds,
             "weight_bytes": self.weight_bytes,
             "memory_bytes": self.memory_bytes,
             "gpu_bytes": self.gpu_bytes,
@@ -228,6 +232,7 @@ mod tests {
                 is_gpu: false,
             },
             load_seconds: 0.25,
+            first_token_seconds: 0.5,
             weight_bytes: 90_000_000,
             memory_bytes: 120_000_000,
             gpu_bytes: 0,
@@ -249,7 +254,7 @@ mod tests {
     #[test]
     fn the_text_has_speeds_and_the_share_of_the_bandwidth() {
         let expected = "m:latest with an adapter on CPU (avx2) (CPU)\n\
-            loaded in 0.25 s: 90 MB of weights; takes 120 MB\n\n\
+            loaded in 0.25 s, first token after 0.50 s: 90 MB of weights; takes 120 MB\n\n\
             STEP                      TOKENS/S \n\
             prefill of 128            1000.0      \n\
             decode of 64 after 256    100.0       \n\n\

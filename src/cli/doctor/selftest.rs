@@ -38,6 +38,8 @@ const TABLE_ROWS: usize = 8;
 const COPY_ROWS: usize = 256;
 const WIDE_COLS: usize = 65_536;
 const N_RUNS: usize = 5;
+/// A copy takes at least so small a part of the time of three with their embedding.
+const SHARES: f64 = 8.0;
 
 /// The file, which lasts as long as this.
 pub struct SelfTest {
@@ -172,8 +174,10 @@ impl SelfTest {
             Ok(least)
         });
         let [one, three] = seconds;
+        let (one, three) = (one?, three?);
         let bytes = (COPY_ROWS * WIDE_COLS * size_of::<f32>()) as f64;
-        Ok(2.0 * bytes / (three? - one?).max(1e-9))
+        // The embedding writes what a copy does and reads little. On a busy machine the difference can be anything.
+        Ok(bytes / ((three - one) / 2.0).max(three / SHARES))
     }
 }
 
