@@ -1,7 +1,10 @@
 //! BPE: each word's bytes, or its characters, are merged by the `tokenizers` crate, by the ranks of the file.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::panic::resume_unwind;
 use std::sync::LazyLock;
+use std::thread;
 
 use tokenizers::Model;
 use tokenizers::models::bpe::{BPE, Merges, Vocab as Entries};
@@ -198,35 +201,64 @@ impl Session<'_> {
     }
 }
 
-/// The crate's model. Merges of what is no entry, which it would not take, are left out, and so
-/// are repeated ones, of which the first counts.
+const MERGES: &str = "tokenizer.ggml.merges";
+
+/// The crate's model. It takes no merges of what is no entry, so where a file has such, they are left
+/// out, and so are repeated ones, of which the first counts.
 fn model(gguf: &Gguf, vocab: &Vocab) -> Result<BPE, Error> {
-    const MERGES: &str = "tokenizer.ggml.merges";
-    let lines = gguf.strings(MERGES).ok_or(Error::Missing(MERGES))?;
-    let n = lines.len();
-    let mut merges = Merges::with_capacity(n);
-    let mut seen = HashSet::with_capacity(n);
-    let mut whole = String::new();
-    for (left, right) in lines.filter_map(split_merge) {
-        whole.clear();
-        whole.extend([left, right]);
-        let pair = vocab
-            .find(left.as_bytes())
-            .zip(vocab.find(right.as_bytes()));
-        if let Some(pair) = pair
-            && vocab.find(whole.as_bytes()).is_some()
-            && seen.insert(pair)
+    let lines = || gguf.strings(MERGES).ok_or(Error::Missing(MERGES));
+    let n = lines()?.len();
+    if !any_repeats(lines()?) {
+        let merges: Vec<_> = lines()?.filter_map(split_merge).collect();
+        if merges.len() == n
+            && let Ok(model) = build(vocab, merges)
         {
-            merges.push((left.into(), right.into()));
+            return Ok(model);
         }
     }
-    if merges.len() < n {
-        let n_useless = n - merges.len();
-        warn!("{n_useless} of {n} `{MERGES}` merge nothing of the vocabulary");
-    }
+    let merges = useful(lines()?.filter_map(split_merge), vocab);
+    let n_useless = n - merges.len();
+    warn!("{n_useless} of {n} `{MERGES}` merge nothing of the vocabulary");
+    build(vocab, merges)
+}
+
+fn any_repeats<'a>(lines: impl Iterator<Item = &'a [u8]>) -> bool {
+    let hasher = RandomState::new();
+    let mut hashes: Vec<u64> = lines.map(|line| hasher.hash_one(line)).collect();
+    hashes.sort_unstable();
+    hashes.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// The merges of entries to entries, each once.
+fn useful<'a>(
+    merges: impl Iterator<Item = (&'a str, &'a str)>,
+    vocab: &Vocab,
+) -> Vec<(&'a str, &'a str)> {
+    let mut seen = HashSet::new();
+    let mut whole = String::new();
+    let mut is_useful = |&(left, right): &(&str, &str)| {
+        whole.clear();
+        whole.extend([left, right]);
+        let id = |text: &str| vocab.find(text.as_bytes());
+        let (Some(left), Some(right), Some(_)) = (id(left), id(right), id(&whole)) else {
+            return false;
+        };
+        seen.insert((left, right))
+    };
+    merges.filter(|merge| is_useful(merge)).collect()
+}
+
+fn build(vocab: &Vocab, merges: Vec<(&str, &str)>) -> Result<BPE, Error> {
+    let (entries, merges) = thread::scope(|scope| {
+        let entries = scope.spawn(|| entries(vocab));
+        let merges = merges.iter().map(|&(a, b)| (a.into(), b.into()));
+        let merges: Merges = merges.collect();
+        let entries = entries.join().unwrap_or_else(|e| resume_unwind(e));
+        (entries, merges)
+    });
     // The crate's cache would keep what clients send; `Memo` takes its place.
     BPE::builder()
-        .vocab_and_merges(entries(vocab), merges)
+        .vocab_and_merges(entries, merges)
         .cache_capacity(0)
         .build()
         .map_err(|e| Error::Build(e.to_string()))
