@@ -11,16 +11,6 @@ fn rows_are_complete() {
 }
 
 #[test]
-fn the_readme_names_every_type() {
-    let readme = include_str!("../../README.md");
-    let row = readme.lines().find(|line| line.starts_with("| types |"));
-    let words: Vec<&str> = row.expect("a row").split([' ', ',']).collect();
-    for quant in QuantType::all() {
-        assert!(words.contains(&quant.name()), "{} is missing", quant.name());
-    }
-}
-
-#[test]
 fn unsupported_types_have_names() {
     assert_eq!(ggml_name(9), "Q8_1");
     assert_eq!(ggml_name(12), "Q4_K");
