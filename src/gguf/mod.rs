@@ -143,6 +143,21 @@ impl Gguf {
         Self::parse(path, map)
     }
 
+    /// Lets go of the pages that were read so far: they no longer count as the process's own. The
+    /// system keeps them as long as it has room, and reading brings them back.
+    pub fn release_pages(&self) {
+        // SAFETY: the map is of a file and read-only, so that its pages come back as they were.
+        #[cfg(unix)]
+        let released = unsafe {
+            self.map
+                .unchecked_advise(memmap2::UncheckedAdvice::DontNeed)
+        };
+        #[cfg(unix)]
+        if let Err(e) = released {
+            tracing::debug!("pages of {} are kept: {e}", self.path.display());
+        }
+    }
+
     fn parse(path: &Path, map: Mmap) -> Result<Gguf, Error> {
         let scan::Scan {
             header,
