@@ -4,7 +4,9 @@
 //! Every element is computed as in `matmul.rs`, so what is gathered with it changes nothing.
 
 use super::buffer::{Buffer, Matrix, OutOfMemory, Shared};
-use super::matmul::{Chunks, Place, Product, Rows, chunk};
+use super::format::integer::is_integer;
+use super::matmul::integer::round_rows;
+use super::matmul::{Chunks, Input, Place, Product, Rows, chunk};
 use super::pool::{Pool, PoolError};
 use super::simd::{InstructionSet, Lanes};
 use super::weight::WeightRows;
@@ -27,21 +29,24 @@ pub struct Experts<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// Computes into `out`, `[n_rows, parts, n_used, rows of a part]`. `padded` is memory for inputs
-/// that end within a span.
+/// Computes into `out`, `[n_rows, parts, n_used, rows of a part]`. `changed` is memory for inputs
+/// that are rounded, or end within a span.
 ///
 /// # Errors
 /// Those of the pool.
 pub fn matmul_experts(
     isa: InstructionSet,
     pool: &mut Pool,
-    padded: &mut Buffer,
+    changed: &mut Buffer,
     experts: Experts<'_>,
     out: &mut [f32],
 ) -> Result<(), PoolError> {
     let weight = experts.weight;
     let n_parts = weight.parts_per_expert();
-    let (input, row_stride, slot_stride) = experts.whole_spans(padded)?;
+    let (input, row_stride, slot_stride) = match is_integer(weight.quant) {
+        true => experts.rounded(isa, pool, changed)?,
+        false => experts.whole_spans(changed)?,
+    };
     let part_rows = weight.rows / weight.n_experts / n_parts;
     let out_stride = n_parts * experts.n_used * part_rows;
     let mut groups: Vec<Vec<Place>> = vec![Vec::new(); weight.n_experts];
@@ -100,35 +105,63 @@ impl<'a> Experts<'a> {
         named.unwrap_or(slot).min(self.weight.n_experts - 1)
     }
 
+    /// Different inputs of a row.
+    fn n_slots(&self) -> usize {
+        match self.slot_stride {
+            0 => 1,
+            _ => self.n_used,
+        }
+    }
+
+    /// Input `i`, counted over slots, then rows.
+    fn slot(&self, i: usize) -> &'a [f32] {
+        let (row, slot) = (i / self.n_slots(), i % self.n_slots());
+        let start = row * self.input.stride() + slot * self.slot_stride;
+        &self.input.at(start)[..self.weight.cols]
+    }
+
+    /// The input for integer products, and its rows from row to row and from slot to slot.
+    fn rounded<'b>(
+        &self,
+        isa: InstructionSet,
+        pool: &mut Pool,
+        rounded: &'b mut Buffer,
+    ) -> Result<(Input<'b>, usize, usize), PoolError>
+    where
+        'a: 'b,
+    {
+        let n_slots = self.n_slots();
+        let slot = |i| self.slot(i);
+        let n = self.n_rows * n_slots;
+        let blocks = round_rows(isa, pool, self.weight.quant, n, &slot, rounded)?;
+        Ok((Input::Rounded(blocks), n_slots, usize::from(n_slots > 1)))
+    }
+
     /// The input with whole spans, and its columns from row to row and from slot to slot.
     fn whole_spans<'b>(
         &self,
         padded: &'b mut Buffer,
-    ) -> Result<(Matrix<'b>, usize, usize), PoolError>
+    ) -> Result<(Input<'b>, usize, usize), PoolError>
     where
         'a: 'b,
     {
         let cols = self.weight.cols;
         if cols.is_multiple_of(SPAN) {
-            return Ok((self.input, self.input.stride(), self.slot_stride));
+            let input = Input::Floats(self.input);
+            return Ok((input, self.input.stride(), self.slot_stride));
         }
         let width = cols.next_multiple_of(SPAN);
-        let n_slots = if self.slot_stride == 0 {
-            1
-        } else {
-            self.n_used
-        };
+        let n_slots = self.n_slots();
         let n_floats = self.n_rows * n_slots * width;
         let grown = padded.grow_floats(n_floats);
         grown.map_err(|OutOfMemory| PoolError::OutOfMemory(4 * n_floats as u64))?;
         let slots = padded.floats_mut()[..n_floats].chunks_exact_mut(width);
         for (i, slot) in slots.enumerate() {
-            let from = i / n_slots * self.input.stride() + i % n_slots * self.slot_stride;
-            slot[..cols].copy_from_slice(&self.input.at(from)[..cols]);
+            slot[..cols].copy_from_slice(self.slot(i));
             slot[cols..].fill(0.0);
         }
         let slot_stride = if n_slots == 1 { 0 } else { width };
         let matrix = Matrix::new(padded.floats(), n_slots * width, 0, width);
-        Ok((matrix, n_slots * width, slot_stride))
+        Ok((Input::Floats(matrix), n_slots * width, slot_stride))
     }
 }

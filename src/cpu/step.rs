@@ -189,7 +189,7 @@ impl CpuBackend {
             } => {
                 let product = Product {
                     weight: WeightRows::new(&self.weights[weight.0]),
-                    input: view(input),
+                    input: matmul::Input::Floats(view(input)),
                     rows: matmul::Rows::All(n_rows),
                     bias: bias.map(|id| vector(&self.vectors, id)),
                     residual: residual.map(view),

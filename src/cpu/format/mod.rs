@@ -3,6 +3,7 @@
 //! Every weight is the `f32` that `QuantType::decode` gives, rounding for rounding (zeros may
 //! differ in sign). Layouts are described in `quant`.
 
+pub mod integer;
 mod k;
 #[cfg(test)]
 mod tests;
@@ -97,9 +98,6 @@ pub fn with_direct_format<K: FormatKernel>(quant: QuantType, kernel: K) -> Optio
         QuantType::Q8_0 => kernel.run::<Scaled<Q8_0>>(),
         QuantType::Q2_K => kernel.run::<Q2K>(),
         QuantType::Q3_K => kernel.run::<Signed<Q3K>>(),
-        QuantType::Q4_K => kernel.run::<Q4K>(),
-        QuantType::Q5_K => kernel.run::<Q5K>(),
-        QuantType::Q6_K => kernel.run::<Q6K>(),
         QuantType::IQ4_NL => kernel.run::<Signed<lookup::Iq4Nl>>(),
         QuantType::IQ4_XS => kernel.run::<Signed<lookup::Iq4Xs>>(),
         QuantType::MXFP4 => kernel.run::<Signed<lookup::Mxfp4>>(),

@@ -1,6 +1,7 @@
 //! Products of activations with quantised weights.
 //!
-//! Every element is computed alone and always alike: lane `l` of sixteen runs along the row,
+//! Weights of K types are multiplied as integers (`integer/`), all others as floats:
+//! every element is computed alone and always alike, lane `l` of sixteen runs along the row,
 //! `acc[l] = fma(w[16 i + l], x[16 i + l], acc[l])` for rising `i`, and [`Isa::sum`] adds the
 //! lanes. So neither the number of rows in the batch, nor threads, nor the instruction set, nor
 //! which of the two kernels below runs changes a bit.
@@ -9,10 +10,12 @@
 //! decoded once, in registers (`vector.rs`). More, or a rare type: a panel of weight rows is decoded to
 //! memory that the cache holds, and tiles of rows and tokens are multiplied in registers (`panel.rs`).
 
+pub mod integer;
 mod panel;
 mod vector;
 
 use super::buffer::{Buffer, Matrix, OutOfMemory, Shared};
+use super::format::integer::is_integer;
 use super::format::{Format, is_direct};
 use super::pool::{Pool, PoolError};
 use super::simd::{InstructionSet, Isa, LANES, Lanes};
@@ -37,10 +40,19 @@ const FEW_ROWS: usize = 8;
 /// One product: `out = input * weight^T (+ bias) (+ residual)`.
 pub struct Product<'a> {
     pub weight: WeightRows<'a>,
-    pub input: Matrix<'a>,
+    pub input: Input<'a>,
     pub rows: Rows<'a>,
     pub bias: Option<&'a [f32]>,
     pub residual: Option<Matrix<'a>>,
+}
+
+/// The activations of a product.
+#[derive(Clone, Copy)]
+pub enum Input<'a> {
+    /// For [`Rows::Listed`], rows of one place each.
+    Floats(Matrix<'a>),
+    /// For weights that are [`is_integer`]: the rows, one after the other.
+    Rounded(&'a [integer::Block]),
 }
 
 /// Which rows of the input a product has, and where their results lie.
@@ -55,27 +67,36 @@ pub enum Rows<'a> {
     },
 }
 
-/// Where a row begins in the floats of input and output.
+/// A row of the input, and where it begins in the floats of the output.
 #[derive(Clone, Copy)]
 pub struct Place {
+    /// Floats before it, or rows before it where they are rounded.
     pub input: usize,
     pub out: usize,
 }
 
-/// Computes a product into `out`, `[n_tokens, weight.rows]`. `padded` is memory for inputs whose
-/// rows end within a span.
+/// Computes a product with floats into `out`, `[n_tokens, weight.rows]`. `changed` is memory for
+/// inputs that are rounded, or whose rows end within a span.
 ///
 /// # Errors
 /// Those of the pool.
 pub fn matmul<'a>(
     isa: InstructionSet,
     pool: &mut Pool,
-    padded: &'a mut Buffer,
+    changed: &'a mut Buffer,
     mut product: Product<'a>,
     out: &mut [f32],
 ) -> Result<(), PoolError> {
-    if !product.weight.cols.is_multiple_of(SPAN) {
-        product.input = pad(product.input, product.n_tokens(), padded)?;
+    if let Input::Floats(input) = product.input {
+        let (n, quant) = (product.n_tokens(), product.weight.quant);
+        product.input = if is_integer(quant) {
+            let row = |i| input.row(i);
+            Input::Rounded(integer::round_rows(isa, pool, quant, n, &row, changed)?)
+        } else if product.weight.cols.is_multiple_of(SPAN) {
+            product.input
+        } else {
+            Input::Floats(pad(input, n, changed)?)
+        };
     }
     let product = &product;
     let out = &Shared::new(out);
@@ -103,6 +124,9 @@ impl Chunks {
         n_products: usize,
         n_threads: usize,
     ) -> Chunks {
+        if is_integer(product.weight.quant) {
+            return integer::chunks(product, n_products, n_threads);
+        }
         let n_rows = product.weight.rows;
         let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
         let most = match product.n_tokens() {
@@ -136,6 +160,9 @@ pub fn chunk(
     rows: std::ops::Range<usize>,
     scratch: &mut [Lanes],
 ) {
+    if is_integer(product.weight.quant) {
+        return integer::chunk(isa, product, out, rows, scratch);
+    }
     match product.is_vector(isa) {
         true => isa.run(vector::Vector { product, out, rows }),
         false => isa.run(panel::Panel {
@@ -197,11 +224,23 @@ impl Product<'_> {
     /// A token's activations as vectors.
     #[inline(always)]
     fn vectors(&self, token: usize) -> &[Lanes] {
+        let Input::Floats(input) = self.input else {
+            unreachable!("`matmul` rounds for integer products only");
+        };
         let row = match self.rows {
-            Rows::All(_) => self.input.row(token),
-            Rows::Listed { places, .. } => self.input.at(places[token].input),
+            Rows::All(_) => input.row(token),
+            Rows::Listed { places, .. } => input.at(places[token].input),
         };
         row.as_chunks().0
+    }
+
+    /// The number of a token's row, where rows are rounded.
+    #[inline(always)]
+    fn input_row(&self, token: usize) -> usize {
+        match self.rows {
+            Rows::All(_) => token,
+            Rows::Listed { places, .. } => places[token].input,
+        }
     }
 
     /// Whether weights are decoded in registers.

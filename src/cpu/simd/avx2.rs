@@ -21,6 +21,7 @@ impl Isa for Avx2 {
     type F = [__m256; 2];
     type I = [__m256i; 2];
     type B = __m256i;
+    type S = [__m256i; 2];
     const WIDE: bool = false;
 
     fn detect() -> Option<Self> {
@@ -274,6 +275,89 @@ impl Isa for Avx2 {
             let table = _mm_loadu_si128(table.as_ptr().cast());
             _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), x)
         }
+    }
+
+    #[inline(always)]
+    fn load_shorts(self, x: &[i16; 32]) -> Self::S {
+        unsafe {
+            [
+                _mm256_loadu_si256(x.as_ptr().cast()),
+                _mm256_loadu_si256(x.as_ptr().add(16).cast()),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn store_shorts(self, x: Self::S, out: &mut [i16; 32]) {
+        unsafe {
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), x[0]);
+            _mm256_storeu_si256(out.as_mut_ptr().add(16).cast(), x[1]);
+        }
+    }
+    #[inline(always)]
+    fn join(self, low: Self::B, high: Self::B) -> Self::S {
+        [low, high]
+    }
+    #[inline(always)]
+    fn shorts_and(self, a: Self::S, mask: i16) -> Self::S {
+        let mask = unsafe { [_mm256_set1_epi16(mask); 2] };
+        both!(_mm256_and_si256, a, mask)
+    }
+    #[inline(always)]
+    fn shorts_or(self, a: Self::S, b: Self::S) -> Self::S {
+        both!(_mm256_or_si256, a, b)
+    }
+    #[inline(always)]
+    fn shorts_shr(self, a: Self::S, n: u32) -> Self::S {
+        let n = unsafe { [_mm_cvtsi32_si128(n as i32); 2] };
+        both!(_mm256_srl_epi16, a, n)
+    }
+    #[inline(always)]
+    fn shorts_sub(self, a: Self::S, b: Self::S) -> Self::S {
+        both!(_mm256_sub_epi16, a, b)
+    }
+    #[inline(always)]
+    fn shorts_mul(self, a: Self::S, b: Self::S) -> Self::S {
+        both!(_mm256_mullo_epi16, a, b)
+    }
+    #[inline(always)]
+    fn splat_pair(self, [a, b]: [i16; 2]) -> Self::S {
+        unsafe { [_mm256_set1_epi32(i32::from(a as u16) | i32::from(b) << 16); 2] }
+    }
+    #[inline(always)]
+    fn splat_quarters(self, x: &[u8; 16], at: [u8; 4]) -> Self::S {
+        // A byte and a zero, then the same again.
+        let bytes = |i: usize| i32::from(at[i]) * 0x0001_0001 | 0x8000_8000_u32 as i32;
+        let (a, b, c, d) = (bytes(0), bytes(1), bytes(2), bytes(3));
+        unsafe {
+            let from = _mm256_broadcastsi128_si256(_mm_loadu_si128(x.as_ptr().cast()));
+            [
+                _mm256_shuffle_epi8(from, _mm256_setr_epi32(a, a, a, a, b, b, b, b)),
+                _mm256_shuffle_epi8(from, _mm256_setr_epi32(c, c, c, c, d, d, d, d)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn last_eight_twice(self, x: &[u8; 16]) -> Self::S {
+        unsafe {
+            let shorts = _mm_cvtepu8_epi16(_mm_loadu_si64(x.as_ptr().add(8)));
+            [_mm256_broadcastsi128_si256(shorts), _mm256_setzero_si256()]
+        }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, acc: Self::I, a: Self::S, b: Self::S) -> Self::I {
+        self.int_add(acc, both!(_mm256_madd_epi16, a, b))
+    }
+    #[inline(always)]
+    fn sum_quarters(self, [a, b, c, d]: [Self::I; 4]) -> Self::I {
+        let (ab, cd) = (
+            both!(_mm256_hadd_epi32, a, b),
+            both!(_mm256_hadd_epi32, c, d),
+        );
+        both!(_mm256_hadd_epi32, ab, cd)
+    }
+    #[inline(always)]
+    fn splat_four(self, x: [f32; 4]) -> Self::F {
+        unsafe { [_mm256_broadcast_ps(&_mm_loadu_ps(x.as_ptr())); 2] }
     }
 }
 

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::{Isa, Kernel, Lanes, Rule};
 
-/// Proof of AVX-512 F, BW, DQ and VL: only `detect` makes one.
+/// Proof of AVX-512 F, BW, DQ, VL and VNNI: only `detect` makes one.
 #[derive(Debug, Clone, Copy)]
 pub struct Avx512(());
 
@@ -14,6 +14,7 @@ impl Isa for Avx512 {
     type F = __m512;
     type I = __m512i;
     type B = __m256i;
+    type S = __m512i;
     const WIDE: bool = true;
 
     fn detect() -> Option<Self> {
@@ -21,12 +22,15 @@ impl Isa for Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("f16c");
         found.then_some(Avx512(()))
     }
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2")]
+        #[target_feature(
+            enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c,bmi1,bmi2"
+        )]
         fn enter<K: Kernel>(isa: Avx512, kernel: K) -> K::Output {
             kernel.run(isa)
         }
@@ -255,6 +259,77 @@ impl Isa for Avx512 {
             let table = _mm_loadu_si128(table.as_ptr().cast());
             _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), x)
         }
+    }
+
+    #[inline(always)]
+    fn load_shorts(self, x: &[i16; 32]) -> Self::S {
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store_shorts(self, x: Self::S, out: &mut [i16; 32]) {
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), x) }
+    }
+    #[inline(always)]
+    fn join(self, low: Self::B, high: Self::B) -> Self::S {
+        unsafe { _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high) }
+    }
+    #[inline(always)]
+    fn shorts_and(self, a: Self::S, mask: i16) -> Self::S {
+        unsafe { _mm512_and_si512(a, _mm512_set1_epi16(mask)) }
+    }
+    #[inline(always)]
+    fn shorts_or(self, a: Self::S, b: Self::S) -> Self::S {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    fn shorts_shr(self, a: Self::S, n: u32) -> Self::S {
+        unsafe { _mm512_srl_epi16(a, _mm_cvtsi32_si128(n as i32)) }
+    }
+    #[inline(always)]
+    fn shorts_sub(self, a: Self::S, b: Self::S) -> Self::S {
+        unsafe { _mm512_sub_epi16(a, b) }
+    }
+    #[inline(always)]
+    fn shorts_mul(self, a: Self::S, b: Self::S) -> Self::S {
+        unsafe { _mm512_mullo_epi16(a, b) }
+    }
+    #[inline(always)]
+    fn splat_pair(self, [a, b]: [i16; 2]) -> Self::S {
+        unsafe { _mm512_set1_epi32(i32::from(a as u16) | i32::from(b) << 16) }
+    }
+    #[inline(always)]
+    fn splat_quarters(self, x: &[u8; 16], at: [u8; 4]) -> Self::S {
+        // A byte and a zero, then the same again.
+        let bytes = |i: usize| i32::from(at[i]) * 0x0001_0001 | 0x8000_8000_u32 as i32;
+        let (a, b, c, d) = (bytes(0), bytes(1), bytes(2), bytes(3));
+        unsafe {
+            let from = _mm512_broadcast_i32x4(_mm_loadu_si128(x.as_ptr().cast()));
+            let order = _mm512_setr_epi32(a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d);
+            _mm512_shuffle_epi8(from, order)
+        }
+    }
+    #[inline(always)]
+    fn last_eight_twice(self, x: &[u8; 16]) -> Self::S {
+        unsafe {
+            let shorts = _mm_cvtepu8_epi16(_mm_loadu_si64(x.as_ptr().add(8)));
+            _mm512_maskz_broadcast_i32x4(0x00ff, shorts)
+        }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, acc: Self::I, a: Self::S, b: Self::S) -> Self::I {
+        unsafe { _mm512_dpwssd_epi32(acc, a, b) }
+    }
+    #[inline(always)]
+    fn sum_quarters(self, [a, b, c, d]: [Self::I; 4]) -> Self::I {
+        unsafe {
+            let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+        }
+    }
+    #[inline(always)]
+    fn splat_four(self, x: [f32; 4]) -> Self::F {
+        unsafe { _mm512_broadcast_f32x4(_mm_loadu_ps(x.as_ptr())) }
     }
 
     // One permutation replaces mask, conversion, product and sum. It ignores the upper bits.

@@ -36,6 +36,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     type I: Copy;
     /// 32 bytes.
     type B: Copy;
+    /// 32 integers of 16 bits.
+    type S: Copy;
 
     /// Whether 24 accumulators and their operands fit the registers.
     const WIDE: bool;
@@ -140,6 +142,30 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn negate(self, x: Self::B, signs: u32) -> Self::B;
     /// The entry of `table` that each byte (0 to 15) names.
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B;
+
+    fn load_shorts(self, x: &[i16; 32]) -> Self::S;
+    fn store_shorts(self, x: Self::S, out: &mut [i16; 32]);
+    /// 64 bytes, two by two.
+    fn join(self, low: Self::B, high: Self::B) -> Self::S;
+    fn shorts_and(self, a: Self::S, mask: i16) -> Self::S;
+    fn shorts_or(self, a: Self::S, b: Self::S) -> Self::S;
+    /// The bits moved down, zeros from above.
+    fn shorts_shr(self, a: Self::S, n: u32) -> Self::S;
+    fn shorts_sub(self, a: Self::S, b: Self::S) -> Self::S;
+    /// The low 16 bits of the products.
+    fn shorts_mul(self, a: Self::S, b: Self::S) -> Self::S;
+    /// Two numbers in all pairs.
+    fn splat_pair(self, x: [i16; 2]) -> Self::S;
+    /// Lanes `8 q .. 8 q + 8` are `x[at[q]]`.
+    fn splat_quarters(self, x: &[u8; 16], at: [u8; 4]) -> Self::S;
+    /// Lanes 0 to 7 and 8 to 15 are the last eight of `x`, the others zero.
+    fn last_eight_twice(self, x: &[u8; 16]) -> Self::S;
+    /// Lane `i` of `acc` plus the products of lanes `2 i` and `2 i + 1`.
+    fn dot_pairs(self, acc: Self::I, a: Self::S, b: Self::S) -> Self::I;
+    /// Lane `4 q + i` is the sum of lanes `4 q .. 4 q + 4` of `x[i]`.
+    fn sum_quarters(self, x: [Self::I; 4]) -> Self::I;
+    /// Lane `4 q + i` is `x[i]`.
+    fn splat_four(self, x: [f32; 4]) -> Self::F;
 
     /// Weights of the low four bits of each lane. Where table look-ups are cheap they are computed
     /// once for the sixteen codes: the results are the same.

@@ -15,6 +15,7 @@ impl Isa for Neon {
     type F = [float32x4_t; 4];
     type I = [int32x4_t; 4];
     type B = [uint8x16_t; 2];
+    type S = [int16x8_t; 4];
     const WIDE: bool = false;
 
     fn detect() -> Option<Self> {
@@ -242,6 +243,78 @@ impl Isa for Neon {
     #[inline(always)]
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B {
         from_fn(|i| unsafe { vqtbl1q_u8(vld1q_u8(table.as_ptr().cast()), x[i]) })
+    }
+
+    #[inline(always)]
+    fn load_shorts(self, x: &[i16; 32]) -> Self::S {
+        from_fn(|i| unsafe { vld1q_s16(x.as_ptr().add(8 * i)) })
+    }
+    #[inline(always)]
+    fn store_shorts(self, x: Self::S, out: &mut [i16; 32]) {
+        for (i, x) in x.into_iter().enumerate() {
+            unsafe { vst1q_s16(out.as_mut_ptr().add(8 * i), x) }
+        }
+    }
+    #[inline(always)]
+    fn join(self, low: Self::B, high: Self::B) -> Self::S {
+        from_fn(|i| unsafe { vreinterpretq_s16_u8(if i < 2 { low[i] } else { high[i - 2] }) })
+    }
+    #[inline(always)]
+    fn shorts_and(self, a: Self::S, mask: i16) -> Self::S {
+        from_fn(|i| unsafe { vandq_s16(a[i], vdupq_n_s16(mask)) })
+    }
+    #[inline(always)]
+    fn shorts_or(self, a: Self::S, b: Self::S) -> Self::S {
+        from_fn(|i| unsafe { vorrq_s16(a[i], b[i]) })
+    }
+    // A shift to the left by a negative count is one to the right.
+    #[inline(always)]
+    fn shorts_shr(self, a: Self::S, n: u32) -> Self::S {
+        from_fn(|i| unsafe {
+            let shifted = vshlq_u16(vreinterpretq_u16_s16(a[i]), vdupq_n_s16(-(n as i16)));
+            vreinterpretq_s16_u16(shifted)
+        })
+    }
+    #[inline(always)]
+    fn shorts_sub(self, a: Self::S, b: Self::S) -> Self::S {
+        from_fn(|i| unsafe { vsubq_s16(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn shorts_mul(self, a: Self::S, b: Self::S) -> Self::S {
+        from_fn(|i| unsafe { vmulq_s16(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn splat_pair(self, [a, b]: [i16; 2]) -> Self::S {
+        let pair = i32::from(a as u16) | i32::from(b) << 16;
+        unsafe { [vreinterpretq_s16_s32(vdupq_n_s32(pair)); 4] }
+    }
+    #[inline(always)]
+    fn splat_quarters(self, x: &[u8; 16], at: [u8; 4]) -> Self::S {
+        from_fn(|i| unsafe { vdupq_n_s16(i16::from(x[usize::from(at[i])])) })
+    }
+    #[inline(always)]
+    fn last_eight_twice(self, x: &[u8; 16]) -> Self::S {
+        unsafe {
+            let shorts = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(x.as_ptr().add(8))));
+            let zero = vdupq_n_s16(0);
+            [shorts, shorts, zero, zero]
+        }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, acc: Self::I, a: Self::S, b: Self::S) -> Self::I {
+        from_fn(|i| unsafe {
+            let low = vmull_s16(vget_low_s16(a[i]), vget_low_s16(b[i]));
+            let high = vmull_high_s16(a[i], b[i]);
+            vaddq_s32(acc[i], vpaddq_s32(low, high))
+        })
+    }
+    #[inline(always)]
+    fn sum_quarters(self, [a, b, c, d]: [Self::I; 4]) -> Self::I {
+        from_fn(|i| unsafe { vpaddq_s32(vpaddq_s32(a[i], b[i]), vpaddq_s32(c[i], d[i])) })
+    }
+    #[inline(always)]
+    fn splat_four(self, x: [f32; 4]) -> Self::F {
+        unsafe { [vld1q_f32(x.as_ptr()); 4] }
     }
 }
 

@@ -21,6 +21,7 @@ impl Isa for Scalar {
     type F = Lanes;
     type I = [i32; LANES];
     type B = [u8; 32];
+    type S = [i16; 32];
     const WIDE: bool = false;
 
     fn detect() -> Option<Self> {
@@ -186,5 +187,68 @@ impl Isa for Scalar {
     #[inline(always)]
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B {
         each(x, |x| table[usize::from(x)] as u8)
+    }
+
+    #[inline(always)]
+    fn load_shorts(self, x: &[i16; 32]) -> Self::S {
+        *x
+    }
+    #[inline(always)]
+    fn store_shorts(self, x: Self::S, out: &mut [i16; 32]) {
+        *out = x;
+    }
+    #[inline(always)]
+    fn join(self, low: Self::B, high: Self::B) -> Self::S {
+        let bytes = |i: usize| match i {
+            0..16 => [low[2 * i], low[2 * i + 1]],
+            _ => [high[2 * i - 32], high[2 * i - 31]],
+        };
+        std::array::from_fn(|i| i16::from_le_bytes(bytes(i)))
+    }
+    #[inline(always)]
+    fn shorts_and(self, a: Self::S, mask: i16) -> Self::S {
+        each(a, |a| a & mask)
+    }
+    #[inline(always)]
+    fn shorts_or(self, a: Self::S, b: Self::S) -> Self::S {
+        both(a, b, |a, b| a | b)
+    }
+    #[inline(always)]
+    fn shorts_shr(self, a: Self::S, n: u32) -> Self::S {
+        each(a, |a| (a as u16 >> n) as i16)
+    }
+    #[inline(always)]
+    fn shorts_sub(self, a: Self::S, b: Self::S) -> Self::S {
+        both(a, b, i16::wrapping_sub)
+    }
+    #[inline(always)]
+    fn shorts_mul(self, a: Self::S, b: Self::S) -> Self::S {
+        both(a, b, i16::wrapping_mul)
+    }
+    #[inline(always)]
+    fn splat_pair(self, x: [i16; 2]) -> Self::S {
+        std::array::from_fn(|i| x[i % 2])
+    }
+    #[inline(always)]
+    fn splat_quarters(self, x: &[u8; 16], at: [u8; 4]) -> Self::S {
+        std::array::from_fn(|i| i16::from(x[usize::from(at[i / 8])]))
+    }
+    #[inline(always)]
+    fn last_eight_twice(self, x: &[u8; 16]) -> Self::S {
+        std::array::from_fn(|i| if i < 16 { i16::from(x[8 + i % 8]) } else { 0 })
+    }
+    #[inline(always)]
+    fn dot_pairs(self, acc: Self::I, a: Self::S, b: Self::S) -> Self::I {
+        let product = |i: usize| i32::from(a[i]) * i32::from(b[i]);
+        std::array::from_fn(|i| acc[i] + product(2 * i) + product(2 * i + 1))
+    }
+    #[inline(always)]
+    fn sum_quarters(self, x: [Self::I; 4]) -> Self::I {
+        let sum = |x: &[i32]| x[0] + x[1] + x[2] + x[3];
+        std::array::from_fn(|i| sum(&x[i % 4][i / 4 * 4..]))
+    }
+    #[inline(always)]
+    fn splat_four(self, x: [f32; 4]) -> Self::F {
+        std::array::from_fn(|i| x[i % 4])
     }
 }
