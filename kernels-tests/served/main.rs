@@ -7,6 +7,7 @@ mod cache;
 mod checkpoints;
 mod cli;
 mod concurrency;
+mod hostile;
 mod keys;
 mod memory;
 #[path = "../models.rs"]
