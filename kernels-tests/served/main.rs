@@ -14,6 +14,7 @@ mod memory;
 mod models;
 mod offload;
 mod openai;
+mod rows;
 #[path = "../server.rs"]
 mod server;
 mod tools;

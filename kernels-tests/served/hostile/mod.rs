@@ -1,5 +1,5 @@
 //! What a hostile client sends, over a bare socket: each case with the answer it must get. Whatever it is, the server lives
-//! on, its memory comes back, and no answer tells a path or an address of its machine.
+//! on, its memory comes back, and no error tells a path or an address of its machine.
 //!
 //! `docs/hostile-input.md` lists what is sent, and the test that sends it.
 
@@ -78,11 +78,12 @@ impl Target {
 
     fn checked(&self, answer: &str) -> Answer {
         let (head, text) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
         let home = self.server.home.path().display().to_string();
         for secret in [home.as_str(), "/root", "/home", "models/blobs", "0x"] {
-            assert!(!text.contains(secret), "{secret} in {text}");
+            let is_told = status.is_some_and(|s: u16| s >= 400) && text.contains(secret);
+            assert!(!is_told, "{secret} in {text}");
         }
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
         Answer {
             status: status.unwrap_or(0),
             head: head.to_owned(),
