@@ -386,6 +386,7 @@ impl Sequence {
                 text,
                 tokens,
                 logprobs,
+                cached_tokens: self.usage.cached_tokens,
             });
         }
     }
