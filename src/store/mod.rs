@@ -50,6 +50,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+/// Largest model file that is taken, from a client or a registry.
+pub const MAX_BLOB_BYTES: u64 = 1 << 42;
+
 /// The models folder: a cheap handle, shared by clones.
 #[derive(Debug, Clone)]
 pub struct Store {

@@ -1,21 +1,39 @@
 //! Pull and push against a registry that follows a script.
 
+mod answers;
+mod blobs;
+mod pushing;
+#[allow(dead_code, reason = "the tests of the whole server use all of it")]
 mod scripted;
+mod tokens;
 
 use super::*;
 use crate::store::Error as StoreError;
 use scripted::{Asked, Reply, Scripted, reply};
 use std::collections::VecDeque;
 
-fn registry() -> (tempfile::TempDir, Registry) {
-    let folder = tempfile::tempdir().unwrap();
-    let timing = Timing {
-        header: Duration::from_secs(5),
+fn timing() -> Timing {
+    Timing {
+        header: Duration::from_secs(2),
+        body: Duration::from_secs(1),
+        commit: Duration::from_secs(2),
         stall: Duration::from_millis(300),
         pause: Duration::from_millis(5),
-    };
+    }
+}
+
+fn registry() -> (tempfile::TempDir, Registry) {
+    registry_with(timing())
+}
+
+fn registry_with(timing: Timing) -> (tempfile::TempDir, Registry) {
+    let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     (folder, Registry::with_timing(store, timing))
+}
+
+fn name_of(server: &Scripted) -> ModelName {
+    ModelName::parse(&server.name()).unwrap()
 }
 
 fn blob() -> Vec<u8> {
@@ -53,6 +71,29 @@ fn blob_reply(asked: &Asked, ranges: bool) -> Reply {
         }
         None => reply(200, &[], &bytes),
     }
+}
+
+/// A registry of the one model, whose blobs a script answers.
+fn with_blobs(script: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Scripted {
+    Scripted::start(move |asked, n| match asked.path.contains("/manifests/") {
+        true => reply(200, &[], &manifest_of(&blob())),
+        false => script(asked, n),
+    })
+}
+
+/// Pulls, and returns why it failed.
+async fn refusal(registry: &Registry, server: &Scripted) -> String {
+    let (_, result) = pull(registry, &name_of(server)).await;
+    result.expect_err("the pull fails").to_string()
+}
+
+/// Asserts that a failed pull left neither blob nor manifest.
+fn check_nothing(folder: &std::path::Path, registry: &Registry, server: &Scripted) {
+    let whole = files(folder);
+    let whole: Vec<_> = whole.iter().filter(|f| !f.contains("-partial")).collect();
+    assert!(whole.is_empty(), "{whole:?}");
+    let found = registry.inner.store.manifest(&name_of(server));
+    assert!(matches!(found, Err(StoreError::NotFound(_))));
 }
 
 /// Pulls, and returns the steps' statuses without repetitions.
@@ -108,17 +149,17 @@ async fn plain_answers_and_parts_both_make_a_model() {
             false => blob_reply(asked, ranges),
         });
         let (folder, registry) = registry();
-        let (statuses, result) = pull(&registry, &server.name()).await;
+        let (statuses, result) = pull(&registry, &name_of(&server)).await;
         result.unwrap();
         assert_eq!(statuses, steps());
-        check_whole(folder.path(), &registry, &server.name());
+        check_whole(folder.path(), &registry, &name_of(&server));
         let first = &server.asked()[0];
         assert_eq!(first.path, "/v2/ns/m/manifests/t");
         assert_eq!(first.header("accept"), Some(media::MANIFEST));
         assert!(first.header("user-agent").unwrap().starts_with("ollama/"));
         // What is there is not asked for again.
         let n = server.asked().len();
-        let (statuses, result) = pull(&registry, &server.name()).await;
+        let (statuses, result) = pull(&registry, &name_of(&server)).await;
         result.unwrap();
         assert_eq!(statuses, steps());
         assert_eq!(server.asked().len(), n + 1);
@@ -145,8 +186,8 @@ async fn broken_and_silent_answers_are_taken_up_where_they_ended() {
         reply
     });
     let (folder, registry) = registry();
-    pull(&registry, &server.name()).await.1.unwrap();
-    check_whole(folder.path(), &registry, &server.name());
+    pull(&registry, &name_of(&server)).await.1.unwrap();
+    check_whole(folder.path(), &registry, &name_of(&server));
     let starts: Vec<_> = server.asked()[1..5]
         .iter()
         .map(|asked| asked.range().unwrap().0)
@@ -174,7 +215,7 @@ async fn a_pull_that_is_dropped_goes_on_from_what_is_on_disk() {
     let (folder, registry) = registry();
     {
         let (steps, mut receiver) = mpsc::channel(16);
-        let name = server.name();
+        let name = name_of(&server);
         let pull = registry.pull(&name, true, &steps);
         tokio::select! {
             _ = pull => panic!("the pull ended"),
@@ -196,8 +237,8 @@ async fn a_pull_that_is_dropped_goes_on_from_what_is_on_disk() {
     // A new process, which knows only the files.
     let timing = registry.timing();
     let registry = Registry::with_timing(Store::open(folder.path()).unwrap(), timing);
-    pull(&registry, &server.name()).await.1.unwrap();
-    check_whole(folder.path(), &registry, &server.name());
+    pull(&registry, &name_of(&server)).await.1.unwrap();
+    check_whole(folder.path(), &registry, &name_of(&server));
     let asked = server.asked();
     let resumed = asked.iter().rev().find_map(Asked::range).unwrap();
     let blobs: Vec<_> = asked.iter().filter_map(Asked::range).collect();
@@ -259,12 +300,12 @@ async fn lies_leave_no_blob_and_no_manifest() {
             false => script(asked, n),
         });
         let (folder, registry) = registry();
-        let error = pull(&registry, &server.name()).await.1.unwrap_err();
+        let error = pull(&registry, &name_of(&server)).await.1.unwrap_err();
         assert!(error.to_string().contains(wanted), "{what}: {error}");
         let whole = files(folder.path());
         let whole = whole.iter().filter(|name| !name.contains("-partial"));
         assert_eq!(whole.count(), 0, "{what}");
-        let found = registry.inner.store.manifest(&server.name());
+        let found = registry.inner.store.manifest(&name_of(&server));
         assert!(matches!(found, Err(StoreError::NotFound(_))), "{what}");
     }
 }
@@ -283,7 +324,7 @@ async fn bad_manifests_are_errors_that_name_them() {
         let body = body.to_vec();
         let server = Scripted::start(move |_, _| reply(status, &[], &body));
         let (_folder, registry) = registry();
-        let (statuses, result) = pull(&registry, &server.name()).await;
+        let (statuses, result) = pull(&registry, &name_of(&server)).await;
         assert_eq!(statuses, ["pulling manifest"]);
         let error = result.unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");
@@ -325,8 +366,8 @@ async fn a_token_is_fetched_once_and_stays_with_its_host() {
         }
     });
     let (folder, registry) = registry();
-    pull(&registry, &server.name()).await.1.unwrap();
-    check_whole(folder.path(), &registry, &server.name());
+    pull(&registry, &name_of(&server)).await.1.unwrap();
+    check_whole(folder.path(), &registry, &name_of(&server));
     let tokens = server.asked();
     let tokens: Vec<_> = tokens
         .iter()
@@ -347,7 +388,7 @@ async fn a_realm_elsewhere_gets_nothing() {
     let realm = format!("Bearer realm=\"http://{}/token\"", thief.address);
     let server = Scripted::start(move |_, _| reply(401, &[("WWW-Authenticate", &realm)], b""));
     let (_folder, registry) = registry();
-    let error = pull(&registry, &server.name()).await.1.unwrap_err();
+    let error = pull(&registry, &name_of(&server)).await.1.unwrap_err();
     assert!(
         error.to_string().contains("does not match original host"),
         "{error}"
@@ -365,7 +406,7 @@ async fn two_pulls_share_one_download() {
         blob_reply(asked, true)
     });
     let (folder, registry) = registry();
-    let name = server.name();
+    let name = name_of(&server);
     let (a, b) = tokio::join!(pull(&registry, &name), pull(&registry, &name));
     a.1.unwrap();
     b.1.unwrap();
@@ -411,16 +452,19 @@ async fn a_push_sends_blobs_then_the_manifest_as_it_is() {
         false => blob_reply(asked, true),
     });
     let (_folder, registry) = registry();
-    pull(&registry, &source.name()).await.1.unwrap();
+    pull(&registry, &name_of(&source)).await.1.unwrap();
     for relative in [false, true] {
         let (server, taken) = taking(relative);
         registry
             .inner
             .store
-            .copy(&source.name(), &server.name())
+            .copy(&name_of(&source), &name_of(&server))
             .unwrap();
         let (steps, mut receiver) = mpsc::channel(64);
-        registry.push(&server.name(), true, &steps).await.unwrap();
+        registry
+            .push(&name_of(&server), true, &steps)
+            .await
+            .unwrap();
         drop(steps);
         let mut statuses = Vec::new();
         while let Some(step) = receiver.recv().await {
