@@ -346,9 +346,9 @@ pub(super) fn transport(method: &Method, url: &Url, error: &reqwest::Error) -> E
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    let refused = cause.downcast_ref::<std::io::Error>();
-    let untrusted = cause.downcast_ref().and_then(untrusted);
-    let cause = match refused.map(std::io::Error::kind) {
+    let io = cause.downcast_ref::<std::io::Error>();
+    let untrusted = untrusted(cause);
+    let cause = match io.map(std::io::Error::kind) {
         Some(std::io::ErrorKind::ConnectionRefused) => {
             format!("dial tcp {}: connect: connection refused", authority(url))
         }
@@ -367,8 +367,11 @@ pub(super) fn transport(method: &Method, url: &Url, error: &reqwest::Error) -> E
 }
 
 /// What to do about a certificate that is not trusted, where something can be done here or by the registry's owner.
-fn untrusted(error: &rustls::Error) -> Option<String> {
-    let rustls::Error::InvalidCertificate(why) = error else {
+fn untrusted(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(io) = error.downcast_ref::<std::io::Error>() {
+        return untrusted(io.get_ref()?);
+    }
+    let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() else {
         return None;
     };
     let what = match why {

@@ -249,68 +249,6 @@ async fn a_pull_that_is_dropped_goes_on_from_what_is_on_disk() {
 }
 
 #[tokio::test]
-async fn lies_leave_no_blob_and_no_manifest() {
-    type Script = fn(&Asked, usize) -> Reply;
-    let manifest: fn() -> Vec<u8> = || manifest_of(&blob());
-    let scripts: [(&str, Script, &str); 7] = [
-        (
-            "other bytes",
-            |asked, _| {
-                let mut reply = blob_reply(asked, true);
-                let last = reply.bytes.len() - 1;
-                reply.bytes[last] ^= 1;
-                reply
-            },
-            "digest mismatch, file must be downloaded again",
-        ),
-        (
-            "another range",
-            |asked, _| {
-                let (start, end) = asked.range().unwrap();
-                let range = format!("bytes {}-{end}/300000", start + 1);
-                reply(206, &[("Content-Range", &range)], &blob()[start..end])
-            },
-            "max retries exceeded",
-        ),
-        ("no such blob", |_, _| reply(404, &[], b"gone"), "404: gone"),
-        (
-            "a redirect to a file",
-            |_, _| reply(307, &[("Location", "file:///etc/passwd")], b""),
-            "neither http nor https",
-        ),
-        (
-            "a redirect in a circle",
-            |asked, _| reply(302, &[("Location", &asked.path)], b""),
-            "maximum redirects exceeded (10)",
-        ),
-        (
-            "a redirect with a password",
-            |_, _| reply(302, &[("Location", "http://u:p@127.0.0.1/x")], b""),
-            "password",
-        ),
-        (
-            "416 with the length of the blob",
-            |_, _| reply(416, &[("Content-Length", "300000")], b"short"),
-            "max retries exceeded",
-        ),
-    ];
-    for (what, script, wanted) in scripts {
-        let server = Scripted::start(move |asked, n| match asked.path.contains("/manifests/") {
-            true => reply(200, &[], &manifest()),
-            false => script(asked, n),
-        });
-        let (folder, registry) = registry();
-        let error = pull(&registry, &name_of(&server)).await.1.unwrap_err();
-        assert!(error.to_string().contains(wanted), "{what}: {error}");
-        let whole = files(folder.path());
-        let whole = whole.iter().filter(|name| !name.contains("-partial"));
-        assert_eq!(whole.count(), 0, "{what}");
-        let found = registry.inner.store.manifest(&name_of(&server));
-        assert!(matches!(found, Err(StoreError::NotFound(_))), "{what}");
-    }
-}
-
-#[tokio::test]
 async fn bad_manifests_are_errors_that_name_them() {
     let long = vec![b' '; MAX_MANIFEST_BYTES as usize + 1];
     let traversal = br#"{"layers":[{"digest":"sha256:../../../etc/passwd","size":1}]}"#;
@@ -339,61 +277,6 @@ async fn bad_manifests_are_errors_that_name_them() {
             "pull model manifest: Get \"{url}\": dial tcp 127.0.0.1:1: connect: connection refused"
         )
     );
-}
-
-#[tokio::test]
-async fn a_token_is_fetched_once_and_stays_with_its_host() {
-    let storage = Scripted::start(|asked, _| blob_reply(asked, true));
-    let elsewhere = format!(
-        "http://{}",
-        storage.address.replace("127.0.0.1", "localhost")
-    );
-    let server = Scripted::start(move |asked, _| {
-        let host = asked.header("host").unwrap().to_owned();
-        if asked.path.starts_with("/token") {
-            return reply(200, &[], b"{\"token\":\"abc\"}");
-        }
-        if asked.header("authorization") != Some("Bearer abc") {
-            let realm = format!("Bearer realm=\"http://{host}/token\",service=\"s\",scope=\"a b\"");
-            return reply(401, &[("WWW-Authenticate", &realm)], b"");
-        }
-        match asked.path.contains("/manifests/") {
-            true => reply(200, &[], &manifest_of(&blob())),
-            false => {
-                let location = format!("{elsewhere}{}", asked.path);
-                reply(307, &[("Location", &location)], b"")
-            }
-        }
-    });
-    let (folder, registry) = registry();
-    pull(&registry, &name_of(&server)).await.1.unwrap();
-    check_whole(folder.path(), &registry, &name_of(&server));
-    let tokens = server.asked();
-    let tokens: Vec<_> = tokens
-        .iter()
-        .filter(|a| a.path.starts_with("/token"))
-        .collect();
-    assert_eq!(tokens.len(), 1);
-    for key in ["nonce=", "scope=a", "scope=b", "service=s", "ts="] {
-        assert!(tokens[0].path.contains(key), "{}", tokens[0].path);
-    }
-    assert!(storage.asked().len() >= 2);
-    let leaked = storage.asked();
-    assert!(leaked.iter().all(|a| a.header("authorization").is_none()));
-}
-
-#[tokio::test]
-async fn a_realm_elsewhere_gets_nothing() {
-    let thief = Scripted::start(|_, _| reply(200, &[], b"{\"token\":\"abc\"}"));
-    let realm = format!("Bearer realm=\"http://{}/token\"", thief.address);
-    let server = Scripted::start(move |_, _| reply(401, &[("WWW-Authenticate", &realm)], b""));
-    let (_folder, registry) = registry();
-    let error = pull(&registry, &name_of(&server)).await.1.unwrap_err();
-    assert!(
-        error.to_string().contains("does not match original host"),
-        "{error}"
-    );
-    assert!(thief.asked().is_empty());
 }
 
 #[tokio::test]

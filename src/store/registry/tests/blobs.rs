@@ -8,6 +8,60 @@ fn is_config(asked: &Asked) -> bool {
     asked.path.ends_with(&Digest::of(b"{}").to_string())
 }
 
+#[tokio::test]
+async fn lies_leave_no_blob_and_no_manifest() {
+    type Script = fn(&Asked, usize) -> Reply;
+    let scripts: [(&str, Script, &str); 7] = [
+        (
+            "other bytes",
+            |asked, _| {
+                let mut reply = blob_reply(asked, true);
+                let last = reply.bytes.len() - 1;
+                reply.bytes[last] ^= 1;
+                reply
+            },
+            "digest mismatch, file must be downloaded again",
+        ),
+        (
+            "another range",
+            |asked, _| {
+                let (start, end) = asked.range().unwrap();
+                let range = format!("bytes {}-{end}/300000", start + 1);
+                reply(206, &[("Content-Range", &range)], &blob()[start..end])
+            },
+            "max retries exceeded",
+        ),
+        ("no such blob", |_, _| reply(404, &[], b"gone"), "404: gone"),
+        (
+            "a redirect to a file",
+            |_, _| reply(307, &[("Location", "file:///etc/passwd")], b""),
+            "neither http nor https",
+        ),
+        (
+            "a redirect in a circle",
+            |asked, _| reply(302, &[("Location", &asked.path)], b""),
+            "maximum redirects exceeded (10)",
+        ),
+        (
+            "a redirect with a password",
+            |_, _| reply(302, &[("Location", "http://u:p@127.0.0.1/x")], b""),
+            "password",
+        ),
+        (
+            "416 with the length of the blob",
+            |_, _| reply(416, &[("Content-Length", "300000")], b"short"),
+            "max retries exceeded",
+        ),
+    ];
+    for (what, script, wanted) in scripts {
+        let server = with_blobs(script);
+        let (folder, registry) = registry();
+        let error = refusal(&registry, &server).await;
+        assert!(error.contains(wanted), "{what}: {error}");
+        check_nothing(folder.path(), &registry, &server);
+    }
+}
+
 /// Without a length and without an end, and more than was asked for: only what the manifest says is taken.
 #[tokio::test]
 async fn bytes_beyond_the_blob_are_left() {

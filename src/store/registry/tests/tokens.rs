@@ -23,6 +23,61 @@ fn given() -> Reply {
 }
 
 #[tokio::test]
+async fn a_token_is_fetched_once_and_stays_with_its_host() {
+    let storage = Scripted::start(|asked, _| blob_reply(asked, true));
+    let elsewhere = format!(
+        "http://{}",
+        storage.address.replace("127.0.0.1", "localhost")
+    );
+    let server = Scripted::start(move |asked, _| {
+        let host = asked.header("host").unwrap().to_owned();
+        if asked.path.starts_with("/token") {
+            return reply(200, &[], b"{\"token\":\"abc\"}");
+        }
+        if asked.header("authorization") != Some("Bearer abc") {
+            let realm = format!("Bearer realm=\"http://{host}/token\",service=\"s\",scope=\"a b\"");
+            return reply(401, &[("WWW-Authenticate", &realm)], b"");
+        }
+        match asked.path.contains("/manifests/") {
+            true => reply(200, &[], &manifest_of(&blob())),
+            false => {
+                let location = format!("{elsewhere}{}", asked.path);
+                reply(307, &[("Location", &location)], b"")
+            }
+        }
+    });
+    let (folder, registry) = registry();
+    pull(&registry, &name_of(&server)).await.1.unwrap();
+    check_whole(folder.path(), &registry, &name_of(&server));
+    let tokens = server.asked();
+    let tokens: Vec<_> = tokens
+        .iter()
+        .filter(|a| a.path.starts_with("/token"))
+        .collect();
+    assert_eq!(tokens.len(), 1);
+    for key in ["nonce=", "scope=a", "scope=b", "service=s", "ts="] {
+        assert!(tokens[0].path.contains(key), "{}", tokens[0].path);
+    }
+    assert!(storage.asked().len() >= 2);
+    let leaked = storage.asked();
+    assert!(leaked.iter().all(|a| a.header("authorization").is_none()));
+}
+
+#[tokio::test]
+async fn a_realm_elsewhere_gets_nothing() {
+    let thief = Scripted::start(|_, _| reply(200, &[], b"{\"token\":\"abc\"}"));
+    let realm = format!("Bearer realm=\"http://{}/token\"", thief.address);
+    let server = Scripted::start(move |_, _| reply(401, &[("WWW-Authenticate", &realm)], b""));
+    let (_folder, registry) = registry();
+    let error = pull(&registry, &name_of(&server)).await.1.unwrap_err();
+    assert!(
+        error.to_string().contains("does not match original host"),
+        "{error}"
+    );
+    assert!(thief.asked().is_empty());
+}
+
+#[tokio::test]
 async fn a_realm_that_is_not_the_registrys_is_never_asked() {
     const BAD: &[&str] = &[
         "Bearer realm=\"http://127.0.0.1:9/token\"",
@@ -71,7 +126,8 @@ async fn the_bearer_is_found_among_challenges() {
 
 #[tokio::test]
 async fn tokens_that_are_none_are_refused() {
-    let cases: [(fn() -> Reply, &str); 8] = [
+    type Token = fn() -> Reply;
+    let cases: [(Token, &str); 8] = [
         (|| reply(401, &[], b"no"), "401: no"),
         (|| reply(500, &[], b"broken"), "500: broken"),
         // To another host, where a signature would go with it.
