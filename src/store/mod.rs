@@ -349,7 +349,10 @@ fn walk_level(
         if part.starts_with('.') || !keep(parts.len(), &part) {
             continue;
         }
-        let is_folder = entry.path().is_dir();
+        let is_folder = match entry.file_type() {
+            Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+            _ => entry.path().is_dir(),
+        };
         parts.push(part);
         if let [host, namespace, model, tag] = parts.as_slice() {
             if !is_folder {
