@@ -78,14 +78,6 @@ fn samplings(row: &[f32]) -> Vec<Sampling> {
     ids.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]));
     let mut r = Random::new(5);
     let mut all = Vec::new();
-    let plain = Sampling {
-        temperature: 1.0,
-        top_k: 1,
-        top_p: 1.0,
-        log_min_p: f32::MIN,
-        penalties: None,
-        uniform: 0.5,
-    };
     for (repeat, presence, frequency, n_before) in [
         (1.0, 0.0, 0.0, 0),
         (1.1, 0.0, 0.0, 63),
@@ -122,7 +114,8 @@ fn samplings(row: &[f32]) -> Vec<Sampling> {
     }
     all.push(Sampling {
         top_k: MAX_CANDIDATES as u32,
-        ..plain
+        uniform: 0.5,
+        ..Sampling::best()
     });
     all
 }
@@ -208,10 +201,7 @@ fn a_step_has_chosen_rows_and_others_on_every_gpu() {
         let mut batch = rows(Phase::Decode, 3);
         batch.outputs = vec![0, 1, 2];
         let all = backend.run(id, &batch).expect("it runs");
-        let best = Sampling {
-            top_k: 1,
-            ..samplings(&row).remove(0)
-        };
+        let best = Sampling::best();
         let chosen = [None, Some(best.clone()), None];
         backend
             .start(id, &batch, &chosen, false)

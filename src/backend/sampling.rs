@@ -36,6 +36,18 @@ pub struct Penalties {
 }
 
 impl Sampling {
+    /// Takes the best candidate.
+    pub fn best() -> Sampling {
+        Sampling {
+            temperature: 1.0,
+            top_k: 1,
+            top_p: 1.0,
+            log_min_p: f32::MIN,
+            penalties: None,
+            uniform: 0.0,
+        }
+    }
+
     /// Checks what devices rely on.
     ///
     /// # Errors

@@ -77,17 +77,13 @@ impl Sampler {
     /// last. It depends on the request alone: so does who chooses, and with it the token.
     pub fn on_device(&self, before: &[u32], index: usize) -> Option<Sampling> {
         let p = &self.params;
-        let plain = Sampling {
-            temperature: 1.0,
-            top_k: 1,
-            top_p: 1.0,
-            log_min_p: f32::MIN,
+        let best = Sampling {
             penalties: self.penalties(before)?,
-            uniform: (uniform(self.seed, index as u64) * DEVICE_UNIFORMS).floor() as f32
-                / DEVICE_UNIFORMS as f32,
+            ..Sampling::best()
         };
+        let uniform = uniform(self.seed, index as u64) * DEVICE_UNIFORMS;
         let sampling = match p.temperature == 0.0 {
-            true => plain,
+            true => best,
             false if p.typical_p < 1.0 => return None,
             false => Sampling {
                 temperature: p.temperature.max(LEAST_TEMPERATURE),
@@ -97,7 +93,8 @@ impl Sampler {
                     true => f64::from(p.min_p).ln() as f32,
                     false => f32::MIN,
                 },
-                ..plain
+                uniform: (uniform.floor() / DEVICE_UNIFORMS) as f32,
+                ..best
             },
         };
         sampling.check().ok().map(|()| sampling)
