@@ -21,5 +21,6 @@ mod profile;
 mod recurrent;
 mod reference;
 mod refused;
+mod sampling;
 mod split;
 mod suite;

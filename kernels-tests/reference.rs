@@ -3,6 +3,7 @@
 mod attention;
 mod experts;
 mod low_rank;
+pub mod sample;
 mod streams;
 
 use std::collections::HashMap;
