@@ -20,5 +20,6 @@ mod profile;
 mod recurrent;
 mod reference;
 mod refused;
+mod sampling;
 mod split;
 mod suite;

@@ -2,6 +2,7 @@
 
 mod attention;
 mod experts;
+pub mod sample;
 mod streams;
 
 use std::collections::HashMap;

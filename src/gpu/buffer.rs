@@ -150,8 +150,44 @@ impl Device {
         self.buffer("results", bytes, usage)
     }
 
-    /// Waits for all work and reads the first words of a readback buffer.
-    pub fn read_words(&self, buffer: &wgpu::Buffer, n: usize) -> Result<Vec<u32>, BackendError> {
+    /// Hands bytes to the driver, which copies them to the buffer with the next submission.
+    pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.traffic.uploaded(bytes.len() as u64);
+        self.queue.write_buffer(buffer, offset, bytes);
+    }
+
+    /// Submits what was written and, if there is one, a command buffer.
+    pub fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
+        self.traffic.submitted();
+        self.queue.submit(commands)
+    }
+
+    /// Waits until the device has done all that was submitted.
+    pub fn wait(&self) -> Result<(), BackendError> {
+        self.poll(wgpu::PollType::wait_indefinitely())
+    }
+
+    /// Waits until the device has done this submission and those before it.
+    pub fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
+        self.poll(wgpu::PollType::Wait {
+            submission_index: Some(submission),
+            timeout: None,
+        })
+    }
+
+    fn poll(&self, until: wgpu::PollType) -> Result<(), BackendError> {
+        self.traffic.waited();
+        self.device.poll(until).map_err(|e| self.lost(e))?;
+        self.check()
+    }
+
+    /// Waits for a submission and reads the first words of the readback buffer that it filled.
+    pub fn read_words(
+        &self,
+        buffer: &wgpu::Buffer,
+        n: usize,
+        submission: wgpu::SubmissionIndex,
+    ) -> Result<Vec<u32>, BackendError> {
         let bytes = 4 * n as u64;
         let slice = buffer.slice(..bytes);
         self.traffic.read_back(bytes);
@@ -160,7 +196,7 @@ impl Device {
             // The receiver lives until the wait below is over.
             let _ = sender.send(result);
         });
-        self.wait()?;
+        self.wait_for(submission)?;
         let mapped = receiver.try_recv().map_err(|e| self.lost(e))?;
         mapped.map_err(|e| self.lost(e))?;
         let view = slice.get_mapped_range().map_err(|e| self.lost(e))?;

@@ -176,7 +176,7 @@ const SMALL_BLOCK_BYTES: u64 = 8 << 20;
 /// An open device with its queue.
 pub(super) struct Device {
     pub device: wgpu::Device,
-    queue: wgpu::Queue,
+    pub queue: wgpu::Queue,
     pub traffic: TrafficCounters,
     pub limits: wgpu::Limits,
     pub tuning: Tuning,
@@ -306,25 +306,6 @@ impl Device {
             None => Ok(made),
             Some(error) => Err(BackendError::Invalid(format!("{what}: {error}"))),
         }
-    }
-
-    /// Hands bytes to the driver, which copies them to the buffer with the next submission.
-    pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
-        self.traffic.uploaded(bytes.len() as u64);
-        self.queue.write_buffer(buffer, offset, bytes);
-    }
-
-    /// Submits what was written and, if there is one, a command buffer.
-    pub fn submit(&self, commands: Option<wgpu::CommandBuffer>) {
-        self.traffic.submitted();
-        self.queue.submit(commands);
-    }
-
-    /// Waits until the device has done all that was submitted.
-    pub fn wait(&self) -> Result<(), BackendError> {
-        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
-        waited.map_err(|e| self.lost(e))?;
-        self.check()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The GPU backend: plans as compute passes on Vulkan, Metal and DX12, through wgpu.
 //!
 //! `prepare` makes buffers, pipelines and bind groups; a step writes the batch, encodes one compute
-//! pass, submits it once and reads the candidates back.
+//! pass, submits it once and reads tokens or candidates back.
 
 mod batch;
 mod buffer;
@@ -12,10 +12,12 @@ mod limits;
 mod pipelines;
 mod prepared;
 mod profile;
+mod results;
 mod shader;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 pub use device::{AdapterKind, AdapterSummary, DeviceChoice, Options, adapters};
@@ -24,7 +26,7 @@ pub use profile::{LaunchProfile, MemoryUse, Traffic};
 
 use crate::backend::{
     Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, KvDims, Plan,
-    PreparedId, WeightId, WeightSpec,
+    PreparedId, Sampled, Sampling, WeightId, WeightSpec,
 };
 use buffer::WeightShape;
 use device::Device;
@@ -43,6 +45,8 @@ pub struct GpuBackend {
     plans: Vec<Prepared>,
     /// The plan that ran last: only its buffers can be read.
     last_run: Option<PreparedId>,
+    /// The plans of the steps under way.
+    started: VecDeque<PreparedId>,
 }
 
 /// Keys and values by layer.
@@ -95,6 +99,7 @@ impl GpuBackend {
             pipelines,
             plans: Vec::new(),
             last_run: None,
+            started: VecDeque::new(),
         })
     }
 
@@ -178,6 +183,28 @@ impl Backend for GpuBackend {
     }
 
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
+        if !self.started.is_empty() {
+            return Err(BackendError::Invalid("another step is under way".into()));
+        }
+        self.start(plan, batch, &[], false)?;
+        let rows = self.finish()?.into_iter().map(|row| match row {
+            Sampled::Candidates(best) => best,
+            _ => unreachable!("no row says how its token is chosen"),
+        });
+        Ok(rows.collect())
+    }
+
+    fn samples(&self) -> bool {
+        true
+    }
+
+    fn start(
+        &mut self,
+        plan: PreparedId,
+        batch: &Batch,
+        sampling: &[Option<Sampling>],
+        follows: bool,
+    ) -> Result<(), BackendError> {
         self.device.check()?;
         if let Some(cache) = self.cache.as_ref().filter(|c| !c.states.is_empty()) {
             let checked = batch.check_states(cache.spec.n_state_slots);
@@ -186,7 +213,16 @@ impl Backend for GpuBackend {
         let n_slots = self.cache.as_ref().map_or(0, |c| c.spec.n_slots());
         let prepared = self.plans.get_mut(plan.0).ok_or_else(unknown_plan)?;
         self.last_run = Some(plan);
-        prepared.run(&self.device, batch, n_slots)
+        prepared.start(&self.device, batch, sampling, follows, n_slots)?;
+        self.started.push_back(plan);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<Sampled>, BackendError> {
+        let nothing = || BackendError::Invalid("no step is under way".into());
+        let plan = self.started.pop_front().ok_or_else(nothing)?;
+        let prepared = self.plans.get_mut(plan.0).ok_or_else(unknown_plan)?;
+        prepared.finish(&self.device)
     }
 
     fn write(

@@ -38,6 +38,7 @@ files! {
     "kernels/rms_norm",
     "kernels/rope",
     "kernels/rope_kv",
+    "kernels/sample",
     "kernels/scale",
     "kernels/select_rows",
     "kernels/short_conv",
