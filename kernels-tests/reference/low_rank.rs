@@ -13,9 +13,9 @@ pub fn add<'a>(
     let rank = down.len() / blocks.len();
     let mut row = 0;
     for (block, down) in blocks.iter().zip(down.chunks(rank)) {
-        for column in block.first..block.first + block.rows {
+        for sum in &mut sum[block.first..][..block.rows] {
             let terms = up(row).iter().zip(down).map(|(u, d)| u * d);
-            sum[column] += scale * terms.sum::<f64>();
+            *sum += scale * terms.sum::<f64>();
             row += 1;
         }
     }
