@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use ollama_wgpu::backend::{
-    Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, PAGE_TOKENS, Phase, PreparedId,
+    Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, PAGE_TOKENS, Penalties, Phase, PreparedId,
+    Sampled, Sampling,
 };
 use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::gpu::{self, DeviceChoice, GpuBackend};
@@ -40,20 +41,55 @@ fn loaded(name: &str, options: gpu::Options) -> (Model, GpuBackend, PreparedId) 
     (model, backend, decode)
 }
 
+/// What a request with every penalty in its usual window asks for.
+fn sampling() -> Sampling {
+    Sampling {
+        temperature: 0.8,
+        top_k: 40,
+        top_p: 0.9,
+        log_min_p: f32::ln(0.01),
+        penalties: Some(Penalties {
+            repeat: 1.1,
+            presence: 0.1,
+            frequency: 0.1,
+            before: (100..163).collect(),
+        }),
+        uniform: 0.75,
+    }
+}
+
 #[test]
 fn a_decoded_token_costs_what_it_must() {
     let (model, mut backend, decode) = loaded(models::REAL[0], gpu::Options::default());
-    let batch = Batch::single(Phase::Decode, &[1], 0, vec![0]);
+    let sampling = [Some(sampling())];
+    let step = |at| Batch::single(Phase::Decode, &[1], at, vec![0]);
     let before = backend.traffic();
-    let found = backend.run(decode, &batch).expect("it runs");
-    assert_eq!(found[0].ids.len(), MAX_CANDIDATES);
+    let mut start = |at, follows| {
+        let started = backend.start(decode, &step(at), &sampling, follows);
+        started.expect("it starts");
+    };
+    start(0, false);
+    // The next step takes the token from the device, before the host has it.
+    start(1, true);
+    assert_eq!(backend.traffic().waits, before.waits);
+    let tokens: Vec<Sampled> = (0..2)
+        .flat_map(|_| backend.finish().expect("it runs"))
+        .collect();
     let traffic = backend.traffic();
-    assert_eq!(traffic.submits - before.submits, 1);
-    // Candidates of eight bytes, and the parts of the sum over the vocabulary.
+    assert_eq!(traffic.submits - before.submits, 2);
     let read_back = traffic.read_back_bytes - before.read_back_bytes;
-    assert!(read_back <= 8 * 128 + 256, "{read_back} bytes read back");
+    assert!(read_back <= 2 * 64, "{read_back} bytes read back");
     let uploaded = traffic.uploaded_bytes - before.uploaded_bytes;
-    assert!(uploaded <= 1024, "{uploaded} bytes uploaded");
+    assert!(uploaded <= 2 * 1024, "{uploaded} bytes uploaded");
+
+    // A host that waits and writes the token gets the same.
+    let Sampled::Token(first) = tokens[0] else {
+        panic!("the device chooses: {tokens:?}");
+    };
+    let written = Batch::single(Phase::Decode, &[first], 1, vec![0]);
+    let started = backend.start(decode, &written, &sampling, false);
+    started.expect("it starts");
+    assert_eq!(backend.finish().expect("it runs"), tokens[1..]);
 
     let launches = backend.profile(decode);
     for kernels in by_layer(&model, &launches) {

@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::backend::{Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, PAGE_TOKENS, Phase};
+use crate::backend::{
+    Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, PAGE_TOKENS, Phase, Sampling,
+};
 use crate::gguf::Gguf;
 use crate::gpu::{DeviceChoice, GpuBackend, LaunchProfile, MemoryUse};
 use crate::model::Model;
@@ -48,7 +50,9 @@ pub fn token_cost(model: &Model, device: &str, position: usize) -> Result<TokenC
     let plan = model.plan(n_pages * PAGE_TOKENS, shape, Some(MAX_CANDIDATES));
     let plan = backend.prepare(plan)?;
     let before = backend.traffic();
-    backend.run(plan, &Batch::single(Phase::Decode, &[0], position, vec![0]))?;
+    let batch = Batch::single(Phase::Decode, &[0], position, vec![0]);
+    backend.start(plan, &batch, &[Some(Sampling::best())], false)?;
+    backend.finish()?;
     let after = backend.traffic();
     Ok(TokenCost {
         device: backend.device().name,

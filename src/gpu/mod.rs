@@ -1,30 +1,32 @@
 //! The GPU backend: plans as compute passes on Vulkan, Metal and DX12, through wgpu.
 //!
 //! `prepare` makes buffers, pipelines and bind groups; a step writes the batch, encodes one compute
-//! pass, submits it once and reads the candidates back.
+//! pass, submits it once and reads tokens or candidates back.
 
 mod batch;
 mod buffer;
 mod device;
 mod dispatch;
 mod launch;
+mod limits;
 mod pipelines;
 mod prepared;
 mod profile;
+mod results;
 mod shader;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-pub use device::{
-    AdapterKind, AdapterLimits, AdapterSummary, DeviceChoice, Options, adapters, limits,
-};
+pub use device::{AdapterKind, AdapterSummary, DeviceChoice, Options, adapters};
+pub use limits::{AdapterLimits, limits};
 pub use profile::{LaunchProfile, MemoryUse, Traffic};
 
 use crate::backend::{
     Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, KvDims, Plan,
-    PreparedId, WeightId, WeightSpec,
+    PreparedId, Sampled, Sampling, WeightId, WeightSpec,
 };
 use buffer::WeightShape;
 use device::Device;
@@ -43,6 +45,8 @@ pub struct GpuBackend {
     plans: Vec<Prepared>,
     /// The plan that ran last: only its buffers can be read.
     last_run: Option<PreparedId>,
+    /// The plans of the steps under way.
+    started: VecDeque<PreparedId>,
 }
 
 /// Keys and values by layer.
@@ -95,6 +99,7 @@ impl GpuBackend {
             pipelines,
             plans: Vec::new(),
             last_run: None,
+            started: VecDeque::new(),
         })
     }
 
@@ -128,8 +133,7 @@ impl Backend for GpuBackend {
     }
 
     fn load(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
-        let binding_bytes = self.device.limits.max_storage_buffer_binding_size;
-        let shape = WeightShape::new(weight, binding_bytes);
+        let shape = WeightShape::new(weight, &self.device);
         self.weight_buffers
             .push(self.device.upload(weight, &shape)?);
         self.weights.push(shape);
@@ -137,8 +141,7 @@ impl Backend for GpuBackend {
     }
 
     fn skip(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
-        let binding_bytes = self.device.limits.max_storage_buffer_binding_size;
-        let mut shape = WeightShape::new(weight, binding_bytes);
+        let mut shape = WeightShape::new(weight, &self.device);
         shape.shards.clear();
         self.weight_buffers.push(Vec::new());
         self.weights.push(shape);
@@ -180,6 +183,28 @@ impl Backend for GpuBackend {
     }
 
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
+        if !self.started.is_empty() {
+            return Err(BackendError::Invalid("another step is under way".into()));
+        }
+        self.start(plan, batch, &[], false)?;
+        let rows = self.finish()?.into_iter().map(|row| match row {
+            Sampled::Candidates(best) => best,
+            _ => unreachable!("no row says how its token is chosen"),
+        });
+        Ok(rows.collect())
+    }
+
+    fn samples(&self) -> bool {
+        true
+    }
+
+    fn start(
+        &mut self,
+        plan: PreparedId,
+        batch: &Batch,
+        sampling: &[Option<Sampling>],
+        follows: bool,
+    ) -> Result<(), BackendError> {
         self.device.check()?;
         if let Some(cache) = self.cache.as_ref().filter(|c| !c.states.is_empty()) {
             let checked = batch.check_states(cache.spec.n_state_slots);
@@ -188,7 +213,16 @@ impl Backend for GpuBackend {
         let n_slots = self.cache.as_ref().map_or(0, |c| c.spec.n_slots());
         let prepared = self.plans.get_mut(plan.0).ok_or_else(unknown_plan)?;
         self.last_run = Some(plan);
-        prepared.run(&self.device, batch, n_slots)
+        prepared.start(&self.device, batch, sampling, follows, n_slots)?;
+        self.started.push_back(plan);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<Sampled>, BackendError> {
+        let nothing = || BackendError::Invalid("no step is under way".into());
+        let plan = self.started.pop_front().ok_or_else(nothing)?;
+        let prepared = self.plans.get_mut(plan.0).ok_or_else(unknown_plan)?;
+        prepared.finish(&self.device)
     }
 
     fn write(

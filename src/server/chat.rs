@@ -251,6 +251,7 @@ fn reply(model: &str, piece: Piece) -> ChatReply {
         created_at: time::now(),
         message,
         logprobs: piece.logprobs,
+        cached_tokens: piece.cached_tokens as u64,
         ..ChatReply::default()
     };
     let Some(finish) = piece.finish else {
@@ -266,7 +267,6 @@ fn reply(model: &str, piece: Piece) -> ChatReply {
         prompt_eval_duration: metrics.prompt_eval_duration,
         eval_count: metrics.eval_count,
         eval_duration: metrics.eval_duration,
-        cached_tokens: metrics.cached_tokens,
         reasoning_tokens: metrics.reasoning_tokens,
         ..reply
     }

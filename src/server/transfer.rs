@@ -6,14 +6,12 @@ use super::stream::{self, Objects, panicked};
 use super::{App, Incoming, Response, body};
 use crate::api::{CreateRequest, Progress, PullRequest, PushRequest};
 use crate::store::registry;
-use crate::store::{self, BlobUpload, Digest, ModelName, check_create};
+use crate::store::{self, BlobUpload, Digest, MAX_BLOB_BYTES, ModelName, check_create};
 use futures_util::stream::unfold;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use warp::http::StatusCode;
 
-/// Largest model file that can be uploaded.
-const MAX_BLOB_BYTES: u64 = 1 << 42;
 /// Most that is read of an upload that is there already.
 const MAX_DISCARDED_BYTES: usize = 1 << 30;
 /// Pieces of an upload between network and disk.

@@ -26,6 +26,8 @@ pub enum Texts {
     Json,
     /// As it is, up to what follows the value.
     Bare,
+    /// The same, after this in place of `middle`.
+    BareAfter(&'static str),
     /// As it is, between two of these; lists and objects cannot be written then.
     Between(&'static str),
 }
@@ -62,8 +64,12 @@ impl Style {
         let mut lark = String::new();
         for (at, (name, schema)) in properties.iter().enumerate() {
             let value = format!("value_{index}_{at}");
-            let head = literal(&format!("{}{name}{}", self.open, self.middle));
-            let (rule, tail) = self.value(tool, name, schema, &value, literal)?;
+            let (rule, tail, is_text) = self.value(tool, name, schema, &value, literal)?;
+            let middle = match self.texts {
+                Texts::BareAfter(middle) if is_text => middle,
+                _ => self.middle,
+            };
+            let head = literal(&format!("{}{name}{middle}", self.open));
             lark += &rule;
             let _ = writeln!(lark, "arg_{index}_{at}: {head} {value} {tail}");
         }
@@ -93,7 +99,7 @@ impl Style {
         Ok(lark)
     }
 
-    /// The rule of one value, and what follows it.
+    /// The rule of one value, what follows it, and whether it is a text as it stands.
     fn value(
         &self,
         tool: &Callable,
@@ -101,12 +107,12 @@ impl Style {
         schema: &Value,
         rule: &str,
         literal: &Literal,
-    ) -> Result<(String, String), Error> {
+    ) -> Result<(String, String, bool), Error> {
         let close = literal(self.close);
         let json = |schema: &Value| format!("{rule}: %json {}\n", in_context(schema, &tool.schema));
         let (before, after) = match self.texts {
-            Texts::Json => return Ok((json(schema), close)),
-            Texts::Bare => ("", self.close),
+            Texts::Json => return Ok((json(schema), close, false)),
+            Texts::Bare | Texts::BareAfter(_) => ("", self.close),
             Texts::Between(mark) => (mark, mark),
         };
         let types = types(schema);
@@ -115,6 +121,7 @@ impl Style {
                 ([], _, Some(choices)) => Ok((
                     one_of(rule, before, &choices, after, literal),
                     self.after_text(literal),
+                    true,
                 )),
                 ([], ..) => Err(refused(tool, name, "declares no type")),
                 (types, Texts::Between(_), _)
@@ -122,7 +129,7 @@ impl Style {
                 {
                     Err(refused(tool, name, "is a list or an object"))
                 }
-                _ => Ok((json(schema), close)),
+                _ => Ok((json(schema), close, false)),
             };
         }
         if let Some(keyword) = TEXT_KEYWORDS.iter().find(|k| schema.get(**k).is_some()) {
@@ -142,7 +149,7 @@ impl Style {
             }
             None => self.free(rule, before, after, literal),
         };
-        Ok((text, self.after_text(literal)))
+        Ok((text, self.after_text(literal), true))
     }
 
     /// What follows a text, whose own rule ends with the mark after it.
@@ -164,7 +171,30 @@ impl Style {
                 "{rule}: {before} {inner}? {end}\n{inner}: TEXT_{rule}\nTEXT_{rule}: /(?s:.+)/\n"
             );
         }
-        format!("{rule}: {before} {inner}\n{inner}[suffix={end}]: /([^<]|<[^\\/fpa<])*/\n")
+        // A control token within the mark follows a text that ends with what comes before it.
+        let (end, more) = end.split_once(" <[").unwrap_or((&end, ""));
+        let more = match more {
+            "" => String::new(),
+            more => format!(" <[{more}"),
+        };
+        format!("{rule}: {before} {inner}{more}\n{inner}[suffix={end}]: /([^<]|<[^\\/fpa<])*/\n")
+    }
+
+    /// Arguments in this style, as the grammar allows them.
+    pub fn text(&self, arguments: &Map<String, Value>) -> String {
+        let one = |(name, value): (&String, &Value)| {
+            let (middle, value) = match (self.texts, value) {
+                (Texts::Bare, Value::String(text)) => (self.middle, text.clone()),
+                (Texts::BareAfter(middle), Value::String(text)) => (middle, text.clone()),
+                (Texts::Between(mark), Value::String(text)) => {
+                    (self.middle, format!("{mark}{text}{mark}"))
+                }
+                (_, value) => (self.middle, value.to_string()),
+            };
+            format!("{}{name}{middle}{value}{}", self.open, self.close)
+        };
+        let all: Vec<String> = arguments.iter().map(one).collect();
+        all.join(self.between)
     }
 }
 

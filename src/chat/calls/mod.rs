@@ -4,7 +4,8 @@
 mod members;
 mod written;
 
-use super::Error;
+use super::parser;
+use super::{Error, ToolCall};
 use members::Style;
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -51,6 +52,8 @@ enum Words {
     Around,
     /// In messages of their own, as gpt-oss has them.
     InMessages,
+    /// In parts of their own, as Functionary has them.
+    InParts,
 }
 
 /// One call.
@@ -70,6 +73,9 @@ enum Body {
         close: &'static str,
     },
 }
+
+/// Most calls in a row: a small model that must call would go on without end.
+const MAX_CALLS: usize = 32;
 
 /// Ids of control tokens by their text.
 pub type Control<'c> = dyn Fn(&str) -> Option<u32> + 'c;
@@ -92,7 +98,9 @@ impl Written {
             false => &self.before[self.tag.len()..],
         };
         let more = match &self.between {
-            Some(between) if rules.several => format!("({} call)*", literal(between)),
+            Some(between) if rules.several => {
+                format!("({} call){{0,{}}}", literal(between), MAX_CALLS - 1)
+            }
             _ => String::new(),
         };
         let parts = [literal(rest), "call".into(), more, literal(&self.after)];
@@ -100,33 +108,58 @@ impl Written {
         let names: Vec<String> = (0..tools.len()).map(|i| format!("call_{i}")).collect();
         lark += &format!("call: {}\n", names.join(" | "));
         for (i, tool) in tools.iter().enumerate() {
-            let (open, middle, close) = match &self.call {
-                Body::Json {
-                    open,
-                    middle,
-                    close,
-                } => {
+            let (middle, close) = match &self.call {
+                Body::Json { middle, close, .. } => {
                     let _ = writeln!(lark, "args_{i}: %json {}", tool.schema);
-                    (open.as_str(), middle.as_str(), close.as_str())
+                    (middle.as_str(), close.as_str())
                 }
                 Body::Members {
-                    open,
                     middle,
                     style,
                     close,
+                    ..
                 } => {
                     lark += &style.grammar(i, tool, &literal)?;
-                    (*open, *middle, *close)
+                    (*middle, *close)
                 }
             };
-            let name = match self.call {
-                Body::Json { .. } if open.ends_with('"') => quoted_inside(&tool.name),
-                _ => tool.name.clone(),
-            };
-            let head = literal(&format!("{open}{name}{middle}"));
+            let head = literal(&(self.head(&tool.name) + middle));
             let _ = writeln!(lark, "call_{i}: {head} args_{i} {}", literal(close));
         }
         Ok(lark)
+    }
+
+    /// The calls of an earlier answer in this form.
+    pub fn text(&self, calls: &[ToolCall]) -> String {
+        let one = |call: &ToolCall| match &self.call {
+            Body::Json { middle, close, .. } => {
+                let arguments = Value::Object(call.arguments.clone());
+                format!("{}{middle}{arguments}{close}", self.head(&call.name))
+            }
+            Body::Members {
+                middle,
+                style,
+                close,
+                ..
+            } => {
+                let arguments = style.text(&call.arguments);
+                format!("{}{middle}{arguments}{close}", self.head(&call.name))
+            }
+        };
+        let calls: Vec<String> = calls.iter().map(one).collect();
+        let between = self.between.as_deref().unwrap_or("\n");
+        format!("{}{}{}", self.before, calls.join(between), self.after)
+    }
+
+    /// The beginning of a call, up to the end of the tool's name.
+    fn head(&self, name: &str) -> String {
+        match &self.call {
+            Body::Json { open, .. } if open.ends_with('"') => {
+                format!("{open}{}", quoted_inside(name))
+            }
+            Body::Json { open, .. } => format!("{open}{name}"),
+            Body::Members { open, .. } => format!("{open}{name}"),
+        }
     }
 
     /// What comes before the calls: nothing, or text up to the tag.
@@ -146,18 +179,23 @@ impl Written {
                 literal(tag)
             );
         }
+        if self.words == Words::InParts {
+            let (all, part) = (quoted(parser::TO_ALL), quoted(parser::PART));
+            return format!(
+                "start: {all} begin calls | {all} TEXT? | calls\nbegin[suffix={part}]: /(?s:.*)/\n\
+                 TEXT: /(?s:.+)/\n"
+            );
+        }
         if matches!(tag, "{" | "[") {
             let blanks = "BLANKS: /[ \\n]{0,4}/\n";
             return format!(
                 "start: BLANKS \"{tag}\" calls | TEXT?\nTEXT: /\\s*[^\\{tag}\\s](?s:.*)/\n{blanks}"
             );
         }
-        let (free, begin) = match control(tag) {
-            Some(id) => ("TEXT? ".to_owned(), format!("begin: <[{id}]>\n")),
-            None => {
-                let tag = quoted(tag);
-                (String::new(), format!("begin[suffix={tag}]: /(?s:.*)/\n"))
-            }
+        let begin = self.literal(tag, control);
+        let (free, begin) = match begin.contains("<[") {
+            true => ("TEXT? ", format!("begin: {begin}\n")),
+            false => ("", format!("begin[suffix={begin}]: /(?s:.*)/\n")),
         };
         let mut start = match rules.several && self.between.is_some() {
             true => format!("start: ({free}begin calls)* TEXT?\n"),

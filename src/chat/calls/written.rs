@@ -101,6 +101,34 @@ const INVOCATION: Body = Body::Members {
     close: "</invoke>\n",
 };
 
+/// DeepSeek's since V3.2.
+const DSML: Body = Body::Members {
+    open: "<｜DSML｜invoke name=\"",
+    middle: "\">\n",
+    style: Style {
+        open: "<｜DSML｜parameter name=\"",
+        middle: "\" string=\"false\">",
+        close: "</｜DSML｜parameter>\n",
+        between: "",
+        texts: Texts::BareAfter("\" string=\"true\">"),
+    },
+    close: "</｜DSML｜invoke>\n",
+};
+
+/// MiniCPM's.
+const PARAMS: Body = Body::Members {
+    open: "",
+    middle: "\">",
+    style: Style {
+        open: "<param name=\"",
+        middle: "\">",
+        close: "</param>",
+        between: "",
+        texts: Texts::Bare,
+    },
+    close: "",
+};
+
 /// What stands before, between and after calls.
 type Frame = (&'static str, Option<&'static str>, &'static str);
 
@@ -109,10 +137,17 @@ pub fn written_by_jinja(text: &str, format: Option<Format>) -> Written {
     if parser::is_harmony(text) {
         return harmony();
     }
+    if parser::has_recipients(text) {
+        return in_parts();
+    }
     let Some(format) = format else {
         return alone("{", arguments_key(text));
     };
     let (frame, call): (Frame, Body) = match format.mark {
+        "<function=example_function_name>{" => (
+            ("<function=", Some("</function><function="), "</function>"),
+            json("", ">", ""),
+        ),
         "<function=" => (
             (
                 "<tool_call>\n",
@@ -158,7 +193,7 @@ pub fn written_by_jinja(text: &str, format: Option<Format>) -> Written {
                 "<｜tool▁call▁end｜>",
             ),
         ),
-        "<|tool_call_start|>" | "<|tool_list_start|>" => (
+        "<|tool_call_start|>" | "<|tool_list_start|>" | "List of tools: [" => (
             ("<|tool_call_start|>[", Some(", "), "]<|tool_call_end|>"),
             PYTHON,
         ),
@@ -219,6 +254,57 @@ pub fn written_by_jinja(text: &str, format: Option<Format>) -> Written {
             ("<TOOLCALL>[", Some(", "), "]</TOOLCALL>"),
             named("arguments"),
         ),
+        "'function_calls>" => (
+            (
+                "<｜DSML｜function_calls>\n",
+                Some(""),
+                "</｜DSML｜function_calls>",
+            ),
+            DSML,
+        ),
+        "'tool_calls>" => (
+            ("<｜DSML｜tool_calls>\n", Some(""), "</｜DSML｜tool_calls>"),
+            DSML,
+        ),
+        "<function name=\"" => (
+            (
+                "<function name=\"",
+                Some("</function><function name=\""),
+                "</function>",
+            ),
+            PARAMS,
+        ),
+        // The id is the server's to give.
+        "<|tool_call:begin|>" => (
+            ("<|tool_calls|>", Some(""), "<|calls|>"),
+            json(
+                "<|tool_call:begin|>0<|tool_call:name|>",
+                "<|tool_call:args|>",
+                "<|tool_call:end|>",
+            ),
+        ),
+        "<|tools_prefix|>" => (
+            ("<|tools_prefix|>[", Some(", "), "]<|tools_suffix|>"),
+            json("{\"", "\": ", "}"),
+        ),
+        "<tool_calls>" if text.contains("<tool_calls>[") => (
+            ("<tool_calls>[", Some(", "), "]</tool_calls>"),
+            named("arguments"),
+        ),
+        "<tool_calls>" => (
+            ("<tool_calls>\n", Some("\n"), "\n</tool_calls>"),
+            named("arguments"),
+        ),
+        "<|function_call|>" => (("<|function_call|>", None, ""), named("arguments")),
+        "followed by a json-formatted list of actions" => (
+            ("Action:\n```json\n[", Some(","), "\n]```"),
+            json(
+                "\n    {\n        \"tool_name\": \"",
+                "\",\n        \"parameters\": ",
+                "\n    }",
+            ),
+        ),
+        "functools[" => (("functools[", Some(", "), "]"), named("arguments")),
         // Granite's, the last of the parser's formats.
         _ => (("<|tool_call|>[", Some(", "), "]"), named("arguments")),
     };
@@ -248,6 +334,19 @@ fn harmony() -> Written {
         tag: before.into(),
         tags: parser::HARMONY_TOKENS.to_vec(),
         words: Words::InMessages,
+    }
+}
+
+/// Functionary's: a call is a part of its own, and the prompt has begun the first.
+fn in_parts() -> Written {
+    Written {
+        before: String::new(),
+        call: json("", "\n", ""),
+        between: Some(parser::PART.into()),
+        after: String::new(),
+        tag: String::new(),
+        tags: Vec::new(),
+        words: Words::InParts,
     }
 }
 

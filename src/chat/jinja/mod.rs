@@ -3,7 +3,9 @@
 mod list;
 mod print;
 
-use super::{Error, Message, RenderInput, Role, ToolCall, parser, template::MAX_OUTPUT_BYTES};
+use super::{
+    Error, Message, RenderInput, Role, ToolCall, calls, parser, template::MAX_OUTPUT_BYTES,
+};
 use chrono::NaiveDateTime;
 use minijinja::{
     AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value,
@@ -28,6 +30,8 @@ const STACK_PER_FUEL: usize = 160;
 /// Stack for everything but nested values.
 const BASE_STACK: usize = 2 << 20;
 const NAME: &str = "chat_template";
+/// How DeepSeek's templates tell a turn of calls.
+const CALLS_WITHOUT_CONTENT: &str = "'assistant' and message['content'] is none";
 
 /// A parsed template with its environment.
 #[derive(Debug)]
@@ -124,7 +128,9 @@ impl JinjaTemplate {
         input: &RenderInput,
     ) -> Value {
         let now = input.now;
-        let messages = messages.iter().map(|m| message_value(m, arguments_as_text));
+        let messages = messages
+            .iter()
+            .map(|m| self.message_value(m, arguments_as_text));
         let mut context = vec![
             ("messages", Value::from_iter(messages)),
             ("add_generation_prompt", true.into()),
@@ -162,6 +168,45 @@ impl JinjaTemplate {
         }
         Value::from_pairs(context)
     }
+
+    /// A turn as templates read it. A template that knows no calls gets them as text, in the model's own form; to one that
+    /// looks for calls where there is no content, an empty one is none.
+    fn message_value(&self, message: &Message, arguments_as_text: bool) -> Value {
+        let content = match message.tool_calls.as_slice() {
+            [] => message.content.as_str().into(),
+            calls if !self.source.contains("tool_calls") => {
+                let format = parser::format_of(&self.source);
+                let calls = calls::written_by_jinja(&self.source, format).text(calls);
+                Value::from(message.content.clone() + &calls)
+            }
+            _ if message.content.is_empty() && self.source.contains(CALLS_WITHOUT_CONTENT) => {
+                Value::from(())
+            }
+            _ => message.content.as_str().into(),
+        };
+        let mut out: Vec<(&str, Value)> =
+            vec![("role", message.role.as_str().into()), ("content", content)];
+        if !message.thinking.is_empty() {
+            out.push(("reasoning_content", message.thinking.as_str().into()));
+            out.push(("thinking", message.thinking.as_str().into()));
+        }
+        if !message.tool_calls.is_empty() {
+            let calls = message
+                .tool_calls
+                .iter()
+                .map(|call| call_value(call, arguments_as_text));
+            out.push(("tool_calls", Value::from_iter(calls)));
+        }
+        for (key, text) in [
+            ("name", &message.tool_name),
+            ("tool_call_id", &message.tool_call_id),
+        ] {
+            if !text.is_empty() {
+                out.push((key, text.as_str().into()));
+            }
+        }
+        Value::from_pairs(out)
+    }
 }
 
 fn environment() -> Result<Environment<'static>, minijinja::Error> {
@@ -197,33 +242,6 @@ fn split_prefill(messages: &[Message]) -> (&[Message], &str) {
 
 fn size(message: &Message) -> usize {
     message.content.len() + message.thinking.len()
-}
-
-fn message_value(message: &Message, arguments_as_text: bool) -> Value {
-    let mut out: Vec<(&str, Value)> = vec![
-        ("role", message.role.as_str().into()),
-        ("content", message.content.as_str().into()),
-    ];
-    if !message.thinking.is_empty() {
-        out.push(("reasoning_content", message.thinking.as_str().into()));
-        out.push(("thinking", message.thinking.as_str().into()));
-    }
-    if !message.tool_calls.is_empty() {
-        let calls = message
-            .tool_calls
-            .iter()
-            .map(|call| call_value(call, arguments_as_text));
-        out.push(("tool_calls", Value::from_iter(calls)));
-    }
-    for (key, text) in [
-        ("name", &message.tool_name),
-        ("tool_call_id", &message.tool_call_id),
-    ] {
-        if !text.is_empty() {
-            out.push((key, text.as_str().into()));
-        }
-    }
-    Value::from_pairs(out)
 }
 
 fn call_value(call: &ToolCall, arguments_as_text: bool) -> Value {

@@ -4,18 +4,50 @@ use super::{Tool, generic::as_arguments};
 use crate::chat::tool::Property;
 use serde_json::{Map, Value};
 
-/// Deepest nesting of a value in Python's notation.
-const MAX_DEPTH: usize = 64;
-
 /// A tool's name and its arguments.
 pub type Call = (String, Map<String, Value>);
 
-/// `{"name", "arguments"}`, or an array of such objects.
+/// `{"name", "arguments"}`, an array of such objects, or several one after the other.
 pub fn json_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
-    match serde_json::from_str(body).ok()? {
-        Value::Array(items) => items.iter().map(json_call).collect(),
-        object => json_call(&object).map(|call| vec![call]),
+    let mut calls = Vec::new();
+    for value in serde_json::Deserializer::from_str(body).into_iter::<Value>() {
+        match value.ok()? {
+            Value::Array(items) => {
+                for item in &items {
+                    calls.push(json_call(item)?);
+                }
+            }
+            object => calls.push(json_call(&object)?),
+        }
     }
+    Some(calls)
+}
+
+/// [`json_calls`] in an array whose first bracket belongs to the tag.
+pub fn open_list(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
+    json_calls(&format!("[{body}"), tools)
+}
+
+/// [`json_calls`] between fences.
+pub fn fenced_calls(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
+    let body = body.strip_prefix("```json").unwrap_or(body);
+    json_calls(body.split("```").next()?, tools)
+}
+
+/// An array of objects whose keys are names and whose values are arguments.
+pub fn keyed_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
+    let calls: Vec<Map<String, Value>> = serde_json::from_str(body).ok()?;
+    let calls = calls.into_iter().flatten();
+    calls
+        .map(|(name, arguments)| Some((name, as_arguments(&arguments)?)))
+        .collect()
+}
+
+/// `NAME>{...}`, the rest of `<function=NAME>{...}`.
+pub fn named_object(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
+    let (name, arguments) = body.split_once('>')?;
+    let arguments = as_arguments(&Value::String(arguments.trim().to_string()))?;
+    Some(vec![(name.trim().to_string(), arguments)])
 }
 
 fn json_call(object: &Value) -> Option<Call> {
@@ -122,28 +154,96 @@ pub fn key_value_pairs(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
     (!name.is_empty()).then(|| vec![(name, arguments)])
 }
 
+/// How calls and arguments in elements with names are written.
+struct Elements {
+    call: &'static str,
+    call_end: &'static str,
+    argument: &'static str,
+    argument_end: &'static str,
+}
+
 /// `<invoke name="NAME"><parameter name="KEY">VALUE</parameter></invoke>`, one or several.
 pub fn invocations(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
-    let mut calls = Vec::new();
-    let mut rest = body;
-    while let Some(invocation) = rest.strip_prefix("<invoke name=\"") {
-        let (name, mut inside) = invocation.split_once("\">")?;
+    let elements = Elements {
+        call: "<invoke name=\"",
+        call_end: "</invoke>",
+        argument: "<parameter name=\"",
+        argument_end: "</parameter>",
+    };
+    elements.calls(body, tools)
+}
+
+/// [`invocations`] in DeepSeek's own markup, with `string="true"` after the name of an argument that is a string and
+/// `string="false"` where the value is JSON.
+pub fn dsml_invocations(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
+    let elements = Elements {
+        call: "<｜DSML｜invoke name=\"",
+        call_end: "</｜DSML｜invoke>",
+        argument: "<｜DSML｜parameter name=\"",
+        argument_end: "</｜DSML｜parameter>",
+    };
+    elements.calls(body, tools)
+}
+
+/// `NAME"><param name="KEY">VALUE</param>`, the inside of a `function` element.
+pub fn param_function(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
+    let elements = Elements {
+        call: "",
+        call_end: "",
+        argument: "<param name=\"",
+        argument_end: "</param>",
+    };
+    let (call, rest) = elements.call(body, tools)?;
+    rest.is_empty().then(|| vec![call])
+}
+
+impl Elements {
+    fn calls(&self, body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
+        let mut calls = Vec::new();
+        let mut rest = body;
+        while !rest.is_empty() {
+            let (call, after) = self.call(rest, tools)?;
+            calls.push(call);
+            rest = after;
+        }
+        Some(calls)
+    }
+
+    /// The call that `text` begins with, and what follows it.
+    fn call<'t>(&self, text: &'t str, tools: &[Tool]) -> Option<(Call, &'t str)> {
+        let (name, mut inside) = text.strip_prefix(self.call)?.split_once("\">")?;
         let mut arguments = Map::new();
         loop {
             inside = inside.trim_start();
-            let Some(parameter) = inside.strip_prefix("<parameter name=\"") else {
+            let Some(argument) = inside.strip_prefix(self.argument) else {
                 break;
             };
-            let (key, value) = parameter.split_once("\">")?;
-            let (value, after) = value.split_once("</parameter>")?;
-            let value = typed(value, &declared_types(tools, name, key));
+            let (head, value) = argument.split_once("\">")?;
+            let (key, is_string) = match head.split_once("\" string=\"") {
+                Some((key, is_string)) => (key, Some(is_string == "true")),
+                None => (head, None),
+            };
+            let (value, is_string, after) = match value.strip_prefix("<![CDATA[") {
+                Some(text) => {
+                    let (text, after) = text.split_once("]]>")?;
+                    (text, Some(true), after.strip_prefix(self.argument_end)?)
+                }
+                None => {
+                    let (value, after) = value.split_once(self.argument_end)?;
+                    (value, is_string, after)
+                }
+            };
+            let value = match is_string {
+                Some(true) => value.into(),
+                Some(false) => serde_json::from_str(value).ok()?,
+                None => typed(value, &declared_types(tools, name, key)),
+            };
             arguments.insert(key.to_string(), value);
             inside = after;
         }
-        calls.push((name.to_string(), arguments));
-        rest = inside.strip_prefix("</invoke>")?.trim_start();
+        let after = inside.strip_prefix(self.call_end)?.trim_start();
+        Some(((name.to_string(), arguments), after))
     }
-    rest.is_empty().then_some(calls)
 }
 
 /// `<|tool_call_begin|>functions.NAME:INDEX<|tool_call_argument_begin|>{...}<|tool_call_end|>`.
@@ -160,6 +260,20 @@ pub fn kimi_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
             let name = name.strip_prefix("functions.").unwrap_or(name);
             let arguments = as_arguments(&Value::String(arguments.trim().to_string()))?;
             Some((name.to_string(), arguments))
+        })
+        .collect()
+}
+
+/// `<|tool_call:begin|>ID<|tool_call:name|>NAME<|tool_call:args|>{...}<|tool_call:end|>`, one or several.
+pub fn solar_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
+    let calls = body.split("<|tool_call:begin|>").skip(1);
+    calls
+        .map(|call| {
+            let (_, call) = call.split_once("<|tool_call:name|>")?;
+            let (name, arguments) = call.split_once("<|tool_call:args|>")?;
+            let arguments = arguments.split("<|tool_call:end|>").next()?;
+            let arguments = as_arguments(&Value::String(arguments.trim().to_string()))?;
+            Some((name.trim().to_string(), arguments))
         })
         .collect()
 }
@@ -201,242 +315,4 @@ fn typed(text: &str, types: &[String]) -> Value {
         _ => false,
     };
     json.filter(fits).unwrap_or_else(|| text.into())
-}
-
-/// `[f(a="x", b=1), g()]` in Python's notation, or one call a line without brackets.
-pub fn python_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
-    let mut reader = Python { rest: body };
-    let is_list = reader.take('[');
-    let mut calls = Vec::new();
-    // A list that was cut off counts as far as it goes.
-    while !(reader.rest.trim().is_empty() || (is_list && reader.take(']'))) {
-        calls.push(reader.call()?);
-        reader.take(',');
-    }
-    reader.rest.trim().is_empty().then_some(calls)
-}
-
-/// FunctionGemma's: [`bare_key_call`] with `<escape>` around texts.
-pub fn escaped_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
-    bare_key_call(body, "<escape>")
-}
-
-/// Gemma 4's: [`bare_key_call`] with `<|"|>` around texts.
-pub fn quoted_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
-    bare_key_call(body, "<|\"|>")
-}
-
-/// `call:NAME{KEY:VALUE,...}` with bare keys and texts between two marks `quote`.
-fn bare_key_call(body: &str, quote: &'static str) -> Option<Vec<Call>> {
-    let (name, arguments) = body.strip_prefix("call:")?.split_once('{')?;
-    let mut reader = BareKeys {
-        rest: arguments,
-        quote,
-    };
-    let arguments = reader.members(0)?;
-    reader
-        .rest
-        .trim()
-        .is_empty()
-        .then(|| vec![(name.trim().to_string(), arguments)])
-}
-
-/// Reads the values of Gemma's calls.
-struct BareKeys<'t> {
-    rest: &'t str,
-    /// Around texts.
-    quote: &'static str,
-}
-
-impl BareKeys<'_> {
-    /// Takes text up to one of the marks; the mark stays.
-    fn until(&mut self, marks: &[char]) -> Option<String> {
-        let end = self.rest.find(marks)?;
-        let (taken, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        Some(taken.trim().to_string())
-    }
-
-    fn take(&mut self, mark: &str) -> bool {
-        let found = self.rest.trim_start().strip_prefix(mark);
-        if let Some(rest) = found {
-            self.rest = rest;
-        }
-        found.is_some()
-    }
-
-    /// A text after its opening mark, and the closing one.
-    fn text(&mut self) -> Option<String> {
-        let (text, rest) = self.rest.split_once(self.quote)?;
-        self.rest = rest;
-        Some(text.to_string())
-    }
-
-    /// Members after the opening brace, and the closing one.
-    fn members(&mut self, depth: usize) -> Option<Map<String, Value>> {
-        let mut out = Map::new();
-        while !self.take("}") {
-            let key = match self.take(self.quote) {
-                true => self.text()?,
-                false => self.until(&[':', '}'])?,
-            };
-            self.take(":").then_some(())?;
-            out.insert(key, self.value(depth + 1)?);
-            self.take(",");
-        }
-        Some(out)
-    }
-
-    fn value(&mut self, depth: usize) -> Option<Value> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
-        if self.take(self.quote) {
-            return self.text().map(Value::String);
-        }
-        if self.take("{") {
-            return self.members(depth).map(Value::Object);
-        }
-        if self.take("[") {
-            let mut items = Vec::new();
-            while !self.take("]") {
-                items.push(self.value(depth + 1)?);
-                self.take(",");
-            }
-            return Some(items.into());
-        }
-        let bare = self.until(&[',', '}', ']'])?;
-        serde_json::from_str(&bare).ok()
-    }
-}
-
-/// Reads Python's literals.
-struct Python<'t> {
-    rest: &'t str,
-}
-
-impl Python<'_> {
-    /// Takes a character if it is next, blanks aside.
-    fn take(&mut self, c: char) -> bool {
-        self.rest = self.rest.trim_start();
-        match self.rest.strip_prefix(c) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn word(&mut self) -> Option<String> {
-        self.rest = self.rest.trim_start();
-        let is_part = |c: char| c.is_alphanumeric() || "_.-+".contains(c);
-        let end = self.rest.find(|c| !is_part(c)).unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        (!word.is_empty()).then(|| word.to_string())
-    }
-
-    fn call(&mut self) -> Option<Call> {
-        let name = self.word()?;
-        let mut arguments = Map::new();
-        self.take('(').then_some(())?;
-        while !self.take(')') {
-            let key = self.word()?;
-            self.take('=').then_some(())?;
-            arguments.insert(key, self.value(0)?);
-            if !self.take(',') && !self.rest.trim_start().starts_with(')') {
-                return None;
-            }
-        }
-        Some((name, arguments))
-    }
-
-    fn value(&mut self, depth: usize) -> Option<Value> {
-        if depth == MAX_DEPTH {
-            return None;
-        }
-        self.rest = self.rest.trim_start();
-        match self.rest.chars().next()? {
-            quote @ ('"' | '\'') => self.string(quote).map(Value::String),
-            '[' => self.list(depth),
-            '{' => self.dict(depth),
-            _ => match self.word()?.as_str() {
-                "True" | "true" => Some(true.into()),
-                "False" | "false" => Some(false.into()),
-                "None" | "null" => Some(Value::Null),
-                number => serde_json::from_str(number).ok(),
-            },
-        }
-    }
-
-    fn list(&mut self, depth: usize) -> Option<Value> {
-        self.take('[');
-        let mut items = Vec::new();
-        while !self.take(']') {
-            items.push(self.value(depth + 1)?);
-            if !self.take(',') && !self.rest.trim_start().starts_with(']') {
-                return None;
-            }
-        }
-        Some(items.into())
-    }
-
-    fn dict(&mut self, depth: usize) -> Option<Value> {
-        self.take('{');
-        let mut members = Map::new();
-        while !self.take('}') {
-            let Value::String(key) = self.value(depth + 1)? else {
-                return None;
-            };
-            self.take(':').then_some(())?;
-            members.insert(key, self.value(depth + 1)?);
-            if !self.take(',') && !self.rest.trim_start().starts_with('}') {
-                return None;
-            }
-        }
-        Some(members.into())
-    }
-
-    fn string(&mut self, quote: char) -> Option<String> {
-        let mut out = String::new();
-        let mut chars = self.rest.char_indices().skip(1);
-        while let Some((at, c)) = chars.next() {
-            match c {
-                c if c == quote => {
-                    self.rest = &self.rest[at + 1..];
-                    return Some(out);
-                }
-                '\\' => out.push(match chars.next()?.1 {
-                    'n' => '\n',
-                    't' => '\t',
-                    'r' => '\r',
-                    'b' => '\u{8}',
-                    'f' => '\u{c}',
-                    'u' => code_point(&mut chars)?,
-                    other => other,
-                }),
-                c => out.push(c),
-            }
-        }
-        None
-    }
-}
-
-/// The character of `\uXXXX`, or of two of them that are a surrogate pair, after its first `u`.
-fn code_point(chars: &mut impl Iterator<Item = (usize, char)>) -> Option<char> {
-    let high = code_unit(chars)?;
-    if let Some(c) = char::from_u32(high) {
-        return Some(c);
-    }
-    (chars.next()?.1 == '\\' && chars.next()?.1 == 'u').then_some(())?;
-    let low = code_unit(chars)?;
-    char::decode_utf16([high as u16, low as u16]).next()?.ok()
-}
-
-fn code_unit(chars: &mut impl Iterator<Item = (usize, char)>) -> Option<u32> {
-    let digit = |_| chars.next()?.1.to_digit(16);
-    (0..4)
-        .map(digit)
-        .try_fold(0, |unit, digit| Some(unit << 4 | digit?))
 }

@@ -3,6 +3,7 @@
 use super::{
     Tool,
     bodies::{self, Call},
+    notations,
 };
 
 /// One way to write tool calls.
@@ -21,7 +22,7 @@ pub struct Format {
 }
 
 /// The formats, most telling mark first.
-pub const FORMATS: [Format; 17] = [
+pub const FORMATS: [Format; 28] = [
     // Seed OSS: <function=f><parameter=city>Paris</parameter></function>
     Format {
         mark: "<seed:tool_call>",
@@ -56,7 +57,15 @@ pub const FORMATS: [Format; 17] = [
         open: "<|tool_call>",
         close: "<tool_call|>",
         inner: &["<|\"|>"],
-        read: bodies::quoted_calls,
+        read: notations::quoted_calls,
+    },
+    // Functionary 3.1, Llama 3.1's custom tools: <function=f>{"city": "Paris"}</function>
+    Format {
+        mark: "<function=example_function_name>{",
+        open: "<function=",
+        close: "</function>",
+        inner: &[],
+        read: bodies::named_object,
     },
     // Qwen3-Coder, Qwen3.5, Nemotron 3: <function=f><parameter=city>Paris</parameter></function>
     Format {
@@ -73,6 +82,14 @@ pub const FORMATS: [Format; 17] = [
         close: "</tool_call>",
         inner: &["<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"],
         read: bodies::key_value_pairs,
+    },
+    // Apriel, Hunyuan: [{"name": "f", "arguments": {}}]; MiniMax M1: such objects, one a line
+    Format {
+        mark: "<tool_calls>",
+        open: "<tool_calls>",
+        close: "</tool_calls>",
+        inner: &[],
+        read: bodies::json_calls,
     },
     // Qwen 2.5 and 3, Hermes, SmolLM3: {"name": "f", "arguments": {"city": "Paris"}}
     Format {
@@ -115,7 +132,7 @@ pub const FORMATS: [Format; 17] = [
         open: "<function_calls>",
         close: "</function_calls>",
         inner: &[],
-        read: bodies::python_calls,
+        read: notations::python_calls,
     },
     // FunctionGemma: call:f{city:<escape>Paris<escape>}
     Format {
@@ -123,7 +140,7 @@ pub const FORMATS: [Format; 17] = [
         open: "<start_function_call>",
         close: "<end_function_call>",
         inner: &["<escape>"],
-        read: bodies::escaped_calls,
+        read: notations::escaped_calls,
     },
     // Command R7B and A: [{"tool_call_id": "0", "tool_name": "f", "parameters": {}}]
     Format {
@@ -157,6 +174,81 @@ pub const FORMATS: [Format; 17] = [
         inner: &[],
         read: bodies::json_calls,
     },
+    // DeepSeek V3.2: <｜DSML｜invoke name="f"><｜DSML｜parameter name="city" string="true">Paris</｜DSML｜parameter>
+    // </｜DSML｜invoke>; its template keeps the token in a variable.
+    Format {
+        mark: "'function_calls>",
+        open: "<｜DSML｜function_calls>",
+        close: "</｜DSML｜function_calls>",
+        inner: &["｜DSML｜"],
+        read: bodies::dsml_invocations,
+    },
+    // DeepSeek V4: the same in another block.
+    Format {
+        mark: "'tool_calls>",
+        open: "<｜DSML｜tool_calls>",
+        close: "</｜DSML｜tool_calls>",
+        inner: &["｜DSML｜"],
+        read: bodies::dsml_invocations,
+    },
+    // MiniCPM 5: <function name="f"><param name="city">Paris</param></function>
+    Format {
+        mark: "<function name=\"",
+        open: "<function name=\"",
+        close: "</function>",
+        inner: &[],
+        read: bodies::param_function,
+    },
+    // Solar Open: <|tool_call:begin|>id<|tool_call:name|>f<|tool_call:args|>{"city": "Paris"}<|tool_call:end|>
+    Format {
+        mark: "<|tool_call:begin|>",
+        open: "<|tool_calls|>",
+        close: "<|calls|>",
+        inner: &[
+            "<|tool_call:begin|>",
+            "<|tool_call:name|>",
+            "<|tool_call:args|>",
+            "<|tool_call:end|>",
+        ],
+        read: bodies::solar_calls,
+    },
+    // Apertus: [{"f": {"city": "Paris"}}]
+    Format {
+        mark: "<|tools_prefix|>",
+        open: "<|tools_prefix|>",
+        close: "<|tools_suffix|>",
+        inner: &[],
+        read: bodies::keyed_calls,
+    },
+    // GigaChat 3.1: {"name": "f", "arguments": {}}
+    Format {
+        mark: "<|function_call|>",
+        open: "<|function_call|>",
+        close: "",
+        inner: &[],
+        read: bodies::json_calls,
+    },
+    // Command R and R+: a fenced [{"tool_name": "f", "parameters": {}}]
+    Format {
+        mark: "followed by a json-formatted list of actions",
+        open: "Action:",
+        close: "",
+        inner: &[],
+        read: bodies::fenced_calls,
+    },
+    // Firefunction, Phi 4's examples: functools[{"name": "f", "arguments": {}}]
+    Format {
+        mark: "functools[",
+        open: "functools[",
+        close: "",
+        inner: &[],
+        read: bodies::open_list,
+    },
+    // LFM2.5, whose template has no tag at all.
+    Format {
+        mark: "List of tools: [",
+        ..LFM2
+    },
 ];
 
 const LFM2: Format = Format {
@@ -164,5 +256,5 @@ const LFM2: Format = Format {
     open: "<|tool_call_start|>",
     close: "<|tool_call_end|>",
     inner: &[],
-    read: bodies::python_calls,
+    read: notations::python_calls,
 };

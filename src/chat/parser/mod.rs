@@ -4,6 +4,8 @@ mod bodies;
 mod formats;
 mod generic;
 mod harmony;
+mod notations;
+mod recipients;
 mod tagged;
 mod thinking;
 
@@ -13,6 +15,8 @@ pub(super) use formats::Format;
 use generic::GenericParser;
 use harmony::HarmonyParser;
 pub(super) use harmony::{FINAL, TOKENS as HARMONY_TOKENS, is_harmony};
+use recipients::RecipientParser;
+pub(super) use recipients::{PART, TO_ALL, has_recipients};
 use tagged::TaggedParser;
 use thinking::ThinkingParser;
 
@@ -38,6 +42,7 @@ enum ToolParser {
     None,
     Generic(GenericParser),
     Tagged(TaggedParser),
+    Recipients(RecipientParser),
 }
 
 impl ToolParser {
@@ -46,6 +51,7 @@ impl ToolParser {
             ToolParser::None => (Vec::new(), text),
             ToolParser::Generic(parser) => parser.push(&text),
             ToolParser::Tagged(parser) => parser.push(&text),
+            ToolParser::Recipients(parser) => parser.push(&text),
         }
     }
 
@@ -54,6 +60,7 @@ impl ToolParser {
             ToolParser::None => Default::default(),
             ToolParser::Generic(parser) => parser.finish(),
             ToolParser::Tagged(parser) => parser.finish(),
+            ToolParser::Recipients(parser) => parser.finish(),
         }
     }
 }
@@ -211,6 +218,10 @@ pub(super) fn for_jinja(
 ) -> OutputParser {
     if is_harmony(text) {
         return harmony_parser(prompt, think);
+    }
+    if has_recipients(text) {
+        let parts = ToolParser::Recipients(RecipientParser::new(prompt, tools));
+        return OutputParser::of_sections(None, parts);
     }
     let format = format_of(text);
     let thinking = tags_of(text).map(|(open, close)| {

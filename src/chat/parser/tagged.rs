@@ -11,6 +11,8 @@ pub struct TaggedParser {
     /// Whether blanks are to be dropped: a call has just ended.
     is_after_call: bool,
     held: String,
+    /// The blanks before the last opening tag, which are content if no call follows a tag that is a word.
+    blanks: String,
     n_calls: usize,
 }
 
@@ -22,6 +24,7 @@ impl TaggedParser {
             is_inside: false,
             is_after_call: false,
             held: String::new(),
+            blanks: String::new(),
             n_calls: 0,
         }
     }
@@ -59,7 +62,9 @@ impl TaggedParser {
             self.is_after_call = self.held.is_empty();
         }
         if let Some(at) = self.held.find(self.format.open) {
-            content.push_str(self.held[..at].trim_end());
+            let before = &self.held[..at];
+            content.push_str(before.trim_end());
+            self.blanks = before[before.trim_end().len()..].to_string();
             self.held.drain(..at + self.format.open.len());
             self.is_inside = true;
             return true;
@@ -83,10 +88,15 @@ impl TaggedParser {
         true
     }
 
-    /// The calls of a body; one that is no call is given back as text, without its tags.
+    /// The calls of a body; one that is no call is given back as text, without its tags. A tag that is a word of the
+    /// text stays.
     fn read(&mut self, body: &str, calls: &mut Vec<ToolCall>, content: &mut String) {
         let found = (self.format.read)(body.trim(), &self.tools).unwrap_or_default();
         if found.is_empty() {
+            if !self.format.open.starts_with(['<', '[']) {
+                content.push_str(&self.blanks);
+                content.push_str(self.format.open);
+            }
             content.push_str(body);
         }
         for (name, arguments) in found {
@@ -250,6 +260,61 @@ mod tests {
                 "<|tool_call>call:f{city:<|\"|>Paris<|\"|>}<tool_call|>",
                 "",
             ),
+            (
+                "<function=example_function_name>{",
+                "ok <function=f>{\"city\": \"Paris\"}</function>",
+                "ok",
+            ),
+            (
+                "<tool_calls>",
+                "<tool_calls>[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\"}, \"id\": \"0\"}]</tool_calls>",
+                "",
+            ),
+            (
+                "'function_calls>",
+                "ok\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"city\" string=\"true\">Paris</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+                "ok",
+            ),
+            (
+                "'tool_calls>",
+                "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"city\" string=\"true\">Paris</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>",
+                "",
+            ),
+            (
+                "<function name=\"",
+                "<function name=\"f\"><param name=\"city\"><![CDATA[Paris]]></param></function>",
+                "",
+            ),
+            (
+                "<|tool_call:begin|>",
+                "<|tool_calls|><|tool_call:begin|>x1<|tool_call:name|>f<|tool_call:args|>{\"city\": \"Paris\"}<|tool_call:end|><|calls|>",
+                "",
+            ),
+            (
+                "<|tools_prefix|>",
+                "<|tools_prefix|>[{\"f\": {\"city\": \"Paris\"}}]<|tools_suffix|>",
+                "",
+            ),
+            (
+                "<|function_call|>",
+                "<|function_call|>{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\"}}",
+                "",
+            ),
+            (
+                "followed by a json-formatted list of actions",
+                "Action: ```json\n[{\"tool_name\": \"f\", \"parameters\": {\"city\": \"Paris\"}}]\n```",
+                "",
+            ),
+            (
+                "functools[",
+                " functools[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\"}}]",
+                "",
+            ),
+            (
+                "List of tools: [",
+                "<|tool_call_start|>[f(city='Paris')]<|tool_call_end|>",
+                "",
+            ),
         ];
         for (mark, text, content) in cases {
             assert_eq!(
@@ -294,6 +359,16 @@ mod tests {
             parsed("<|tool_call>call:", quoted),
             (two.clone(), String::new())
         );
+        let lines = "<tool_calls>\n{\"name\": \"f\", \"arguments\": {}}\n{\"name\": \"g\", \"arguments\": {\"x\": [1, {\"y\": null}]}}\n</tool_calls>";
+        assert_eq!(parsed("<tool_calls>", lines), (two.clone(), String::new()));
+        let keyed =
+            "<|tools_prefix|>[{\"f\": {}}, {\"g\": {\"x\": [1, {\"y\": null}]}}]<|tools_suffix|>";
+        assert_eq!(
+            parsed("<|tools_prefix|>", keyed),
+            (two.clone(), String::new())
+        );
+        let dsml = "<｜DSML｜tool_calls><｜DSML｜invoke name=\"f\"></｜DSML｜invoke><｜DSML｜invoke name=\"g\"><｜DSML｜parameter name=\"x\" string=\"false\">[1, {\"y\": null}]</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜tool_calls>";
+        assert_eq!(parsed("'tool_calls>", dsml), (two.clone(), String::new()));
         let kimi = "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_call_begin|>g:1<|tool_call_argument_begin|>{\"x\": [1, {\"y\": null}]}<|tool_call_end|><|tool_calls_section_end|>";
         assert_eq!(
             parsed("<|tool_calls_section_begin|>", kimi),
@@ -329,6 +404,11 @@ mod tests {
                 (json!([]), content.to_string()),
                 "{text}"
             );
+        }
+        // A tag that is a word stays.
+        let prose = "Action: none. Use functools[0].";
+        for mark in ["followed by a json-formatted list of actions", "functools["] {
+            assert_eq!(parsed(mark, prose), (json!([]), prose.to_string()));
         }
     }
 
@@ -384,6 +464,8 @@ mod tests {
             let text = format!("{}{body}{}", format.open, format.close);
             let (calls, content) = parsed(format.mark, &text);
             let is_call = calls.as_array().is_some_and(|calls| !calls.is_empty());
+            let content = content.strip_prefix("Action:").unwrap_or(&content);
+            let content = content.strip_prefix("functools[").unwrap_or(content);
             assert!(
                 is_call || content.trim() == body.trim() || body.trim().is_empty(),
                 "{text}: {content}"

@@ -124,6 +124,46 @@ fn formats() -> Vec<(Template, String)> {
             "<|tool_call>call:f{city:<|\"|>Paris<|\"|>,n:7}<tool_call|><|tool_call>call:g{}<tool_call|>",
         ),
         (
+            jinja("<function=example_function_name>{"),
+            "<function=f>{\"city\": \"Paris\", \"n\": 7}</function><function=g>{}</function>",
+        ),
+        (
+            jinja("'function_calls>"),
+            "<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"city\" string=\"true\">Paris</｜DSML｜parameter>\n<｜DSML｜parameter name=\"n\" string=\"false\">7</｜DSML｜parameter>\n</｜DSML｜invoke>\n<｜DSML｜invoke name=\"g\">\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+        ),
+        (
+            jinja("'tool_calls>"),
+            "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"city\" string=\"true\">Paris</｜DSML｜parameter>\n<｜DSML｜parameter name=\"n\" string=\"false\">7</｜DSML｜parameter>\n</｜DSML｜invoke>\n<｜DSML｜invoke name=\"g\">\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>",
+        ),
+        (
+            jinja("<function name=\""),
+            "<function name=\"f\"><param name=\"city\">Paris</param><param name=\"n\">7</param></function><function name=\"g\"></function>",
+        ),
+        (
+            jinja("<|tool_call:begin|>"),
+            "<|tool_calls|><|tool_call:begin|>0<|tool_call:name|>f<|tool_call:args|>{\"city\": \"Paris\", \"n\": 7}<|tool_call:end|><|tool_call:begin|>0<|tool_call:name|>g<|tool_call:args|>{}<|tool_call:end|><|calls|>",
+        ),
+        (
+            jinja("<|tools_prefix|>"),
+            "<|tools_prefix|>[{\"f\": {\"city\": \"Paris\", \"n\": 7}}, {\"g\": {}}]<|tools_suffix|>",
+        ),
+        (
+            jinja("<tool_calls>"),
+            "<tool_calls>\n{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\", \"n\": 7}}\n{\"name\": \"g\", \"arguments\": {}}\n</tool_calls>",
+        ),
+        (
+            jinja("<tool_calls>["),
+            "<tool_calls>[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\", \"n\": 7}}, {\"name\": \"g\", \"arguments\": {}}]</tool_calls>",
+        ),
+        (
+            jinja("followed by a json-formatted list of actions"),
+            "Action:\n```json\n[\n    {\n        \"tool_name\": \"f\",\n        \"parameters\": {\"city\": \"Paris\", \"n\": 7}\n    },\n    {\n        \"tool_name\": \"g\",\n        \"parameters\": {}\n    }\n]```",
+        ),
+        (
+            jinja("functools["),
+            "functools[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\", \"n\": 7}}, {\"name\": \"g\", \"arguments\": {}}]",
+        ),
+        (
             jinja("<TOOLCALL>"),
             "<TOOLCALL>[{\"name\": \"f\", \"arguments\": {\"city\": \"Paris\", \"n\": 7}}, {\"name\": \"g\", \"arguments\": {}}]</TOOLCALL>",
         ),
@@ -188,6 +228,19 @@ fn required_calls_are_written_and_read_in_each_format() {
         ] {
             assert!(!accepts(grammar.clone(), &wrong), "{wrong}");
         }
+    }
+}
+
+#[test]
+fn calls_in_a_row_have_a_bound() {
+    let template = Template::parse_jinja("functools[", "", "").expect("a template");
+    let text = |n: usize| {
+        let calls = vec!["{\"name\": \"g\", \"arguments\": {}}"; n];
+        format!("functools[{}]", calls.join(", "))
+    };
+    for (n, is_allowed) in [(32, true), (33, false)] {
+        let grammar = grammar(&template, REQUIRED);
+        assert_eq!(accepts(grammar, &text(n)), is_allowed, "{n}");
     }
 }
 
