@@ -75,7 +75,7 @@ fn clients_that_leave_leave_nothing_behind() {
                     stream
                         .set_read_timeout(Some(patience))
                         .expect("a time limit");
-                    stream.read(&mut [0; 256]).ok();
+                    stream.read_exact(&mut [0; 256]).ok();
                 }
             });
         }
@@ -160,7 +160,8 @@ fn prompts_far_beyond_the_context() {
         );
     }
     // The oldest turns go, the system message and the last turn stay.
-    let turn = |i: usize| json!({ "role": if i % 2 == 0 { "user" } else { "assistant" }, "content": format!("turn {i}") });
+    let roles = ["user", "assistant"];
+    let turn = |i: usize| json!({ "role": roles[i % 2], "content": format!("turn {i}") });
     let mut messages: Vec<Value> = vec![json!({ "role": "system", "content": "Be brief." })];
     messages.extend((0..10_001).map(turn));
     let answer = chat(json!(messages), json!({ "_debug_render_only": true }));
