@@ -8,6 +8,7 @@ mod buffer;
 mod device;
 mod dispatch;
 mod launch;
+mod limits;
 mod pipelines;
 mod prepared;
 mod profile;
@@ -19,9 +20,8 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-pub use device::{
-    AdapterKind, AdapterLimits, AdapterSummary, DeviceChoice, Options, adapters, limits,
-};
+pub use device::{AdapterKind, AdapterSummary, DeviceChoice, Options, adapters};
+pub use limits::{AdapterLimits, limits};
 pub use profile::{LaunchProfile, MemoryUse, Traffic};
 
 use crate::backend::{
@@ -133,8 +133,7 @@ impl Backend for GpuBackend {
     }
 
     fn load(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
-        let binding_bytes = self.device.limits.max_storage_buffer_binding_size;
-        let shape = WeightShape::new(weight, binding_bytes);
+        let shape = WeightShape::new(weight, &self.device);
         self.weight_buffers
             .push(self.device.upload(weight, &shape)?);
         self.weights.push(shape);
@@ -142,8 +141,7 @@ impl Backend for GpuBackend {
     }
 
     fn skip(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
-        let binding_bytes = self.device.limits.max_storage_buffer_binding_size;
-        let mut shape = WeightShape::new(weight, binding_bytes);
+        let mut shape = WeightShape::new(weight, &self.device);
         shape.shards.clear();
         self.weight_buffers.push(Vec::new());
         self.weights.push(shape);
