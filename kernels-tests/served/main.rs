@@ -8,6 +8,7 @@ mod checkpoints;
 mod cli;
 mod concurrency;
 mod files;
+mod hostile;
 mod https;
 mod keys;
 mod memory;
@@ -18,6 +19,7 @@ mod offload;
 mod openai;
 mod pulling;
 mod registry;
+mod rows;
 #[allow(dead_code, reason = "the library's tests use all of it")]
 #[path = "../../src/store/registry/tests/scripted.rs"]
 mod scripted;
