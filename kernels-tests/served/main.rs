@@ -7,6 +7,7 @@ mod cache;
 mod checkpoints;
 mod cli;
 mod concurrency;
+mod kernels_on_disk;
 mod keys;
 mod memory;
 #[path = "../models.rs"]
