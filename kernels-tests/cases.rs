@@ -9,8 +9,7 @@ use ollama_wgpu::quant::QuantType;
 use crate::case::{Case, Weight};
 use crate::encoder;
 use crate::file::{File, Random};
-use crate::recurrent;
-use crate::{cases_attention, cases_experts};
+use crate::{cases_attention, cases_experts, low_rank, recurrent};
 
 /// All cases; where `OLLAMA_WGPU_TEST_CASES` is set, those whose name contains one of its parts.
 pub fn all() -> Vec<Case> {
@@ -31,6 +30,7 @@ pub fn of_types(types: &[QuantType]) -> Vec<Case> {
     cases_attention::all(&mut cases);
     encoder::all(&mut cases);
     recurrent::cases(&mut cases);
+    low_rank::cases(&mut cases);
     top_k(&mut cases);
     cases_experts::all(&mut cases, types);
     if let Ok(parts) = std::env::var("OLLAMA_WGPU_TEST_CASES") {

@@ -15,6 +15,7 @@ mod engine;
 mod file;
 mod golden;
 mod imported;
+mod low_rank;
 mod models;
 mod profile;
 mod recurrent;

@@ -21,7 +21,7 @@ use thiserror::Error;
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use builder::PlanBuilder;
 pub use experts::{ExpertProducts, Gating, MAX_EXPERTS, Routing};
-pub use low_rank::LowRank;
+pub use low_rank::{LowRank, RowBlock};
 pub use op::{Activation, Attention, EmbedRow, Heads, Op, RopeOrder, alibi_slope};
 pub use plan::{BatchShape, BufferId, BufferInfo, MAX_RUN, Plan, Rows, View};
 pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};

@@ -18,6 +18,7 @@ macro_rules! files {
 files! {
     "kernels/activate",
     "kernels/add",
+    "kernels/add_low_rank",
     "kernels/attention_decode",
     "kernels/attention_merge",
     "kernels/attention_prefill",
@@ -176,6 +177,20 @@ impl Shader {
     pub fn flag(mut self, name: &str, value: bool) -> Shader {
         line(&mut self.constants, format_args!("{name}: bool = {value}"));
         self
+    }
+
+    /// A table of four numbers a line, and `N_NAME` for how many lines it has.
+    pub fn quads(mut self, name: &str, lines: &[[usize; 4]]) -> Shader {
+        let vectors: Vec<String> = lines
+            .iter()
+            .map(|[a, b, c, d]| format!("vec4<u32>({a}u, {b}u, {c}u, {d}u)"))
+            .collect();
+        let (n, vectors) = (vectors.len(), vectors.join(", "));
+        line(
+            &mut self.constants,
+            format_args!("{name}: array<vec4<u32>, {n}> = array<vec4<u32>, {n}>({vectors})"),
+        );
+        self.number(&format!("N_{name}"), n)
     }
 
     /// The WGSL text. Equal texts are equal pipelines.

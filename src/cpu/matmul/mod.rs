@@ -62,42 +62,49 @@ pub struct Place {
     pub out: usize,
 }
 
-/// Computes a product into `out`, `[n_tokens, weight.rows]`. `padded` is memory for inputs whose
-/// rows end within a span.
+/// Computes products, of which product `i` goes to `out(i)`, `[n_tokens, weight.rows]` or where its
+/// rows are listed. Rows of inputs are whole spans.
 ///
 /// # Errors
 /// Those of the pool.
-pub fn matmul<'a>(
+pub fn matmul_all<'a>(
     isa: InstructionSet,
     pool: &mut Pool,
-    padded: &'a mut Buffer,
-    mut product: Product<'a>,
-    out: &mut [f32],
+    products: &[Product<'_>],
+    out: impl Fn(usize) -> &'a Shared<'a> + Sync,
 ) -> Result<(), PoolError> {
-    if !product.weight.cols.is_multiple_of(SPAN) {
-        product.input = pad(product.input, product.n_tokens(), padded)?;
+    let chunks: Vec<Chunks> = products
+        .iter()
+        .map(|product| Chunks::new(isa, product, products.len(), pool.n_threads()))
+        .collect();
+    let n_scratch = chunks.iter().map(|c| c.n_scratch).max().unwrap_or(0);
+    // First chunk of each product.
+    let mut n_chunks = 0;
+    let mut starts = Vec::with_capacity(chunks.len());
+    for chunks in &chunks {
+        starts.push(n_chunks);
+        n_chunks += chunks.n;
     }
-    let product = &product;
-    let out = &Shared::new(out);
-    let chunks = Chunks::new(isa, product, 1, pool.n_threads());
     let task = |i: usize, scratch: &mut [Lanes]| {
-        chunk(isa, product, out, chunks.rows(i), scratch);
+        let product = starts.partition_point(|&start| start <= i) - 1;
+        let rows = chunks[product].rows(i - starts[product]);
+        chunk(isa, &products[product], out(product), rows, scratch);
     };
-    pool.run(chunks.n, chunks.n_scratch, &task)
+    pool.run(n_chunks, n_scratch, &task)
 }
 
 /// How the weight rows of a product are shared out among threads.
-pub struct Chunks {
-    pub n: usize,
+struct Chunks {
+    n: usize,
     /// Vectors of scratch memory that a chunk needs.
-    pub n_scratch: usize,
+    n_scratch: usize,
     n_rows: usize,
     chunk_rows: usize,
 }
 
 impl Chunks {
     /// The chunks of one of `n_products` products that run together.
-    pub fn new(
+    fn new(
         isa: InstructionSet,
         product: &Product<'_>,
         n_products: usize,
@@ -123,13 +130,13 @@ impl Chunks {
     }
 
     /// Weight rows of chunk `i`.
-    pub fn rows(&self, i: usize) -> std::ops::Range<usize> {
+    fn rows(&self, i: usize) -> std::ops::Range<usize> {
         i * self.chunk_rows..self.n_rows.min((i + 1) * self.chunk_rows)
     }
 }
 
 /// Computes the columns of some weight rows.
-pub fn chunk(
+fn chunk(
     isa: InstructionSet,
     product: &Product<'_>,
     out: &Shared<'_>,
@@ -148,7 +155,7 @@ pub fn chunk(
 }
 
 /// Copies rows to whole spans, the rest zero.
-fn pad<'a>(
+pub fn pad<'a>(
     input: Matrix<'_>,
     n_tokens: usize,
     padded: &'a mut Buffer,
@@ -210,7 +217,7 @@ impl Product<'_> {
         self.n_tokens() <= most_tokens && is_direct(self.weight.quant)
     }
 
-    fn n_tokens(&self) -> usize {
+    pub fn n_tokens(&self) -> usize {
         match self.rows {
             Rows::All(n) => n,
             Rows::Listed { places, .. } => places.len(),
