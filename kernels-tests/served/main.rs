@@ -10,6 +10,7 @@ mod concurrency;
 mod files;
 mod hostile;
 mod https;
+mod kernels_on_disk;
 mod keys;
 mod memory;
 #[path = "../models.rs"]
