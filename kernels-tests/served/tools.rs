@@ -107,7 +107,7 @@ async fn a_choice_of_tools_is_enforced() {
     let refused = ask(json!({"tools": odd, "tool_choice": "required"})).await;
     assert_eq!(refused.status, 400, "{}", refused.text);
     assert!(refused.text.contains("not"), "{}", refused.text);
-    let native = json!({"model": "caller", "messages": question(), "tools": tools(), "tool_choice": "required", "stream": false});
+    let native = json!({"model": "caller", "messages": question(), "tools": tools(), "tool_choice": "required", "parallel_tool_calls": false, "stream": false});
     let native = server.post("/api/chat", &native).await.json();
     fits(&native["message"]["tool_calls"][0]["function"]["arguments"]);
 }
@@ -143,6 +143,21 @@ async fn messages_of_anthropics_api() {
         plain["usage"]["input_tokens"]
     );
     assert_eq!(streamed.last().expect("events")["type"], "message_stop");
+    // A prompt that is in the cache is counted as such from the first event on.
+    let long = json!({"messages": [{"role": "user", "content": "word ".repeat(100)}], "max_tokens": 1, "stream": true});
+    let cold = frames(&ask(long.clone()).await.text)[0]["message"]["usage"].clone();
+    let warm = frames(&ask(long).await.text);
+    let (first, last) = (&warm[0]["message"]["usage"], &warm[warm.len() - 2]["usage"]);
+    assert!(
+        first["cache_read_input_tokens"].as_u64() >= Some(96),
+        "{first}"
+    );
+    let total = |usage: &Value| {
+        let count = |name: &str| usage[name].as_u64().expect("a count");
+        count("input_tokens") + count("cache_read_input_tokens")
+    };
+    assert_eq!((total(first), total(last)), (total(&cold), total(&cold)));
+    assert_eq!(first["input_tokens"], last["input_tokens"]);
     let count = json!({"model": "caller", "messages": question()});
     let counted = server
         .post("/v1/messages/count_tokens", &count)

@@ -411,6 +411,7 @@ impl Sequence {
                 text,
                 tokens,
                 logprobs,
+                cached_tokens: self.usage.cached_tokens,
             });
         }
     }
