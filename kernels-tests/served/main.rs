@@ -7,8 +7,10 @@ mod cache;
 mod checkpoints;
 mod cli;
 mod concurrency;
+mod files;
 mod hostile;
 mod https;
+mod kernels_on_disk;
 mod keys;
 mod memory;
 #[path = "../models.rs"]
