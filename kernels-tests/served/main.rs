@@ -7,6 +7,7 @@ mod cache;
 mod checkpoints;
 mod cli;
 mod concurrency;
+mod hostile_templates;
 mod https;
 mod keys;
 mod memory;
