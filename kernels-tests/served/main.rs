@@ -7,6 +7,7 @@ mod cache;
 mod checkpoints;
 mod cli;
 mod concurrency;
+mod hostile;
 mod hostile_templates;
 mod https;
 mod keys;
@@ -18,6 +19,7 @@ mod offload;
 mod openai;
 mod pulling;
 mod registry;
+mod rows;
 #[allow(dead_code, reason = "the library's tests use all of it")]
 #[path = "../../src/store/registry/tests/scripted.rs"]
 mod scripted;

@@ -12,3 +12,4 @@ fi
 python3 kernels-tests/system/registry.py "$BIN"
 python3 kernels-tests/system/store.py "$BIN"
 python3 kernels-tests/system/scheduler.py "$BIN" "$PWD/target/test-models"
+python3 kernels-tests/system/terminal.py "$BIN" "$PWD/target/test-models"

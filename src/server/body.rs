@@ -9,10 +9,20 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::time::Instant;
 use warp::http::StatusCode;
+use warp::http::header::{CONTENT_LENGTH, HeaderMap};
 
 /// A body as it arrives.
-pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
+pub struct BodyStream {
+    chunks: Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>,
+    /// Its length, where the client says so.
+    declared: Option<u64>,
+    /// How long it may stand still.
+    patience: Duration,
+    begun: Instant,
+    n_received: u64,
+}
 
 /// Largest body of chat and generate: they may carry images.
 pub const LARGE_BODY_BYTES: usize = 256 << 20;
@@ -21,37 +31,61 @@ pub const SMALL_BODY_BYTES: usize = 32 << 20;
 /// Bodies up to this size are parsed where they are read.
 const INLINE_BYTES: usize = 64 << 10;
 /// A body that makes no progress for this long is given up.
-pub const BODY_IDLE: Duration = Duration::from_secs(60);
+const BODY_IDLE: Duration = Duration::from_secs(60);
+/// So is one that comes slower than this once [`BODY_IDLE`] is over: a byte now and then is no progress.
+const SLOWEST_BYTES_PER_S: u64 = 1 << 10;
 
-/// Boxes what warp hands out.
-pub fn boxed<B: Buf>(
-    body: impl Stream<Item = Result<B, warp::Error>> + Send + Sync + 'static,
-) -> BodyStream {
-    Box::pin(body.map(|chunk| chunk.map(|mut b| b.copy_to_bytes(b.remaining()))))
-}
+impl BodyStream {
+    /// What warp hands out, with the request's headers.
+    pub fn new<B: Buf>(
+        body: impl Stream<Item = Result<B, warp::Error>> + Send + Sync + 'static,
+        headers: &HeaderMap,
+    ) -> BodyStream {
+        let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+        BodyStream {
+            chunks: Box::pin(body.map(|chunk| chunk.map(|mut b| b.copy_to_bytes(b.remaining())))),
+            declared: declared.and_then(|text| text.parse().ok()),
+            patience: BODY_IDLE,
+            begun: Instant::now(),
+            n_received: 0,
+        }
+    }
 
-/// The next piece of a body, or `None` at its end; an error when the client stalls or goes away.
-pub async fn next_chunk(body: &mut BodyStream) -> Result<Option<Bytes>, ApiError> {
-    match tokio::time::timeout(BODY_IDLE, body.next()).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-        Ok(Some(Err(_))) => Err(ApiError::bad_request("unexpected EOF")),
-        Err(_) => Err(ApiError::new(
-            StatusCode::REQUEST_TIMEOUT,
-            format!("no data of the request body for {} s", BODY_IDLE.as_secs()),
-        )),
+    /// The next piece, or `None` at the end; an error when the client stalls or goes away.
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
+        let due = Duration::from_secs(self.n_received / SLOWEST_BYTES_PER_S);
+        let until = Instant::now().min(self.begun + due) + self.patience;
+        match tokio::time::timeout_at(until, self.chunks.next()).await {
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(chunk))) => {
+                self.n_received += chunk.len() as u64;
+                Ok(Some(chunk))
+            }
+            Ok(Some(Err(_))) => Err(ApiError::bad_request("unexpected EOF")),
+            Err(_) => Err(ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                format!(
+                    "the request body comes too slowly: no progress in {} s",
+                    BODY_IDLE.as_secs()
+                ),
+            )),
+        }
     }
 }
 
-/// The whole body, at most `limit` bytes.
+/// The whole body, at most `limit` bytes. One that says it is larger is refused before it is read.
 pub async fn read(mut body: BodyStream, limit: usize) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        let text = format!("request body is larger than {} MiB", limit >> 20);
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    if body.declared.is_some_and(|n| n > limit as u64) {
+        return Err(too_large());
+    }
     let mut whole = BytesMut::new();
-    while let Some(chunk) = next_chunk(&mut body).await? {
+    while let Some(chunk) = body.next_chunk().await? {
         if whole.len() + chunk.len() > limit {
-            return Err(ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("request body is larger than {} MiB", limit >> 20),
-            ));
+            return Err(too_large());
         }
         whole.extend_from_slice(&chunk);
     }
@@ -236,15 +270,46 @@ mod tests {
         );
     }
 
+    fn body<S>(chunks: S, headers: &HeaderMap) -> BodyStream
+    where
+        S: Stream<Item = &'static [u8]> + Send + Sync + 'static,
+    {
+        BodyStream::new(chunks.map(Ok::<_, warp::Error>), headers)
+    }
+
     #[tokio::test]
     async fn bodies_are_bounded() {
         let chunks = |n| {
-            boxed(futures_util::stream::iter(
-                (0..n).map(|_| Ok(Bytes::from_static(b"0123456789"))),
-            ))
+            let ten = futures_util::stream::iter((0..n).map(|_| b"0123456789".as_slice()));
+            body(ten, &HeaderMap::new())
         };
         assert_eq!(read(chunks(3), 30).await.unwrap().len(), 30);
         let error = read(chunks(4), 30).await.unwrap_err();
         assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
+        // Not a byte is waited for where the length is known.
+        let headers =
+            HeaderMap::from_iter([(CONTENT_LENGTH, "9223372036854775808".parse().unwrap())]);
+        let error = read(body(futures_util::stream::pending(), &headers), 30)
+            .await
+            .unwrap_err();
+        assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn bodies_must_make_progress() {
+        let slow = |milliseconds, n: usize| {
+            let chunks = futures_util::stream::unfold(0, move |i| async move {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                (i < n).then_some((b"0123456789".as_slice(), i + 1))
+            });
+            let mut body = body(chunks, &HeaderMap::new());
+            body.patience = Duration::from_millis(100);
+            body
+        };
+        assert_eq!(read(slow(1, 3), 1000).await.unwrap().len(), 30);
+        for trickle in [slow(10_000, 1), slow(5, 1000)] {
+            let error = read(trickle, 1 << 20).await.unwrap_err();
+            assert_eq!(error.status, StatusCode::REQUEST_TIMEOUT);
+        }
     }
 }

@@ -155,6 +155,7 @@ fn tools(request: &ChatRequest) -> Result<Vec<Tool>, ApiError> {
             "more than {MAX_TOOLS} tools"
         )));
     }
+    prompt::check_size(request.messages.iter().map(|m| m.content.as_str()))?;
     Ok(request
         .tools
         .iter()

@@ -199,7 +199,7 @@ pub async fn blob_upload(app: Arc<App>, incoming: Incoming) -> Result<Response, 
 /// body sees a broken pipe instead of the answer.
 async fn discard(mut body: body::BodyStream) {
     let mut left = MAX_DISCARDED_BYTES;
-    while let Ok(Some(piece)) = body::next_chunk(&mut body).await {
+    while let Ok(Some(piece)) = body.next_chunk().await {
         match left.checked_sub(piece.len()) {
             Some(rest) => left = rest,
             None => return,
@@ -223,7 +223,7 @@ async fn receive(mut upload: BlobUpload, mut body: body::BodyStream) -> Result<(
     });
     let mut broken = None;
     loop {
-        match body::next_chunk(&mut body).await {
+        match body.next_chunk().await {
             Ok(Some(piece)) => {
                 if sender.send(piece).await.is_err() {
                     // The writer has failed; its error comes below.

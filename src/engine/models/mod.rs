@@ -288,6 +288,7 @@ impl Inner {
         if loaded.n_users > 0 {
             return;
         }
+        memory::give_back_soon(&self.runtime);
         loaded.idle_since = (Instant::now(), SystemTime::now());
         let duration = loaded.keep_alive.duration();
         if loaded.is_expiring || duration.is_zero() || !loaded.parts.engine.is_alive() {
