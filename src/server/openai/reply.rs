@@ -423,5 +423,11 @@ mod tests {
             top_logprobs: vec![TokenLogProb::default()],
         }];
         assert_eq!(frames(&[reply("x", ""), trailer], false).len(), 3);
+        let cut = frames(&[done(reply("x", ""), "length")], false);
+        let finish = |i: usize| &cut[i]["choices"][0]["finish_reason"];
+        assert_eq!(
+            (cut.len(), finish(0), finish(1)),
+            (2, &Value::Null, &json!("length"))
+        );
     }
 }
