@@ -19,25 +19,40 @@ const N_BATCH: usize = 512;
 
 /// A model on the first adapter, with both phases prepared and the plan of decode.
 fn loaded(name: &str, options: gpu::Options) -> (Model, GpuBackend, PreparedId) {
-    let gguf = Gguf::open(&models::path(name)).expect("a valid file");
-    let model = Model::load(&Arc::new(gguf)).expect("a supported model");
+    loaded_on(opened(options), name, N_CTX, 1)
+}
+
+/// The first adapter.
+fn opened(options: gpu::Options) -> GpuBackend {
     let adapter = gpu::adapters().into_iter().next().expect("a GPU adapter");
     let choice = DeviceChoice::Named(adapter.index.to_string());
-    let mut backend = GpuBackend::open_with(&choice, options).expect("it opens");
+    GpuBackend::open_with(&choice, options).expect("it opens")
+}
+
+/// As [`loaded`], as the server prepares it for so many sequences of a context.
+fn loaded_on(
+    mut backend: GpuBackend,
+    name: &str,
+    n_ctx: usize,
+    n_parallel: usize,
+) -> (Model, GpuBackend, PreparedId) {
+    let gguf = Gguf::open(&models::path(name)).expect("a valid file");
+    let model = Model::load(&Arc::new(gguf)).expect("a supported model");
     model.load_into(&mut backend).expect("it fits");
-    let cache = model.cache_spec(KvType::F16, N_CTX.div_ceil(PAGE_TOKENS), 1);
+    let n_pages = n_ctx.div_ceil(PAGE_TOKENS) * n_parallel;
+    let cache = model.cache_spec(KvType::F16, n_pages, n_parallel);
     backend.alloc_cache(&cache).expect("it fits");
     let mut prepare = |phase, n_tokens| {
         let shape = BatchShape {
             phase,
             n_tokens,
-            n_outputs: 1,
+            n_outputs: n_parallel,
         };
-        let plan = model.plan(N_CTX, shape, Some(MAX_CANDIDATES));
+        let plan = model.plan(n_ctx, shape, Some(MAX_CANDIDATES));
         backend.prepare(plan).expect("a valid plan")
     };
     prepare(Phase::Prefill, N_BATCH);
-    let decode = prepare(Phase::Decode, 1);
+    let decode = prepare(Phase::Decode, n_parallel);
     (model, backend, decode)
 }
 
@@ -139,15 +154,34 @@ fn a_layer_is_six_launches_on_a_gpu_and_a_merge() {
     }
 }
 
+/// The allocator's count has all that was taken from the driver, blocks that are half empty too.
 #[test]
 fn a_model_takes_its_weights_its_cache_and_little_more() {
-    let (model, backend, _) = loaded(models::REAL[0], gpu::Options::default());
-    let memory = backend.memory();
-    let cache = model
-        .cache_spec(KvType::F16, N_CTX.div_ceil(PAGE_TOKENS), 1)
-        .bytes();
-    assert_eq!(memory.cache, cache);
-    let most = model.weight_bytes() as f64 * 1.03;
-    assert!(memory.weights as f64 <= most, "{memory:?}, at most {most}");
-    assert!(memory.plans <= 64 << 20, "{memory:?}");
+    for (n_ctx, n_parallel) in [(N_CTX, 1), (2048, 8), (4096, 8)] {
+        let backend = opened(gpu::Options::default());
+        let (model, backend, _) = loaded_on(backend, models::REAL[0], n_ctx, n_parallel);
+        let memory = backend.memory();
+        let n_pages = n_ctx.div_ceil(PAGE_TOKENS) * n_parallel;
+        let cache = model.cache_spec(KvType::F16, n_pages, n_parallel).bytes();
+        assert_eq!(memory.cache, cache);
+        let most = model.weight_bytes() as f64 * 1.03;
+        assert!(memory.weights as f64 <= most, "{memory:?}, at most {most}");
+        let counted = memory.weights + memory.cache + memory.plans;
+        assert_eq!(backend.memory_bytes(), Some(counted));
+        let reserved = memory.reserved.unwrap_or(counted);
+        assert!(reserved >= counted, "{memory:?}");
+        let little = reserved - memory.weights - memory.cache;
+        assert!(little <= 64 << 20, "{little} bytes more: {memory:?}");
+    }
+}
+
+/// Those of its launches, and no more for a second model of the same shapes.
+#[test]
+fn only_the_kernels_that_a_model_uses_are_compiled() {
+    let (_, first, _) = loaded(models::REAL[0], gpu::Options::default());
+    let n = first.n_pipelines();
+    assert!((10..=40).contains(&n), "{n} kernels");
+    let sibling = first.sibling().expect("it opens");
+    let (_, second, _) = loaded_on(sibling, models::REAL[0], N_CTX, 1);
+    assert_eq!(second.n_pipelines(), n);
 }

@@ -7,9 +7,11 @@ mod cache;
 mod checkpoints;
 mod cli;
 mod concurrency;
+mod files;
 mod hostile;
 mod hostile_templates;
 mod https;
+mod kernels_on_disk;
 mod keys;
 mod memory;
 #[path = "../models.rs"]

@@ -225,6 +225,11 @@ pub trait Backend: Send {
         wanted
     }
 
+    /// Bytes that weights, cache and plans take, where the device has counted its buffers.
+    fn memory_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Makes the cache, all zero. Called once, before the first `prepare`.
     ///
     /// # Errors

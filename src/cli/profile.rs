@@ -33,6 +33,8 @@ pub struct TokenCost {
     pub uploaded_bytes: u64,
     pub read_back_bytes: u64,
     pub memory: MemoryUse,
+    /// Kernels that were compiled for it.
+    pub n_pipelines: usize,
     pub launches: Vec<LaunchProfile>,
 }
 
@@ -60,6 +62,7 @@ pub fn token_cost(model: &Model, device: &str, position: usize) -> Result<TokenC
         uploaded_bytes: after.uploaded_bytes - before.uploaded_bytes,
         read_back_bytes: after.read_back_bytes - before.read_back_bytes,
         memory: backend.memory(),
+        n_pipelines: backend.n_pipelines(),
         launches: backend.profile(plan),
     })
 }
@@ -80,7 +83,8 @@ pub fn profile(args: &ProfileArgs) -> Result<()> {
         "read_back_bytes": cost.read_back_bytes,
         "weight_bytes": weight_bytes,
         "weight_bytes_of_the_file": model.weight_bytes(),
-        "memory": {"weights": memory.weights, "cache": memory.cache, "plans": memory.plans},
+        "memory": {"weights": memory.weights, "cache": memory.cache, "plans": memory.plans, "reserved": memory.reserved},
+        "n_pipelines": cost.n_pipelines,
         "n_launches": cost.launches.len(),
         "launches": cost.launches.iter().map(line).collect::<Vec<_>>(),
     });

@@ -158,14 +158,16 @@ impl Device {
         let decode = model.plan(options.n_ctx, decode, top_k);
         let plans = [&prefill, &decode];
         let buffer_bytes: u64 = plans.iter().map(|plan| plan.bytes()).sum();
-        let memory_bytes = model.weight_bytes() + cache.bytes() + buffer_bytes;
-        let gpu_bytes = match n_gpu_layers {
-            None if backend.device().is_gpu => memory_bytes,
-            None => 0,
-            Some(n) => placement::gpu_bytes(model, &cache, &plans, n),
-        };
+        let split_bytes = n_gpu_layers.map(|n| placement::gpu_bytes(model, &cache, &plans, n));
         let vocab_size = model.config().vocab_size;
         let mut device = Device::new(backend, cache.n_pages, vocab_size, prefill, decode)?;
+        let counted = device.backend.memory_bytes();
+        let memory_bytes = counted.unwrap_or(model.weight_bytes() + cache.bytes() + buffer_bytes);
+        let gpu_bytes = match split_bytes {
+            None if device.info.device.is_gpu => memory_bytes,
+            None => 0,
+            Some(bytes) => bytes,
+        };
         device.is_recurrent = model.is_recurrent();
         device.n_draft = n_draft;
         device.info.n_ctx_train = model.config().n_ctx_train;

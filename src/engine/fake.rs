@@ -15,7 +15,7 @@ use crate::backend::{
 
 #[path = "../../kernels-tests/reference/sample.rs"]
 mod sample;
-use sample::sample;
+pub use sample::sample;
 
 pub const VOCAB_SIZE: usize = 96;
 

@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::disk_cache::DiskCache;
 use super::limits::{missing_limit, requested_limits};
 use super::profile::TrafficCounters;
 use crate::backend::{BackendError, DeviceInfo};
+use crate::settings::cache_folder;
 
 /// What an adapter is, in the order in which it is preferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +86,8 @@ pub struct Options {
     pub least_limits: bool,
     /// Bind every weight in two parts, as one that is larger than a binding: for tests.
     pub split_weights: bool,
+    /// Keep compiled kernels in the user's folder of caches.
+    pub disk_cache: bool,
 }
 
 impl Default for Options {
@@ -94,6 +98,7 @@ impl Default for Options {
             gpu_shapes: false,
             least_limits: false,
             split_weights: false,
+            disk_cache: false,
         }
     }
 }
@@ -170,8 +175,9 @@ enum Failure {
 }
 
 /// Memory that is taken from the driver at a time for buffers that are smaller; larger ones have
-/// memory of their own. Little is left over, and a software driver fills all of it with zeros.
-const SMALL_BLOCK_BYTES: u64 = 8 << 20;
+/// memory of their own. The least that the allocator takes: of larger blocks the caches of layers,
+/// which are equally large, leave up to half empty, and a software driver fills all with zeros.
+const SMALL_BLOCK_BYTES: u64 = 4 << 20;
 
 /// An open device with its queue.
 pub(super) struct Device {
@@ -182,6 +188,7 @@ pub(super) struct Device {
     pub tuning: Tuning,
     pub checked: bool,
     pub split_weights: bool,
+    pub disk_cache: Option<DiskCache>,
     summary: AdapterSummary,
     failure: Arc<Mutex<Option<Failure>>>,
 }
@@ -222,6 +229,10 @@ impl Device {
         let subgroups = subgroups.filter(|_| options.subgroups);
         let mut features = wgpu::Features::empty();
         features.set(wgpu::Features::SUBGROUP, subgroups.is_some());
+        let folder = cache_folder().filter(|_| options.disk_cache);
+        let has_caches = adapter.features().contains(wgpu::Features::PIPELINE_CACHE);
+        let uses_cache = folder.is_some() && has_caches;
+        features.set(wgpu::Features::PIPELINE_CACHE, uses_cache);
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("ollama-wgpu"),
             required_features: features,
@@ -230,7 +241,7 @@ impl Device {
                 false => requested_limits(offered),
             },
             memory_hints: wgpu::MemoryHints::Manual {
-                suballocated_device_memory_block_size: SMALL_BLOCK_BYTES..2 * SMALL_BLOCK_BYTES,
+                suballocated_device_memory_block_size: SMALL_BLOCK_BYTES..SMALL_BLOCK_BYTES,
             },
             ..Default::default()
         });
@@ -245,6 +256,7 @@ impl Device {
             },
             checked: options.checked,
             split_weights: options.split_weights,
+            disk_cache: folder.and_then(|folder| DiskCache::open(&device, &info, &folder)),
             traffic: TrafficCounters::default(),
             summary: summary.clone(),
             device,
@@ -258,6 +270,12 @@ impl Device {
             api: self.summary.api.clone(),
             is_gpu: true,
         }
+    }
+
+    /// Memory taken from the driver, where the allocator tells.
+    pub fn reserved_bytes(&self) -> Option<u64> {
+        let report = self.device.generate_allocator_report()?;
+        Some(report.total_reserved_bytes)
     }
 
     /// An error where the device failed since it was opened.

@@ -6,6 +6,7 @@
 mod batch;
 mod buffer;
 mod device;
+mod disk_cache;
 mod dispatch;
 mod launch;
 mod limits;
@@ -18,7 +19,7 @@ mod shader;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use device::{AdapterKind, AdapterSummary, DeviceChoice, Options, adapters};
 pub use limits::{AdapterLimits, limits};
@@ -59,13 +60,18 @@ struct Cache {
 }
 
 impl GpuBackend {
-    /// Opens the chosen device for one model.
+    /// Opens the chosen device for one model; what is compiled for it is kept on disk where the
+    /// driver hands it out.
     ///
     /// # Errors
     /// [`BackendError::NoDevice`] where there is none, [`BackendError::Unsuitable`] where it
     /// lacks what every kernel needs.
     pub fn open(choice: &DeviceChoice) -> Result<GpuBackend, BackendError> {
-        Self::open_with(choice, Options::default())
+        let options = Options {
+            disk_cache: true,
+            ..Options::default()
+        };
+        Self::open_with(choice, options)
     }
 
     /// As [`Self::open`], with features turned off or checks turned on.
@@ -113,6 +119,12 @@ impl GpuBackend {
         self.device.traffic.totals()
     }
 
+    /// Kernels that are compiled on the device, for all models on it.
+    pub fn n_pipelines(&self) -> usize {
+        let pipelines = self.pipelines.lock();
+        pipelines.unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Bytes of this model's buffers.
     pub fn memory(&self) -> MemoryUse {
         let sum = |buffers: &mut dyn Iterator<Item = &wgpu::Buffer>| {
@@ -123,6 +135,7 @@ impl GpuBackend {
             weights: sum(&mut self.weight_buffers.iter().flatten()),
             cache: sum(&mut cache.flat_map(|c| c.keys.iter().chain(&c.values).chain(&c.states))),
             plans: self.plans.iter().map(Prepared::bytes).sum(),
+            reserved: self.device.reserved_bytes(),
         }
     }
 }
@@ -150,6 +163,11 @@ impl Backend for GpuBackend {
 
     fn free_bytes(&mut self, wanted: u64) -> u64 {
         self.device.free_bytes(wanted)
+    }
+
+    fn memory_bytes(&self) -> Option<u64> {
+        let memory = self.memory();
+        Some(memory.weights + memory.cache + memory.plans)
     }
 
     fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {

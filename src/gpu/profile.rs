@@ -32,6 +32,9 @@ pub struct MemoryUse {
     pub cache: u64,
     /// Activations, batches and results of all prepared plans.
     pub plans: u64,
+    /// What the allocator took from the driver, for all models on the device and what wgpu itself
+    /// needs; `None` where it does not tell.
+    pub reserved: Option<u64>,
 }
 
 /// The running totals behind [`Traffic`].

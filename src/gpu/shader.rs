@@ -4,6 +4,9 @@
 
 use std::fmt::Write;
 
+use super::device::Device;
+use super::disk_cache::DiskCache;
+
 /// Declares the embedded files by their path under `shaders/`, without the ending.
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
@@ -217,19 +220,20 @@ fn file(name: &str) -> &'static str {
 
 /// Compiles a compute pipeline with the entry point `main`. Errors go to the device's error scope.
 ///
-/// `checked` keeps the driver-independent bounds checks and the zeroing of workgroup memory: for
+/// A checked device keeps the driver-independent bounds checks and the zeroing of workgroup memory: for
 /// tests. They cost up to a quarter of the time, and every index of these shaders follows from
 /// shapes that were checked before.
 pub(super) fn pipeline(
-    device: &wgpu::Device,
+    device: &Device,
     layout: &wgpu::PipelineLayout,
     shader: &Shader,
-    checked: bool,
 ) -> wgpu::ComputePipeline {
     let description = wgpu::ShaderModuleDescriptor {
         label: Some(shader.name()),
         source: wgpu::ShaderSource::Wgsl(shader.source().into()),
     };
+    let (cache, checked) = (device.disk_cache.as_ref(), device.checked);
+    let device = &device.device;
     let module = if checked {
         device.create_shader_module(description)
     } else {
@@ -249,6 +253,6 @@ pub(super) fn pipeline(
             constants: &[],
             zero_initialize_workgroup_memory: checked,
         },
-        cache: None,
+        cache: cache.map(DiskCache::handle),
     })
 }

@@ -138,6 +138,18 @@ pub fn is_on(name: &str) -> bool {
     is_true(clean(&value))
 }
 
+/// Where a program may keep what it can make again: the folder of this one in that of the user, if there is one.
+pub fn cache_folder() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    let absolute = |folder: &PathBuf| folder.is_absolute();
+    let named = ["XDG_CACHE_HOME", "LOCALAPPDATA"].into_iter();
+    let folder = named.filter_map(set).find(absolute);
+    let folder = folder.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    folder
+        .filter(absolute)
+        .map(|folder| folder.join("ollama-wgpu"))
+}
+
 fn default_models() -> PathBuf {
     let home = std::env::home_dir().unwrap_or_default();
     home.join(".ollama").join("models")
