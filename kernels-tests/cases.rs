@@ -9,13 +9,17 @@ use ollama_wgpu::quant::QuantType;
 use crate::case::{Case, Weight};
 use crate::encoder;
 use crate::file::{File, Random};
-use crate::recurrent;
-use crate::{cases_attention, cases_experts};
+use crate::{cases_attention, cases_experts, low_rank, recurrent};
 
 /// All cases; where `OLLAMA_WGPU_TEST_CASES` is set, those whose name contains one of its parts.
 pub fn all() -> Vec<Case> {
+    of_types(&QuantType::all().collect::<Vec<_>>())
+}
+
+/// As [`all`]; of those that are the same for every type, the given ones.
+pub fn of_types(types: &[QuantType]) -> Vec<Case> {
     let mut cases = Vec::new();
-    for quant in QuantType::all() {
+    for &quant in types {
         embed(&mut cases, quant);
         matmul(&mut cases, quant);
     }
@@ -26,8 +30,9 @@ pub fn all() -> Vec<Case> {
     cases_attention::all(&mut cases);
     encoder::all(&mut cases);
     recurrent::cases(&mut cases);
+    low_rank::cases(&mut cases);
     top_k(&mut cases);
-    cases_experts::all(&mut cases);
+    cases_experts::all(&mut cases, types);
     if let Ok(parts) = std::env::var("OLLAMA_WGPU_TEST_CASES") {
         cases.retain(|case| parts.split(',').any(|part| case.name.contains(part)));
     }

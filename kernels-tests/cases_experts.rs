@@ -10,12 +10,12 @@ use crate::case::{Case, Weight};
 use crate::cases::rows;
 use crate::file::{File, Random};
 
-/// All of them.
-pub fn all(cases: &mut Vec<Case>) {
+/// All of them, products with matrices of these types.
+pub fn all(cases: &mut Vec<Case>, types: &[QuantType]) {
     route(cases);
     combine(cases);
     heads(cases);
-    for quant in QuantType::all() {
+    for &quant in types {
         let runs = [(Phase::Decode, 1), (Phase::Prefill, 3)];
         for run in runs {
             products(cases, quant, Sizes::new(5, 2, 7, 256), run, &[Way::Joined]);

@@ -43,31 +43,41 @@ pub fn cpus() -> Vec<Device> {
 /// Every GPU adapter that answers, software ones included, with the variants of the shaders: as
 /// users run them; and with the shapes of a GPU, with runtime checks but without subgroups.
 pub fn gpus() -> Vec<Device> {
-    let variants = [
-        ("", gpu::Options::default()),
-        (
-            ", checked, no subgroups, shapes of a GPU",
-            gpu::Options {
-                checked: true,
-                subgroups: false,
-                gpu_shapes: true,
-            },
-        ),
-    ];
-    let adapters = gpu::adapters();
-    adapters
-        .iter()
-        .flat_map(|adapter| variants.map(|(suffix, options)| gpu(adapter, suffix, options)))
-        .collect()
+    let checked = gpu::Options {
+        checked: true,
+        subgroups: false,
+        gpu_shapes: true,
+        ..gpu::Options::default()
+    };
+    let mut devices = plain_gpus();
+    devices.extend(variants(
+        ", checked, no subgroups, shapes of a GPU",
+        checked,
+    ));
+    devices
+}
+
+/// Every GPU adapter with the shapes of a GPU, with subgroups, the limits that WebGPU promises, and
+/// every weight in two parts.
+pub fn least_gpus() -> Vec<Device> {
+    let least = gpu::Options {
+        gpu_shapes: true,
+        least_limits: true,
+        split_weights: true,
+        ..gpu::Options::default()
+    };
+    variants(", shapes of a GPU, least limits, split weights", least)
 }
 
 /// Every GPU adapter as users run it.
 pub fn plain_gpus() -> Vec<Device> {
-    let adapters = gpu::adapters();
-    let plain = gpu::Options::default();
+    variants("", gpu::Options::default())
+}
+
+fn variants(suffix: &str, options: gpu::Options) -> Vec<Device> {
+    let adapters = gpu::adapters().into_iter();
     adapters
-        .iter()
-        .map(|adapter| gpu(adapter, "", plain))
+        .map(|adapter| gpu(&adapter, suffix, options))
         .collect()
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ollama_wgpu::backend::KvType;
+use ollama_wgpu::backend::{Backend, KvType};
 use ollama_wgpu::cpu::CpuBackend;
 use ollama_wgpu::engine::{
     Engine, EngineOptions, Event, Events, Request, SamplingParams, Vocabulary,
@@ -11,7 +11,7 @@ use ollama_wgpu::engine::{
 use ollama_wgpu::gguf::Gguf;
 use serde_json::Value;
 
-use crate::models;
+use crate::{devices, models};
 
 /// No token ends a generation, as in the references, and all have the same text.
 pub struct Endless;
@@ -35,7 +35,22 @@ impl Vocabulary for Endless {
 }
 
 fn load(name: &str, n_parallel: usize, n_batch: usize, kv_type: KvType) -> Engine {
-    let path = models::path(&format!("tiny/{name}.gguf"));
+    let backend = Box::new(CpuBackend::new(Some(2)));
+    load_on(backend, &tiny(name), n_parallel, n_batch, kv_type)
+}
+
+fn tiny(name: &str) -> String {
+    format!("tiny/{name}.gguf")
+}
+
+fn load_on(
+    backend: Box<dyn Backend>,
+    file: &str,
+    n_parallel: usize,
+    n_batch: usize,
+    kv_type: KvType,
+) -> Engine {
+    let path = models::path(file);
     let gguf = Arc::new(Gguf::open(&path).expect("a valid file"));
     let options = EngineOptions {
         n_ctx: 512,
@@ -44,7 +59,6 @@ fn load(name: &str, n_parallel: usize, n_batch: usize, kv_type: KvType) -> Engin
         n_waiting: 100,
         kv_type,
     };
-    let backend = Box::new(CpuBackend::new(Some(2)));
     Engine::load(&gguf, Arc::new(Endless), backend, options).expect("it loads")
 }
 
@@ -162,4 +176,81 @@ fn a_shifted_context_goes_on() {
     let engine = load("tiny-llama", 1, 64, KvType::F16);
     let events = engine.submit(request(long, 300, SamplingParams::default()));
     assert_eq!(read(events.expect("a place")).len(), 300);
+}
+
+/// The first GPU, whose kernels all engines of a test share.
+fn gpu() -> devices::Device {
+    let mut gpus = devices::plain_gpus();
+    assert!(!gpus.is_empty(), "there is no GPU adapter");
+    gpus.swap_remove(0)
+}
+
+/// Where the GPU chooses the tokens of some rows and the host those of others.
+#[test]
+fn eight_streams_of_a_gpu_give_the_tokens_that_each_gives_alone() {
+    let gpu = gpu();
+    for name in ["tiny-llama-q4_k", "tiny-lfm2"] {
+        let load = |n_parallel| {
+            let backend = gpu.open().expect("it opens");
+            load_on(backend, &tiny(name), n_parallel, 24, KvType::F16)
+        };
+        let mut requests = requests(&ids(&reference(name)["tokens"]));
+        requests[2].logprobs = Some(1);
+        for request in &mut requests[4..] {
+            request.params.top_k = 30;
+        }
+        let engine = load(1);
+        let answer = |request: &Request| read(engine.submit(request.clone()).expect("a place"));
+        let alone: Vec<Vec<u32>> = requests.iter().map(answer).collect();
+        let engine = load(8);
+        let events: Vec<Events> = requests
+            .iter()
+            .map(|request| engine.submit(request.clone()).expect("a place"))
+            .collect();
+        let together: Vec<Vec<u32>> = events.into_iter().map(read).collect();
+        assert_eq!(together, alone, "{name}");
+    }
+}
+
+/// With Ollama's options and with all penalties: a report of probabilities leaves the choice to the
+/// host, and a stop string is seen a step late.
+#[test]
+fn a_gpu_chooses_the_tokens_that_the_host_chooses() {
+    let gpu = gpu();
+    let load = || {
+        let backend = gpu.open().expect("it opens");
+        load_on(backend, models::REAL[0], 1, 256, KvType::F16)
+    };
+    let engine = load();
+    let answer =
+        |engine: &Engine, request: &Request| read(engine.submit(request.clone()).expect("a place"));
+    let prompt: Vec<u32> = (500..540).collect();
+    let seeded = SamplingParams {
+        seed: Some(7),
+        ..SamplingParams::default()
+    };
+    let penalised = SamplingParams {
+        repeat_penalty: 1.1,
+        presence_penalty: 0.2,
+        frequency_penalty: 0.1,
+        min_p: 0.02,
+        ..seeded.clone()
+    };
+    for params in [seeded.clone(), penalised] {
+        let chosen_by_gpu = request(prompt.clone(), 64, params);
+        let chosen_by_host = Request {
+            logprobs: Some(0),
+            ..chosen_by_gpu.clone()
+        };
+        let tokens = answer(&engine, &chosen_by_gpu);
+        assert_eq!(tokens.len(), 64);
+        assert_eq!(tokens, answer(&engine, &chosen_by_host));
+    }
+    let stopped = Request {
+        stop: vec![".....".into()],
+        ..request(prompt.clone(), 64, seeded.clone())
+    };
+    answer(&engine, &stopped);
+    let longer = request([&prompt[..], &prompt, &[7, 8]].concat(), 16, seeded);
+    assert_eq!(answer(&engine, &longer), answer(&load(), &longer));
 }

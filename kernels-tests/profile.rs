@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use ollama_wgpu::backend::{
-    Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, PAGE_TOKENS, Phase, PreparedId,
+    Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, PAGE_TOKENS, Penalties, Phase, PreparedId,
+    Sampled, Sampling,
 };
 use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::gpu::{self, DeviceChoice, GpuBackend};
@@ -18,42 +19,92 @@ const N_BATCH: usize = 512;
 
 /// A model on the first adapter, with both phases prepared and the plan of decode.
 fn loaded(name: &str, options: gpu::Options) -> (Model, GpuBackend, PreparedId) {
-    let gguf = Gguf::open(&models::path(name)).expect("a valid file");
-    let model = Model::load(&Arc::new(gguf)).expect("a supported model");
+    loaded_on(opened(options), name, N_CTX, 1)
+}
+
+/// The first adapter.
+fn opened(options: gpu::Options) -> GpuBackend {
     let adapter = gpu::adapters().into_iter().next().expect("a GPU adapter");
     let choice = DeviceChoice::Named(adapter.index.to_string());
-    let mut backend = GpuBackend::open_with(&choice, options).expect("it opens");
+    GpuBackend::open_with(&choice, options).expect("it opens")
+}
+
+/// As [`loaded`], as the server prepares it for so many sequences of a context.
+fn loaded_on(
+    mut backend: GpuBackend,
+    name: &str,
+    n_ctx: usize,
+    n_parallel: usize,
+) -> (Model, GpuBackend, PreparedId) {
+    let gguf = Gguf::open(&models::path(name)).expect("a valid file");
+    let model = Model::load(&Arc::new(gguf)).expect("a supported model");
     model.load_into(&mut backend).expect("it fits");
-    let cache = model.cache_spec(KvType::F16, N_CTX.div_ceil(PAGE_TOKENS), 1);
+    let n_pages = n_ctx.div_ceil(PAGE_TOKENS) * n_parallel;
+    let cache = model.cache_spec(KvType::F16, n_pages, n_parallel);
     backend.alloc_cache(&cache).expect("it fits");
     let mut prepare = |phase, n_tokens| {
         let shape = BatchShape {
             phase,
             n_tokens,
-            n_outputs: 1,
+            n_outputs: n_parallel,
         };
-        let plan = model.plan(N_CTX, shape, Some(MAX_CANDIDATES));
+        let plan = model.plan(n_ctx, shape, Some(MAX_CANDIDATES));
         backend.prepare(plan).expect("a valid plan")
     };
     prepare(Phase::Prefill, N_BATCH);
-    let decode = prepare(Phase::Decode, 1);
+    let decode = prepare(Phase::Decode, n_parallel);
     (model, backend, decode)
+}
+
+/// What a request with every penalty in its usual window asks for.
+fn sampling() -> Sampling {
+    Sampling {
+        temperature: 0.8,
+        top_k: 40,
+        top_p: 0.9,
+        log_min_p: f32::ln(0.01),
+        penalties: Some(Penalties {
+            repeat: 1.1,
+            presence: 0.1,
+            frequency: 0.1,
+            before: (100..163).collect(),
+        }),
+        uniform: 0.75,
+    }
 }
 
 #[test]
 fn a_decoded_token_costs_what_it_must() {
     let (model, mut backend, decode) = loaded(models::REAL[0], gpu::Options::default());
-    let batch = Batch::single(Phase::Decode, &[1], 0, vec![0]);
+    let sampling = [Some(sampling())];
+    let step = |at| Batch::single(Phase::Decode, &[1], at, vec![0]);
     let before = backend.traffic();
-    let found = backend.run(decode, &batch).expect("it runs");
-    assert_eq!(found[0].ids.len(), MAX_CANDIDATES);
+    let mut start = |at, follows| {
+        let started = backend.start(decode, &step(at), &sampling, follows);
+        started.expect("it starts");
+    };
+    start(0, false);
+    // The next step takes the token from the device, before the host has it.
+    start(1, true);
+    assert_eq!(backend.traffic().waits, before.waits);
+    let tokens: Vec<Sampled> = (0..2)
+        .flat_map(|_| backend.finish().expect("it runs"))
+        .collect();
     let traffic = backend.traffic();
-    assert_eq!(traffic.submits - before.submits, 1);
-    // Candidates of eight bytes, and the parts of the sum over the vocabulary.
+    assert_eq!(traffic.submits - before.submits, 2);
     let read_back = traffic.read_back_bytes - before.read_back_bytes;
-    assert!(read_back <= 8 * 128 + 256, "{read_back} bytes read back");
+    assert!(read_back <= 2 * 64, "{read_back} bytes read back");
     let uploaded = traffic.uploaded_bytes - before.uploaded_bytes;
-    assert!(uploaded <= 1024, "{uploaded} bytes uploaded");
+    assert!(uploaded <= 2 * 1024, "{uploaded} bytes uploaded");
+
+    // A host that waits and writes the token gets the same.
+    let Sampled::Token(first) = tokens[0] else {
+        panic!("the device chooses: {tokens:?}");
+    };
+    let written = Batch::single(Phase::Decode, &[first], 1, vec![0]);
+    let started = backend.start(decode, &written, &sampling, false);
+    started.expect("it starts");
+    assert_eq!(backend.finish().expect("it runs"), tokens[1..]);
 
     let launches = backend.profile(decode);
     for kernels in by_layer(&model, &launches) {
@@ -103,15 +154,34 @@ fn a_layer_is_six_launches_on_a_gpu_and_a_merge() {
     }
 }
 
+/// The allocator's count has all that was taken from the driver, blocks that are half empty too.
 #[test]
 fn a_model_takes_its_weights_its_cache_and_little_more() {
-    let (model, backend, _) = loaded(models::REAL[0], gpu::Options::default());
-    let memory = backend.memory();
-    let cache = model
-        .cache_spec(KvType::F16, N_CTX.div_ceil(PAGE_TOKENS), 1)
-        .bytes();
-    assert_eq!(memory.cache, cache);
-    let most = model.weight_bytes() as f64 * 1.03;
-    assert!(memory.weights as f64 <= most, "{memory:?}, at most {most}");
-    assert!(memory.plans <= 64 << 20, "{memory:?}");
+    for (n_ctx, n_parallel) in [(N_CTX, 1), (2048, 8), (4096, 8)] {
+        let backend = opened(gpu::Options::default());
+        let (model, backend, _) = loaded_on(backend, models::REAL[0], n_ctx, n_parallel);
+        let memory = backend.memory();
+        let n_pages = n_ctx.div_ceil(PAGE_TOKENS) * n_parallel;
+        let cache = model.cache_spec(KvType::F16, n_pages, n_parallel).bytes();
+        assert_eq!(memory.cache, cache);
+        let most = model.weight_bytes() as f64 * 1.03;
+        assert!(memory.weights as f64 <= most, "{memory:?}, at most {most}");
+        let counted = memory.weights + memory.cache + memory.plans;
+        assert_eq!(backend.memory_bytes(), Some(counted));
+        let reserved = memory.reserved.unwrap_or(counted);
+        assert!(reserved >= counted, "{memory:?}");
+        let little = reserved - memory.weights - memory.cache;
+        assert!(little <= 64 << 20, "{little} bytes more: {memory:?}");
+    }
+}
+
+/// Those of its launches, and no more for a second model of the same shapes.
+#[test]
+fn only_the_kernels_that_a_model_uses_are_compiled() {
+    let (_, first, _) = loaded(models::REAL[0], gpu::Options::default());
+    let n = first.n_pipelines();
+    assert!((10..=40).contains(&n), "{n} kernels");
+    let sibling = first.sibling().expect("it opens");
+    let (_, second, _) = loaded_on(sibling, models::REAL[0], N_CTX, 1);
+    assert_eq!(second.n_pipelines(), n);
 }

@@ -2,6 +2,8 @@
 
 mod attention;
 mod experts;
+mod low_rank;
+pub mod sample;
 mod streams;
 
 use std::collections::HashMap;
@@ -263,6 +265,19 @@ impl Reference {
                 Op::Add { a, b, .. } => {
                     let mut y = row(a, i).to_vec();
                     add(&mut y, row(b, i));
+                    y
+                }
+                Op::AddLowRank {
+                    sum,
+                    down,
+                    up,
+                    ref blocks,
+                    scale,
+                    ..
+                } => {
+                    let mut y = row(sum, i).to_vec();
+                    let up = |r| self.weights[up.0].row(r);
+                    low_rank::add(&mut y, row(down, i), up, blocks, f64::from(scale));
                     y
                 }
                 Op::StreamMix {

@@ -3,6 +3,7 @@
 use crate::case::{Case, Outcome, difference};
 use crate::devices::{self, Device};
 use crate::{cases, reference};
+use ollama_wgpu::quant::QuantType;
 
 /// Runs all cases on one device and returns a line for each that failed.
 fn failures(device: &Device, cases: &[Case], expected: &[Outcome]) -> Vec<String> {
@@ -20,12 +21,11 @@ fn failures(device: &Device, cases: &[Case], expected: &[Outcome]) -> Vec<String
     lines
 }
 
-fn run_on(devices: &[Device]) {
+fn run_on(devices: &[Device], cases: &[Case]) {
     assert!(!devices.is_empty(), "there is no device to run on");
-    let cases = cases::all();
     let expected: Vec<Outcome> = cases.iter().map(Case::expected).collect();
     let lines: Vec<String> =
-        devices::beside_one_another(devices, |device| failures(device, &cases, &expected));
+        devices::beside_one_another(devices, |device| failures(device, cases, &expected));
     assert!(
         lines.is_empty(),
         "{} of {} runs failed:\n{}",
@@ -37,12 +37,20 @@ fn run_on(devices: &[Device]) {
 
 #[test]
 fn every_case_on_every_instruction_set() {
-    run_on(&devices::cpus());
+    run_on(&devices::cpus(), &cases::all());
 }
 
 #[test]
 fn every_case_on_every_gpu_variant() {
-    run_on(&devices::gpus());
+    run_on(&devices::gpus(), &cases::all());
+}
+
+/// Limits and parts matter to kernels, not to types: those with scales of two kinds and a table
+/// stand for all.
+#[test]
+fn every_kernel_on_every_gpu_with_least_limits() {
+    let types = [QuantType::F16, QuantType::Q5_K, QuantType::IQ2_S];
+    run_on(&devices::least_gpus(), &cases::of_types(&types));
 }
 
 #[test]
@@ -78,7 +86,7 @@ fn a_missing_or_swapped_candidate_is_noticed() {
 #[test]
 #[should_panic(expected = "there is no device")]
 fn a_suite_without_devices_fails() {
-    run_on(&[]);
+    run_on(&[], &[]);
 }
 
 #[test]

@@ -46,6 +46,28 @@ test("tools", async () => {
   for (const call of steps.flatMap((step) => step.toolCalls)) assert.equal(call.toolName, "weather");
 });
 
+test("structured output and tools, streamed", async () => {
+  const schema = jsonSchema({ type: "object", properties: { age: { type: "integer" } }, required: ["age"], additionalProperties: false });
+  const { partialOutputStream } = streamText({
+    model: ollama("qwen"), prompt: "Tom is 7 years old.", output: Output.object({ schema }), ...long,
+  });
+  let last;
+  for await (const part of partialOutputStream) last = part;
+  assert.equal(last.age, 7);
+  const weather = tool({
+    description: "Get the weather of a city",
+    inputSchema: jsonSchema({ type: "object", properties: { city: { type: "string" } }, required: ["city"] }),
+  });
+  const { fullStream } = streamText({ model: ollama("qwen"), prompt: "What is the weather in Paris? Use the tool.", tools: { weather }, ...long });
+  const kinds = new Set();
+  for await (const part of fullStream) {
+    kinds.add(part.type);
+    if (part.type === "tool-call") assert.equal(part.toolName, "weather");
+    assert.notEqual(part.type, "error");
+  }
+  assert.ok(kinds.has("finish"));
+});
+
 test("embeddings", async () => {
   const { embedding } = await embed({ model: ollama.textEmbeddingModel("minilm"), value: "The sky is blue.", maxRetries: 0 });
   assert.equal(embedding.length, 384);

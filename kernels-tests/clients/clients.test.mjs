@@ -71,6 +71,49 @@ test("OpenAI chat, stream and errors", async () => {
   await assert.rejects(compatible.chat.completions.create({ ...request, model: "nosuch" }), OpenAI.NotFoundError);
 });
 
+const weather = {
+  type: "function",
+  function: {
+    name: "get_weather",
+    description: "Get the weather of a city",
+    parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"], additionalProperties: false },
+  },
+};
+const question = [{ role: "user", content: "What is the weather in Paris? Use the tool." }];
+const person = {
+  type: "object", properties: { name: { type: "string" }, age: { type: "integer" } }, required: ["name", "age"],
+  additionalProperties: false,
+};
+const tom = [{ role: "user", content: "Tom is 7 years old." }];
+
+test("tools and structured output, native", async () => {
+  const long = { temperature: 0, num_predict: 60 };
+  const { message } = await native.chat({ model: "qwen", messages: question, tools: [weather], options: long });
+  const results = (message.tool_calls ?? []).map((call) => {
+    assert.equal(call.function.name, "get_weather");
+    return { role: "tool", tool_name: "get_weather", content: "21 degrees" };
+  });
+  const turns = [...question, message, ...results];
+  assert.ok((await native.chat({ model: "qwen", messages: turns, tools: [weather], options: long })).done);
+  const answer = await native.chat({ model: "qwen", messages: tom, format: person, options: long });
+  assert.equal(JSON.parse(answer.message.content).age, 7);
+});
+
+test("OpenAI tools and structured output", async () => {
+  const request = { model: "qwen", temperature: 0, max_tokens: 60 };
+  const tools = { tools: [weather], tool_choice: "required", parallel_tool_calls: false };
+  const stream = compatible.chat.completions.stream({ ...request, ...tools, messages: question });
+  const called = (await stream.finalChatCompletion()).choices[0].message;
+  const [call] = called.tool_calls;
+  assert.equal(call.function.name, "get_weather");
+  assert.equal(typeof JSON.parse(call.function.arguments).city, "string");
+  const messages = [...question, called, { role: "tool", tool_call_id: call.id, content: "21 degrees" }];
+  assert.ok((await compatible.chat.completions.create({ ...request, messages })).choices[0].message.content);
+  const response_format = { type: "json_schema", json_schema: { name: "person", strict: true, schema: person } };
+  const answer = await compatible.chat.completions.parse({ ...request, messages: tom, response_format });
+  assert.equal(JSON.parse(answer.choices[0].message.content).age, 7);
+});
+
 test("OpenAI models", async () => {
   const ids = [];
   for await (const m of compatible.models.list()) ids.push(m.id);

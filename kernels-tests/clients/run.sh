@@ -37,8 +37,8 @@ VENV="$CACHE/clients-venv"
 "$VENV/bin/pip" install -q --disable-pip-version-check -r "$HERE/requirements.txt"
 "$VENV/bin/python" -m pytest -q -p no:cacheprovider "$HERE"
 
-say "npm ollama, openai and ai"
+say "npm ollama, openai and ai; fetch"
 NODE="$CACHE/clients-node"
 mkdir -p "$NODE"
 cp "$HERE/package.json" "$HERE/package-lock.json" "$HERE"/*.test.mjs "$NODE/"
-(cd "$NODE" && npm ci --silent --no-audit --no-fund && node --test clients.test.mjs ai.test.mjs)
+(cd "$NODE" && npm ci --silent --no-audit --no-fund && node --test clients.test.mjs ai.test.mjs tutorial.test.mjs)

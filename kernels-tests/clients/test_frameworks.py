@@ -1,11 +1,15 @@
 """Frameworks over the clients: PyPI langchain-ollama, llama-index-llms-ollama, litellm."""
+import json
 import os
 
 import litellm
+import ollama
 import pytest
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_ollama import ChatOllama, OllamaEmbeddings
 from llama_index.core.llms import ChatMessage
+from llama_index.core.tools import FunctionTool
+from llama_index.embeddings.ollama import OllamaEmbedding
 from llama_index.llms.ollama import Ollama
 from pydantic import BaseModel
 
@@ -32,6 +36,8 @@ def test_langchain():
     assert structured.invoke("Tom is 7 years old.").age == 7
     vectors = OllamaEmbeddings(model="minilm", base_url=HOST).embed_documents(["a", "b"])
     assert [len(v) for v in vectors] == [384, 384]
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        ChatOllama(model="nosuch", base_url=HOST).invoke("x")
 
 
 def test_langchain_tools():
@@ -55,6 +61,21 @@ def test_llama_index():
     assert qwen.as_structured_llm(Person).chat([ChatMessage(role="user", content="Tom is 7 years old.")]).raw.age == 7
 
 
+def test_llama_index_tools_embeddings_and_errors():
+    llm = Ollama(model="qwen", base_url=HOST, temperature=0, request_timeout=120, additional_kwargs={"num_predict": 60})
+    tool = FunctionTool.from_defaults(get_weather)
+    called = llm.chat_with_tools([tool], user_msg="What is the weather in Paris? Use the tool.")
+    for call in llm.get_tool_calls_from_response(called, error_on_no_tool_call=False):
+        assert call.tool_name == "get_weather"
+        result = ChatMessage(role="tool", content=tool(**call.tool_kwargs).content, additional_kwargs={"tool_name": "get_weather"})
+        assert llm.chat([ChatMessage(role="user", content="Paris?"), called.message, result]).message.content
+    embedder = OllamaEmbedding(model_name="minilm", base_url=HOST)
+    one, two = embedder.get_text_embedding_batch(["a", "b"])
+    assert (len(one), len(two)) == (384, 384) and one != two
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        Ollama(model="nosuch", base_url=HOST).complete("x")
+
+
 @pytest.mark.parametrize("provider", ["ollama_chat", "openai"])
 def test_litellm(provider):
     base = HOST if provider == "ollama_chat" else f"{HOST}/v1"
@@ -76,3 +97,43 @@ def test_litellm_anthropic():
         messages=[{"role": "user", "content": "Say hello."}],
     )
     assert reply.choices[0].message.content and reply.usage.completion_tokens == 8
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather", "description": "Get the weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+@pytest.mark.parametrize("provider", ["ollama_chat", "openai", "anthropic"])
+def test_litellm_tools(provider):
+    messages = [{"role": "user", "content": "What is the weather in Paris? Use the tool."}]
+    ask = {
+        "model": f"{provider}/qwen", "api_base": f"{HOST}/v1" if provider == "openai" else HOST, "api_key": "none",
+        "temperature": 0, "max_tokens": 60, "tools": [WEATHER],
+    }
+    # The provider for Ollama does not hand the choice on.
+    choice = {} if provider == "ollama_chat" else {"tool_choice": "required", "parallel_tool_calls": False}
+    message = litellm.completion(messages=messages, **ask, **choice).choices[0].message
+    assert message.tool_calls or provider == "ollama_chat"
+    for call in message.tool_calls or []:
+        assert call.function.name == "get_weather" and "city" in json.loads(call.function.arguments)
+        messages += [message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "21 degrees"}]
+    assert litellm.completion(messages=messages, **ask).usage.prompt_tokens > 60
+
+
+@pytest.mark.parametrize("provider", ["ollama_chat", "openai"])
+def test_litellm_structured_output_and_embeddings(provider):
+    base = {"api_base": HOST if provider == "ollama_chat" else f"{HOST}/v1", "api_key": "none"}
+    answer = litellm.completion(
+        model=f"{provider}/qwen", messages=[{"role": "user", "content": "Tom is 7 years old."}], response_format=Person,
+        temperature=0, max_tokens=60, **base,
+    )
+    assert Person.model_validate_json(answer.choices[0].message.content).age == 7
+    # Its provider for Ollama knows no format.
+    embedder, form = ("ollama/minilm", {}) if provider == "ollama_chat" else ("openai/minilm", {"encoding_format": "float"})
+    vectors = litellm.embedding(model=embedder, input=["a", "b"], **form, **base)
+    assert [len(v["embedding"]) for v in vectors.data] == [384, 384]

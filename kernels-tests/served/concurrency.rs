@@ -1,5 +1,7 @@
 //! The same seed gives the same tokens, whatever else is running.
 
+use std::time::Instant;
+
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -121,4 +123,61 @@ async fn a_client_that_hangs_up_frees_its_place() {
         .generate("smollm2", "Hi", &json!({ "num_predict": 2 }))
         .await;
     assert_eq!(reply.status, 200, "{}", reply.text);
+}
+
+/// The longest pause of a stream, while another model is loaded beside it and before, in milliseconds.
+async fn longest_pauses(server: &Server) -> (u128, u128) {
+    let options = json!({ "num_predict": 150, "temperature": 0, "num_ctx": 1024 });
+    let body = json!({ "model": "smollm2", "prompt": "Count to a thousand:", "raw": true, "options": options });
+    let request = reqwest::Client::new().post(server.url("/api/generate"));
+    let mut stream = request
+        .body(body.to_string())
+        .send()
+        .await
+        .expect("an answer begins");
+    let (mut alone, mut beside) = (0, 0);
+    let mut load = None;
+    let mut last = Instant::now();
+    let mut n_pieces = 0;
+    while stream.chunk().await.expect("a piece").is_some() {
+        let pause = last.elapsed().as_millis();
+        last = Instant::now();
+        n_pieces += 1;
+        match &load {
+            None if n_pieces > 1 => alone = alone.max(pause),
+            None => {}
+            Some(_) => beside = beside.max(pause),
+        }
+        if n_pieces == 50 {
+            let request = reqwest::Client::new().post(server.url("/api/generate"));
+            let body = json!({ "model": "qwen", "stream": false });
+            load = Some(tokio::spawn(request.body(body.to_string()).send()));
+        }
+    }
+    let loaded = load
+        .expect("begun")
+        .await
+        .expect("a task")
+        .expect("an answer");
+    assert_eq!(loaded.status(), 200);
+    let unload = json!({ "model": "qwen", "keep_alive": 0 });
+    assert_eq!(server.post("/api/generate", &unload).await.status, 200);
+    (alone, beside)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loading_a_model_hardly_slows_the_stream_of_another() {
+    let server = Server::start(&[]);
+    server.create("smollm2", &models::path("smollm2-135m-instruct-q4_1.gguf"));
+    server.create(
+        "qwen",
+        &models::path("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
+    );
+    let mut added = Vec::new();
+    // Other programs of the machine make pauses too: the best of some attempts is the server's own.
+    for _ in 0..4 {
+        let (alone, beside) = longest_pauses(&server).await;
+        added.push(beside.saturating_sub(alone));
+    }
+    assert!(added.iter().min() < Some(&50), "ms added: {added:?}");
 }

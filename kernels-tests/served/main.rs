@@ -7,12 +7,24 @@ mod cache;
 mod checkpoints;
 mod cli;
 mod concurrency;
+mod files;
+mod hostile;
+mod hostile_templates;
+mod https;
+mod kernels_on_disk;
 mod keys;
 mod memory;
 #[path = "../models.rs"]
 mod models;
+mod names;
 mod offload;
 mod openai;
+mod pulling;
+mod registry;
+mod rows;
+#[allow(dead_code, reason = "the library's tests use all of it")]
+#[path = "../../src/store/registry/tests/scripted.rs"]
+mod scripted;
 #[path = "../server.rs"]
 mod server;
 mod tools;

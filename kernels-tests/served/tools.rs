@@ -107,7 +107,7 @@ async fn a_choice_of_tools_is_enforced() {
     let refused = ask(json!({"tools": odd, "tool_choice": "required"})).await;
     assert_eq!(refused.status, 400, "{}", refused.text);
     assert!(refused.text.contains("not"), "{}", refused.text);
-    let native = json!({"model": "caller", "messages": question(), "tools": tools(), "tool_choice": "required", "stream": false});
+    let native = json!({"model": "caller", "messages": question(), "tools": tools(), "tool_choice": "required", "parallel_tool_calls": false, "stream": false});
     let native = server.post("/api/chat", &native).await.json();
     fits(&native["message"]["tool_calls"][0]["function"]["arguments"]);
 }
@@ -143,6 +143,21 @@ async fn messages_of_anthropics_api() {
         plain["usage"]["input_tokens"]
     );
     assert_eq!(streamed.last().expect("events")["type"], "message_stop");
+    // A prompt that is in the cache is counted as such from the first event on.
+    let long = json!({"messages": [{"role": "user", "content": "word ".repeat(100)}], "max_tokens": 1, "stream": true});
+    let cold = frames(&ask(long.clone()).await.text)[0]["message"]["usage"].clone();
+    let warm = frames(&ask(long).await.text);
+    let (first, last) = (&warm[0]["message"]["usage"], &warm[warm.len() - 2]["usage"]);
+    assert!(
+        first["cache_read_input_tokens"].as_u64() >= Some(96),
+        "{first}"
+    );
+    let total = |usage: &Value| {
+        let count = |name: &str| usage[name].as_u64().expect("a count");
+        count("input_tokens") + count("cache_read_input_tokens")
+    };
+    assert_eq!((total(first), total(last)), (total(&cold), total(&cold)));
+    assert_eq!(first["input_tokens"], last["input_tokens"]);
     let count = json!({"model": "caller", "messages": question()});
     let counted = server
         .post("/v1/messages/count_tokens", &count)
@@ -257,4 +272,61 @@ async fn responses_of_openais_newer_api() {
         "{}",
         remembered.text
     );
+}
+
+/// Roles and contents as each API's clients send them after a call.
+#[tokio::test]
+async fn the_result_of_a_call_goes_back_on_every_route() {
+    let server = server().await;
+    let arguments = json!({"city": "Rome", "days": 1});
+    let text = arguments.to_string();
+    let call =
+        json!({"id": "c1", "type": "function", "function": {"name": "weather", "arguments": text}});
+    let flat = json!([{"type": "function", "name": "weather", "parameters": parameters()}]);
+    let anthropic = json!([{"name": "weather", "input_schema": parameters()}]);
+    for (path, turns) in [
+        (
+            "/api/chat",
+            json!({"messages": [{"role": "user", "content": "Weather?"},
+                {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": arguments}}]},
+                {"role": "tool", "tool_name": "weather", "content": "sunny"}], "tools": tools(), "stream": false,
+                "options": {"num_predict": 4}}),
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Weather?"},
+                {"role": "assistant", "content": null, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "sunny"}]}],
+                "tools": tools(), "max_tokens": 4}),
+        ),
+        (
+            "/v1/responses",
+            json!({"input": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Weather?"},
+                {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": text},
+                {"type": "function_call_output", "call_id": "c1", "output": "sunny"}], "tools": flat, "max_output_tokens": 4}),
+        ),
+        (
+            "/v1/messages",
+            json!({"messages": [{"role": "user", "content": "Weather?"}, {"role": "system", "content": "Be brief."},
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "weather", "input": arguments}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "sunny"}]}],
+                "tools": anthropic, "max_tokens": 4}),
+        ),
+    ] {
+        let reply = server
+            .post(path, &extended(turns, &json!({"model": "caller"})))
+            .await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        let body = reply.json();
+        let usage = &body["usage"];
+        let count = |name: &str| usage[name].as_u64().unwrap_or_default();
+        let n = body["prompt_eval_count"].as_u64().unwrap_or_default()
+            + count("prompt_tokens")
+            + count("input_tokens")
+            + count("cache_read_input_tokens");
+        assert!(
+            n > 90,
+            "{path}: the tools, the call and its result are in the prompt: {body}"
+        );
+    }
 }

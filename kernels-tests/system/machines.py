@@ -60,17 +60,42 @@ def wait_for(address, process):
     raise AssertionError(f"{address} does not answer")
 
 
+def valid_blobs(models):
+    """Digests of the blobs that have their name; fails if one has other bytes."""
+    found = set()
+    for path in (Path(models) / "blobs").glob("sha256-*"):
+        name = path.name.removeprefix("sha256-")
+        if len(name) == 64:
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == name, f"{path.name} has other bytes"
+            found.add(name)
+    return found
+
+
 class Registry:
     """Debian's docker-registry over plain http."""
 
     def __init__(self, folder):
         folder.mkdir()
+        self.folder = folder
         self.port = free_port()
         config = folder / "config.yml"
-        config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}}}}}\n"
+        config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}}}, delete: {{enabled: true}}}}\n"
                           f"http: {{addr: '127.0.0.1:{self.port}'}}\n")
         self.process = subprocess.Popen(["docker-registry", "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(f"http://127.0.0.1:{self.port}/v2/", self.process)
+
+    def request(self, method, path):
+        headers = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v2/{path}", headers=headers, method=method)
+        return urllib.request.urlopen(request, timeout=TIMEOUT)
+
+    def manifest(self, repository, tag):
+        """A manifest's bytes, and the digest that the registry knows it by."""
+        reply = self.request("GET", f"{repository}/manifests/{tag}")
+        return reply.read(), reply.headers["Docker-Content-Digest"]
+
+    def folder_bytes(self):
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def stop(self):
         self.process.terminate()
@@ -166,10 +191,10 @@ class Reader:
 
 
 class Server:
-    """The server with a models folder of its own; with `disk_bytes`, on a disk of that size; with `memory_bytes`, on a machine that
-    has so much for it."""
+    """The server with a models folder of its own; with `disk_bytes`, on a disk of that size; with `read_only`, on one that cannot be
+    written; with `memory_bytes`, on a machine that has so much for it."""
 
-    def __init__(self, binary, models, disk_bytes=None, memory_bytes=None, **settings):
+    def __init__(self, binary, models, disk_bytes=None, memory_bytes=None, read_only=False, **settings):
         self.models = Path(models)
         self.models.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
@@ -177,6 +202,8 @@ class Server:
         command, mounts = [binary, "serve"], []
         if disk_bytes:
             mounts.append(f'mount -t tmpfs -o size={disk_bytes} none "$OLLAMA_MODELS"')
+        if read_only:
+            mounts.append('mount --bind "$OLLAMA_MODELS" "$OLLAMA_MODELS" && mount -o remount,bind,ro "$OLLAMA_MODELS"')
         if memory_bytes:
             meminfo = self.models.parent / f"meminfo-{self.port}"
             os.mkfifo(meminfo)

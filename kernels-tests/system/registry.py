@@ -11,26 +11,14 @@ import tempfile
 import threading
 import time
 import unittest
-import urllib.request
 from pathlib import Path
 
-from machines import Registry, Relay, Server, gguf
+from machines import Registry, Relay, Server, gguf, valid_blobs
 
 BINARY = sys.argv[1]
 SEED = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32)
 BLOB_BYTES = 200 << 20
 N_KILLS = 10
-
-
-def valid_blobs(models):
-    """Digests of the blobs that have their name; fails if one has other bytes."""
-    found = set()
-    for path in (Path(models) / "blobs").glob("sha256-*"):
-        name = path.name.removeprefix("sha256-")
-        if len(name) == 64:
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == name, f"{path.name} has other bytes"
-            found.add(name)
-    return found
 
 
 def parts(models, digest):
@@ -129,10 +117,41 @@ class Suite(unittest.TestCase):
         # Beyond the blob: what was under way at each kill, at most a write for each part at once and what sockets hold.
         print(f"fetched {(self.relay.sent - fetched) / BLOB_BYTES:.2f} times the blob with {N_KILLS} kills", file=sys.stderr)
 
+    def test_mounted_deleted_and_pushed_again(self):
+        registry, server = self.registry, Server(BINARY, self.work / "tags")
+        self.addCleanup(server.stop)
+        weights = gguf(1 << 20, self.random)
+        server.upload(weights)
+        host = f"127.0.0.1:{registry.port}"
+        names = [f"{host}/library/parent:v1", f"{host}/other/child:V1_x.y"]
+        server.create(names[0], {"files": {"m.gguf": f"sha256:{hashlib.sha256(weights).hexdigest()}"}})
+        server.create(names[1], {"from": names[0], "system": "Be a child."})
+        sizes = [registry.folder_bytes()]
+        for name in names:
+            self.assertEqual(server.lines("/api/push", {"model": name, "insecure": True})[-1], {"status": "success"})
+            sizes.append(registry.folder_bytes())
+        self.assertGreater(sizes[1] - sizes[0], 1 << 20)
+        self.assertLess(sizes[2] - sizes[1], 1 << 19, "what the parent has is not stored again")
+        digest = registry.manifest("other/child", "V1_x.y")[1]
+        registry.request("DELETE", f"other/child/manifests/{digest}")
+        for name in names:
+            server.json("DELETE", "/api/delete", {"model": name})
+        self.assertEqual(valid_blobs(server.models), set())
+        self.assertEqual(server.lines("/api/pull", {"model": names[0], "insecure": True})[-1], {"status": "success"})
+        gone = server.lines("/api/pull", {"model": names[1], "insecure": True})[-1]
+        self.assertEqual(gone, {"error": "pull model manifest: file does not exist"})
+        server.create(names[1], {"from": names[0], "system": "Be a child."})
+        self.assertEqual(server.lines("/api/push", {"model": names[1], "insecure": True})[-1], {"status": "success"})
+        # Names that this registry does not take; the store does.
+        for odd in (f"{host}/library/_m:v1", f"{host}/library/m-:v1"):
+            server.create(odd, {"from": names[0]})
+            for path in ("/api/push", "/api/pull"):
+                last = server.lines(path, {"model": odd, "insecure": True})[-1]
+                self.assertRegex(last.get("error", f"{path} worked"), "404: 404 page not found|file does not exist", odd)
+        self.assertEqual(len(server.json("GET", "/api/tags")["models"]), 4)
+
     def pushed_size(self):
-        manifest = json.loads(urllib.request.urlopen(urllib.request.Request(
-            f"http://127.0.0.1:{self.registry.port}/v2/library/big/manifests/v1",
-            headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"})).read())
+        manifest = json.loads(self.registry.manifest("library/big", "v1")[0])
         return sum(layer["size"] for layer in manifest["layers"]) + manifest["config"]["size"]
 
     def test_full_disk(self):

@@ -10,4 +10,6 @@ if [ -z "$BIN" ]; then
   BIN="$PWD/target/release/ollama-wgpu"
 fi
 python3 kernels-tests/system/registry.py "$BIN"
+python3 kernels-tests/system/store.py "$BIN"
 python3 kernels-tests/system/scheduler.py "$BIN" "$PWD/target/test-models"
+python3 kernels-tests/system/terminal.py "$BIN" "$PWD/target/test-models"

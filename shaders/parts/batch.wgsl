@@ -1,4 +1,4 @@
-// The step's input. The kernel declares `batch`; gpu/batch.rs writes it: sixteen words of counts
+// The step's input. The kernel declares `batch`; gpu/batch.rs writes it: seventeen words of counts
 // and offsets, then the columns that they point at.
 // Needs: ROWS_WORD (0: one row per token, 1: one row per wanted row).
 

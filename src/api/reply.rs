@@ -80,7 +80,7 @@ pub struct ChatReply {
     pub eval_count: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub eval_duration: u64,
-    /// Those of the prompt's tokens that were in the cache. Not on the wire.
+    /// Those of the prompt's tokens that were in the cache, on every object. Not on the wire.
     #[serde(skip)]
     pub cached_tokens: u64,
     /// Those of the generated tokens that were reasoning. Not on the wire.

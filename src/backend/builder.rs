@@ -106,7 +106,8 @@ impl<'a> PlanBuilder<'a> {
             | Op::LayerNorm {
                 weight: Some(weight),
                 ..
-            } => {
+            }
+            | Op::AddLowRank { up: weight, .. } => {
                 let name = &self.weights[weight.0].name;
                 format!("{}({name})", op.name())
             }

@@ -2,19 +2,35 @@
 //! plan can leave one out; the weight itself stays as it is stored.
 
 use super::builder::PlanBuilder;
+use super::op::Op;
 use super::{ExpertProducts, View, WeightId};
 
 /// What products with a weight `[rows, cols]` give besides: `scale * up (down x)`. Hu et al. 2021,
-/// <https://arxiv.org/abs/2106.09685>.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// <https://arxiv.org/abs/2106.09685>. Where the weight joins several matrices, so do these.
+#[derive(Debug, Clone, PartialEq)]
 pub struct LowRank {
     pub weight: WeightId,
-    /// `[rank, cols]`, of each expert where the weight has experts; `[rows, rank]` where the weight
-    /// is an embedding, whose rows are looked up.
+    /// `[rank, cols]` of each block, or of each expert where the weight has experts; `[rows, rank]`
+    /// where the weight is an embedding, whose rows are looked up.
     pub down: WeightId,
-    /// `[rows, rank]`, of each expert; `[cols, rank]` for an embedding.
+    /// `[rows of the block, rank]` of each block, or `[rows, rank]` of each expert; `[cols, rank]`
+    /// for an embedding.
     pub up: WeightId,
+    /// What is changed of the weight: all of it where it has experts or is an embedding.
+    pub blocks: Vec<RowBlock>,
     pub scale: f32,
+}
+
+/// Rows of a matrix, which are columns of its product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowBlock {
+    pub first: usize,
+    pub rows: usize,
+}
+
+impl RowBlock {
+    /// Every block but the last of an update has a multiple of so many rows.
+    pub const ALIGNMENT: usize = 16;
 }
 
 impl<'a> PlanBuilder<'a> {
@@ -33,16 +49,15 @@ impl<'a> PlanBuilder<'a> {
     pub(super) fn update_product(&mut self, weight: WeightId, input: View, product: View) -> View {
         self.updates_of(weight).fold(product, |sum, update| {
             let down = self.plain_matmul(input, update.down, None, None);
-            let down = self.scale_unless_one(down, update.scale);
-            self.plain_matmul(down, update.up, None, Some(sum))
+            self.add_low_rank(sum, down, update.up, &update.blocks, update.scale)
         })
     }
 
     /// `rows`, those of a weight for each token times `scale`, and the weight's updates.
     pub(super) fn update_embedding(&mut self, weight: WeightId, scale: f32, rows: View) -> View {
         self.updates_of(weight).fold(rows, |sum, update| {
-            let down = self.plain_embed(update.down, scale * update.scale);
-            self.plain_matmul(down, update.up, None, Some(sum))
+            let down = self.plain_embed(update.down, scale);
+            self.add_low_rank(sum, down, update.up, &update.blocks, update.scale)
         })
     }
 
@@ -54,7 +69,10 @@ impl<'a> PlanBuilder<'a> {
                 bias: None,
                 ..products
             });
-            let down = self.scale_unless_one(down, update.scale);
+            let down = match update.scale {
+                1.0 => down,
+                scale => self.scale(down, scale),
+            };
             let up = self.plain_matmul_experts(ExpertProducts {
                 input: down,
                 slot_stride: down.cols / products.n_used,
@@ -66,10 +84,36 @@ impl<'a> PlanBuilder<'a> {
         })
     }
 
-    fn scale_unless_one(&mut self, input: View, factor: f32) -> View {
-        match factor {
-            1.0 => input,
-            _ => self.scale(input, factor),
+    /// `sum` with thin products added to some of its columns: see [`Op::AddLowRank`].
+    pub fn add_low_rank(
+        &mut self,
+        sum: View,
+        down: View,
+        up: WeightId,
+        blocks: &[RowBlock],
+        scale: f32,
+    ) -> View {
+        let matrix = &self.weights[up.0];
+        let rows = blocks.iter().map(|block| block.rows);
+        assert_eq!(rows.sum::<usize>(), matrix.rows, "{}", matrix.name);
+        assert_eq!(down.cols, blocks.len() * matrix.cols, "{}", matrix.name);
+        assert_eq!(self.rows(sum), self.rows(down));
+        let mut end = 0;
+        for (i, block) in blocks.iter().enumerate() {
+            let aligned = block.rows.is_multiple_of(RowBlock::ALIGNMENT);
+            assert!(aligned || i + 1 == blocks.len(), "{}", matrix.name);
+            assert!(end <= block.first, "{}", matrix.name);
+            end = block.first + block.rows;
         }
+        assert!(end <= sum.cols, "{}", matrix.name);
+        let blocks = blocks.to_vec();
+        self.record(self.rows(sum), sum.cols, |out| Op::AddLowRank {
+            sum,
+            down,
+            up,
+            blocks,
+            scale,
+            out,
+        })
     }
 }

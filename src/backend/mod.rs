@@ -11,6 +11,7 @@ mod op;
 mod plan;
 mod recurrent;
 mod rope;
+mod sampling;
 mod split;
 mod streams;
 mod weight;
@@ -20,11 +21,12 @@ use thiserror::Error;
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
 pub use builder::PlanBuilder;
 pub use experts::{ExpertProducts, Gating, MAX_EXPERTS, Routing};
-pub use low_rank::LowRank;
+pub use low_rank::{LowRank, RowBlock};
 pub use op::{Activation, Attention, EmbedRow, Heads, Op, RopeOrder, alibi_slope};
 pub use plan::{BatchShape, BufferId, BufferInfo, MAX_RUN, Plan, Rows, View};
 pub use recurrent::{DeltaHeads, MAX_DELTA_HEAD, MAX_KERNEL};
 pub use rope::{RopeScaling, RopeTable, Temperature};
+pub use sampling::{Penalties, Sampled, Sampling};
 pub use split::{Piece, Side, SplitBackend, cut, side};
 pub use weight::{WeightId, WeightSpec};
 
@@ -223,6 +225,11 @@ pub trait Backend: Send {
         wanted
     }
 
+    /// Bytes that weights, cache and plans take, where the device has counted its buffers.
+    fn memory_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Makes the cache, all zero. Called once, before the first `prepare`.
     ///
     /// # Errors
@@ -242,6 +249,37 @@ pub trait Backend: Send {
     /// # Errors
     /// [`BackendError::Lost`] where the device is gone; the backend must then be dropped.
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError>;
+
+    /// Whether it chooses tokens itself: whether it has [`Backend::start`] and [`Backend::finish`].
+    fn samples(&self) -> bool {
+        false
+    }
+
+    /// Begins a step without waiting for it. Where `sampling` says how, the device chooses the token
+    /// after that wanted row; there is an entry for each. With `follows`, the token of row `i` is
+    /// the one that the step before, of the same plan, chose for its wanted row `i`, whatever the
+    /// batch says. Two steps may be under way.
+    ///
+    /// # Errors
+    /// As [`Backend::run`]; [`BackendError::Invalid`] for a third step, or where nothing was chosen.
+    fn start(
+        &mut self,
+        plan: PreparedId,
+        batch: &Batch,
+        sampling: &[Option<Sampling>],
+        follows: bool,
+    ) -> Result<(), BackendError> {
+        let _ = (plan, batch, sampling, follows);
+        Err(BackendError::Invalid("the device does not sample".into()))
+    }
+
+    /// Waits for the older of the steps under way: one entry per wanted row.
+    ///
+    /// # Errors
+    /// As [`Backend::run`]; [`BackendError::Invalid`] where no step is under way.
+    fn finish(&mut self) -> Result<Vec<Sampled>, BackendError> {
+        Err(BackendError::Invalid("no step is under way".into()))
+    }
 
     /// Fills an input of a plan, row-major `[n_rows, cols]`, for the next step that runs it.
     ///

@@ -4,6 +4,7 @@
 //! compared buffer by buffer. Memory is shared afterwards, by lifetime.
 
 use super::experts::{ExpertProducts, Routing};
+use super::low_rank::RowBlock;
 use super::plan::{BufferId, View};
 use super::recurrent::DeltaHeads;
 use super::weight::WeightId;
@@ -233,6 +234,17 @@ pub enum Op {
     },
     /// `a + b`
     Add { a: View, b: View, out: BufferId },
+    /// `sum`, with `scale * up down` added to its columns of each block: `up` holds the rows of all
+    /// blocks, one after another, and `down` as many columns for each as `up` has. Hu et al. 2021,
+    /// <https://arxiv.org/abs/2106.09685>.
+    AddLowRank {
+        sum: View,
+        down: View,
+        up: WeightId,
+        blocks: Vec<RowBlock>,
+        scale: f32,
+        out: BufferId,
+    },
     /// Streams of `width` columns that lie side by side, each with a mixture of others added:
     /// `out_i = streams_i + sum_j (mix[i * n + j] + plus) * others_j`; `others` holds n streams and
     /// `mix` is `[rows, streams * n]`. Baykal et al. 2023, <https://arxiv.org/abs/2301.13310>.
@@ -294,6 +306,7 @@ impl Op {
             Op::Activate { .. } => "activate",
             Op::Scale { .. } => "scale",
             Op::Add { .. } => "add",
+            Op::AddLowRank { .. } => "add_low_rank",
             Op::StreamMix { .. } => "stream_mix",
             Op::MatchLength { .. } => "match_length",
             Op::GaussianTopK { .. } => "gaussian_top_k",
@@ -323,6 +336,7 @@ impl Op {
             | Op::Activate { out, .. }
             | Op::Scale { out, .. }
             | Op::Add { out, .. }
+            | Op::AddLowRank { out, .. }
             | Op::StreamMix { out, .. }
             | Op::MatchLength { out, .. }
             | Op::GaussianTopK { out, .. }
@@ -364,6 +378,7 @@ impl Op {
             Op::DeltaNet { qkv, alpha, .. } => (Some(qkv), Some(alpha)),
             Op::Glu { gate, up, .. } => (Some(gate), Some(up)),
             Op::Add { a, b, .. } => (Some(a), Some(b)),
+            Op::AddLowRank { sum, down, .. } => (Some(sum), Some(down)),
             Op::StreamMix {
                 streams, others, ..
             } => (Some(streams), Some(others)),

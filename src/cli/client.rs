@@ -1,7 +1,7 @@
 //! The HTTP client: requests, streams of JSON lines, and errors as the user reads them.
 
 use crate::api;
-use crate::store::registry::use_ring;
+use crate::store::registry;
 use anyhow::{Context, Result};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
@@ -56,7 +56,6 @@ impl Client {
     /// A client of the server at `base`; nothing is sent yet. The server is never behind the proxies of the
     /// environment: those are for registry traffic. `key` goes to servers that ask for one.
     pub fn new(base: &str, key: Option<&str>) -> Result<Client> {
-        use_ring();
         let mut headers = HeaderMap::new();
         if let Some(key) = key {
             let mut bearer =
@@ -64,13 +63,12 @@ impl Client {
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);
         }
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("ollama-wgpu/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
             .no_proxy()
-            .default_headers(headers)
-            .build()
-            .context("cannot make an HTTP client")?;
+            .default_headers(headers);
+        let http = registry::build(builder).context("cannot make an HTTP client")?;
         Ok(Client {
             http,
             base: base.trim_end_matches('/').to_owned(),

@@ -22,7 +22,7 @@ pub fn open(name: Option<&str>) -> Result<Box<dyn Backend>, BackendError> {
 /// first, and its wish for a certain GPU (`main_gpu`) where the user named no device.
 pub fn opener(name: Option<String>) -> OpenBackend {
     Arc::new(move |request: &DeviceRequest| {
-        let threads = Some(request.num_thread).filter(|&threads| threads > 0);
+        let threads = threads(request.num_thread);
         if request.num_gpu == 0 {
             return Ok(cpu(threads));
         }
@@ -59,6 +59,13 @@ fn open_for(name: Option<&str>, threads: Option<usize>) -> Result<Box<dyn Backen
     }
 }
 
+/// A request's `num_thread`, where it asks for some. More threads than cores only wait for each other, and anyone who can
+/// ask a question could ask for a million.
+fn threads(num_thread: usize) -> Option<usize> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (num_thread > 0).then(|| num_thread.min(cores))
+}
+
 fn cpu(threads: Option<usize>) -> Box<dyn Backend> {
     Box::new(CpuBackend::new(threads))
 }
@@ -73,6 +80,13 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("\"no such device\""), "{text}");
         assert!(text.contains("available: cpu"), "{text}");
+    }
+
+    #[test]
+    fn threads_are_no_more_than_cores() {
+        assert_eq!((threads(0), threads(1)), (None, Some(1)));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        assert_eq!(threads(1_000_000), Some(cores));
     }
 
     #[test]

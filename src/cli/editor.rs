@@ -28,6 +28,8 @@ pub enum Input {
 /// Reads lines with editing keys; the up and down keys recall earlier ones.
 pub struct LineEditor {
     editor: Editor<Placeholder, MemHistory>,
+    /// For as long as lines are read.
+    _typed_ahead: Option<terminal::TypedAhead>,
     /// Where the history is kept; `None` when it is not.
     file: Option<PathBuf>,
 }
@@ -48,7 +50,11 @@ impl LineEditor {
         for line in text.and_then(Result::ok).unwrap_or_default().lines() {
             editor.add_history_entry(line)?;
         }
-        Ok(LineEditor { editor, file })
+        Ok(LineEditor {
+            editor,
+            _typed_ahead: terminal::TypedAhead::kept(),
+            file,
+        })
     }
 
     /// Waits for a line. Blocks the thread.
@@ -76,6 +82,52 @@ impl LineEditor {
     /// From now on, keeps the history in `file`, or only in memory.
     pub fn keep_history(&mut self, file: Option<PathBuf>) {
         self.file = file;
+    }
+}
+
+/// The terminal between two lines, while an answer is written.
+#[cfg(unix)]
+mod terminal {
+    use nix::sys::termios::{InputFlags, LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+    use std::io::stdin;
+
+    /// What is typed ahead waits unseen and as it was typed: in the usual mode the terminal would make line feeds of the ends of
+    /// lines, which the editor takes for Ctrl-J. Dropping it brings the usual mode back.
+    pub struct TypedAhead {
+        usual: Termios,
+    }
+
+    impl TypedAhead {
+        /// `None` where the input is no terminal.
+        pub fn kept() -> Option<TypedAhead> {
+            let usual = tcgetattr(stdin()).ok()?;
+            let mut waiting = usual.clone();
+            waiting.input_flags.remove(InputFlags::ICRNL);
+            waiting
+                .local_flags
+                .remove(LocalFlags::ICANON | LocalFlags::ECHO);
+            tcsetattr(stdin(), SetArg::TCSANOW, &waiting).ok()?;
+            Some(TypedAhead { usual })
+        }
+    }
+
+    impl Drop for TypedAhead {
+        fn drop(&mut self) {
+            // A terminal that is gone needs no mode.
+            tcsetattr(stdin(), SetArg::TCSANOW, &self.usual).ok();
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod terminal {
+    /// The console keeps what is typed ahead by itself.
+    pub struct TypedAhead;
+
+    impl TypedAhead {
+        pub fn kept() -> Option<TypedAhead> {
+            None
+        }
     }
 }
 

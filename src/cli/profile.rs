@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::backend::{Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, PAGE_TOKENS, Phase};
+use crate::backend::{
+    Backend, Batch, BatchShape, KvType, MAX_CANDIDATES, PAGE_TOKENS, Phase, Sampling,
+};
 use crate::gguf::Gguf;
 use crate::gpu::{DeviceChoice, GpuBackend, LaunchProfile, MemoryUse};
 use crate::model::Model;
@@ -31,6 +33,8 @@ pub struct TokenCost {
     pub uploaded_bytes: u64,
     pub read_back_bytes: u64,
     pub memory: MemoryUse,
+    /// Kernels that were compiled for it.
+    pub n_pipelines: usize,
     pub launches: Vec<LaunchProfile>,
 }
 
@@ -48,7 +52,9 @@ pub fn token_cost(model: &Model, device: &str, position: usize) -> Result<TokenC
     let plan = model.plan(n_pages * PAGE_TOKENS, shape, Some(MAX_CANDIDATES));
     let plan = backend.prepare(plan)?;
     let before = backend.traffic();
-    backend.run(plan, &Batch::single(Phase::Decode, &[0], position, vec![0]))?;
+    let batch = Batch::single(Phase::Decode, &[0], position, vec![0]);
+    backend.start(plan, &batch, &[Some(Sampling::best())], false)?;
+    backend.finish()?;
     let after = backend.traffic();
     Ok(TokenCost {
         device: backend.device().name,
@@ -56,6 +62,7 @@ pub fn token_cost(model: &Model, device: &str, position: usize) -> Result<TokenC
         uploaded_bytes: after.uploaded_bytes - before.uploaded_bytes,
         read_back_bytes: after.read_back_bytes - before.read_back_bytes,
         memory: backend.memory(),
+        n_pipelines: backend.n_pipelines(),
         launches: backend.profile(plan),
     })
 }
@@ -76,7 +83,8 @@ pub fn profile(args: &ProfileArgs) -> Result<()> {
         "read_back_bytes": cost.read_back_bytes,
         "weight_bytes": weight_bytes,
         "weight_bytes_of_the_file": model.weight_bytes(),
-        "memory": {"weights": memory.weights, "cache": memory.cache, "plans": memory.plans},
+        "memory": {"weights": memory.weights, "cache": memory.cache, "plans": memory.plans, "reserved": memory.reserved},
+        "n_pipelines": cost.n_pipelines,
         "n_launches": cost.launches.len(),
         "launches": cost.launches.iter().map(line).collect::<Vec<_>>(),
     });

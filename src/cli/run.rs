@@ -58,7 +58,7 @@ pub async fn run(client: &Client, arguments: Arguments) -> Result<()> {
     } else {
         prompt(words)?
     };
-    let shown = session::look_up(client, &model, arguments.insecure).await?;
+    let shown = session::fetched(client, &model, arguments.insecure).await?;
     if session::only_embeds(&shown) {
         return embed(client, &session, &arguments, prompt).await;
     }

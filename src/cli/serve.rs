@@ -19,6 +19,9 @@ pub fn serve() -> Result<()> {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
+    for name in &settings.without_effect {
+        tracing::debug!("{name} has no effect here");
+    }
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -1,6 +1,6 @@
 //! What `run` has settled before it asks: model, options, and how answers are shown.
 
-use super::client::Client;
+use super::client::{Client, Error};
 use super::print::Style;
 use super::progress::Spinner;
 use super::transfer;
@@ -61,17 +61,24 @@ impl Session {
     }
 }
 
-/// What the server knows of `model`, which it pulls if it lacks it; with `insecure`, over
-/// plain http.
-pub async fn look_up(client: &Client, model: &str, insecure: bool) -> Result<ShowReply> {
+/// What the server knows of `model`.
+///
+/// # Errors
+/// The server's, that of a model it has not among them.
+pub async fn look_up(client: &Client, model: &str) -> Result<ShowReply, Error> {
     let request = ShowRequest {
         model: model.to_owned(),
         ..Default::default()
     };
-    match client.post("/api/show", &request).await {
+    client.post("/api/show", &request).await
+}
+
+/// As [`look_up`], of a model that the server pulls if it lacks it; with `insecure`, over plain http.
+pub async fn fetched(client: &Client, model: &str, insecure: bool) -> Result<ShowReply> {
+    match look_up(client, model).await {
         Err(error) if error.is_not_found() => {
             transfer::fetch(client, model, insecure).await?;
-            Ok(client.post("/api/show", &request).await?)
+            Ok(look_up(client, model).await?)
         }
         shown => Ok(shown?),
     }

@@ -78,12 +78,12 @@ async fn print_list(client: &Client, arguments: &[&str]) -> Result<()> {
 /// `/load`: another model, and nothing said yet.
 async fn load(repl: &mut Repl<'_>, model: &str) -> Result<()> {
     println!("Loading model '{model}'");
-    let shown = match session::look_up(repl.client, model, false).await {
-        Err(error) if error.is::<super::client::Error>() => return Err(error),
-        Err(error) => {
-            println!("Couldn't load model '{model}': {error:#}");
+    let shown = match session::look_up(repl.client, model).await {
+        Err(error) if error.is_not_found() => {
+            println!("Couldn't find model '{model}'");
             return Ok(());
         }
+        Err(error) => return Err(error.into()),
         Ok(shown) if session::only_embeds(&shown) => {
             println!("Couldn't load model '{model}': it embeds texts and writes none");
             return Ok(());
@@ -223,7 +223,7 @@ async fn set_think(repl: &mut Repl<'_>, text: &str) -> Result<()> {
     let wanted = think.is_on();
     repl.session.think = Some(think);
     repl.session.think_chosen = true;
-    let shown = session::look_up(repl.client, &repl.session.model, false).await?;
+    let shown = session::look_up(repl.client, &repl.session.model).await?;
     if wanted && !can(&shown, "thinking") {
         let model = &repl.session.model;
         eprintln!("warning: model {model:?} does not support thinking output");

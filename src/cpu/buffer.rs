@@ -49,6 +49,11 @@ impl Buffer {
     }
 
     /// All of it, as vectors.
+    pub fn vectors(&self) -> &[Lanes] {
+        bytemuck::cast_slice(&self.lines)
+    }
+
+    /// All of it, as vectors.
     pub fn vectors_mut(&mut self) -> &mut [Lanes] {
         bytemuck::cast_slice_mut(&mut self.lines)
     }
@@ -72,6 +77,11 @@ impl<'a> Shared<'a> {
             len: floats.len(),
             of: std::marker::PhantomData,
         }
+    }
+
+    /// Floats of the matrix.
+    pub fn len(&self) -> usize {
+        self.len
     }
 
     /// Floats `start .. start + len`.

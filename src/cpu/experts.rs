@@ -6,9 +6,9 @@
 use super::buffer::{Buffer, Matrix, OutOfMemory, Shared};
 use super::format::integer::is_integer;
 use super::matmul::integer::round_rows;
-use super::matmul::{Chunks, Input, Place, Product, Rows, chunk};
+use super::matmul::{Input, Place, Product, Rows, matmul_all};
 use super::pool::{Pool, PoolError};
-use super::simd::{InstructionSet, Lanes};
+use super::simd::InstructionSet;
 use super::weight::WeightRows;
 use crate::backend::WeightSpec;
 use crate::quant::SPAN;
@@ -78,25 +78,8 @@ pub fn matmul_experts(
             });
         }
     }
-    let chunks: Vec<Chunks> = products
-        .iter()
-        .map(|product| Chunks::new(isa, product, products.len(), pool.n_threads()))
-        .collect();
-    let n_scratch = chunks.iter().map(|c| c.n_scratch).max().unwrap_or(0);
-    // First chunk of each product.
-    let mut n_chunks = 0;
-    let mut starts = Vec::with_capacity(chunks.len());
-    for chunks in &chunks {
-        starts.push(n_chunks);
-        n_chunks += chunks.n;
-    }
     let out = &Shared::new(out);
-    let task = |i: usize, scratch: &mut [Lanes]| {
-        let product = starts.partition_point(|&start| start <= i) - 1;
-        let rows = chunks[product].rows(i - starts[product]);
-        chunk(isa, &products[product], out, rows, scratch);
-    };
-    pool.run(n_chunks, n_scratch, &task)
+    matmul_all(isa, pool, &products, |_| out)
 }
 
 impl<'a> Experts<'a> {

@@ -8,10 +8,12 @@ mod buffer;
 mod cache;
 mod experts;
 mod format;
+mod low_rank;
 mod matmul;
 mod memory;
 mod plan;
 mod pool;
+mod products;
 mod recurrent;
 mod route;
 mod rowwise;
@@ -24,11 +26,12 @@ mod top_k;
 mod weight;
 
 use crate::backend::{
-    Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, KvDims, Plan,
-    PreparedId, StateSpec, WeightId, WeightSpec,
+    Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, KvDims, MAX_RUN,
+    Plan, PreparedId, StateSpec, WeightId, WeightSpec,
 };
 use buffer::Buffer;
 use cache::LayerCache;
+use low_rank::Update;
 pub use memory::available_bytes;
 use plan::Prepared;
 use pool::{Pool, PoolError};
@@ -41,6 +44,8 @@ pub struct CpuBackend {
     weights: Vec<WeightSpec>,
     /// Numbers of the weights that norms and biases use, decoded when a plan first does.
     vectors: Vec<Option<Vec<f32>>>,
+    /// The second matrices of low-rank updates, laid out when a plan first uses them.
+    updates: Vec<Option<Update>>,
     layers: Vec<LayerCache>,
     n_slots: usize,
     /// Recurrent states by number, `[slots, size]`.
@@ -50,8 +55,8 @@ pub struct CpuBackend {
     plans: Vec<Prepared>,
     /// Storages of the buffers that nobody reads after a step, for all plans.
     scratch: Vec<Buffer>,
-    /// Inputs of products whose rows are not whole spans.
-    padded: Buffer,
+    /// Inputs of products that follow each other, where they are rounded or not whole spans.
+    changed: [Buffer; MAX_RUN],
 }
 
 impl CpuBackend {
@@ -68,6 +73,7 @@ impl CpuBackend {
             pool: Pool::new(n_threads.unwrap_or_else(available)),
             weights: Vec::new(),
             vectors: Vec::new(),
+            updates: Vec::new(),
             layers: Vec::new(),
             n_slots: 0,
             states: Vec::new(),
@@ -75,7 +81,7 @@ impl CpuBackend {
             n_state_slots: 0,
             plans: Vec::new(),
             scratch: Vec::new(),
-            padded: Buffer::default(),
+            changed: Default::default(),
         }
     }
 
@@ -114,6 +120,7 @@ impl Backend for CpuBackend {
     fn load(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
         self.weights.push(weight.clone());
         self.vectors.push(None);
+        self.updates.push(None);
         Ok(WeightId(self.weights.len() - 1))
     }
 
@@ -143,6 +150,7 @@ impl Backend for CpuBackend {
     fn prepare(&mut self, plan: Plan) -> Result<PreparedId, BackendError> {
         self.check_plan(&plan)?;
         self.decode_vectors(&plan);
+        self.lay_out_updates(&plan)?;
         self.plans.push(Prepared::new(plan));
         Ok(PreparedId(self.plans.len() - 1))
     }

@@ -3,6 +3,7 @@
 use super::CpuBackend;
 use super::buffer::{Buffer, OutOfMemory};
 use super::cache::LayerCache;
+use super::low_rank::Update;
 use super::weight::decode_all;
 use crate::backend::{
     BackendError, Batch, BufferId, EmbedRow, KvDims, Op, Plan, PreparedId, Rows, WeightId,
@@ -111,7 +112,7 @@ impl CpuBackend {
                     weight(bias)?;
                     state(number, heads.state_size())?;
                 }
-                Op::Embed { weight: id, .. } => weight(id)?,
+                Op::Embed { weight: id, .. } | Op::AddLowRank { up: id, .. } => weight(id)?,
                 Op::RmsNorm { weight: id, .. } => id.map_or(Ok(()), weight)?,
                 Op::Matmul {
                     weight: id, bias, ..
@@ -178,6 +179,23 @@ impl CpuBackend {
                 self.vectors[id].get_or_insert_with(|| decode_all(&self.weights[id]));
             }
         }
+    }
+
+    /// Lays out the second matrices of low-rank updates.
+    pub(super) fn lay_out_updates(&mut self, plan: &Plan) -> Result<(), BackendError> {
+        for op in &plan.ops {
+            let &Op::AddLowRank { up, .. } = op else {
+                continue;
+            };
+            if self.updates[up.0].is_none() {
+                let spec = &self.weights[up.0];
+                let update = Update::new(spec).map_err(|OutOfMemory| {
+                    self.out_of_memory("an adapter", 4 * (spec.rows * spec.cols) as u64)
+                })?;
+                self.updates[up.0] = Some(update);
+            }
+        }
+        Ok(())
     }
 
     /// Checks what a step refers to.

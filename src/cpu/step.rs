@@ -4,9 +4,10 @@ use super::CpuBackend;
 use super::attention::{self, Attention};
 use super::buffer::{Buffer, Matrix, OutOfMemory};
 use super::experts::{Experts, matmul_experts};
-use super::matmul::{self, Product, matmul};
+use super::low_rank::{LowRank, add_low_rank};
 use super::plan::Prepared;
 use super::pool::PoolError;
+use super::products::products_at;
 use super::recurrent::{self, DeltaNet, ShortConv};
 use super::route::{Combine, Route};
 use super::rowwise::{self, Glu, LayerNorm, Map, Rope, SoftCap, each_row};
@@ -18,22 +19,22 @@ use crate::backend::{
 };
 
 /// The memory of a step: every storage, of the plan or shared.
-struct Storages<'a> {
-    kept: &'a mut [Option<Buffer>],
-    scratch: &'a mut [Buffer],
+pub(super) struct Storages<'a> {
+    pub kept: &'a mut [Option<Buffer>],
+    pub scratch: &'a mut [Buffer],
 }
 
 impl Storages<'_> {
-    fn get(&mut self, i: usize) -> &mut Buffer {
+    pub fn get(&mut self, i: usize) -> &mut Buffer {
         self.kept[i].as_mut().unwrap_or(&mut self.scratch[i])
     }
 
-    fn floats(&self, i: usize) -> &[f32] {
+    pub fn floats(&self, i: usize) -> &[f32] {
         self.kept[i].as_ref().unwrap_or(&self.scratch[i]).floats()
     }
 }
 
-fn vector(vectors: &[Option<Vec<f32>>], id: WeightId) -> &[f32] {
+pub(super) fn vector(vectors: &[Option<Vec<f32>>], id: WeightId) -> &[f32] {
     vectors[id.0].as_deref().expect("prepare decoded it")
 }
 
@@ -61,9 +62,15 @@ impl CpuBackend {
         self.grow_storages(prepared)?;
         let angles = angles(&prepared.plan, batch);
         let mut candidates = Vec::new();
-        for i in 0..prepared.plan.ops.len() {
-            let result = self.run_op(prepared, i, batch, &angles, &mut candidates);
+        let mut i = 0;
+        while i < prepared.plan.ops.len() {
+            let n_products = products_at(&prepared.plan, i);
+            let result = match n_products {
+                0 => self.run_op(prepared, i, batch, &angles, &mut candidates),
+                n => self.run_products(prepared, i, n),
+            };
             result.map_err(|e| self.pool_error(&prepared.plan.labels[i], e))?;
+            i += n_products.max(1);
         }
         Ok(candidates)
     }
@@ -180,22 +187,7 @@ impl CpuBackend {
                     });
                 })
             }
-            Op::Matmul {
-                input,
-                weight,
-                bias,
-                residual,
-                ..
-            } => {
-                let product = Product {
-                    weight: WeightRows::new(&self.weights[weight.0]),
-                    input: matmul::Input::Floats(view(input)),
-                    rows: matmul::Rows::All(n_rows),
-                    bias: bias.map(|id| vector(&self.vectors, id)),
-                    residual: residual.map(view),
-                };
-                matmul(isa, pool, &mut self.padded, product, out)
-            }
+            Op::Matmul { .. } => unreachable!("`run_products` runs these"),
             Op::MoeRoute {
                 scores,
                 bias,
@@ -232,7 +224,7 @@ impl CpuBackend {
                     n_rows,
                     bias: p.bias.map(|id| vector(&self.vectors, id)),
                 };
-                matmul_experts(isa, pool, &mut self.padded, experts, out)
+                matmul_experts(isa, pool, &mut self.changed[0], experts, out)
             }
             Op::MoeCombine {
                 experts,
@@ -381,6 +373,23 @@ impl CpuBackend {
                 each_row(pool, cols, out, |i, out| {
                     rowwise::add(a.row(i), b.row(i), out)
                 })
+            }
+            Op::AddLowRank {
+                sum,
+                down,
+                up,
+                ref blocks,
+                scale,
+                ..
+            } => {
+                let op = LowRank {
+                    sum: view(sum),
+                    down: view(down),
+                    up: self.updates[up.0].as_ref().expect("prepare laid it out"),
+                    blocks,
+                    scale,
+                };
+                add_low_rank(isa, pool, &op, out)
             }
             Op::StreamMix {
                 streams,

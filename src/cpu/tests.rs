@@ -2,10 +2,10 @@
 //! for bit, and with plain loops.
 
 use super::attention::{Attention, attention, kv_write};
-use super::buffer::{Buffer, Matrix};
+use super::buffer::{Buffer, Matrix, Shared};
 use super::cache::{LayerCache, Pages};
 use super::format::integer::is_integer;
-use super::matmul::{Input, Product, Rows, matmul};
+use super::matmul::{Input, Product, Rows, matmul_all, prepare};
 use super::pool::Pool;
 use super::simd::{InstructionSet, Isa, Kernel, LANES, Lanes, math};
 use super::top_k::top_k;
@@ -89,6 +89,22 @@ fn plain_dot(w: &[f32], x: &[f32]) -> f32 {
     (pair(0) + pair(2)) + (pair(1) + pair(3))
 }
 
+/// Runs a product with floats.
+fn run_product(isa: InstructionSet, pool: &mut Pool, product: Product<'_>, out: &mut [f32]) {
+    let Input::Floats(input) = product.input else {
+        unreachable!("tests have floats");
+    };
+    let Rows::All(n_tokens) = product.rows else {
+        unreachable!("tests have all rows");
+    };
+    let mut changed = Buffer::default();
+    let quant = product.weight.quant;
+    let input = prepare(isa, pool, quant, input, n_tokens, &mut changed).expect("memory");
+    let product = Product { input, ..product };
+    let out = Shared::new(out);
+    matmul_all(isa, pool, &[product], |_| &out).expect("runs");
+}
+
 /// A product that is computed with integers, by the slowest way through [`super::matmul`], and
 /// proved: it may differ from the sum in f64 by half a step for each activation and, since it is
 /// added up in f32, by a few millionths.
@@ -103,7 +119,7 @@ fn integer_dot(quant: QuantType, row: &[u8], w: &[f32], x: &[f32]) -> f32 {
     };
     let scalar = InstructionSet::present()[0];
     let mut pool = Pool::new(1);
-    matmul(scalar, &mut pool, &mut Buffer::default(), product, &mut out).expect("runs");
+    run_product(scalar, &mut pool, product, &mut out);
     let steps = match quant {
         QuantType::Q4_K => 32767.0,
         QuantType::Q5_K => 16383.0,
@@ -169,15 +185,14 @@ fn products_have_one_arithmetic() {
                 };
                 for isa in InstructionSet::present() {
                     let mut pool = Pool::new(2);
-                    let mut padded = Buffer::default();
                     let case = format!("{} {quant:?} {rows} x {cols} x {n_tokens}", isa.name());
                     let mut out = vec![0.0; rows * n_tokens];
                     let whole = product(0, n_tokens);
-                    matmul(isa, &mut pool, &mut padded, whole, &mut out).expect("runs");
+                    run_product(isa, &mut pool, whole, &mut out);
                     assert_eq!(bits(&out), bits(&want), "{case}");
                     let last = n_tokens - 1;
                     let out = &mut out[..rows];
-                    matmul(isa, &mut pool, &mut padded, product(last, 1), out).expect("runs");
+                    run_product(isa, &mut pool, product(last, 1), out);
                     assert_eq!(bits(out), bits(&want[last * rows..]), "{case}, one token");
                 }
             }

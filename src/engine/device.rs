@@ -5,7 +5,7 @@ use super::placement::{self, Place, Placed};
 use super::{EngineOptions, Error};
 use crate::backend::{
     Backend, BackendError, Batch, BatchShape, BufferId, CacheSpec, Candidates, DeviceInfo,
-    KV_BLOCK, MAX_CANDIDATES, PAGE_TOKENS, Phase, Plan, PreparedId,
+    KV_BLOCK, MAX_CANDIDATES, PAGE_TOKENS, Phase, Plan, PreparedId, Sampled, Sampling,
 };
 use crate::model::{Embedder, Model};
 
@@ -121,9 +121,13 @@ pub struct Device {
     pub is_recurrent: bool,
     /// Rows of a decode step beside one for each sequence: guessed tokens.
     pub n_draft: usize,
+    /// Whether it works beside the host and chooses tokens where it can.
+    pub samples: bool,
     backend: Box<dyn Backend>,
     prefill: Prepared,
     decode: Prepared,
+    /// Candidates of a step that was done as it began.
+    done: Option<Vec<Candidates>>,
 }
 
 #[derive(Clone, Copy)]
@@ -154,14 +158,16 @@ impl Device {
         let decode = model.plan(options.n_ctx, decode, top_k);
         let plans = [&prefill, &decode];
         let buffer_bytes: u64 = plans.iter().map(|plan| plan.bytes()).sum();
-        let memory_bytes = model.weight_bytes() + cache.bytes() + buffer_bytes;
-        let gpu_bytes = match n_gpu_layers {
-            None if backend.device().is_gpu => memory_bytes,
-            None => 0,
-            Some(n) => placement::gpu_bytes(model, &cache, &plans, n),
-        };
+        let split_bytes = n_gpu_layers.map(|n| placement::gpu_bytes(model, &cache, &plans, n));
         let vocab_size = model.config().vocab_size;
         let mut device = Device::new(backend, cache.n_pages, vocab_size, prefill, decode)?;
+        let counted = device.backend.memory_bytes();
+        let memory_bytes = counted.unwrap_or(model.weight_bytes() + cache.bytes() + buffer_bytes);
+        let gpu_bytes = match split_bytes {
+            None if device.info.device.is_gpu => memory_bytes,
+            None => 0,
+            Some(bytes) => bytes,
+        };
         device.is_recurrent = model.is_recurrent();
         device.n_draft = n_draft;
         device.info.n_ctx_train = model.config().n_ctx_train;
@@ -198,9 +204,11 @@ impl Device {
             n_pages,
             is_recurrent: false,
             n_draft: 0,
+            samples: backend.samples(),
             backend,
             prefill,
             decode,
+            done: None,
         })
     }
 
@@ -211,20 +219,40 @@ impl Device {
         }
     }
 
-    /// Runs one step: the best candidates of each wanted row.
+    /// Begins a step; see [`Backend::start`]. A device that does not sample does the step at once.
     ///
     /// # Errors
     /// The backend's.
-    pub fn run(&mut self, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
-        let candidates = self.backend.run(self.plan(batch.phase).id, batch)?;
-        if candidates.len() != batch.outputs.len() {
-            return Err(BackendError::Invalid(format!(
-                "{} rows of candidates for {} wanted rows",
-                candidates.len(),
-                batch.outputs.len()
-            )));
+    pub fn start(
+        &mut self,
+        batch: &Batch,
+        sampling: &[Option<Sampling>],
+        follows: bool,
+    ) -> Result<(), BackendError> {
+        let plan = self.plan(batch.phase).id;
+        if self.samples {
+            return self.backend.start(plan, batch, sampling, follows);
         }
-        Ok(candidates)
+        self.done = Some(self.backend.run(plan, batch)?);
+        Ok(())
+    }
+
+    /// What the oldest step that was begun gave for its `n_rows` wanted rows.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn finish(&mut self, n_rows: usize) -> Result<Vec<Sampled>, BackendError> {
+        let rows: Vec<Sampled> = match self.done.take() {
+            Some(done) => done.into_iter().map(Sampled::Candidates).collect(),
+            None => self.backend.finish()?,
+        };
+        match rows.len() == n_rows {
+            true => Ok(rows),
+            false => Err(BackendError::Invalid(format!(
+                "results of {} rows for {n_rows} wanted rows",
+                rows.len()
+            ))),
+        }
     }
 
     /// All logits of the wanted rows of the last step, `[n_rows, vocab_size]`.

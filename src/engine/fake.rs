@@ -1,6 +1,7 @@
 //! A backend without arithmetic: logits are a hash of all that a token's attention would read, so
 //! that a wrong page, position, phase or batch shows as another token.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,8 +9,13 @@ use super::device::{Device, n_draft};
 use super::output::Vocabulary;
 use crate::backend::{
     Backend, BackendError, Batch, BatchShape, BufferId, BufferInfo, CacheSpec, Candidates,
-    DeviceInfo, PAGE_TOKENS, Phase, Plan, PreparedId, Rows, WeightId, WeightSpec,
+    DeviceInfo, PAGE_TOKENS, Phase, Plan, PreparedId, Rows, Sampled, Sampling, WeightId,
+    WeightSpec,
 };
+
+#[path = "../../kernels-tests/reference/sample.rs"]
+mod sample;
+pub use sample::sample;
 
 pub const VOCAB_SIZE: usize = 96;
 
@@ -54,6 +60,8 @@ pub struct FakeOptions {
     pub is_recurrent: bool,
     /// Logits follow from the position modulo this alone: a text that repeats itself.
     pub period: Option<u32>,
+    /// Whether it chooses tokens where it can.
+    pub samples: bool,
     /// What it is as a GPU; none for a CPU.
     pub gpu: Option<FakeGpu>,
     pub fault: Option<Fault>,
@@ -68,6 +76,7 @@ impl Default for FakeOptions {
             max_pages: usize::MAX,
             n_candidates: 8,
             decode_equals_prefill: false,
+            samples: false,
             is_recurrent: false,
             period: None,
             gpu: None,
@@ -85,6 +94,10 @@ pub struct FakeBackend {
     n_weights: usize,
     n_loaded: usize,
     last: Option<(PreparedId, Vec<Vec<f32>>)>,
+    /// Results of the steps under way.
+    started: VecDeque<Vec<Sampled>>,
+    /// Tokens that the last step chose.
+    chosen: Vec<Option<u32>>,
     n_steps: Arc<AtomicUsize>,
 }
 
@@ -185,6 +198,8 @@ impl FakeBackend {
             n_weights: 0,
             n_loaded: 0,
             last: None,
+            started: VecDeque::new(),
+            chosen: Vec::new(),
             n_steps: Arc::default(),
         }
     }
@@ -210,6 +225,57 @@ impl FakeBackend {
             assert_eq!(kv.position as usize, at, "keys of another position");
             mix(hash, kv.hash)
         })
+    }
+
+    /// Logits of the wanted rows.
+    fn step(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Vec<f32>>, BackendError> {
+        let step = self.n_steps.fetch_add(1, Ordering::SeqCst);
+        if self.options.fault == Some(Fault::Lost(step)) {
+            return Err(BackendError::Lost {
+                device: "fake".into(),
+                what: "unplugged".into(),
+            });
+        }
+        assert_ne!(self.options.fault, Some(Fault::Panic(step)), "injected");
+        let Plan {
+            shape,
+            buffers,
+            outputs,
+            ..
+        } = &self.plans[plan.0];
+        let vocab_size = buffers[outputs[0].0].cols;
+        batch
+            .check(vocab_size, usize::MAX, self.cache.len())
+            .map_err(BackendError::Invalid)?;
+        assert_eq!(batch.phase, shape.phase);
+        assert!(batch.n_tokens() <= shape.n_tokens && batch.outputs.len() <= shape.n_outputs);
+        assert!(!batch.tokens.is_empty(), "an empty step");
+        let mut rows = Vec::new();
+        for row in 0..batch.n_tokens() {
+            let position = batch.positions[row];
+            let state = batch.states[batch.sequences[row] as usize] as usize;
+            let before = match self.options.is_recurrent {
+                true => self.read_state(state, position),
+                false => self.read_cache(batch, row, position),
+            };
+            let equal = self.options.decode_equals_prefill;
+            let hash = kv_hash(before, batch.tokens[row], batch.phase, equal);
+            self.cache[batch.slots[row] as usize] = Some(Kv { position, hash });
+            self.states[state] = (position + 1, mix(before, hash));
+            if batch.outputs.contains(&(row as u32)) {
+                let all = match self.options.is_recurrent {
+                    true => self.read_state(state, position + 1),
+                    false => self.read_cache(batch, row, position + 1),
+                };
+                let all = self.options.period.map_or(all, |n| (position % n).into());
+                rows.push(logits(all, vocab_size));
+            }
+        }
+        if self.options.fault == Some(Fault::NotANumber(step)) {
+            rows.iter_mut().for_each(|row| row.fill(f32::NAN));
+        }
+        self.last = Some((plan, rows.clone()));
+        Ok(rows)
     }
 }
 
@@ -265,55 +331,48 @@ impl Backend for FakeBackend {
     }
 
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
-        let step = self.n_steps.fetch_add(1, Ordering::SeqCst);
-        if self.options.fault == Some(Fault::Lost(step)) {
-            return Err(BackendError::Lost {
-                device: "fake".into(),
-                what: "unplugged".into(),
-            });
-        }
-        assert_ne!(self.options.fault, Some(Fault::Panic(step)), "injected");
-        let Plan {
-            shape,
-            buffers,
-            outputs,
-            ..
-        } = &self.plans[plan.0];
-        let vocab_size = buffers[outputs[0].0].cols;
-        batch
-            .check(vocab_size, usize::MAX, self.cache.len())
-            .map_err(BackendError::Invalid)?;
-        assert_eq!(batch.phase, shape.phase);
-        assert!(batch.n_tokens() <= shape.n_tokens && batch.outputs.len() <= shape.n_outputs);
-        assert!(!batch.tokens.is_empty(), "an empty step");
-        let mut rows = Vec::new();
-        for row in 0..batch.n_tokens() {
-            let position = batch.positions[row];
-            let state = batch.states[batch.sequences[row] as usize] as usize;
-            let before = match self.options.is_recurrent {
-                true => self.read_state(state, position),
-                false => self.read_cache(batch, row, position),
-            };
-            let equal = self.options.decode_equals_prefill;
-            let hash = kv_hash(before, batch.tokens[row], batch.phase, equal);
-            self.cache[batch.slots[row] as usize] = Some(Kv { position, hash });
-            self.states[state] = (position + 1, mix(before, hash));
-            if batch.outputs.contains(&(row as u32)) {
-                let all = match self.options.is_recurrent {
-                    true => self.read_state(state, position + 1),
-                    false => self.read_cache(batch, row, position + 1),
-                };
-                let all = self.options.period.map_or(all, |n| (position % n).into());
-                rows.push(logits(all, vocab_size));
-            }
-        }
-        if self.options.fault == Some(Fault::NotANumber(step)) {
-            rows.iter_mut().for_each(|row| row.fill(f32::NAN));
-        }
+        let rows = self.step(plan, batch)?;
         let candidates = rows.iter().map(|r| best(r, self.options.n_candidates));
-        let candidates = candidates.collect();
-        self.last = Some((plan, rows));
-        Ok(candidates)
+        Ok(candidates.collect())
+    }
+
+    fn samples(&self) -> bool {
+        self.options.samples
+    }
+
+    fn start(
+        &mut self,
+        plan: PreparedId,
+        batch: &Batch,
+        sampling: &[Option<Sampling>],
+        follows: bool,
+    ) -> Result<(), BackendError> {
+        assert!(self.started.len() < 2 && sampling.len() == batch.outputs.len());
+        let mut batch = batch.clone();
+        if follows {
+            // A row of which no token could be chosen is void.
+            let tokens = self.chosen.iter().map(|token| token.unwrap_or(END));
+            batch.tokens = tokens.collect();
+        }
+        let rows = self.step(plan, &batch)?;
+        let own = batch.outputs.iter().map(|&row| batch.tokens[row as usize]);
+        let each = rows.iter().zip(sampling).zip(own);
+        let results = each.map(|((row, sampling), own)| match sampling {
+            None => Sampled::Candidates(best(row, self.options.n_candidates)),
+            Some(how) => sample(how, own, row).map_or(Sampled::InvalidLogits, Sampled::Token),
+        });
+        let results: Vec<Sampled> = results.collect();
+        let chosen = results.iter().map(|result| match result {
+            Sampled::Token(token) => Some(*token),
+            _ => None,
+        });
+        self.chosen = chosen.collect();
+        self.started.push_back(results);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<Sampled>, BackendError> {
+        Ok(self.started.pop_front().expect("a step is under way"))
     }
 
     fn write(&mut self, _: PreparedId, _: BufferId, _: &[f32]) -> Result<(), BackendError> {

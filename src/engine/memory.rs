@@ -1,5 +1,26 @@
 //! What the allocator keeps of freed memory.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+/// After the last answer for now: a client that asks again at once needs the memory again.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// [`give_back`] after a moment, at most once in [`IDLE`]: a long prompt or a large schema is not kept as long as the model is.
+pub fn give_back_soon(runtime: &Handle) {
+    static IS_DUE: AtomicBool = AtomicBool::new(false);
+    if IS_DUE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    runtime.spawn(async {
+        tokio::time::sleep(IDLE).await;
+        IS_DUE.store(false, Ordering::Relaxed);
+        tokio::task::spawn_blocking(give_back);
+    });
+}
+
 /// Gives free pages back to the system. glibc keeps those of blocks below 32 MiB, which the layers of a cache are: without this,
 /// a server that has unloaded its model stays as large as with it.
 pub fn give_back() {

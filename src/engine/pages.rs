@@ -38,6 +38,14 @@ pub struct PageTable {
     last_published: Serial,
 }
 
+impl PageTable {
+    /// The cache slot of a position that the pages cover.
+    pub fn slot(&self, position: usize) -> u32 {
+        let page = self.pages[position / PAGE_TOKENS] as usize;
+        (page * PAGE_TOKENS + position % PAGE_TOKENS) as u32
+    }
+}
+
 /// All pages of a model's cache.
 #[derive(Debug)]
 pub struct PagePool {

@@ -103,6 +103,8 @@ pub enum Event {
         tokens: Vec<u32>,
         /// One entry per token, where asked for.
         logprobs: Vec<TokenLogprob>,
+        /// See [`Usage::cached_tokens`].
+        cached_tokens: usize,
     },
     Done {
         reason: FinishReason,

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use super::Error;
 use super::pages::PagePool;
 use super::sequence::Sequence;
-use crate::backend::{Batch, PAGE_TOKENS, Phase};
+use crate::backend::{Batch, PAGE_TOKENS, Phase, Sampling};
 
 /// How much may be in one step.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +46,10 @@ impl Share {
 pub struct Step {
     pub batch: Batch,
     pub shares: Vec<Share>,
+    /// How the device chooses the token after each wanted row; none where the host does.
+    pub sampling: Vec<Option<Sampling>>,
+    /// Whether each row's token is the one that the step before chooses for the same row.
+    pub follows: bool,
 }
 
 /// All sequences of a model, and the pages they hold.
@@ -122,12 +126,49 @@ impl Scheduler {
         Some(step)
     }
 
-    /// Records that a step was computed.
-    pub fn computed(&mut self, shares: &[Share]) {
-        for share in shares {
-            self.running[share.sequence].n_computed += share.n_tokens;
-            self.publish(share.sequence);
+    /// The decode step after one that is under way, for the same sequences, whose next tokens only
+    /// the device will know; none where something else may have to come between, or the host must
+    /// choose a token.
+    pub fn step_ahead(&mut self, step: &Step) -> Option<Step> {
+        let may_admit = !self.waiting.is_empty() && self.running.len() < self.budget.n_parallel;
+        let n_chosen = step.sampling.iter().flatten().count();
+        let same = step.batch.phase == Phase::Decode
+            && n_chosen == step.batch.n_tokens()
+            && n_chosen == self.running.len();
+        if may_admit || !same || !self.running.iter().all(Sequence::goes_on) {
+            return None;
         }
+        let shares = step.shares.iter();
+        let sampling = shares.map(|share| self.running[share.sequence].sampling(true).map(Some));
+        let sampling = sampling.collect::<Option<Vec<_>>>()?;
+        for sequence in &mut self.running {
+            if !self
+                .pool
+                .grow(&mut sequence.table, sequence.tokens.len() + 1)
+            {
+                return None;
+            }
+        }
+        let mut batch = step.batch.clone();
+        for (row, share) in step.shares.iter().enumerate() {
+            let sequence = &self.running[share.sequence];
+            let at = sequence.tokens.len();
+            batch.positions[row] = at as u32;
+            batch.slots[row] = sequence.table.slot(at);
+            batch.tables[row].clone_from(&sequence.table.pages);
+        }
+        Some(Step {
+            batch,
+            shares: step.shares.clone(),
+            sampling,
+            follows: true,
+        })
+    }
+
+    /// Records that a sequence's share of a step was computed.
+    pub fn computed(&mut self, share: &Share) {
+        self.running[share.sequence].n_computed += share.n_tokens;
+        self.publish(share.sequence);
     }
 
     /// Lets later prompts share what is computed of a running sequence.
@@ -196,8 +237,19 @@ impl Scheduler {
         }
         (!shares.is_empty()).then(|| Step {
             batch: self.batch(phase, &shares),
+            sampling: self.sampling(&shares),
             shares,
+            follows: false,
         })
+    }
+
+    fn sampling(&self, shares: &[Share]) -> Vec<Option<Sampling>> {
+        let rows = shares.iter().flat_map(|share| {
+            let sequence = &self.running[share.sequence];
+            let chosen = (share.n_draft == 0).then(|| sequence.sampling(false));
+            std::iter::repeat_n(chosen.flatten(), share.n_outputs())
+        });
+        rows.collect()
     }
 
     /// Tokens that a sequence has for a step of that phase.
@@ -260,12 +312,9 @@ impl Scheduler {
             let known = &sequence.tokens[sequence.n_computed..][..share.n_tokens];
             let tokens = known.iter().chain(&sequence.draft[..share.n_draft]);
             for (at, &token) in (sequence.n_computed..).zip(tokens) {
-                let page = sequence.table.pages[at / PAGE_TOKENS] as usize;
                 batch.tokens.push(token);
                 batch.positions.push(at as u32);
-                batch
-                    .slots
-                    .push((page * PAGE_TOKENS + at % PAGE_TOKENS) as u32);
+                batch.slots.push(sequence.table.slot(at));
                 batch.sequences.push(i as u32);
             }
             batch.tables.push(sequence.table.pages.clone());

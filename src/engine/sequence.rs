@@ -12,7 +12,7 @@ use super::output::{Output, Piece, Vocabulary};
 use super::pages::PageTable;
 use super::sampler::Sampler;
 use super::{Error, Event, FinishReason, Request, TokenLogprob, Usage};
-use crate::backend::PAGE_TOKENS;
+use crate::backend::{PAGE_TOKENS, Sampling};
 
 /// Events that a client may leave unread before its sequence waits for it.
 pub const EVENT_QUEUE: usize = 64;
@@ -63,6 +63,8 @@ pub struct Limits {
     /// Whether the model has recurrent states. They are kept for the last token alone, so that
     /// such a model shares no pages: what comes after a shared prefix needs its state.
     pub is_recurrent: bool,
+    /// Whether the device chooses tokens where it can.
+    pub device_samples: bool,
 }
 
 /// What the next token of a sequence is chosen with.
@@ -243,6 +245,29 @@ impl Sequence {
         })
     }
 
+    /// How the device chooses the next token, or with `ahead` the one after that, which it can do
+    /// before the host knows the next; none where the host must choose.
+    pub fn sampling(&self, ahead: bool) -> Option<Sampling> {
+        let Request {
+            logprobs, grammar, ..
+        } = &self.request;
+        if !self.limits.device_samples || logprobs.is_some() || grammar.is_some() {
+            return None;
+        }
+        let n_before = self.tokens.len() - usize::from(!ahead);
+        let index = self.usage.eval_tokens + usize::from(ahead);
+        self.sampler.on_device(&self.tokens[..n_before], index)
+    }
+
+    /// Whether nothing but the next token itself can keep the sequence from wanting the one after
+    /// that: it ends neither by its budget nor by a full context, and its client listens.
+    pub fn goes_on(&self) -> bool {
+        self.usage.eval_tokens + 1 < self.budget()
+            && self.tokens.len() + 1 < self.limits.n_ctx
+            && self.events.capacity() >= 2 * EVENTS_PER_STEP
+            && !self.is_cancelled()
+    }
+
     /// The automaton that restricts its tokens.
     pub fn grammar(&mut self) -> Option<&mut Grammar> {
         self.request.grammar.as_mut()
@@ -386,6 +411,7 @@ impl Sequence {
                 text,
                 tokens,
                 logprobs,
+                cached_tokens: self.usage.cached_tokens,
             });
         }
     }

@@ -18,9 +18,18 @@ fn truncated_prompts_have_ollamas_lengths() {
 }
 
 fn engine(fault: Option<fake::Fault>, n_waiting: usize) -> (Engine, Arc<AtomicUsize>) {
+    engine_on(fault, n_waiting, false)
+}
+
+fn engine_on(
+    fault: Option<fake::Fault>,
+    n_waiting: usize,
+    samples: bool,
+) -> (Engine, Arc<AtomicUsize>) {
     let (device, n_steps) = fake::device(fake::FakeOptions {
         n_parallel: 2,
         fault,
+        samples,
         ..Default::default()
     });
     let options = EngineOptions {
@@ -113,11 +122,21 @@ async fn more_requests_than_may_wait_are_refused_and_cancelled_ones_make_room() 
 
 #[tokio::test]
 async fn a_lost_device_fails_all_requests_and_the_engine() {
-    let (engine, _) = engine(Some(fake::Fault::Lost(3)), 8);
+    fails_when_lost(false).await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_lost_a_step_ahead_does_too() {
+    fails_when_lost(true).await;
+}
+
+async fn fails_when_lost(samples: bool) {
+    let (engine, _) = engine_on(Some(fake::Fault::Lost(3)), 8, samples);
     let request = || Request {
         n_predict: Some(400),
         params: SamplingParams {
-            presence_penalty: -100.0,
+            // A negative one lifts what was seen: the host chooses.
+            presence_penalty: if samples { 0.0 } else { -100.0 },
             temperature: 0.0,
             repeat_last_n: 1,
             ..Default::default()

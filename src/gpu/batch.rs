@@ -1,13 +1,19 @@
 //! The step's input as the shaders read it: `shaders/parts/batch.wgsl` is its other half.
 
-use crate::backend::{Batch, BatchShape, PAGE_TOKENS, Phase, Plan, Rows};
+use crate::backend::{
+    Batch, BatchShape, MAX_CANDIDATES, Op, PAGE_TOKENS, Phase, Plan, Rows, Sampling,
+};
 
 /// Words of counts and offsets before the columns.
-const HEADER_WORDS: usize = 16;
+pub(super) const HEADER_WORDS: usize = 17;
 /// Header word with the offset of the first rope table.
 const ROPE_WORD: usize = 9;
 /// Header word with the offset of the sequences' runs of rows.
 pub(super) const RUNS_WORD: usize = 15;
+/// Header word with the offset of the wanted rows' offsets of how their token is chosen.
+pub(super) const SAMPLING_WORD: usize = 16;
+/// Words that say how a token is chosen, before the seen ones.
+const SAMPLING_WORDS: usize = 9;
 /// Rope tables that the header has room for.
 pub(super) const MAX_ROPE_TABLES: usize = RUNS_WORD - ROPE_WORD;
 /// Words of a run: first row, rows, state slot, whether the sequence begins.
@@ -26,6 +32,8 @@ pub(super) struct Counts {
     pub n_outputs: usize,
     pub n_tiles: usize,
     pub n_runs: usize,
+    /// Wanted rows, if the device chooses the token of any; else none.
+    pub n_sampled: usize,
     positions: Vec<u32>,
 }
 
@@ -65,14 +73,20 @@ pub(super) fn max_bytes(plan: &Plan, n_pages: usize) -> u64 {
     } = plan.shape;
     let rope: usize = plan.rope_tables.iter().map(|t| 2 * t.half_dim()).sum();
     let per_token = 4 + 1 + n_pages + 3 + rope + RUN_WORDS;
-    4 * (HEADER_WORDS + n_tokens * per_token + n_outputs) as u64
+    let samples = plan.ops.iter().any(|op| matches!(op, Op::TopK { .. }));
+    let per_output = match samples {
+        true => 2 + SAMPLING_WORDS + MAX_CANDIDATES,
+        false => 1,
+    };
+    4 * (HEADER_WORDS + n_tokens * per_token + n_outputs * per_output) as u64
 }
 
 /// Writes the words of a batch to `words`, queries in tiles of `tile_rows`, with page tables where
-/// there is a cache.
+/// there is a cache. The tokens come first, after the header.
 pub(super) fn write(
     plan: &Plan,
     batch: &Batch,
+    sampling: &[Option<Sampling>],
     tile_rows: usize,
     paged: bool,
     words: &mut Vec<u32>,
@@ -98,6 +112,7 @@ pub(super) fn write(
     };
     let n_runs = write_runs(batch, words);
     write_rope(plan, batch, words);
+    let n_sampled = write_sampling(sampling, words);
     words[0] = batch.n_tokens() as u32;
     words[1] = batch.outputs.len() as u32;
     words[2] = n_tiles as u32;
@@ -106,6 +121,7 @@ pub(super) fn write(
         n_outputs: batch.outputs.len(),
         n_tiles,
         n_runs,
+        n_sampled,
         positions: match plan.shape.phase {
             Phase::Prefill => Vec::new(),
             Phase::Decode => batch.positions.clone(),
@@ -177,6 +193,62 @@ fn write_rope(plan: &Plan, batch: &Batch, words: &mut Vec<u32>) {
     }
 }
 
+/// How the tokens of the wanted rows are chosen, as `shaders/kernels/sample.wgsl` reads it.
+fn write_sampling(sampling: &[Option<Sampling>], words: &mut Vec<u32>) -> usize {
+    if sampling.iter().all(Option::is_none) {
+        return 0;
+    }
+    let at = words.len();
+    words[SAMPLING_WORD] = at as u32;
+    words.resize(at + sampling.len(), 0);
+    for (i, row) in sampling.iter().enumerate() {
+        let Some(row) = row else { continue };
+        words[at + i] = words.len() as u32;
+        let (repeat, presence, frequency, before, n_seen) = match &row.penalties {
+            Some(p) => (
+                p.repeat,
+                p.presence,
+                p.frequency,
+                &p.before[..],
+                p.before.len() + 1,
+            ),
+            None => (1.0, 0.0, 0.0, &[][..], 0),
+        };
+        let [
+            temperature,
+            top_p,
+            log_min_p,
+            uniform,
+            repeat,
+            presence,
+            frequency,
+        ] = [
+            row.temperature,
+            row.top_p,
+            row.log_min_p,
+            row.uniform,
+            repeat,
+            presence,
+            frequency,
+        ]
+        .map(f32::to_bits);
+        let record: [u32; SAMPLING_WORDS] = [
+            row.top_k,
+            temperature,
+            top_p,
+            log_min_p,
+            uniform,
+            n_seen as u32,
+            repeat,
+            presence,
+            frequency,
+        ];
+        words.extend(record);
+        words.extend_from_slice(before);
+    }
+    sampling.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +276,7 @@ mod tests {
             outputs: vec![5],
         };
         let mut words = Vec::new();
-        let counts = write(&plan(Phase::Prefill), &batch, 2, true, &mut words);
+        let counts = write(&plan(Phase::Prefill), &batch, &[], 2, true, &mut words);
         assert_eq!((counts.n_tiles, counts.n_outputs), (4, 1));
         let tiles = &words[words[8] as usize..][..12];
         assert_eq!(tiles, [0, 2, 3, 2, 1, 3, 3, 2, 3, 5, 1, 3]);

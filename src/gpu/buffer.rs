@@ -37,8 +37,8 @@ pub(super) struct WeightShape {
 
 impl WeightShape {
     /// Vectors (norms, biases) become one row of 32-bit floats, matrices keep their type. A weight
-    /// larger than `binding_bytes` is split by rows, between experts where whole ones fit.
-    pub fn new(weight: &WeightSpec, binding_bytes: u64) -> WeightShape {
+    /// larger than a binding is split by rows, between experts where whole ones fit.
+    pub fn new(weight: &WeightSpec, device: &Device) -> WeightShape {
         let (quant, rows, cols) = match weight.is_vector() {
             true => (QuantType::F32, 1, weight.rows * weight.cols),
             false => (weight.quant, weight.rows, weight.cols),
@@ -46,10 +46,12 @@ impl WeightShape {
         let layout = DeviceLayout::new(quant, cols);
         let row_bytes = 4 * layout.row_words as u64;
         let table_bytes = 4 * device::table(quant).len() as u64;
+        let binding_bytes = device.limits.max_storage_buffer_binding_size;
         let most = binding_bytes.min(MAX_SHARD_BYTES);
         let fitting = most.saturating_sub(table_bytes) / row_bytes.max(1);
         let expert_rows = (rows / weight.n_experts).max(1);
         let step = match (fitting as usize).max(1) {
+            step if device.split_weights => step.min(rows.div_ceil(2)).max(1),
             step if step > expert_rows => step / expert_rows * expert_rows,
             step => step,
         };
@@ -121,8 +123,16 @@ impl Device {
         let size = bytes.next_multiple_of(16).max(16);
         let bound = usage.contains(wgpu::BufferUsages::STORAGE);
         let binding = self.limits.max_storage_buffer_binding_size;
-        if size > self.limits.max_buffer_size || (bound && size > binding) {
-            return Err(self.out_of_memory(what, size));
+        let limits = [
+            ("maxStorageBufferBindingSize", binding, bound),
+            ("maxBufferSize", self.limits.max_buffer_size, true),
+        ];
+        let passed = limits
+            .iter()
+            .find(|(_, most, holds)| *holds && size > *most);
+        if let Some((name, most, _)) = passed {
+            let what = format!("{what} beyond its {name} of {most}");
+            return Err(self.out_of_memory(&what, size));
         }
         self.create(what, size, || {
             self.device.create_buffer(&wgpu::BufferDescriptor {
@@ -140,8 +150,44 @@ impl Device {
         self.buffer("results", bytes, usage)
     }
 
-    /// Waits for all work and reads the first words of a readback buffer.
-    pub fn read_words(&self, buffer: &wgpu::Buffer, n: usize) -> Result<Vec<u32>, BackendError> {
+    /// Hands bytes to the driver, which copies them to the buffer with the next submission.
+    pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.traffic.uploaded(bytes.len() as u64);
+        self.queue.write_buffer(buffer, offset, bytes);
+    }
+
+    /// Submits what was written and, if there is one, a command buffer.
+    pub fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> wgpu::SubmissionIndex {
+        self.traffic.submitted();
+        self.queue.submit(commands)
+    }
+
+    /// Waits until the device has done all that was submitted.
+    pub fn wait(&self) -> Result<(), BackendError> {
+        self.poll(wgpu::PollType::wait_indefinitely())
+    }
+
+    /// Waits until the device has done this submission and those before it.
+    pub fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<(), BackendError> {
+        self.poll(wgpu::PollType::Wait {
+            submission_index: Some(submission),
+            timeout: None,
+        })
+    }
+
+    fn poll(&self, until: wgpu::PollType) -> Result<(), BackendError> {
+        self.traffic.waited();
+        self.device.poll(until).map_err(|e| self.lost(e))?;
+        self.check()
+    }
+
+    /// Waits for a submission and reads the first words of the readback buffer that it filled.
+    pub fn read_words(
+        &self,
+        buffer: &wgpu::Buffer,
+        n: usize,
+        submission: wgpu::SubmissionIndex,
+    ) -> Result<Vec<u32>, BackendError> {
         let bytes = 4 * n as u64;
         let slice = buffer.slice(..bytes);
         self.traffic.read_back(bytes);
@@ -150,7 +196,7 @@ impl Device {
             // The receiver lives until the wait below is over.
             let _ = sender.send(result);
         });
-        self.wait()?;
+        self.wait_for(submission)?;
         let mapped = receiver.try_recv().map_err(|e| self.lost(e))?;
         mapped.map_err(|e| self.lost(e))?;
         let view = slice.get_mapped_range().map_err(|e| self.lost(e))?;

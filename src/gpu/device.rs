@@ -2,8 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::disk_cache::DiskCache;
+use super::limits::{missing_limit, requested_limits};
 use super::profile::TrafficCounters;
 use crate::backend::{BackendError, DeviceInfo};
+use crate::settings::cache_folder;
 
 /// What an adapter is, in the order in which it is preferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +82,12 @@ pub struct Options {
     pub checked: bool,
     /// Share out work as on a GPU even where the adapter runs on CPU cores: for tests.
     pub gpu_shapes: bool,
+    /// Ask for the limits that WebGPU promises and not for the adapter's own: for tests.
+    pub least_limits: bool,
+    /// Bind every weight in two parts, as one that is larger than a binding: for tests.
+    pub split_weights: bool,
+    /// Keep compiled kernels in the user's folder of caches.
+    pub disk_cache: bool,
 }
 
 impl Default for Options {
@@ -87,6 +96,9 @@ impl Default for Options {
             subgroups: true,
             checked: false,
             gpu_shapes: false,
+            least_limits: false,
+            split_weights: false,
+            disk_cache: false,
         }
     }
 }
@@ -105,36 +117,10 @@ pub fn adapters() -> Vec<AdapterSummary> {
     ranked_adapters().into_iter().map(|(_, s)| s).collect()
 }
 
-/// What an adapter can do, as far as users ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AdapterLimits {
-    /// Largest buffer, and the part of it that a kernel sees at once.
-    pub buffer_bytes: u64,
-    pub binding_bytes: u64,
-    /// Memory that a workgroup shares.
-    pub workgroup_bytes: u64,
-    pub has_subgroups: bool,
-}
-
-/// The limits of all [`adapters`], in their order.
-pub fn limits() -> Vec<AdapterLimits> {
-    let all = ranked_adapters().into_iter();
-    all.map(|(adapter, _)| {
-        let limits = adapter.limits();
-        AdapterLimits {
-            buffer_bytes: limits.max_buffer_size,
-            binding_bytes: limits.max_storage_buffer_binding_size,
-            workgroup_bytes: limits.max_compute_workgroup_storage_size.into(),
-            has_subgroups: adapter.features().contains(wgpu::Features::SUBGROUP),
-        }
-    })
-    .collect()
-}
-
 /// Share of a GPU's memory budget that may be in use, all programs together.
 const MAX_BUDGET_PERCENT: u8 = 95;
 
-fn ranked_adapters() -> Vec<(wgpu::Adapter, AdapterSummary)> {
+pub(super) fn ranked_adapters() -> Vec<(wgpu::Adapter, AdapterSummary)> {
     let mut description = wgpu::InstanceDescriptor::new_without_display_handle();
     description.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     // The flags that a release build sets by default serve indirect dispatch, which is not used.
@@ -189,17 +175,20 @@ enum Failure {
 }
 
 /// Memory that is taken from the driver at a time for buffers that are smaller; larger ones have
-/// memory of their own. Little is left over, and a software driver fills all of it with zeros.
-const SMALL_BLOCK_BYTES: u64 = 8 << 20;
+/// memory of their own. The least that the allocator takes: of larger blocks the caches of layers,
+/// which are equally large, leave up to half empty, and a software driver fills all with zeros.
+const SMALL_BLOCK_BYTES: u64 = 4 << 20;
 
 /// An open device with its queue.
 pub(super) struct Device {
     pub device: wgpu::Device,
-    queue: wgpu::Queue,
+    pub queue: wgpu::Queue,
     pub traffic: TrafficCounters,
     pub limits: wgpu::Limits,
     pub tuning: Tuning,
     pub checked: bool,
+    pub split_weights: bool,
+    pub disk_cache: Option<DiskCache>,
     summary: AdapterSummary,
     failure: Arc<Mutex<Option<Failure>>>,
 }
@@ -215,6 +204,18 @@ impl Device {
         let Some((adapter, summary)) = ranked.iter().find(|(_, s)| choice.accepts(s)) else {
             return Err(no_device(choice, ranked.iter().map(|(_, s)| s)));
         };
+        Self::open_adapter(adapter, summary, options)
+    }
+
+    /// As [`Self::open`], of an adapter that was chosen.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsuitable`] as there.
+    pub fn open_adapter(
+        adapter: &wgpu::Adapter,
+        summary: &AdapterSummary,
+        options: Options,
+    ) -> Result<Device, BackendError> {
         let unsuitable = |what: String| BackendError::Unsuitable {
             device: summary.name.clone(),
             what,
@@ -224,15 +225,23 @@ impl Device {
             return Err(unsuitable(what));
         }
         let info = adapter.get_info();
-        let subgroups = options.subgroups && usable_subgroups(adapter, &info);
+        let subgroups = usable_subgroups(adapter.features(), &info);
+        let subgroups = subgroups.filter(|_| options.subgroups);
         let mut features = wgpu::Features::empty();
-        features.set(wgpu::Features::SUBGROUP, subgroups);
+        features.set(wgpu::Features::SUBGROUP, subgroups.is_some());
+        let folder = cache_folder().filter(|_| options.disk_cache);
+        let has_caches = adapter.features().contains(wgpu::Features::PIPELINE_CACHE);
+        let uses_cache = folder.is_some() && has_caches;
+        features.set(wgpu::Features::PIPELINE_CACHE, uses_cache);
         let request = adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("ollama-wgpu"),
             required_features: features,
-            required_limits: requested_limits(offered),
+            required_limits: match options.least_limits {
+                true => requested_limits(wgpu::Limits::default()),
+                false => requested_limits(offered),
+            },
             memory_hints: wgpu::MemoryHints::Manual {
-                suballocated_device_memory_block_size: SMALL_BLOCK_BYTES..2 * SMALL_BLOCK_BYTES,
+                suballocated_device_memory_block_size: SMALL_BLOCK_BYTES..SMALL_BLOCK_BYTES,
             },
             ..Default::default()
         });
@@ -242,13 +251,12 @@ impl Device {
             failure: watch(&device),
             limits: device.limits(),
             tuning: Tuning {
-                subgroups: subgroups.then_some((
-                    info.subgroup_min_size as usize,
-                    info.subgroup_max_size as usize,
-                )),
+                subgroups,
                 software: summary.kind == AdapterKind::Software && !options.gpu_shapes,
             },
             checked: options.checked,
+            split_weights: options.split_weights,
+            disk_cache: folder.and_then(|folder| DiskCache::open(&device, &info, &folder)),
             traffic: TrafficCounters::default(),
             summary: summary.clone(),
             device,
@@ -262,6 +270,12 @@ impl Device {
             api: self.summary.api.clone(),
             is_gpu: true,
         }
+    }
+
+    /// Memory taken from the driver, where the allocator tells.
+    pub fn reserved_bytes(&self) -> Option<u64> {
+        let report = self.device.generate_allocator_report()?;
+        Some(report.total_reserved_bytes)
     }
 
     /// An error where the device failed since it was opened.
@@ -311,31 +325,14 @@ impl Device {
             Some(error) => Err(BackendError::Invalid(format!("{what}: {error}"))),
         }
     }
-
-    /// Hands bytes to the driver, which copies them to the buffer with the next submission.
-    pub fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
-        self.traffic.uploaded(bytes.len() as u64);
-        self.queue.write_buffer(buffer, offset, bytes);
-    }
-
-    /// Submits what was written and, if there is one, a command buffer.
-    pub fn submit(&self, commands: Option<wgpu::CommandBuffer>) {
-        self.traffic.submitted();
-        self.queue.submit(commands);
-    }
-
-    /// Waits until the device has done all that was submitted.
-    pub fn wait(&self) -> Result<(), BackendError> {
-        let waited = self.device.poll(wgpu::PollType::wait_indefinitely());
-        waited.map_err(|e| self.lost(e))?;
-        self.check()
-    }
 }
 
-/// Subgroup reductions need the feature and sizes that can be trusted.
-fn usable_subgroups(adapter: &wgpu::Adapter, info: &wgpu::AdapterInfo) -> bool {
-    let sizes_known = info.subgroup_min_size >= 4 && info.subgroup_max_size <= 128;
-    adapter.features().contains(wgpu::Features::SUBGROUP) && sizes_known
+/// Smallest and largest subgroup: reductions need the feature and sizes that can be trusted.
+fn usable_subgroups(features: wgpu::Features, info: &wgpu::AdapterInfo) -> Option<(usize, usize)> {
+    let sizes = (info.subgroup_min_size, info.subgroup_max_size);
+    let sizes_known = sizes.0 >= 4 && sizes.1 <= 128;
+    let usable = features.contains(wgpu::Features::SUBGROUP) && sizes_known;
+    usable.then_some((sizes.0 as usize, sizes.1 as usize))
 }
 
 fn no_device<'a>(
@@ -352,62 +349,6 @@ fn no_device<'a>(
             true => "none, is a graphics driver installed?".into(),
             false => names.join(", "),
         },
-    }
-}
-
-/// Limits that kernels rely on, by their names in WebGPU; most are WebGPU's defaults.
-fn needed_limits(l: &wgpu::Limits) -> [(&'static str, u64, u64); 6] {
-    [
-        (
-            "maxStorageBufferBindingSize",
-            l.max_storage_buffer_binding_size,
-            64 << 20,
-        ),
-        (
-            "maxStorageBuffersPerShaderStage",
-            l.max_storage_buffers_per_shader_stage.into(),
-            8,
-        ),
-        (
-            "maxComputeWorkgroupStorageSize",
-            l.max_compute_workgroup_storage_size.into(),
-            16 << 10,
-        ),
-        (
-            "maxComputeInvocationsPerWorkgroup",
-            l.max_compute_invocations_per_workgroup.into(),
-            256,
-        ),
-        (
-            "maxComputeWorkgroupSizeX",
-            l.max_compute_workgroup_size_x.into(),
-            256,
-        ),
-        (
-            "maxComputeWorkgroupsPerDimension",
-            l.max_compute_workgroups_per_dimension.into(),
-            65535,
-        ),
-    ]
-}
-
-fn missing_limit(offered: &wgpu::Limits) -> Option<String> {
-    let missing = needed_limits(offered);
-    let missing = missing.iter().find(|(_, has, needed)| has < needed)?;
-    let (name, has, needed) = missing;
-    Some(format!("its {name} is {has}, {needed} are needed"))
-}
-
-/// The compute limits that are used, so that a kernel past them fails on every adapter, and the
-/// adapter's own for the rest.
-fn requested_limits(offered: wgpu::Limits) -> wgpu::Limits {
-    wgpu::Limits {
-        max_storage_buffers_per_shader_stage: 8,
-        max_compute_workgroup_storage_size: 16 << 10,
-        max_compute_invocations_per_workgroup: 256,
-        max_compute_workgroup_size_x: 256,
-        max_compute_workgroups_per_dimension: 65535,
-        ..offered
     }
 }
 
@@ -473,15 +414,21 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_limit_is_named() {
-        let mut limits = wgpu::Limits::default();
-        assert_eq!(missing_limit(&limits), None);
-        limits.max_compute_workgroup_storage_size = 8192;
-        let missing = missing_limit(&limits).expect("too small");
-        assert_eq!(
-            missing,
-            "its maxComputeWorkgroupStorageSize is 8192, 16384 are needed"
-        );
+    fn subgroups_are_used_where_their_sizes_are_known() {
+        let mut info = wgpu::AdapterInfo::new(wgpu::DeviceType::Other, wgpu::Backend::Vulkan);
+        let mut usable = |features, min, max| {
+            (info.subgroup_min_size, info.subgroup_max_size) = (min, max);
+            usable_subgroups(features, &info)
+        };
+        let subgroup = wgpu::Features::SUBGROUP;
+        for (min, max) in [(4, 4), (4, 128), (8, 8), (32, 32), (32, 64), (128, 128)] {
+            let sizes = (min as usize, max as usize);
+            assert_eq!(usable(subgroup, min, max), Some(sizes));
+            assert_eq!(usable(wgpu::Features::empty(), min, max), None);
+        }
+        assert_eq!(usable(subgroup, 0, 0), None);
+        assert_eq!(usable(subgroup, 1, 128), None);
+        assert_eq!(usable(subgroup, 64, 256), None);
     }
 
     #[test]

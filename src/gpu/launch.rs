@@ -62,6 +62,8 @@ pub(super) enum Extent {
     Tiles,
     /// Sequences of the batch.
     Runs,
+    /// Wanted rows, where the device chooses the token of any.
+    Sampled,
     /// The most splits of a row's attention, with this window (0: none).
     Splits(usize),
     /// Rows whose splits must be merged: none where every row has one split.
@@ -83,6 +85,7 @@ impl Extent {
             } => max_expert_tiles(counts.rows(rows) * n_used, n_experts, columns),
             Extent::Tiles => counts.n_tiles,
             Extent::Runs => counts.n_runs,
+            Extent::Sampled => counts.n_sampled,
             Extent::Splits(window) => counts.max_splits(window),
             Extent::MergedRows(window) if counts.max_splits(window) > 1 => counts.n_tokens,
             Extent::MergedRows(_) => 0,

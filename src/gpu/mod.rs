@@ -1,30 +1,33 @@
 //! The GPU backend: plans as compute passes on Vulkan, Metal and DX12, through wgpu.
 //!
 //! `prepare` makes buffers, pipelines and bind groups; a step writes the batch, encodes one compute
-//! pass, submits it once and reads the candidates back.
+//! pass, submits it once and reads tokens or candidates back.
 
 mod batch;
 mod buffer;
 mod device;
+mod disk_cache;
 mod dispatch;
 mod launch;
+mod limits;
 mod pipelines;
 mod prepared;
 mod profile;
+mod results;
 mod shader;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
-pub use device::{
-    AdapterKind, AdapterLimits, AdapterSummary, DeviceChoice, Options, adapters, limits,
-};
+pub use device::{AdapterKind, AdapterSummary, DeviceChoice, Options, adapters};
+pub use limits::{AdapterLimits, limits};
 pub use profile::{LaunchProfile, MemoryUse, Traffic};
 
 use crate::backend::{
     Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, KvDims, Plan,
-    PreparedId, WeightId, WeightSpec,
+    PreparedId, Sampled, Sampling, WeightId, WeightSpec,
 };
 use buffer::WeightShape;
 use device::Device;
@@ -43,6 +46,8 @@ pub struct GpuBackend {
     plans: Vec<Prepared>,
     /// The plan that ran last: only its buffers can be read.
     last_run: Option<PreparedId>,
+    /// The plans of the steps under way.
+    started: VecDeque<PreparedId>,
 }
 
 /// Keys and values by layer.
@@ -55,13 +60,18 @@ struct Cache {
 }
 
 impl GpuBackend {
-    /// Opens the chosen device for one model.
+    /// Opens the chosen device for one model; what is compiled for it is kept on disk where the
+    /// driver hands it out.
     ///
     /// # Errors
     /// [`BackendError::NoDevice`] where there is none, [`BackendError::Unsuitable`] where it
     /// lacks what every kernel needs.
     pub fn open(choice: &DeviceChoice) -> Result<GpuBackend, BackendError> {
-        Self::open_with(choice, Options::default())
+        let options = Options {
+            disk_cache: true,
+            ..Options::default()
+        };
+        Self::open_with(choice, options)
     }
 
     /// As [`Self::open`], with features turned off or checks turned on.
@@ -95,6 +105,7 @@ impl GpuBackend {
             pipelines,
             plans: Vec::new(),
             last_run: None,
+            started: VecDeque::new(),
         })
     }
 
@@ -108,6 +119,12 @@ impl GpuBackend {
         self.device.traffic.totals()
     }
 
+    /// Kernels that are compiled on the device, for all models on it.
+    pub fn n_pipelines(&self) -> usize {
+        let pipelines = self.pipelines.lock();
+        pipelines.unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Bytes of this model's buffers.
     pub fn memory(&self) -> MemoryUse {
         let sum = |buffers: &mut dyn Iterator<Item = &wgpu::Buffer>| {
@@ -118,6 +135,7 @@ impl GpuBackend {
             weights: sum(&mut self.weight_buffers.iter().flatten()),
             cache: sum(&mut cache.flat_map(|c| c.keys.iter().chain(&c.values).chain(&c.states))),
             plans: self.plans.iter().map(Prepared::bytes).sum(),
+            reserved: self.device.reserved_bytes(),
         }
     }
 }
@@ -128,8 +146,7 @@ impl Backend for GpuBackend {
     }
 
     fn load(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
-        let binding_bytes = self.device.limits.max_storage_buffer_binding_size;
-        let shape = WeightShape::new(weight, binding_bytes);
+        let shape = WeightShape::new(weight, &self.device);
         self.weight_buffers
             .push(self.device.upload(weight, &shape)?);
         self.weights.push(shape);
@@ -137,8 +154,7 @@ impl Backend for GpuBackend {
     }
 
     fn skip(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
-        let binding_bytes = self.device.limits.max_storage_buffer_binding_size;
-        let mut shape = WeightShape::new(weight, binding_bytes);
+        let mut shape = WeightShape::new(weight, &self.device);
         shape.shards.clear();
         self.weight_buffers.push(Vec::new());
         self.weights.push(shape);
@@ -147,6 +163,11 @@ impl Backend for GpuBackend {
 
     fn free_bytes(&mut self, wanted: u64) -> u64 {
         self.device.free_bytes(wanted)
+    }
+
+    fn memory_bytes(&self) -> Option<u64> {
+        let memory = self.memory();
+        Some(memory.weights + memory.cache + memory.plans)
     }
 
     fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
@@ -180,6 +201,28 @@ impl Backend for GpuBackend {
     }
 
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
+        if !self.started.is_empty() {
+            return Err(BackendError::Invalid("another step is under way".into()));
+        }
+        self.start(plan, batch, &[], false)?;
+        let rows = self.finish()?.into_iter().map(|row| match row {
+            Sampled::Candidates(best) => best,
+            _ => unreachable!("no row says how its token is chosen"),
+        });
+        Ok(rows.collect())
+    }
+
+    fn samples(&self) -> bool {
+        true
+    }
+
+    fn start(
+        &mut self,
+        plan: PreparedId,
+        batch: &Batch,
+        sampling: &[Option<Sampling>],
+        follows: bool,
+    ) -> Result<(), BackendError> {
         self.device.check()?;
         if let Some(cache) = self.cache.as_ref().filter(|c| !c.states.is_empty()) {
             let checked = batch.check_states(cache.spec.n_state_slots);
@@ -188,7 +231,16 @@ impl Backend for GpuBackend {
         let n_slots = self.cache.as_ref().map_or(0, |c| c.spec.n_slots());
         let prepared = self.plans.get_mut(plan.0).ok_or_else(unknown_plan)?;
         self.last_run = Some(plan);
-        prepared.run(&self.device, batch, n_slots)
+        prepared.start(&self.device, batch, sampling, follows, n_slots)?;
+        self.started.push_back(plan);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Vec<Sampled>, BackendError> {
+        let nothing = || BackendError::Invalid("no step is under way".into());
+        let plan = self.started.pop_front().ok_or_else(nothing)?;
+        let prepared = self.plans.get_mut(plan.0).ok_or_else(unknown_plan)?;
+        prepared.finish(&self.device)
     }
 
     fn write(

@@ -32,6 +32,10 @@ struct Job<'a> {
 }
 
 impl Pipelines {
+    pub fn len(&self) -> usize {
+        self.by_source.len()
+    }
+
     /// The launches' pipelines and the layouts of their bind groups, in order. Those that are
     /// missing are compiled on all cores: a driver takes up to a second for a kernel.
     ///
@@ -60,6 +64,9 @@ impl Pipelines {
         let jobs: Vec<Job> = jobs.into_values().collect();
         for (job, compiled) in jobs.iter().zip(compile(device, &jobs)) {
             self.by_source.insert(job.source.clone(), compiled?);
+        }
+        if let Some(cache) = device.disk_cache.as_ref().filter(|_| !jobs.is_empty()) {
+            cache.save();
         }
         let ready = wanted
             .into_iter()
@@ -93,9 +100,8 @@ fn compile(device: &Device, jobs: &[Job]) -> Vec<Result<wgpu::ComputePipeline, B
 impl Job<'_> {
     fn compile(&self, device: &Device) -> Result<wgpu::ComputePipeline, BackendError> {
         let what = format!("kernel {}", self.shader.name());
-        let (layout, checked) = (&self.layout.pipeline, device.checked);
         device.create(&what, 0, || {
-            shader::pipeline(&device.device, layout, self.shader, checked)
+            shader::pipeline(device, &self.layout.pipeline, self.shader)
         })
     }
 }

@@ -3,20 +3,18 @@
 use std::sync::PoisonError;
 
 use super::GpuBackend;
-use super::batch::{self, Counts, MAX_ROPE_TABLES};
+use super::batch::{self, Counts, HEADER_WORDS, MAX_ROPE_TABLES};
 use super::device::Device;
-use super::dispatch::{self, Dispatch, Program, TopKResult};
+use super::dispatch::{self, Dispatch, Program};
 use super::launch::{Extent, Launch, Slot};
 use super::profile::LaunchProfile;
+use super::results::Results;
 use crate::backend::{
-    BackendError, Batch, BufferId, Candidates, EmbedRow, PAGE_TOKENS, Plan, WeightId,
+    BackendError, Batch, BufferId, EmbedRow, PAGE_TOKENS, Plan, Sampled, Sampling, WeightId,
 };
 
 /// Rows along an axis of a grid, at most.
 const MAX_ROWS: usize = 65535;
-
-/// The id of an empty place in a list of candidates, as in `shaders/parts/candidates.wgsl`.
-const NO_ID: u32 = u32::MAX;
 
 /// A plan with everything that a step needs.
 pub(super) struct Prepared {
@@ -29,7 +27,7 @@ pub(super) struct Prepared {
     storages: Vec<wgpu::Buffer>,
     batch: wgpu::Buffer,
     words: Vec<u32>,
-    result: Option<TopK>,
+    results: Option<Results>,
     /// Bytes of all buffers.
     bytes: u64,
     /// The sizes of the last step.
@@ -46,14 +44,6 @@ struct Ready {
     op: usize,
     /// Bytes of weights that it reads for each workgroup along the axes of rows.
     weight_bytes: u64,
-}
-
-/// The candidates' way back.
-struct TopK {
-    shape: TopKResult,
-    lists: wgpu::Buffer,
-    sums: wgpu::Buffer,
-    readback: wgpu::Buffer,
 }
 
 impl Prepared {
@@ -83,18 +73,21 @@ impl Prepared {
             batch: device.storage("a batch", batch::max_bytes(&plan, n_pages))?,
         };
         let launches = ready(backend, &memory, &program)?;
-        let result = result(&backend.device, &plan, &program, &memory)?;
+        let results = program
+            .top_k
+            .map(|shape| Results::new(device, &plan, shape, &memory.scratch));
+        let results = results.transpose()?;
         let owned = memory.storages.iter().chain(&memory.scratch);
-        let owned = owned.chain([&memory.batch]);
-        let owned = owned.chain(result.iter().map(|r| &r.readback));
+        let owned = owned.chain([&memory.batch]).map(wgpu::Buffer::size);
+        let owned = owned.chain(results.as_ref().map(Results::bytes));
         let n_rows = |weight: WeightId| backend.weights[weight.0].rows;
         Ok(Prepared {
             n_vocab: plan.n_embed_rows(EmbedRow::Token, n_rows),
             n_positions: plan.n_embed_rows(EmbedRow::Position, n_rows),
             tile_rows: dispatch::tile_rows(&plan),
             launches,
-            bytes: owned.map(wgpu::Buffer::size).sum(),
-            result,
+            bytes: owned.sum(),
+            results,
             counts: Counts::default(),
             storages: memory.storages,
             batch: memory.batch,
@@ -124,17 +117,27 @@ impl Prepared {
         done.filter(|launch| launch.workgroups > 0).collect()
     }
 
-    /// One step: writes the batch, submits one pass, waits, and reads the candidates.
-    pub fn run(
+    /// Begins a step: writes the batch and submits one pass.
+    pub fn start(
         &mut self,
         device: &Device,
         batch: &Batch,
+        sampling: &[Option<Sampling>],
+        follows: bool,
         n_slots: usize,
-    ) -> Result<Vec<Candidates>, BackendError> {
+    ) -> Result<(), BackendError> {
         self.check(batch, n_slots)?;
-        let counts = batch::write(
+        match &self.results {
+            Some(results) => results.check(batch, sampling, follows)?,
+            None if follows || !sampling.is_empty() => {
+                return Err(BackendError::Invalid("the plan chooses no tokens".into()));
+            }
+            None => {}
+        }
+        self.counts = batch::write(
             &self.plan,
             batch,
+            sampling,
             self.tile_rows,
             n_slots > 0,
             &mut self.words,
@@ -144,19 +147,24 @@ impl Prepared {
         let mut encoder = device
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        self.counts = counts;
-        self.encode(&mut encoder);
-        let n_results = self
-            .result
-            .as_ref()
-            .map_or(0, |r| self.counts.rows(r.shape.rows));
-        if let Some(result) = self.result.as_ref().filter(|_| n_results > 0) {
-            result.copy(&mut encoder, n_results);
+        if let Some(results) = self.results.as_ref().filter(|_| follows) {
+            results.copy_chosen(&mut encoder, &self.batch, HEADER_WORDS);
         }
-        device.submit(Some(encoder.finish()));
-        match &self.result {
-            Some(result) if n_results > 0 => result.read(device, n_results),
-            _ => device.wait().map(|()| Vec::new()),
+        self.encode(&mut encoder);
+        let results = self.results.as_ref();
+        let started = results.map(|results| results.copy(&mut encoder, batch, sampling));
+        let submission = device.submit(Some(encoder.finish()));
+        if let (Some(results), Some(started)) = (&mut self.results, started) {
+            results.submitted(started, submission);
+        }
+        Ok(())
+    }
+
+    /// Waits for the oldest step that was started; one entry per wanted row.
+    pub fn finish(&mut self, device: &Device) -> Result<Vec<Sampled>, BackendError> {
+        match &mut self.results {
+            Some(results) => results.read(device),
+            None => device.wait().map(|()| Vec::new()),
         }
     }
 
@@ -250,8 +258,8 @@ impl Prepared {
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
         encoder.copy_buffer_to_buffer(&self.storages[info.storage], 0, &readback, 0, bytes);
-        device.submit(Some(encoder.finish()));
-        let words = device.read_words(&readback, n)?;
+        let submission = device.submit(Some(encoder.finish()));
+        let words = device.read_words(&readback, n, submission)?;
         Ok(words.into_iter().map(f32::from_bits).collect())
     }
 }
@@ -353,72 +361,5 @@ fn buffer<'a>(backend: &'a GpuBackend, memory: &'a Memory, slot: Slot) -> &'a wg
         Slot::Batch => &memory.batch,
         Slot::Scratch(i) => &memory.scratch[i],
         Slot::Nothing => &backend.nothing,
-    }
-}
-
-fn result(
-    device: &Device,
-    plan: &Plan,
-    program: &Program,
-    memory: &Memory,
-) -> Result<Option<TopK>, BackendError> {
-    let Some(shape) = program.top_k else {
-        return Ok(None);
-    };
-    let n = plan.shape.n_rows(shape.rows);
-    Ok(Some(TopK {
-        shape,
-        lists: memory.scratch[shape.lists].clone(),
-        sums: memory.scratch[shape.sums].clone(),
-        readback: device.readback((8 * n * (shape.k + shape.slices)) as u64)?,
-    }))
-}
-
-impl TopK {
-    fn copy(&self, encoder: &mut wgpu::CommandEncoder, n_rows: usize) {
-        let lists = (8 * n_rows * self.shape.k) as u64;
-        let sums = (8 * n_rows * self.shape.slices) as u64;
-        encoder.copy_buffer_to_buffer(&self.lists, 0, &self.readback, 0, lists);
-        encoder.copy_buffer_to_buffer(&self.sums, 0, &self.readback, lists, sums);
-    }
-
-    fn read(&self, device: &Device, n_rows: usize) -> Result<Vec<Candidates>, BackendError> {
-        let TopKResult { k, slices, .. } = self.shape;
-        let words = device.read_words(&self.readback, 2 * n_rows * (k + slices))?;
-        let (lists, sums) = words.split_at(2 * n_rows * k);
-        let rows = lists.chunks_exact(2 * k).zip(sums.chunks_exact(2 * slices));
-        Ok(rows.map(|(list, sums)| candidates(list, sums)).collect())
-    }
-}
-
-/// A row's candidates from its list of (logit, id) and its parts of the sum of exponentials.
-fn candidates(list: &[u32], sums: &[u32]) -> Candidates {
-    let float = |word: &u32| f64::from(f32::from_bits(*word));
-    let largest = sums.iter().step_by(2).map(float).fold(f64::MIN, f64::max);
-    let parts = sums.chunks_exact(2);
-    let sum: f64 = parts
-        .map(|part| float(&part[1]) * (float(&part[0]) - largest).exp())
-        .sum();
-    // Logits that are not numbers take no place, and leave some at the end empty.
-    let filled = || list.chunks_exact(2).take_while(|pair| pair[1] != NO_ID);
-    Candidates {
-        ids: filled().map(|pair| pair[1]).collect(),
-        logits: filled().map(|pair| f32::from_bits(pair[0])).collect(),
-        log_sum_exp: (largest + sum.ln()) as f32,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn empty_places_are_no_candidates() {
-        let one = 1f32.to_bits();
-        let list = [one, 7, one, NO_ID];
-        let sums = [one, one, 0, 0];
-        let found = candidates(&list, &sums);
-        assert_eq!((found.ids, found.logits), (vec![7], vec![1.0]));
-        assert_eq!(found.log_sum_exp, 1.0);
     }
 }

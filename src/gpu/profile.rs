@@ -19,6 +19,8 @@ pub struct LaunchProfile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traffic {
     pub submits: u64,
+    /// Times that the host waited for the device.
+    pub waits: u64,
     pub uploaded_bytes: u64,
     pub read_back_bytes: u64,
 }
@@ -30,12 +32,16 @@ pub struct MemoryUse {
     pub cache: u64,
     /// Activations, batches and results of all prepared plans.
     pub plans: u64,
+    /// What the allocator took from the driver, for all models on the device and what wgpu itself
+    /// needs; `None` where it does not tell.
+    pub reserved: Option<u64>,
 }
 
 /// The running totals behind [`Traffic`].
 #[derive(Debug, Default)]
 pub(super) struct TrafficCounters {
     submits: AtomicU64,
+    waits: AtomicU64,
     uploaded_bytes: AtomicU64,
     read_back_bytes: AtomicU64,
 }
@@ -43,6 +49,10 @@ pub(super) struct TrafficCounters {
 impl TrafficCounters {
     pub fn submitted(&self) {
         self.submits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn waited(&self) {
+        self.waits.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn uploaded(&self, bytes: u64) {
@@ -56,6 +66,7 @@ impl TrafficCounters {
     pub fn totals(&self) -> Traffic {
         Traffic {
             submits: self.submits.load(Ordering::Relaxed),
+            waits: self.waits.load(Ordering::Relaxed),
             uploaded_bytes: self.uploaded_bytes.load(Ordering::Relaxed),
             read_back_bytes: self.read_back_bytes.load(Ordering::Relaxed),
         }

@@ -4,6 +4,9 @@
 
 use std::fmt::Write;
 
+use super::device::Device;
+use super::disk_cache::DiskCache;
+
 /// Declares the embedded files by their path under `shaders/`, without the ending.
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
@@ -15,6 +18,7 @@ macro_rules! files {
 files! {
     "kernels/activate",
     "kernels/add",
+    "kernels/add_low_rank",
     "kernels/attention_decode",
     "kernels/attention_merge",
     "kernels/attention_prefill",
@@ -38,6 +42,7 @@ files! {
     "kernels/rms_norm",
     "kernels/rope",
     "kernels/rope_kv",
+    "kernels/sample",
     "kernels/scale",
     "kernels/select_rows",
     "kernels/short_conv",
@@ -174,6 +179,20 @@ impl Shader {
         self
     }
 
+    /// A table of four numbers a line, and `N_NAME` for how many lines it has.
+    pub fn quads(mut self, name: &str, lines: &[[usize; 4]]) -> Shader {
+        let vectors: Vec<String> = lines
+            .iter()
+            .map(|[a, b, c, d]| format!("vec4<u32>({a}u, {b}u, {c}u, {d}u)"))
+            .collect();
+        let (n, vectors) = (vectors.len(), vectors.join(", "));
+        line(
+            &mut self.constants,
+            format_args!("{name}: array<vec4<u32>, {n}> = array<vec4<u32>, {n}>({vectors})"),
+        );
+        self.number(&format!("N_{name}"), n)
+    }
+
     /// The WGSL text. Equal texts are equal pipelines.
     pub fn source(&self) -> String {
         let mut source = self.constants.clone();
@@ -201,19 +220,20 @@ fn file(name: &str) -> &'static str {
 
 /// Compiles a compute pipeline with the entry point `main`. Errors go to the device's error scope.
 ///
-/// `checked` keeps the driver-independent bounds checks and the zeroing of workgroup memory: for
+/// A checked device keeps the driver-independent bounds checks and the zeroing of workgroup memory: for
 /// tests. They cost up to a quarter of the time, and every index of these shaders follows from
 /// shapes that were checked before.
 pub(super) fn pipeline(
-    device: &wgpu::Device,
+    device: &Device,
     layout: &wgpu::PipelineLayout,
     shader: &Shader,
-    checked: bool,
 ) -> wgpu::ComputePipeline {
     let description = wgpu::ShaderModuleDescriptor {
         label: Some(shader.name()),
         source: wgpu::ShaderSource::Wgsl(shader.source().into()),
     };
+    let (cache, checked) = (device.disk_cache.as_ref(), device.checked);
+    let device = &device.device;
     let module = if checked {
         device.create_shader_module(description)
     } else {
@@ -233,6 +253,6 @@ pub(super) fn pipeline(
             constants: &[],
             zero_initialize_workgroup_memory: checked,
         },
-        cache: None,
+        cache: cache.map(DiskCache::handle),
     })
 }

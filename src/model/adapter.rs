@@ -2,8 +2,15 @@
 
 use super::Error;
 use super::loader::Loader;
-use crate::backend::{LowRank, WeightId, WeightSpec};
-use crate::gguf::Lora;
+use crate::backend::{LowRank, RowBlock, WeightId, WeightSpec};
+use crate::gguf::{Lora, LoraPair};
+use crate::quant::QuantType;
+
+/// What an adapter has for some rows of a weight.
+struct Part {
+    pair: LoraPair,
+    block: RowBlock,
+}
 
 impl Loader<'_> {
     /// Whether an adapter has matrices for a tensor, which must then be a weight of its own.
@@ -11,35 +18,81 @@ impl Loader<'_> {
         self.adapters.iter().any(|a| a.pair(name).is_some())
     }
 
-    /// Loads what the adapters have for a weight, which is this tensor of so many experts.
-    pub fn adapt(&mut self, weight: WeightId, name: &str, n_experts: usize) -> Result<(), Error> {
+    /// Loads what the adapters have for a weight, which joins these tensors of so many rows. The
+    /// matrices of one adapter that can be joined are one update.
+    pub fn adapt(&mut self, weight: WeightId, tensors: &[(&str, usize)]) -> Result<(), Error> {
+        for (i, adapter) in self.adapters.iter().enumerate() {
+            let mut updates: Vec<Vec<Part>> = Vec::new();
+            let mut first = 0;
+            for &(name, rows) in tensors {
+                let block = RowBlock { first, rows };
+                first += rows;
+                let Some(pair) = adapter.pair(name) else {
+                    continue;
+                };
+                self.adapted.insert((i, name.to_owned()));
+                let part = Part { pair, block };
+                match updates.iter_mut().find(|of| can_join(adapter, of, &part)) {
+                    Some(update) => update.push(part),
+                    None => updates.push(vec![part]),
+                }
+            }
+            for parts in updates {
+                let names = |of: fn(&LoraPair) -> &str| -> Vec<&str> {
+                    parts.iter().map(|part| of(&part.pair)).collect()
+                };
+                let down = WeightSpec::join(adapter.gguf(), &names(|pair| &pair.a));
+                let up = WeightSpec::join(adapter.gguf(), &names(|pair| &pair.b));
+                let down = self.push_adapter(down)?;
+                let up = self.push_adapter(up)?;
+                let mut blocks: Vec<RowBlock> = parts.iter().map(|part| part.block).collect();
+                if let [whole] = &mut blocks[..] {
+                    // An embedding gives as many numbers as it has columns.
+                    whole.rows = self.specs[up.0].rows;
+                }
+                self.updates.push(LowRank {
+                    weight,
+                    down,
+                    up,
+                    blocks,
+                    scale: parts[0].pair.scale,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads what the adapters have for a weight of experts, which is this tensor.
+    pub fn adapt_experts(
+        &mut self,
+        weight: WeightId,
+        name: &str,
+        n_experts: usize,
+    ) -> Result<(), Error> {
         for (i, adapter) in self.adapters.iter().enumerate() {
             let Some(pair) = adapter.pair(name) else {
                 continue;
             };
-            let down = self.add_adapter_matrix(adapter, &pair.a, n_experts)?;
-            let up = self.add_adapter_matrix(adapter, &pair.b, n_experts)?;
             self.adapted.insert((i, name.to_owned()));
+            let down = WeightSpec::experts(adapter.gguf(), &[&pair.a], n_experts);
+            let up = WeightSpec::experts(adapter.gguf(), &[&pair.b], n_experts);
+            let down = self.push_adapter(down)?;
+            let up = self.push_adapter(up)?;
             self.updates.push(LowRank {
                 weight,
                 down,
                 up,
+                blocks: vec![RowBlock {
+                    first: 0,
+                    rows: self.specs[up.0].rows,
+                }],
                 scale: pair.scale,
             });
         }
         Ok(())
     }
 
-    fn add_adapter_matrix(
-        &mut self,
-        adapter: &Lora,
-        name: &str,
-        n_experts: usize,
-    ) -> Result<WeightId, Error> {
-        let spec = match n_experts {
-            1 => WeightSpec::join(adapter.gguf(), &[name]),
-            n => WeightSpec::experts(adapter.gguf(), &[name], n),
-        };
+    fn push_adapter(&mut self, spec: Result<WeightSpec, String>) -> Result<WeightId, Error> {
         self.push_spec(spec.map_err(Error::Adapter)?)
     }
 
@@ -62,4 +115,21 @@ impl Loader<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a pair has matrices like those of the parts before it, whose rows end where a block may.
+fn can_join(adapter: &Lora, parts: &[Part], next: &Part) -> bool {
+    let kind = |name: &str| -> Option<(QuantType, u64)> {
+        let tensor = adapter.gguf().tensor(name)?;
+        // Vectors stand for matrices of rank 1.
+        let &[cols, _] = &tensor.shape[..] else {
+            return None;
+        };
+        Some((tensor.quant()?, cols))
+    };
+    let kinds = |part: &Part| Some((kind(&part.pair.a)?, kind(&part.pair.b)?));
+    let last = &parts[parts.len() - 1];
+    kinds(next).is_some()
+        && kinds(next) == kinds(last)
+        && last.block.rows.is_multiple_of(RowBlock::ALIGNMENT)
 }

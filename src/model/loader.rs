@@ -101,7 +101,7 @@ impl<'a> Loader<'a> {
         };
         let weight = self.add_spec(spec.map_err(Error::Tensor)?, names)?;
         if let [name] = names {
-            self.adapt(weight, name, n_experts)?;
+            self.adapt_experts(weight, name, n_experts)?;
         }
         Ok(weight)
     }
@@ -115,7 +115,7 @@ impl<'a> Loader<'a> {
     ) -> Result<WeightId, Error> {
         let spec = WeightSpec::experts(self.gguf, &[name], n_experts).map_err(Error::Tensor)?;
         let weight = self.add_spec(spec.cut_experts(n_parts), &[name])?;
-        self.adapt(weight, name, n_experts)?;
+        self.adapt_experts(weight, name, n_experts)?;
         self.change_updates(weight, |up| *up = up.clone().cut_experts(n_parts));
         Ok(weight)
     }
@@ -173,7 +173,7 @@ impl<'a> Loader<'a> {
     /// The weight of a product.
     pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<WeightId, Error> {
         let weight = self.table(name, rows, cols)?;
-        self.adapt(weight, name, 1)?;
+        self.adapt(weight, &[(name, rows)])?;
         Ok(weight)
     }
 
@@ -362,23 +362,22 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Joins neighbours of one type, where both or neither have a bias and no adapter is for one alone.
+    /// Joins neighbours of one type, where both or neither have a bias.
     pub fn projections(
         &mut self,
         parts: &[(String, usize)],
         cols: usize,
     ) -> Result<Projections, Error> {
         let mut kinds = Vec::new();
-        for (i, (base, rows)) in parts.iter().enumerate() {
+        for (base, rows) in parts {
             let weight = format!("{base}.weight");
             let quant = self.check(&weight, &[cols as u64, *rows as u64])?;
-            let alone = self.is_adapted(&weight).then_some(i);
             let bias = format!("{base}.bias");
             let has_bias = self.gguf.tensor(&bias).is_some();
             if has_bias {
                 self.check_vector(&bias, *rows)?;
             }
-            kinds.push((quant, has_bias, alone));
+            kinds.push((quant, has_bias));
         }
         let mut products = Vec::new();
         let mut start = 0;
@@ -410,11 +409,18 @@ impl<'a> Loader<'a> {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             self.add(&names)
         };
+        let weights = names("weight");
         let product = Product {
-            weight: add(names("weight"))?,
+            weight: add(weights.clone())?,
             bias: has_bias.then(|| add(names("bias"))).transpose()?,
         };
-        Ok((product, group.iter().map(|(_, rows)| *rows).collect()))
+        let widths: Vec<usize> = group.iter().map(|(_, rows)| *rows).collect();
+        let tensors = weights
+            .iter()
+            .map(String::as_str)
+            .zip(widths.iter().copied());
+        self.adapt(product.weight, &tensors.collect::<Vec<_>>())?;
+        Ok((product, widths))
     }
 
     /// Several matrices that the file keeps in one tensor, with its bias or theirs.

@@ -107,7 +107,9 @@ impl Model {
     /// Bytes of weights that a plan's products read for one token.
     pub fn token_bytes(&self, plan: &Plan) -> u64 {
         let read = |op: &Op| match op {
-            Op::Matmul { weight, .. } => self.weights()[weight.0].bytes(),
+            Op::Matmul { weight, .. } | Op::AddLowRank { up: weight, .. } => {
+                self.weights()[weight.0].bytes()
+            }
             Op::MatmulExperts { products, .. } => {
                 let weight = &self.weights()[products.weight.0];
                 weight.bytes() / weight.n_experts as u64 * products.n_used as u64

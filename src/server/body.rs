@@ -9,53 +9,119 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 use warp::http::StatusCode;
+use warp::http::header::{CONTENT_LENGTH, HeaderMap};
 
 /// A body as it arrives.
-pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
+pub struct BodyStream {
+    chunks: Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>,
+    /// Its length, where the client says so.
+    declared: Option<u64>,
+    /// How long it may stand still.
+    patience: Duration,
+    begun: Instant,
+    n_received: u64,
+}
 
 /// Largest body of chat and generate: they may carry images.
 pub const LARGE_BODY_BYTES: usize = 256 << 20;
 /// Largest body of every other JSON endpoint.
 pub const SMALL_BODY_BYTES: usize = 32 << 20;
+/// All bodies that are being read or parsed, in MiB begun: what clients send at once is bounded, too.
+static ROOM: Semaphore = Semaphore::const_new(2048);
 /// Bodies up to this size are parsed where they are read.
 const INLINE_BYTES: usize = 64 << 10;
 /// A body that makes no progress for this long is given up.
-pub const BODY_IDLE: Duration = Duration::from_secs(60);
+const BODY_IDLE: Duration = Duration::from_secs(60);
+/// So is one that comes slower than this once [`BODY_IDLE`] is over: a byte now and then is no progress.
+const SLOWEST_BYTES_PER_S: u64 = 1 << 10;
 
-/// Boxes what warp hands out.
-pub fn boxed<B: Buf>(
-    body: impl Stream<Item = Result<B, warp::Error>> + Send + Sync + 'static,
-) -> BodyStream {
-    Box::pin(body.map(|chunk| chunk.map(|mut b| b.copy_to_bytes(b.remaining()))))
-}
+impl BodyStream {
+    /// What warp hands out, with the request's headers.
+    pub fn new<B: Buf>(
+        body: impl Stream<Item = Result<B, warp::Error>> + Send + Sync + 'static,
+        headers: &HeaderMap,
+    ) -> BodyStream {
+        let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+        BodyStream {
+            chunks: Box::pin(body.map(|chunk| chunk.map(|mut b| b.copy_to_bytes(b.remaining())))),
+            declared: declared.and_then(|text| text.parse().ok()),
+            patience: BODY_IDLE,
+            begun: Instant::now(),
+            n_received: 0,
+        }
+    }
 
-/// The next piece of a body, or `None` at its end; an error when the client stalls or goes away.
-pub async fn next_chunk(body: &mut BodyStream) -> Result<Option<Bytes>, ApiError> {
-    match tokio::time::timeout(BODY_IDLE, body.next()).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-        Ok(Some(Err(_))) => Err(ApiError::bad_request("unexpected EOF")),
-        Err(_) => Err(ApiError::new(
-            StatusCode::REQUEST_TIMEOUT,
-            format!("no data of the request body for {} s", BODY_IDLE.as_secs()),
-        )),
+    /// The next piece, or `None` at the end; an error when the client stalls or goes away.
+    pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
+        let due = Duration::from_secs(self.n_received / SLOWEST_BYTES_PER_S);
+        let until = Instant::now().min(self.begun + due) + self.patience;
+        match tokio::time::timeout_at(until, self.chunks.next()).await {
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(chunk))) => {
+                self.n_received += chunk.len() as u64;
+                Ok(Some(chunk))
+            }
+            Ok(Some(Err(_))) => Err(ApiError::bad_request("unexpected EOF")),
+            Err(_) => Err(ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                format!(
+                    "the request body comes too slowly: no progress in {} s",
+                    BODY_IDLE.as_secs()
+                ),
+            )),
+        }
     }
 }
 
-/// The whole body, at most `limit` bytes.
-pub async fn read(mut body: BodyStream, limit: usize) -> Result<Bytes, ApiError> {
+/// A whole body, with its place among all of them.
+pub struct Whole<'r> {
+    pub bytes: Bytes,
+    #[expect(dead_code, reason = "it is held")]
+    room: Option<SemaphorePermit<'r>>,
+}
+
+/// The whole body, at most `limit` bytes. One that says it is larger is refused before it is read.
+pub async fn read(body: BodyStream, limit: usize) -> Result<Whole<'static>, ApiError> {
+    read_into(&ROOM, body, limit).await
+}
+
+async fn read_into(
+    all: &Semaphore,
+    mut body: BodyStream,
+    limit: usize,
+) -> Result<Whole<'_>, ApiError> {
+    let too_large = || {
+        let text = format!("request body is larger than {} MiB", limit >> 20);
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    if body.declared.is_some_and(|n| n > limit as u64) {
+        return Err(too_large());
+    }
     let mut whole = BytesMut::new();
-    while let Some(chunk) = next_chunk(&mut body).await? {
-        if whole.len() + chunk.len() > limit {
-            return Err(ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("request body is larger than {} MiB", limit >> 20),
-            ));
+    let mut room: Option<SemaphorePermit> = None;
+    while let Some(chunk) = body.next_chunk().await? {
+        let n_bytes = whole.len() + chunk.len();
+        if n_bytes > limit {
+            return Err(too_large());
+        }
+        let n_held = room.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let n_more = (n_bytes >> 20).saturating_sub(n_held);
+        if n_more > 0 {
+            // Waiting for each other, half-read bodies would fill the room for ever.
+            let more = all.try_acquire_many(n_more as u32);
+            let more = more.map_err(|_| ApiError::busy())?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
         }
         whole.extend_from_slice(&chunk);
     }
-    Ok(whole.freeze())
+    let bytes = whole.freeze();
+    Ok(Whole { bytes, room })
 }
 
 /// The first JSON object of a body, with member names in lower case and without nulls. `null` is an empty object.
@@ -84,11 +150,11 @@ pub async fn request<T>(body: BodyStream, limit: usize) -> Result<T, ApiError>
 where
     T: DeserializeOwned + Send + 'static,
 {
-    let bytes = read(body, limit).await?;
-    if bytes.len() <= INLINE_BYTES {
-        return parse(&bytes);
+    let whole = read(body, limit).await?;
+    if whole.bytes.len() <= INLINE_BYTES {
+        return parse(&whole.bytes);
     }
-    blocking(move || parse(&bytes)).await
+    blocking(move || parse(&whole.bytes)).await
 }
 
 /// A native request: [`parse_object`], the message objects inside it treated alike, then [`typed`].
@@ -236,15 +302,64 @@ mod tests {
         );
     }
 
+    fn refused(read: Result<Whole<'_>, ApiError>) -> ApiError {
+        read.err().expect("a refusal")
+    }
+
+    fn body<S>(chunks: S, headers: &HeaderMap) -> BodyStream
+    where
+        S: Stream<Item = &'static [u8]> + Send + Sync + 'static,
+    {
+        BodyStream::new(chunks.map(Ok::<_, warp::Error>), headers)
+    }
+
     #[tokio::test]
     async fn bodies_are_bounded() {
         let chunks = |n| {
-            boxed(futures_util::stream::iter(
-                (0..n).map(|_| Ok(Bytes::from_static(b"0123456789"))),
-            ))
+            let ten = futures_util::stream::iter((0..n).map(|_| b"0123456789".as_slice()));
+            body(ten, &HeaderMap::new())
         };
-        assert_eq!(read(chunks(3), 30).await.unwrap().len(), 30);
-        let error = read(chunks(4), 30).await.unwrap_err();
+        assert_eq!(read(chunks(3), 30).await.unwrap().bytes.len(), 30);
+        let error = refused(read(chunks(4), 30).await);
         assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
+        // Not a byte is waited for where the length is known.
+        let headers =
+            HeaderMap::from_iter([(CONTENT_LENGTH, "9223372036854775808".parse().unwrap())]);
+        let error = read(body(futures_util::stream::pending(), &headers), 30).await;
+        assert_eq!(refused(error).status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn all_bodies_share_one_room() {
+        static MEGABYTE: [u8; 1 << 20] = [b' '; 1 << 20];
+        let all = Semaphore::new(3);
+        let megabytes = |n| {
+            let chunks = futures_util::stream::iter((0..n).map(|_| MEGABYTE.as_slice()));
+            body(chunks, &HeaderMap::new())
+        };
+        let first = read_into(&all, megabytes(2), 1 << 30).await.unwrap();
+        let second = refused(read_into(&all, megabytes(2), 1 << 30).await);
+        assert_eq!(second.status, StatusCode::SERVICE_UNAVAILABLE);
+        drop(first);
+        assert!(read_into(&all, megabytes(3), 1 << 30).await.is_ok());
+        assert_eq!(all.available_permits(), 3);
+    }
+
+    #[tokio::test]
+    async fn bodies_must_make_progress() {
+        let slow = |milliseconds, n: usize| {
+            let chunks = futures_util::stream::unfold(0, move |i| async move {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                (i < n).then_some((b"0123456789".as_slice(), i + 1))
+            });
+            let mut body = body(chunks, &HeaderMap::new());
+            body.patience = Duration::from_millis(100);
+            body
+        };
+        assert_eq!(read(slow(1, 3), 1000).await.unwrap().bytes.len(), 30);
+        for trickle in [slow(10_000, 1), slow(5, 1000)] {
+            let error = refused(read(trickle, 1 << 20).await);
+            assert_eq!(error.status, StatusCode::REQUEST_TIMEOUT);
+        }
     }
 }

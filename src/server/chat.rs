@@ -155,6 +155,7 @@ fn tools(request: &ChatRequest) -> Result<Vec<Tool>, ApiError> {
             "more than {MAX_TOOLS} tools"
         )));
     }
+    prompt::check_size(request.messages.iter().map(|m| m.content.as_str()))?;
     Ok(request
         .tools
         .iter()
@@ -250,6 +251,7 @@ fn reply(model: &str, piece: Piece) -> ChatReply {
         created_at: time::now(),
         message,
         logprobs: piece.logprobs,
+        cached_tokens: piece.cached_tokens as u64,
         ..ChatReply::default()
     };
     let Some(finish) = piece.finish else {
@@ -265,7 +267,6 @@ fn reply(model: &str, piece: Piece) -> ChatReply {
         prompt_eval_duration: metrics.prompt_eval_duration,
         eval_count: metrics.eval_count,
         eval_duration: metrics.eval_duration,
-        cached_tokens: metrics.cached_tokens,
         reasoning_tokens: metrics.reasoning_tokens,
         ..reply
     }

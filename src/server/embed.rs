@@ -2,8 +2,7 @@
 
 use super::error::{ApiError, ok_json};
 use super::names::{self, blocking};
-use super::run;
-use super::{App, Incoming, Response, body, keep_alive};
+use super::{App, Incoming, Response, body, keep_alive, prompt, run};
 use crate::api::{EmbedReply, EmbedRequest, EmbeddingsReply, EmbeddingsRequest, Object};
 use crate::chat::Capability;
 use crate::engine::{Lease, normalised};
@@ -36,6 +35,7 @@ pub async fn embeddings(app: Arc<App>, incoming: Incoming) -> Result<Response, A
     if request.prompt.is_empty() {
         return Ok(ok_json(&EmbeddingsReply::default()));
     }
+    prompt::check_size([request.prompt.as_str()])?;
     let texts = vec![request.prompt.clone()];
     let tokens = loaded.tokens(texts, false).await.map_err(|e| match e {
         e if e.message == TOO_LONG => ApiError::internal(TOO_LONG),
@@ -55,6 +55,7 @@ pub async fn run(
     received: Instant,
 ) -> Result<EmbedReply, ApiError> {
     let texts = texts(request.input)?;
+    prompt::check_size(texts.iter().map(String::as_str))?;
     let asked = Asked {
         model: &request.model,
         keep_alive: request.keep_alive.as_ref(),

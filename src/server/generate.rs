@@ -54,6 +54,7 @@ pub async fn run(
         return Ok(Outcome::Whole(without_text(&request, "unload")));
     }
     check_raw(&request)?;
+    prompt::check_size([&*request.prompt, &request.suffix, &request.system])?;
     let think = common(&request).thinking(&found)?;
     check_capabilities(&request, &found)?;
     let (options, lease) = common(&request).load(app, &found).await?;

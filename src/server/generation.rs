@@ -21,6 +21,8 @@ pub struct Piece {
     pub thinking: String,
     pub tool_calls: Vec<api::ToolCall>,
     pub logprobs: Vec<api::LogProb>,
+    /// Those of the prompt's tokens that were in the cache.
+    pub cached_tokens: usize,
     /// On the last piece.
     pub finish: Option<Finish>,
 }
@@ -81,6 +83,7 @@ impl Generation {
                     text,
                     tokens,
                     logprobs,
+                    cached_tokens,
                 } => {
                     let was_thinking = self.parser.is_thinking();
                     let piece = self.piece(|parser| parser.push(&text), &logprobs);
@@ -89,11 +92,15 @@ impl Generation {
                     }
                     self.context.extend(tokens);
                     if piece != Piece::default() {
-                        return Ok(piece);
+                        return Ok(Piece {
+                            cached_tokens,
+                            ..piece
+                        });
                     }
                 }
                 Event::Done { reason, usage } => {
                     let mut piece = self.piece(OutputParser::finish, &[]);
+                    piece.cached_tokens = usage.cached_tokens;
                     piece.finish = Some(self.finish(reason, usage));
                     return Ok(piece);
                 }
@@ -118,6 +125,7 @@ impl Generation {
             thinking: delta.thinking,
             tool_calls,
             logprobs: logprobs.iter().map(logprob).collect(),
+            cached_tokens: 0,
             finish: None,
         }
     }
@@ -213,6 +221,7 @@ mod tests {
             text: text.into(),
             tokens: tokens.to_vec(),
             logprobs: Vec::new(),
+            cached_tokens: 0,
         }
     }
 
@@ -336,6 +345,7 @@ mod tests {
                 text: text.into(),
                 tokens: vec![1],
                 logprobs: vec![entry],
+                cached_tokens: 2,
             }
         };
         let events = vec![

@@ -1,11 +1,12 @@
 //! Connections: accepted up to a limit, with time limits on headers and on clients that stop reading, and all of them
-//! closed at once when the server stops.
+//! closed at once when the server stops. A request's `Host` is made what its target says.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,13 +19,18 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use warp::Filter;
+use warp::http::header::{HOST, HeaderValue};
+use warp::http::{Request, Version};
 use warp::hyper::server::conn::http1;
+use warp::hyper::service::{Service, service_fn};
 
 /// Connections open at one time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 1024;
 /// A request's line and headers must fit here.
 const HEADER_BYTES: usize = 64 << 10;
-/// A client has this long to send its headers; also how long an idle connection is kept.
+/// A new connection has this long to send its first request's headers.
+const FIRST_HEADER_TIME: Duration = Duration::from_secs(10);
+/// A later request's headers; also how long an idle connection is kept.
 const HEADER_TIME: Duration = Duration::from_secs(120);
 /// A client has this long to agree on TLS.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -73,11 +79,16 @@ pub async fn serve<F>(
             slot = Arc::clone(&slots).acquire_owned() => slot.expect("the semaphore is never closed"),
         };
         while connections.try_join_next().is_some() {}
-        let service = TowerToHyperService::new(warp::service(routes.clone()));
+        let app = TowerToHyperService::new(warp::service(routes.clone()));
         let tls = tls.clone();
         connections.spawn(async move {
             let _slot = slot;
-            let stream = Guarded::new(stream, WRITE_STALL);
+            let stream = Guarded::new(stream, FIRST_HEADER_TIME, WRITE_STALL);
+            let has_asked = Arc::clone(&stream.has_asked);
+            let service = service_fn(move |request| {
+                has_asked.store(true, Ordering::Relaxed);
+                app.call(with_host(request))
+            });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIME)
@@ -107,6 +118,19 @@ pub async fn serve<F>(
     connections.shutdown().await;
 }
 
+/// The `Host` that counts is that of the target where it names one (RFC 9112, section 3.2.2). One that HTTP/1.1 demands and that
+/// is not there is an empty one, which is refused.
+fn with_host<B>(mut request: Request<B>) -> Request<B> {
+    let target = request.uri().authority().map(|a| a.as_str().to_owned());
+    let is_missing = request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST);
+    if let Some(host) = target.or(is_missing.then(String::new)) {
+        // An authority has no characters that a header may not have.
+        let value = HeaderValue::try_from(host).unwrap_or(HeaderValue::from_static(""));
+        request.headers_mut().insert(HOST, value);
+    }
+    request
+}
+
 /// The next connection; errors of single connections are passed over, others paused upon.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
@@ -126,17 +150,22 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// A stream whose writes fail once the client has taken nothing for `patience`.
+/// A stream whose reads fail where nothing was asked in `first` time, and whose writes fail once the client has taken nothing
+/// for `patience`.
 struct Guarded<S> {
     stream: S,
+    has_asked: Arc<AtomicBool>,
+    first: Pin<Box<Sleep>>,
     patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Guarded<S> {
-    fn new(stream: S, patience: Duration) -> Self {
+    fn new(stream: S, first: Duration, patience: Duration) -> Self {
         Guarded {
             stream,
+            has_asked: Arc::default(),
+            first: Box::pin(tokio::time::sleep(first)),
             patience,
             stalled: None,
         }
@@ -167,7 +196,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let is_late =
+            !this.has_asked.load(Ordering::Relaxed) && this.first.as_mut().poll(cx).is_ready();
+        if is_late {
+            let text = "no request within the time for one";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
+        }
+        read
     }
 }
 
@@ -248,9 +285,50 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_does_not_ask_is_dropped() {
+        let first = Duration::from_millis(20);
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut guarded = Guarded::new(near, first, WRITE_STALL);
+        far.write_all(b"GET / HT").await.unwrap();
+        let mut asked = Vec::new();
+        let error = guarded.read_to_end(&mut asked).await.unwrap_err();
+        assert_eq!(asked, b"GET / HT");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        // One that has asked may take its time with the next.
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut guarded = Guarded::new(near, first, WRITE_STALL);
+        guarded.has_asked.store(true, Ordering::Relaxed);
+        let later = async {
+            tokio::time::sleep(2 * first).await;
+            far.write_all(b"x").await.unwrap();
+        };
+        let (byte, ()) = tokio::join!(guarded.read_u8(), later);
+        assert_eq!(byte.unwrap(), b'x');
+    }
+
+    #[test]
+    fn the_target_says_which_host() {
+        for (target, version, sent, host) in [
+            ("/", Version::HTTP_11, Some("a"), Some("a")),
+            ("http://b:1/", Version::HTTP_11, Some("a"), Some("b:1")),
+            ("http://b:1/", Version::HTTP_10, None, Some("b:1")),
+            ("/", Version::HTTP_11, None, Some("")),
+            ("/", Version::HTTP_10, None, None),
+        ] {
+            let mut request = Request::builder().uri(target).version(version);
+            if let Some(sent) = sent {
+                request = request.header(HOST, sent);
+            }
+            let request = with_host(request.body(()).unwrap());
+            let found = request.headers().get(HOST).map(|v| v.to_str().unwrap());
+            assert_eq!(found, host, "{target} {version:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_client_that_does_not_read_is_dropped() {
         let (near, _far) = tokio::io::duplex(16);
-        let mut guarded = Guarded::new(near, Duration::from_millis(1));
+        let mut guarded = Guarded::new(near, Duration::from_secs(9), Duration::from_millis(1));
         let error = guarded.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }

@@ -164,8 +164,8 @@ fn routes(app: Arc<App>) -> impl Filter<Extract = (Response,), Error = Infallibl
         move |method: Method, path: FullPath, query: Option<String>, headers: HeaderMap, body| {
             let app = Arc::clone(&app);
             let incoming = Incoming {
+                body: BodyStream::new(body, &headers),
                 headers,
-                body: body::boxed(body),
                 segment: String::new(),
                 received: Instant::now(),
             };

@@ -12,6 +12,22 @@ use warp::http::StatusCode;
 const TOO_LONG: &str = "the prompt is longer than the context length currently available to the model; shorten the \
     prompt, adjust the context length in settings, or use a model with a longer context length";
 
+/// Bytes of the texts that one answer is about: about as long as the rendered prompt may be.
+const MAX_PROMPT_BYTES: usize = 64 << 20;
+
+/// Refuses what would be tokenized for minutes.
+///
+/// # Errors
+/// 400 that names the limit.
+pub fn check_size<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<(), ApiError> {
+    let n_bytes: usize = texts.into_iter().map(str::len).sum();
+    if n_bytes > MAX_PROMPT_BYTES {
+        let text = format!("the prompt is longer than {} MiB", MAX_PROMPT_BYTES >> 20);
+        return Err(ApiError::bad_request(text));
+    }
+    Ok(())
+}
+
 /// A rendered prompt, before it is tokens.
 #[derive(Debug)]
 pub struct Rendered {

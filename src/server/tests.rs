@@ -391,7 +391,10 @@ async fn a_panic_in_a_handler_is_an_answer() {
     let api = Api::new();
     let incoming = Incoming {
         headers: HeaderMap::new(),
-        body: Box::pin(futures_util::stream::empty()),
+        body: BodyStream::new(
+            futures_util::stream::empty::<Result<bytes::Bytes, _>>(),
+            &HeaderMap::new(),
+        ),
         segment: String::new(),
         received: Instant::now(),
     };

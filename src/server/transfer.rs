@@ -6,14 +6,12 @@ use super::stream::{self, Objects, panicked};
 use super::{App, Incoming, Response, body};
 use crate::api::{CreateRequest, Progress, PullRequest, PushRequest};
 use crate::store::registry;
-use crate::store::{self, BlobUpload, Digest, ModelName, check_create};
+use crate::store::{self, BlobUpload, Digest, MAX_BLOB_BYTES, ModelName, check_create};
 use futures_util::stream::unfold;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use warp::http::StatusCode;
 
-/// Largest model file that can be uploaded.
-const MAX_BLOB_BYTES: u64 = 1 << 42;
 /// Most that is read of an upload that is there already.
 const MAX_DISCARDED_BYTES: usize = 1 << 30;
 /// Pieces of an upload between network and disk.
@@ -201,7 +199,7 @@ pub async fn blob_upload(app: Arc<App>, incoming: Incoming) -> Result<Response, 
 /// body sees a broken pipe instead of the answer.
 async fn discard(mut body: body::BodyStream) {
     let mut left = MAX_DISCARDED_BYTES;
-    while let Ok(Some(piece)) = body::next_chunk(&mut body).await {
+    while let Ok(Some(piece)) = body.next_chunk().await {
         match left.checked_sub(piece.len()) {
             Some(rest) => left = rest,
             None => return,
@@ -225,7 +223,7 @@ async fn receive(mut upload: BlobUpload, mut body: body::BodyStream) -> Result<(
     });
     let mut broken = None;
     loop {
-        match body::next_chunk(&mut body).await {
+        match body.next_chunk().await {
             Ok(Some(piece)) => {
                 if sender.send(piece).await.is_err() {
                     // The writer has failed; its error comes below.

@@ -51,7 +51,30 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// Values that were not understood, and what is used in their place.
     pub warnings: Vec<String>,
+    /// Variables of Ollama's that are set and mean nothing here.
+    pub without_effect: Vec<&'static str>,
 }
+
+/// Variables for what this server does not have, or decides by itself.
+const WITHOUT_EFFECT: [&str; 17] = [
+    "OLLAMA_AUTH",
+    "OLLAMA_DEBUG_LOG_REQUESTS",
+    "OLLAMA_EDITOR",
+    "OLLAMA_FLASH_ATTENTION",
+    "OLLAMA_IGPU_ENABLE",
+    "OLLAMA_LLM_LIBRARY",
+    "OLLAMA_LOAD_TIMEOUT",
+    "OLLAMA_MAX_TRANSFER_STREAMS",
+    "OLLAMA_REMOTES",
+    "OLLAMA_SCHED_SPREAD",
+    "OLLAMA_VULKAN",
+    "CUDA_VISIBLE_DEVICES",
+    "GGML_VK_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "HIP_VISIBLE_DEVICES",
+    "HSA_OVERRIDE_GFX_VERSION",
+    "ROCR_VISIBLE_DEVICES",
+];
 
 /// How much the server logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +123,10 @@ impl Settings {
             tls_key: env.set("OLLAMA_WGPU_TLS_KEY").map(PathBuf::from),
             api_key: env.set("OLLAMA_API_KEY"),
             log_level: log_level(&env.text("OLLAMA_DEBUG")),
+            without_effect: WITHOUT_EFFECT
+                .into_iter()
+                .filter(|name| env.set(name).is_some())
+                .collect(),
             warnings: env.warnings,
         }
     }
@@ -109,6 +136,18 @@ impl Settings {
 pub fn is_on(name: &str) -> bool {
     let value = std::env::var(name).unwrap_or_default();
     is_true(clean(&value))
+}
+
+/// Where a program may keep what it can make again: the folder of this one in that of the user, if there is one.
+pub fn cache_folder() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    let absolute = |folder: &PathBuf| folder.is_absolute();
+    let named = ["XDG_CACHE_HOME", "LOCALAPPDATA"].into_iter();
+    let folder = named.filter_map(set).find(absolute);
+    let folder = folder.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    folder
+        .filter(absolute)
+        .map(|folder| folder.join("ollama-wgpu"))
 }
 
 fn default_models() -> PathBuf {
@@ -269,6 +308,18 @@ mod tests {
             let named = set.warnings.iter().filter(|w| w.contains(name)).count();
             assert_eq!(named, 1, "{name} in {:?}", set.warnings);
         }
+    }
+
+    #[test]
+    fn what_means_nothing_here_is_listed() {
+        let set = settings(&[
+            ("OLLAMA_FLASH_ATTENTION", "1"),
+            ("OLLAMA_SCHED_SPREAD", ""),
+            ("CUDA_VISIBLE_DEVICES", "0"),
+        ]);
+        let expected = ["OLLAMA_FLASH_ATTENTION", "CUDA_VISIBLE_DEVICES"];
+        assert_eq!(set.without_effect, expected);
+        assert!(set.warnings.is_empty());
     }
 
     #[test]

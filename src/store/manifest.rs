@@ -4,6 +4,7 @@ use super::Digest;
 use super::json;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 
 /// Largest manifest that is read.
 pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
@@ -85,6 +86,12 @@ impl Manifest {
         manifest
             .total()
             .ok_or("the sizes in its manifest overflow")?;
+        let mut sizes = HashMap::new();
+        for layer in manifest.blobs() {
+            if *sizes.entry(layer.digest).or_insert(layer.size) != layer.size {
+                return Err(format!("its manifest gives {} two sizes", layer.digest));
+            }
+        }
         Ok(manifest)
     }
 
@@ -378,6 +385,9 @@ mod tests {
             format!(r#"{{"config":{{"digest":"{digest}","size":-1}}}}"#),
             format!("{{\"layers\":[{many}]}}"),
             format!("{{\"layers\":[{half},{half},{half}]}}"),
+            format!(
+                r#"{{"layers":[{{"digest":"{digest}","size":1}},{{"digest":"{digest}","size":2}}]}}"#
+            ),
         ] {
             assert!(Manifest::parse(text.as_bytes()).is_err(), "{text:.100}");
         }

@@ -50,6 +50,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+/// Largest model file that is taken, from a client or a registry.
+pub const MAX_BLOB_BYTES: u64 = 1 << 42;
+
 /// The models folder: a cheap handle, shared by clones.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -346,7 +349,10 @@ fn walk_level(
         if part.starts_with('.') || !keep(parts.len(), &part) {
             continue;
         }
-        let is_folder = entry.path().is_dir();
+        let is_folder = match entry.file_type() {
+            Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+            _ => entry.path().is_dir(),
+        };
         parts.push(part);
         if let [host, namespace, model, tag] = parts.as_slice() {
             if !is_folder {

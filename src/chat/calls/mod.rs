@@ -74,6 +74,9 @@ enum Body {
     },
 }
 
+/// Most calls in a row: a small model that must call would go on without end.
+const MAX_CALLS: usize = 32;
+
 /// Ids of control tokens by their text.
 pub type Control<'c> = dyn Fn(&str) -> Option<u32> + 'c;
 
@@ -95,7 +98,9 @@ impl Written {
             false => &self.before[self.tag.len()..],
         };
         let more = match &self.between {
-            Some(between) if rules.several => format!("({} call)*", literal(between)),
+            Some(between) if rules.several => {
+                format!("({} call){{0,{}}}", literal(between), MAX_CALLS - 1)
+            }
             _ => String::new(),
         };
         let parts = [literal(rest), "call".into(), more, literal(&self.after)];

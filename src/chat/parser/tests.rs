@@ -233,3 +233,79 @@ fn pieces_do_not_change_the_answer() {
         }
     }
 }
+
+/// What a model writes is as little to be trusted as what a client sends: no nesting is too deep, no length takes for ever.
+#[test]
+fn hostile_answers_end() {
+    let tools = [tool("f")];
+    let fillers = [
+        "{",
+        "[",
+        "(",
+        "<",
+        "\"",
+        "\\",
+        "{}",
+        "}",
+        "]}",
+        "{\"a\":",
+        "f(a=[",
+        "f[",
+        "call:f{a:",
+        "<parameter=a>",
+        "<arg_key>",
+    ];
+    for filler in fillers {
+        let long = filler.repeat(100_000 / filler.len());
+        for format in FORMATS {
+            for start in [
+                "",
+                "f",
+                "f{",
+                "{\"name\":\"f\",\"arguments\":",
+                "call:f{a:",
+                "<function=f><parameter=a>",
+                "[f(a=",
+            ] {
+                let text = format!("{}{start}{long}{}", format.open, format.close);
+                let mut parser = TaggedParser::new(format, &tools);
+                let begun = std::time::Instant::now();
+                parser.push(&text);
+                parser.finish();
+                let taken = begun.elapsed();
+                assert!(
+                    taken.as_secs() < 2,
+                    "{} {start} {filler}: {taken:?}",
+                    format.open
+                );
+            }
+        }
+        let parsers = [
+            ToolParser::Generic(GenericParser::new("{".into(), &tools)),
+            ToolParser::Generic(GenericParser::new("<call>".into(), &tools)),
+            ToolParser::Recipients(RecipientParser::new("", &tools)),
+        ];
+        for tools in parsers {
+            let mut parser = OutputParser::of_sections(None, tools);
+            let begun = std::time::Instant::now();
+            for piece in ["{\"f\":", "<call>f", &long, &long, "<|"] {
+                parser.push(piece);
+            }
+            parser.finish();
+            assert!(
+                begun.elapsed().as_secs() < 2,
+                "{filler}: {:?}",
+                begun.elapsed()
+            );
+        }
+        let mut harmony = HarmonyParser::new("", true);
+        for piece in [
+            "<|channel|>commentary to=functions.f<|message|>",
+            &long,
+            "<|call|>",
+        ] {
+            harmony.push(piece);
+        }
+        harmony.finish();
+    }
+}

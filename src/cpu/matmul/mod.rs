@@ -20,7 +20,7 @@ use super::format::{Format, is_direct};
 use super::pool::{Pool, PoolError};
 use super::simd::{InstructionSet, Isa, LANES, Lanes};
 use super::weight::WeightRows;
-use crate::quant::SPAN;
+use crate::quant::{QuantType, SPAN};
 
 /// Weight rows that go together through either kernel.
 const ROWS: usize = 4;
@@ -49,7 +49,7 @@ pub struct Product<'a> {
 /// The activations of a product.
 #[derive(Clone, Copy)]
 pub enum Input<'a> {
-    /// For [`Rows::Listed`], rows of one place each.
+    /// Rows of whole spans. For [`Rows::Listed`], rows of one place each.
     Floats(Matrix<'a>),
     /// For weights that are [`is_integer`]: the rows, one after the other.
     Rounded(&'a [integer::Block]),
@@ -75,50 +75,49 @@ pub struct Place {
     pub out: usize,
 }
 
-/// Computes a product with floats into `out`, `[n_tokens, weight.rows]`. `changed` is memory for
-/// inputs that are rounded, or whose rows end within a span.
+/// Computes products, of which product `i` goes to `out(i)`, `[n_tokens, weight.rows]` or where its
+/// rows are listed.
 ///
 /// # Errors
 /// Those of the pool.
-pub fn matmul<'a>(
+pub fn matmul_all<'a>(
     isa: InstructionSet,
     pool: &mut Pool,
-    changed: &'a mut Buffer,
-    mut product: Product<'a>,
-    out: &mut [f32],
+    products: &[Product<'_>],
+    out: impl Fn(usize) -> &'a Shared<'a> + Sync,
 ) -> Result<(), PoolError> {
-    if let Input::Floats(input) = product.input {
-        let (n, quant) = (product.n_tokens(), product.weight.quant);
-        product.input = if is_integer(quant) {
-            let row = |i| input.row(i);
-            Input::Rounded(integer::round_rows(isa, pool, quant, n, &row, changed)?)
-        } else if product.weight.cols.is_multiple_of(SPAN) {
-            product.input
-        } else {
-            Input::Floats(pad(input, n, changed)?)
-        };
+    let chunks: Vec<Chunks> = products
+        .iter()
+        .map(|product| Chunks::new(isa, product, products.len(), pool.n_threads()))
+        .collect();
+    let n_scratch = chunks.iter().map(|c| c.n_scratch).max().unwrap_or(0);
+    // First chunk of each product.
+    let mut n_chunks = 0;
+    let mut starts = Vec::with_capacity(chunks.len());
+    for chunks in &chunks {
+        starts.push(n_chunks);
+        n_chunks += chunks.n;
     }
-    let product = &product;
-    let out = &Shared::new(out);
-    let chunks = Chunks::new(isa, product, 1, pool.n_threads());
     let task = |i: usize, scratch: &mut [Lanes]| {
-        chunk(isa, product, out, chunks.rows(i), scratch);
+        let product = starts.partition_point(|&start| start <= i) - 1;
+        let rows = chunks[product].rows(i - starts[product]);
+        chunk(isa, &products[product], out(product), rows, scratch);
     };
-    pool.run(chunks.n, chunks.n_scratch, &task)
+    pool.run(n_chunks, n_scratch, &task)
 }
 
 /// How the weight rows of a product are shared out among threads.
-pub struct Chunks {
-    pub n: usize,
+struct Chunks {
+    n: usize,
     /// Vectors of scratch memory that a chunk needs.
-    pub n_scratch: usize,
+    n_scratch: usize,
     n_rows: usize,
     chunk_rows: usize,
 }
 
 impl Chunks {
     /// The chunks of one of `n_products` products that run together.
-    pub fn new(
+    fn new(
         isa: InstructionSet,
         product: &Product<'_>,
         n_products: usize,
@@ -147,13 +146,13 @@ impl Chunks {
     }
 
     /// Weight rows of chunk `i`.
-    pub fn rows(&self, i: usize) -> std::ops::Range<usize> {
+    fn rows(&self, i: usize) -> std::ops::Range<usize> {
         i * self.chunk_rows..self.n_rows.min((i + 1) * self.chunk_rows)
     }
 }
 
 /// Computes the columns of some weight rows.
-pub fn chunk(
+fn chunk(
     isa: InstructionSet,
     product: &Product<'_>,
     out: &Shared<'_>,
@@ -172,6 +171,30 @@ pub fn chunk(
             scratch,
         }),
     }
+}
+
+/// The input of a product with weights of a type: as it is, rounded, or its rows copied to whole
+/// spans. `changed` is the memory.
+///
+/// # Errors
+/// Those of the pool.
+pub fn prepare<'a>(
+    isa: InstructionSet,
+    pool: &mut Pool,
+    quant: QuantType,
+    input: Matrix<'a>,
+    n_tokens: usize,
+    changed: &'a mut Buffer,
+) -> Result<Input<'a>, PoolError> {
+    if is_integer(quant) {
+        let row = |i| input.row(i);
+        let rounded = integer::round_rows(isa, pool, quant, n_tokens, &row, changed)?;
+        return Ok(Input::Rounded(rounded));
+    }
+    Ok(Input::Floats(match input.cols.is_multiple_of(SPAN) {
+        true => input,
+        false => pad(input, n_tokens, changed)?,
+    }))
 }
 
 /// Copies rows to whole spans, the rest zero.
@@ -225,7 +248,7 @@ impl Product<'_> {
     #[inline(always)]
     fn vectors(&self, token: usize) -> &[Lanes] {
         let Input::Floats(input) = self.input else {
-            unreachable!("`matmul` rounds for integer products only");
+            unreachable!("`prepare` rounds for integer products only");
         };
         let row = match self.rows {
             Rows::All(_) => input.row(token),
@@ -249,7 +272,7 @@ impl Product<'_> {
         self.n_tokens() <= most_tokens && is_direct(self.weight.quant)
     }
 
-    fn n_tokens(&self) -> usize {
+    pub fn n_tokens(&self) -> usize {
         match self.rows {
             Rows::All(n) => n,
             Rows::Listed { places, .. } => places.len(),

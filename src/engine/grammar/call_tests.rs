@@ -232,6 +232,19 @@ fn required_calls_are_written_and_read_in_each_format() {
 }
 
 #[test]
+fn calls_in_a_row_have_a_bound() {
+    let template = Template::parse_jinja("functools[", "", "").expect("a template");
+    let text = |n: usize| {
+        let calls = vec!["{\"name\": \"g\", \"arguments\": {}}"; n];
+        format!("functools[{}]", calls.join(", "))
+    };
+    for (n, is_allowed) in [(32, true), (33, false)] {
+        let grammar = grammar(&template, REQUIRED);
+        assert_eq!(accepts(grammar, &text(n)), is_allowed, "{n}");
+    }
+}
+
+#[test]
 fn one_call_alone_where_only_one_is_allowed() {
     let rules = Rules {
         required: true,

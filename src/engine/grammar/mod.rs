@@ -118,7 +118,7 @@ impl Grammars {
         let matcher = within_limits(move || {
             let matcher = Matcher::new(factory.create_parser(source));
             match matcher.get_error() {
-                Some(error) => Err(Error::Grammar(first_line(&error))),
+                Some(error) => Err(Error::Grammar(in_short(&error))),
                 None => Ok(matcher),
             }
         })?;
@@ -229,11 +229,21 @@ fn within_limits<T: Send + 'static>(
 }
 
 fn refused(error: impl fmt::Display) -> Error {
-    Error::Grammar(first_line(&error.to_string()))
+    Error::Grammar(in_short(&error.to_string()))
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_string()
+/// The crate's message on one line, in words that say something to those who wrote the schema.
+fn in_short(text: &str) -> String {
+    let mut lines = text.lines();
+    let first = match lines.next().unwrap_or_default() {
+        "NoExtensionBias" => "no text satisfies it",
+        first => first,
+    };
+    // Of a regex that cannot be parsed, the pattern comes between the two.
+    match lines.find_map(|line| line.strip_prefix("error: ")) {
+        Some(reason) => format!("{first} {reason}"),
+        None => first.to_string(),
+    }
 }
 
 /// The tokens that may come next.

@@ -9,7 +9,14 @@ use std::collections::HashMap;
 
 use super::grammar::Allowed;
 use super::{Error, SamplingParams};
-use crate::backend::Candidates;
+use crate::backend::{Candidates, MAX_CANDIDATES, Penalties, Sampling};
+
+/// How many numbers a device draws from: 32-bit floats hold them exactly.
+const DEVICE_UNIFORMS: f64 = (1 << 24) as f64;
+
+/// Below this, any two logits that differ do so by more than a draw can notice, and a quotient may
+/// exceed a float's range.
+const LEAST_TEMPERATURE: f32 = 1e-20;
 
 /// A token and its logit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -63,6 +70,58 @@ impl Sampler {
         params.typical_p = or(params.typical_p, 1.0);
         params.min_p = or(params.min_p, 0.0).min(1.0);
         Sampler { params, seed }
+    }
+
+    /// How a device chooses the token at `index` of the generation; none where its candidates may
+    /// not decide, or the step is one that devices do not have. `before` are all tokens but the
+    /// last. It depends on the request alone: so does who chooses, and with it the token.
+    pub fn on_device(&self, before: &[u32], index: usize) -> Option<Sampling> {
+        let p = &self.params;
+        let best = Sampling {
+            penalties: self.penalties(before)?,
+            ..Sampling::best()
+        };
+        let uniform = uniform(self.seed, index as u64) * DEVICE_UNIFORMS;
+        let sampling = match p.temperature == 0.0 {
+            true => best,
+            false if p.typical_p < 1.0 => return None,
+            false => Sampling {
+                temperature: p.temperature.max(LEAST_TEMPERATURE),
+                top_k: u32::try_from(p.top_k).ok()?,
+                top_p: p.top_p,
+                log_min_p: match p.min_p > 0.0 {
+                    true => f64::from(p.min_p).ln() as f32,
+                    false => f32::MIN,
+                },
+                uniform: (uniform.floor() / DEVICE_UNIFORMS) as f32,
+                ..best
+            },
+        };
+        sampling.check().ok().map(|()| sampling)
+    }
+
+    /// The penalties as a device has them: none inside where they are off, none at all where it
+    /// cannot apply them.
+    fn penalties(&self, before: &[u32]) -> Option<Option<Penalties>> {
+        let p = &self.params;
+        if p.repeat_last_n == 0 || !self.penalises() {
+            return Some(None);
+        }
+        let n_before = usize::try_from(p.repeat_last_n).map_or(usize::MAX, |n| n - 1);
+        let n_before = n_before.min(before.len());
+        (n_before < MAX_CANDIDATES).then(|| {
+            Some(Penalties {
+                repeat: p.repeat_penalty,
+                presence: p.presence_penalty,
+                frequency: p.frequency_penalty,
+                before: before[before.len() - n_before..].to_vec(),
+            })
+        })
+    }
+
+    fn penalises(&self) -> bool {
+        let p = &self.params;
+        p.repeat_penalty != 1.0 || p.presence_penalty != 0.0 || p.frequency_penalty != 0.0
     }
 
     /// The token at `index` of the generation, from the best candidates of a row; none if they do
@@ -134,7 +193,7 @@ impl Sampler {
     fn seen(&self, history: &[u32]) -> HashMap<u32, u32> {
         let p = &self.params;
         let mut seen = HashMap::new();
-        if p.repeat_penalty == 1.0 && p.presence_penalty == 0.0 && p.frequency_penalty == 0.0 {
+        if !self.penalises() {
             return seen;
         }
         let n = usize::try_from(p.repeat_last_n).unwrap_or(usize::MAX);

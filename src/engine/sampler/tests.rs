@@ -1,6 +1,7 @@
 //! The steps against a plain twin, from candidates and from whole rows.
 
 use super::*;
+use crate::engine::fake::sample;
 
 /// Numbers that look random and are the same in every run.
 struct Numbers(u64);
@@ -189,6 +190,80 @@ fn candidates_and_whole_row_give_the_token_of_the_plain_twin() {
     // The backend's log-sum-exp is an f32: a nucleus may end one token off.
     assert!(n_equal >= n_cases - 3, "{n_equal} of {n_cases}");
     assert!(n_short > n_cases / 2, "{n_short} of {n_cases}");
+}
+
+#[test]
+fn a_device_is_told_to_choose_what_the_host_would() {
+    let mut numbers = Numbers(7);
+    let (mut n_equal, mut n_told) = (0, 0);
+    for case in 0..3000 {
+        let params = numbers.params();
+        let row = numbers.row(1000);
+        let history: Vec<u32> = (0..1 + numbers.below(150))
+            .map(|_| numbers.below(row.len()) as u32)
+            .collect();
+        let sampler = Sampler::new(&params, case);
+        let (own, before) = history.split_last().expect("not empty");
+        let Some(sampling) = sampler.on_device(before, case as usize) else {
+            continue;
+        };
+        // Its candidates must decide for the host too.
+        let (token, short) = both(&sampler, &row, MAX_CANDIDATES, &history, case as usize);
+        assert!(short, "{params:?}");
+        n_told += 1;
+        n_equal += usize::from(sample(&sampling, *own, &row) == Some(token));
+    }
+    // The device draws from 2^24 numbers.
+    assert!(
+        n_told > 700 && n_equal >= n_told - 1,
+        "{n_equal} of {n_told}"
+    );
+}
+
+#[test]
+fn what_a_device_cannot_decide_is_the_hosts() {
+    let told = |params: SamplingParams| Sampler::new(&params, 1).on_device(&[5; 200], 0).is_some();
+    let default = SamplingParams::default;
+    assert!(told(default()));
+    let greedy = SamplingParams {
+        temperature: 0.0,
+        top_k: 0,
+        typical_p: 0.5,
+        ..default()
+    };
+    assert!(
+        told(greedy.clone()),
+        "the best token needs none of the steps"
+    );
+    let penalised = |repeat_penalty, repeat_last_n| SamplingParams {
+        repeat_penalty,
+        repeat_last_n,
+        ..default()
+    };
+    assert!(told(penalised(1.1, 64)) && told(penalised(0.5, 0)));
+    for params in [
+        penalised(0.9, 64),
+        penalised(1.1, 100),
+        penalised(1.1, -1),
+        SamplingParams {
+            presence_penalty: -0.1,
+            ..greedy
+        },
+        SamplingParams {
+            top_k: 0,
+            ..default()
+        },
+        SamplingParams {
+            top_k: 129,
+            ..default()
+        },
+        SamplingParams {
+            typical_p: 0.9,
+            ..default()
+        },
+    ] {
+        assert!(!told(params.clone()), "{params:?}");
+    }
 }
 
 #[test]

@@ -4,16 +4,14 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 
 use super::device::Device;
-use super::grammar::Grammar;
 use super::inbox::Inbox;
 use super::output::Vocabulary;
 use super::scheduler::{Budget, Scheduler, Share, Step};
 use super::sequence::{Choice, Limits, Sequence, Submission};
 use super::{EngineOptions, Error, Logprob, TokenLogprob};
-use crate::backend::{Candidates, Phase};
+use crate::backend::{Candidates, Phase, Sampled};
 
 /// Everything that one loaded model owns.
 pub struct Worker {
@@ -22,9 +20,17 @@ pub struct Worker {
     inbox: Arc<Inbox<Submission>>,
     scheduler: Scheduler,
     limits: Limits,
+    ahead: Option<Ahead>,
 }
 
-/// What a step gave for one sequence: its best candidates and its row among the wanted ones.
+/// A step that is under way before the tokens of the step before were looked at.
+struct Ahead {
+    step: Step,
+    /// Sequences that those tokens ended: their share is void.
+    ended: Vec<usize>,
+}
+
+/// A row whose token the host chooses: its best candidates, its place among the wanted ones.
 struct Row<'a> {
     best: &'a Candidates,
     index: usize,
@@ -68,10 +74,12 @@ impl Worker {
                 n_ctx: options.n_ctx,
                 decode_equals_prefill: device.decode_equals_prefill(),
                 is_recurrent: device.is_recurrent,
+                device_samples: device.samples,
             },
             device,
             vocabulary,
             inbox,
+            ahead: None,
         }
     }
 
@@ -98,15 +106,39 @@ impl Worker {
     }
 
     /// Takes arrivals, waiting for news if `wait`, and runs one step. Whether there was one.
+    ///
+    /// Where the device can, the step after it begins before its tokens are read: the device never
+    /// waits for the host. Sequences stay where they are until that step is over, since it is theirs
+    /// too.
     fn turn(&mut self, wait: bool) -> Result<bool, Error> {
         for submission in self.inbox.take(wait)? {
             self.add(submission);
         }
-        self.scheduler.drop_cancelled();
-        match self.scheduler.next_step() {
-            Some(step) => self.step(&step).map(|()| true),
-            None => Ok(false),
+        let Ahead { step, ended } = match self.ahead.take() {
+            Some(ahead) => ahead,
+            None => {
+                self.scheduler.drop_cancelled();
+                let Some(step) = self.scheduler.next_step() else {
+                    return Ok(false);
+                };
+                self.start(&step)?;
+                let ended = Vec::new();
+                Ahead { step, ended }
+            }
+        };
+        let next = match ended.is_empty() {
+            true => self.scheduler.step_ahead(&step),
+            false => None,
+        };
+        if let Some(next) = &next {
+            self.start(next)?;
         }
+        let ended = self.finish(&step, ended)?;
+        match next {
+            Some(step) => self.ahead = Some(Ahead { step, ended }),
+            None => self.tidy(&step.shares, &ended),
+        }
+        Ok(true)
     }
 
     fn add(&mut self, submission: Submission) {
@@ -119,27 +151,57 @@ impl Worker {
             .add(Sequence::new(submission, self.limits, random));
     }
 
-    /// Runs a step and gives each sequence its token.
-    fn step(&mut self, step: &Step) -> Result<(), Error> {
-        let candidates = self.run_device(step)?;
-        self.scheduler.computed(&step.shares);
+    /// Begins a step. Grammars compute which tokens may come next while a device works beside the
+    /// host; where it does not, that takes microseconds and no core is idle.
+    fn start(&mut self, step: &Step) -> Result<(), Error> {
+        if !self.device.samples {
+            self.prepare_grammars(step);
+        }
+        self.device
+            .start(&step.batch, &step.sampling, step.follows)?;
+        if self.device.samples {
+            self.prepare_grammars(step);
+        }
+        Ok(())
+    }
+
+    fn prepare_grammars(&mut self, step: &Step) {
+        for share in step.shares.iter().filter(|share| share.wants_token) {
+            let sequence = &mut self.scheduler.running[share.sequence];
+            if let Some(grammar) = sequence.grammar() {
+                grammar.prepare();
+            }
+        }
+    }
+
+    /// Waits for a step and gives each sequence its token, except those that ended before. Returns
+    /// all that have ended.
+    fn finish(&mut self, step: &Step, mut ended: Vec<usize>) -> Result<Vec<usize>, Error> {
+        let rows = self.device.finish(step.batch.outputs.len())?;
         let mut logits = Logits {
             device: &mut self.device,
             phase: step.batch.phase,
-            n_rows: candidates.len(),
+            n_rows: rows.len(),
             rows: None,
         };
         let mut first = 0;
-        let mut finished = Vec::new();
         for share in &step.shares {
-            let rows = first..first + share.n_outputs();
-            first = rows.end;
+            let indices = first..first + share.n_outputs();
+            first = indices.end;
+            if ended.contains(&share.sequence) {
+                continue;
+            }
+            self.scheduler.computed(share);
             let sequence = &mut self.scheduler.running[share.sequence];
-            for (i, index) in rows.enumerate() {
-                let best = &candidates[index];
-                let row = Row { best, index };
-                if advance(sequence, &row, &mut logits, &*self.vocabulary)? {
-                    finished.push(share.sequence);
+            for (i, index) in indices.enumerate() {
+                if advance(
+                    sequence,
+                    &rows[index],
+                    index,
+                    &mut logits,
+                    &*self.vocabulary,
+                )? {
+                    ended.push(share.sequence);
                     break;
                 }
                 if !sequence.accept_guess(i) {
@@ -150,32 +212,7 @@ impl Worker {
                 self.scheduler.publish(share.sequence);
             }
         }
-        self.tidy(&step.shares, &finished);
-        Ok(())
-    }
-
-    /// Runs the batch; while a GPU works, grammars compute which tokens may come next. Where the
-    /// device is the processor, that is done before: it takes microseconds, less than a thread's
-    /// beginning, and no core is idle.
-    fn run_device(&mut self, step: &Step) -> Result<Vec<Candidates>, Error> {
-        let wants_token = |index: usize| {
-            let mut shares = step.shares.iter();
-            shares.any(|share| share.wants_token && share.sequence == index)
-        };
-        let sequences = self.scheduler.running.iter_mut().enumerate();
-        let mut grammars: Vec<&mut Grammar> = sequences
-            .filter(|(index, _)| wants_token(*index))
-            .filter_map(|(_, sequence)| sequence.grammar())
-            .collect();
-        if grammars.is_empty() || !self.device.info.device.is_gpu {
-            grammars.iter_mut().for_each(|grammar| grammar.prepare());
-            return Ok(self.device.run(&step.batch)?);
-        }
-        let device = &mut self.device;
-        thread::scope(|scope| {
-            scope.spawn(move || grammars.iter_mut().for_each(|grammar| grammar.prepare()));
-            Ok(device.run(&step.batch)?)
-        })
+        Ok(ended)
     }
 
     /// Makes room in full contexts and takes out what has ended.
@@ -190,17 +227,26 @@ impl Worker {
     }
 }
 
-/// Chooses the next token of a sequence. Whether it has ended.
+/// Gives a sequence its next token, of the wanted row at `index`. Whether it has ended.
 fn advance(
     sequence: &mut Sequence,
-    row: &Row<'_>,
+    sampled: &Sampled,
+    index: usize,
     logits: &mut Logits<'_>,
     vocabulary: &dyn Vocabulary,
 ) -> Result<bool, Error> {
     if sequence.finish_without_tokens() {
         return Ok(true);
     }
-    let token = match choose(sequence, row, logits) {
+    let (chosen, row) = match sampled {
+        Sampled::Token(token) => (Ok(*token), None),
+        Sampled::InvalidLogits => (Err(Error::InvalidLogits), None),
+        Sampled::Candidates(best) => {
+            let row = Row { best, index };
+            (choose(sequence, &row, logits), Some(row))
+        }
+    };
+    let token = match chosen {
         // The fault of the model's numbers, which another prompt may not have, or of the grammar.
         Err(error @ (Error::InvalidLogits | Error::Grammar(_))) => {
             sequence.fail(error);
@@ -208,8 +254,8 @@ fn advance(
         }
         chosen => chosen?,
     };
-    let logprob = match sequence.n_logprobs() {
-        Some(n) => Some(logprob(token, n, row, logits, vocabulary)?),
+    let logprob = match row.zip(sequence.n_logprobs()) {
+        Some((row, n)) => Some(logprob(token, n, &row, logits, vocabulary)?),
         None => None,
     };
     Ok(sequence.push(token, logprob, vocabulary))

@@ -11,7 +11,7 @@ use harness::{
 
 #[test]
 fn one_request_gets_the_tokens_of_the_logits() {
-    for equal in [false, true] {
+    for (equal, samples) in [(false, false), (true, false), (false, true), (true, true)] {
         let mut numbers = Numbers(1);
         for seed in 0..20 {
             let mut request = greedy(prompt(&mut numbers, 1 + seed * 7));
@@ -19,12 +19,96 @@ fn one_request_gets_the_tokens_of_the_logits() {
             request.params.seed = Some(seed as u64);
             let options = FakeOptions {
                 decode_equals_prefill: equal,
+                samples,
                 ..FakeOptions::default()
             };
             let answer = Harness::new(options, 1000).answer(request.clone());
             assert_eq!(answer.tokens, reference(&request, equal));
         }
     }
+}
+
+/// A device that chooses tokens has its next step before it is asked for the last one's token.
+#[test]
+fn the_next_step_begins_before_a_token_is_read() {
+    let options = FakeOptions {
+        samples: true,
+        ..FakeOptions::default()
+    };
+    let mut harness = Harness::new(options, 1000);
+    let turn = |harness: &mut Harness| {
+        harness.worker.turn(false).expect("a healthy device");
+        harness.worker.ahead.is_some()
+    };
+    let request = long(40, 10, 3);
+    let mut first = harness.submit(request.clone());
+    assert!(!turn(&mut harness), "a prompt's token begins the answer");
+    for _ in 1..9 {
+        assert!(turn(&mut harness), "a token is still to come");
+    }
+    first.read(100);
+    assert_eq!(first.answer.tokens.len(), 9);
+    assert!(!turn(&mut harness), "the budget ends with the next token");
+    first.read(100);
+    assert_eq!(first.answer.tokens, reference(&request, false));
+
+    // Those who come, who go, and who need the host's choice.
+    let mut first = harness.submit(long(40, 100, 4));
+    assert!(!turn(&mut harness));
+    assert!(turn(&mut harness));
+    let second = harness.submit(long(40, 50, 5));
+    assert!(!turn(&mut harness), "there is a place for the second");
+    assert!(!turn(&mut harness), "its prompt");
+    assert!(turn(&mut harness), "both go on");
+    drop(second);
+    assert!(!turn(&mut harness), "the second went away");
+    assert!(turn(&mut harness), "the first goes on");
+    let third = harness.submit(Request {
+        logprobs: Some(1),
+        ..long(40, 50, 6)
+    });
+    (0..4).for_each(|_| _ = turn(&mut harness));
+    assert!(!turn(&mut harness), "the host chooses a token");
+    drop(third);
+    (0..3).for_each(|_| _ = turn(&mut harness));
+    first.read(100);
+    assert!(turn(&mut harness), "the first goes on");
+}
+
+/// The step after an end was begun in vain: nothing of it is left.
+#[test]
+fn an_end_that_is_seen_late_leaves_no_trace() {
+    let hosted = FakeOptions::default();
+    let sampling = FakeOptions {
+        samples: true,
+        ..hosted
+    };
+    let mut numbers = Numbers(3);
+    let requests = (0..400).map(|_| Request {
+        n_predict: Some(60),
+        ..greedy(prompt(&mut numbers, 70))
+    });
+    let ends = |r: &Request| (2..50).contains(&reference(r, false).len());
+    let mut n_in_vain = 0;
+    let mut harness = Harness::new(sampling, 1000);
+    for request in requests.filter(ends).take(5) {
+        let answer = harness.answer(request.clone());
+        n_in_vain += usize::from(harness.worker.ahead.is_some());
+        assert_eq!(
+            essence(&answer),
+            essence(&Harness::new(hosted, 1000).answer(request.clone()))
+        );
+        assert_eq!(ended(&answer).0, FinishReason::Stop);
+        // The next turn of the talk, in the pages of the first, at once.
+        let mut tokens = request.tokens;
+        tokens.extend(&answer.tokens);
+        tokens.extend([20, 30, 40]);
+        let next = greedy(tokens);
+        assert_eq!(harness.answer(next.clone()).tokens, reference(&next, false));
+    }
+    assert_eq!(n_in_vain, 5);
+    harness.worker.turn(false).expect("a healthy device");
+    assert_eq!(harness.n_free_pages(), harness.n_pages);
 }
 
 fn without_draft(request: &Request) -> Request {
@@ -96,11 +180,14 @@ fn storm(options: FakeOptions, n_ctx: usize, seed: u64) -> usize {
 #[test]
 fn tokens_do_not_depend_on_what_else_runs() {
     let mut n_whole = 0;
-    for (seed, equal, is_recurrent) in [
-        (1, false, false),
-        (2, true, false),
-        (3, false, true),
-        (4, true, true),
+    for (seed, equal, is_recurrent, samples) in [
+        (1, false, false, false),
+        (2, true, false, false),
+        (3, false, true, false),
+        (4, true, true, false),
+        (5, false, false, true),
+        (6, true, false, true),
+        (7, false, true, true),
     ] {
         for (n_parallel, n_batch, n_pages) in [(4, 64, 64), (8, 7, 64), (3, 300, 10), (8, 33, 8)] {
             let options = FakeOptions {
@@ -109,13 +196,14 @@ fn tokens_do_not_depend_on_what_else_runs() {
                 n_pages,
                 decode_equals_prefill: equal,
                 is_recurrent,
+                samples,
                 ..FakeOptions::default()
             };
             n_whole += storm(options, 256, seed * 100 + n_batch as u64);
         }
     }
     assert!(
-        n_whole > 600,
+        n_whole > 1050,
         "most requests are read to their end: {n_whole}"
     );
 }
@@ -433,13 +521,17 @@ fn control_tokens_are_shown_only_where_asked_for() {
 
 #[test]
 fn logits_that_are_no_numbers_fail_their_request_alone() {
-    let options = FakeOptions {
-        fault: Some(Fault::NotANumber(0)),
-        ..FakeOptions::default()
-    };
-    let mut harness = Harness::new(options, 300);
-    let bad = harness.answer(greedy(vec![10, 11]));
-    assert_eq!(bad.end, Some(Err(Error::InvalidLogits)));
-    let good = harness.answer(greedy(vec![10, 11]));
-    assert_eq!(good.tokens, reference(&greedy(vec![10, 11]), false));
+    for (samples, step) in [(false, 0), (true, 0), (true, 2)] {
+        let options = FakeOptions {
+            fault: Some(Fault::NotANumber(step)),
+            samples,
+            ..FakeOptions::default()
+        };
+        let mut harness = Harness::new(options, 300);
+        let request = long(2, 20, 1);
+        let bad = harness.answer(request.clone());
+        assert_eq!(bad.end, Some(Err(Error::InvalidLogits)));
+        let good = harness.answer(request.clone());
+        assert_eq!(good.tokens, reference(&request, false));
+    }
 }

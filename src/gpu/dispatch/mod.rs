@@ -4,6 +4,7 @@
 mod attention;
 mod experts;
 mod fused;
+mod low_rank;
 mod matmul;
 mod norm;
 mod parts;
@@ -183,6 +184,7 @@ impl Dispatch<'_> {
             } => push(self.activate(input, activation, out)),
             Op::Scale { input, factor, out } => push(self.scale(input, factor, out)),
             Op::Add { a, b, out } => push(self.add(a, b, out)),
+            Op::AddLowRank { .. } => program.launches.extend(self.add_low_rank(op)?),
             Op::StreamMix { .. } => push(self.stream_mix(op)),
             Op::MatchLength { input, like, out } => push(self.match_length(input, like, out)),
             Op::GaussianTopK { input, cutoff, out } => {

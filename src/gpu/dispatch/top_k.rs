@@ -1,7 +1,9 @@
-//! The best candidates of a row: slices are sorted, then their lists are joined until one is left.
+//! The best candidates of a row: slices are sorted, then their lists are joined until one is left;
+//! and the token that is chosen of them.
 
 use super::{Dispatch, Program};
 use crate::backend::{MAX_CANDIDATES, Rows, View};
+use crate::gpu::batch::SAMPLING_WORD;
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
 use crate::gpu::shader::Shader;
 
@@ -25,6 +27,8 @@ pub(in crate::gpu) struct TopKResult {
     pub lists: usize,
     /// Scratch with `[rows, slices, 2]` floats: maximum, sum of exp(logit - maximum).
     pub sums: usize,
+    /// Scratch with `[rows]` words: ids of chosen tokens.
+    pub chosen: usize,
 }
 
 impl Dispatch<'_> {
@@ -82,14 +86,41 @@ impl Dispatch<'_> {
             });
             (lists, n_lists) = (to, joined);
         }
-        program.top_k = Some(TopKResult {
+        let chosen = program.scratch(4 * n_rows);
+        let result = TopKResult {
             rows,
             k,
             slices,
             lists,
             sums,
-        });
+            chosen,
+        };
+        program.launches.push(self.sample(&result));
+        program.top_k = Some(result);
         Ok(())
+    }
+
+    fn sample(&self, result: &TopKResult) -> Launch {
+        let &TopKResult {
+            rows, k, slices, ..
+        } = result;
+        let shader = Shader::new("kernels/sample")
+            .number("WG", self.sort_workgroup().min(MAX_CANDIDATES / 2))
+            .number("CANDIDATES", k.next_power_of_two().max(2))
+            .number("K", k)
+            .number("SLICES", slices)
+            .number("SAMPLING_WORD", SAMPLING_WORD)
+            .parts(&["parts/candidates"]);
+        Launch {
+            shader: self.rows_word(shader, rows),
+            bindings: vec![
+                reads(Slot::Scratch(result.lists)),
+                reads(Slot::Scratch(result.sums)),
+                reads(Slot::Batch),
+                writes(Slot::Scratch(result.chosen)),
+            ],
+            grid: [Extent::Fixed(1), Extent::Sampled, Extent::Fixed(1)],
+        }
     }
 
     /// Every step of a sort ends in a barrier, which on a CPU costs as much as a workgroup has

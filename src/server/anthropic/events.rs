@@ -74,14 +74,15 @@ impl Events {
     }
 
     fn start(&self, reply: &ChatReply) -> Value {
+        let mut usage = usage(reply);
+        usage["output_tokens"] = json!(0);
         let message = json!({
             "id": self.id,
             "type": "message",
             "role": "assistant",
             "model": reply.model,
             "content": [],
-            // What was in the cache is told at the end.
-            "usage": {"input_tokens": reply.prompt_tokens, "output_tokens": 0},
+            "usage": usage,
         });
         json!({"type": "message_start", "message": message})
     }
@@ -215,10 +216,14 @@ mod tests {
     #[test]
     fn starts_are_empty_and_counts_are_those_of_the_model() {
         let mut events = Events::new("msg_1".into());
-        let first = events.of(&reply("", "a", 1, ""));
+        let cached = |reply: ChatReply| ChatReply {
+            cached_tokens: 1,
+            ..reply
+        };
+        let first = events.of(&cached(reply("", "a", 1, "")));
         assert_eq!(
             first[0]["message"]["usage"],
-            json!({"input_tokens": 4, "output_tokens": 0})
+            json!({"input_tokens": 3, "cache_read_input_tokens": 1, "output_tokens": 0})
         );
         assert_eq!(
             first[1]["content_block"],
@@ -226,11 +231,11 @@ mod tests {
         );
         assert_eq!(first[4]["content_block"]["input"], json!({}));
         assert_eq!(first[5]["delta"]["partial_json"], "{}");
-        let last = events.of(&reply("", "", 0, "length"));
+        let last = events.of(&cached(reply("", "", 0, "length")));
         assert_eq!(last[0]["delta"], json!({"stop_reason": "tool_use"}));
         assert_eq!(
             last[0]["usage"],
-            json!({"input_tokens": 4, "cache_read_input_tokens": 0, "output_tokens": 2})
+            json!({"input_tokens": 3, "cache_read_input_tokens": 1, "output_tokens": 2})
         );
     }
 }

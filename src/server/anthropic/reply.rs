@@ -51,7 +51,7 @@ pub fn stop_reason(done_reason: &str, called_tools: bool) -> Option<&'static str
 /// Counts of tokens. What was in the cache is counted apart from the rest of the prompt.
 pub fn usage(reply: &ChatReply) -> Value {
     json!({
-        "input_tokens": reply.prompt_eval_count.saturating_sub(reply.cached_tokens),
+        "input_tokens": reply.prompt_tokens.saturating_sub(reply.cached_tokens),
         "cache_read_input_tokens": reply.cached_tokens,
         "output_tokens": reply.eval_count,
     })
@@ -76,7 +76,7 @@ mod tests {
             message,
             done: true,
             done_reason: "length".into(),
-            prompt_eval_count: 35,
+            prompt_tokens: 35,
             cached_tokens: 32,
             eval_count: 2,
             ..ChatReply::default()

@@ -8,10 +8,11 @@ use futures_util::stream::{StreamExt, TryStreamExt, iter};
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 /// Bytes of a part that are written at once; no more are fetched again after a crash.
@@ -19,6 +20,8 @@ const WRITE_BYTES: usize = 1 << 20;
 const MAX_TRIES: u32 = 6;
 /// Tries in a row that end because nothing came.
 const MAX_STALLS: u32 = 20;
+/// Fewer bytes than these, in the time of a stall, are as good as none.
+const MIN_BYTES: u64 = 4 << 10;
 
 /// A part's state, as its file has it. Sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +45,13 @@ pub(super) struct Download {
 impl Download {
     /// Fetches what is missing; the blob is then whole, but not verified.
     pub(super) async fn run(self) -> Result<(), Error> {
-        let parts = self.resume().unwrap_or_else(|| self.split());
+        let parts = match self.resume() {
+            Some(parts) => parts,
+            None => {
+                self.clear();
+                self.split()
+            }
+        };
         match self.fetch_all(parts).await {
             // One stream, of which what is on disk is skipped.
             Err(Error::NoRanges) => {
@@ -100,8 +109,8 @@ impl Download {
             if n_failures == MAX_TRIES {
                 return Err(Error::Retries(error.into()));
             }
-            let pause = self.session.registry.timing().pause;
-            tokio::time::sleep(pause * 2u32.pow(n_failures - 1)).await;
+            let pause = self.session.registry.timing().pause * 2u32.pow(n_failures - 1);
+            tokio::time::sleep(error.wait(pause)).await;
         }
         Ok(())
     }
@@ -152,11 +161,17 @@ impl Download {
         let mut buffer = Vec::with_capacity(WRITE_BYTES);
         let mut result = Ok(());
         let mut is_open = true;
+        let (mut since, mut n_since) = (Instant::now(), 0);
         while is_open {
-            let piece = within(stall, response.chunk()).await;
+            let left = stall.saturating_sub(since.elapsed());
+            let piece = within(left, response.chunk()).await;
             let piece = piece.and_then(|p| p.map_err(|e| transport(&Method::GET, &url, &e)));
             match piece {
                 Ok(Some(piece)) => {
+                    n_since += piece.len() as u64;
+                    if n_since >= MIN_BYTES {
+                        (since, n_since) = (Instant::now(), 0);
+                    }
                     let skipped = skip.min(piece.len() as u64);
                     skip -= skipped;
                     let wanted = part.size - part.completed - buffer.len() as u64;
@@ -167,7 +182,7 @@ impl Download {
                 }
                 Ok(None) => {
                     let text = format!("Get \"{url}\": unexpected EOF");
-                    result = Err(Error::Protocol(text));
+                    result = Err(Error::Broken(text));
                     is_open = false;
                 }
                 Err(e) => {
@@ -202,15 +217,17 @@ impl Download {
         let mut text = serde_json::to_vec(part).map_err(|e| self.disk(e.into()))?;
         text.push(b'\n');
         let new = path.with_extension("new");
-        std::fs::write(&new, text)
+        open_own(&new)
+            .and_then(|mut file| file.write_all(&text))
             .and_then(|()| std::fs::rename(&new, &path))
             .map_err(|e| self.disk(e))
     }
 
     /// The parts of a download that broke off; `None` where they do not make up the blob.
     fn resume(&self) -> Option<Vec<Part>> {
-        let length = std::fs::metadata(self.data()).ok()?.len();
+        let length = own_bytes(&self.data())?;
         let read = |n| {
+            own_bytes(&self.state(n))?;
             let file = std::fs::File::open(self.state(n)).ok()?;
             serde_json::from_reader::<_, Part>(std::io::Read::take(file, 1024)).ok()
         };
@@ -221,9 +238,6 @@ impl Download {
             next = is_next.then(|| part.offset.checked_add(part.size))??;
         }
         let is_whole = next == self.layer.size && length == self.layer.size && !parts.is_empty();
-        if !is_whole {
-            self.clear();
-        }
         is_whole.then_some(parts)
     }
 
@@ -265,6 +279,21 @@ fn prepare(path: &Path, bytes: u64) -> std::io::Result<()> {
     file.set_len(bytes)
 }
 
+/// Size of a file that lies there itself; `None` of a link, a pipe and the like, which no download leaves behind.
+fn own_bytes(path: &Path) -> Option<u64> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    metadata.is_file().then_some(metadata.len())
+}
+
+/// Makes a new file, whatever was there.
+fn open_own(path: &Path) -> std::io::Result<std::fs::File> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    std::fs::File::create_new(path)
+}
+
 /// Whether the part that comes begins where it was asked to.
 fn check_range(response: &Response, start: u64, size: u64) -> Result<(), Error> {
     let header = response.headers().get(CONTENT_RANGE);
@@ -276,7 +305,7 @@ fn check_range(response: &Response, start: u64, size: u64) -> Result<(), Error> 
     });
     match parsed {
         Some((first, true)) if first == start => Ok(()),
-        _ => Err(Error::Protocol(format!(
+        _ => Err(Error::Broken(format!(
             "the registry sent the range {text:.80?} where byte {start} of {size} was asked for"
         ))),
     }

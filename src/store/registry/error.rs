@@ -3,6 +3,10 @@
 use crate::store;
 use crate::store::Digest;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Most that a registry's wish to wait is followed.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// A pull or push that failed.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +18,12 @@ pub enum Error {
     Manifest(Box<Error>),
     /// An answer that says no; the body is cut and has no control characters.
     #[error("{status}: {body}")]
-    Status { status: u16, body: String },
+    Status {
+        status: u16,
+        body: String,
+        /// How long the registry asks to wait before another try.
+        retry_after: Option<Duration>,
+    },
     /// No answer.
     #[error("{method} \"{url}\": {cause}")]
     Transport {
@@ -27,8 +36,11 @@ pub enum Error {
     /// An answer that does not follow the protocol, or asks for what is not allowed.
     #[error("{0}")]
     Protocol(String),
-    /// Nothing came for too long.
-    #[error("no data from the registry for {0} s")]
+    /// An answer that broke off, or is another part than was asked for: another try may bring it.
+    #[error("{0}")]
+    Broken(String),
+    /// Nothing came for too long, or next to nothing.
+    #[error("the registry sent too little, or took too little, within {0} s")]
     Stalled(u64),
     /// The registry sends whole files where a part was asked for.
     #[error("the registry ignores ranges")]
@@ -52,11 +64,21 @@ impl Error {
     pub(super) fn is_final(&self) -> bool {
         match self {
             Error::Status { status, .. } => {
-                (400..500).contains(status) && !matches!(status, 401 | 408 | 416 | 429)
+                (400..500).contains(status) && !matches!(status, 408 | 416 | 429)
             }
-            Error::Transport { .. } | Error::Stalled(_) => false,
-            Error::Protocol(_) => false,
+            Error::Transport { .. } | Error::Stalled(_) | Error::Broken(_) => false,
             _ => true,
+        }
+    }
+
+    /// How long to wait before another try: as long as the registry asks, within bounds, but no less than `pause`.
+    pub(super) fn wait(&self, pause: Duration) -> Duration {
+        match self {
+            Error::Status {
+                retry_after: Some(asked),
+                ..
+            } => pause.max(MAX_RETRY_AFTER.min(*asked)),
+            _ => pause,
         }
     }
 }

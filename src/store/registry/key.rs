@@ -26,6 +26,9 @@ impl Key {
     /// Reads an unencrypted key file; the error says what is wrong with it.
     pub(super) fn read(path: &Path) -> Result<Key, String> {
         let describe = |e: io::Error| format!("cannot read the key {}: {e}", path.display());
+        if !std::fs::metadata(path).map_err(describe)?.is_file() {
+            return Err(describe(io::Error::other("not a regular file")));
+        }
         let file = std::fs::File::open(path).map_err(describe)?;
         let mut text = String::new();
         let mut limited = io::Read::take(file, MAX_BYTES);

@@ -3,6 +3,7 @@
 //! Everything that comes from a registry is checked before it counts: digests before a path is made of them, bytes
 //! before a blob gets its name, blobs before a manifest is written. Redirects, tokens and limits are in `http.rs`.
 
+mod client;
 mod download;
 mod error;
 mod http;
@@ -12,15 +13,17 @@ mod tests;
 mod token;
 mod upload;
 
+pub use client::{build, use_ring};
 pub use error::Error;
 
 use super::manifest::{Layer, MAX_MANIFEST_BYTES, Manifest, media};
-use super::{Digest, ModelName, Store};
+use super::{Digest, MAX_BLOB_BYTES, ModelName, Store};
 use crate::api::Progress;
+use client::PublicAlone;
 use download::Download;
 use http::{Session, accepted, body};
 use key::Key;
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,12 +50,6 @@ const SIGNED: &[&str] = &[
 /// A pull starts over this often when a blob that it counted on is deleted meanwhile.
 const MAX_PULLS: usize = 3;
 
-/// Makes ring the cryptography of TLS in this process, which no HTTP client can be made without.
-pub fn use_ring() {
-    // Fails where another part of the process was first, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
 /// Bytes of a part of a blob.
 fn part_bytes(total: u64) -> u64 {
     (total / PARTS_AT_ONCE as u64).clamp(100_000_000, 1_000_000_000)
@@ -63,6 +60,10 @@ fn part_bytes(total: u64) -> u64 {
 struct Timing {
     /// Until an answer begins.
     header: Duration,
+    /// Until an answer that is read into memory has ended.
+    body: Duration,
+    /// Until a registry has put the parts of a blob together and hashed them.
+    commit: Duration,
     /// Between two pieces of a blob.
     stall: Duration,
     /// Before the second try; doubled before each later one.
@@ -73,6 +74,8 @@ impl Default for Timing {
     fn default() -> Timing {
         Timing {
             header: Duration::from_secs(60),
+            body: Duration::from_secs(60),
+            commit: Duration::from_secs(600),
             stall: Duration::from_secs(30),
             pause: Duration::from_secs(1),
         }
@@ -91,8 +94,9 @@ pub struct Registry {
 struct Inner {
     store: Store,
     timing: Timing,
-    /// Made at first use: the system's certificates take memory.
-    http: OnceLock<reqwest::Client>,
+    /// Made at first use, since the system's certificates take memory: one that connects to any address, and one for
+    /// public ones alone.
+    http: [OnceLock<reqwest::Client>; 2],
     /// Running downloads, shared by all pulls that want the blob.
     downloads: Mutex<HashMap<Digest, Weak<Running>>>,
     /// Held while a blob gets its name.
@@ -110,7 +114,7 @@ impl Registry {
             inner: Arc::new(Inner {
                 store,
                 timing,
-                http: OnceLock::new(),
+                http: Default::default(),
                 downloads: Mutex::default(),
                 naming: tokio::sync::Mutex::default(),
             }),
@@ -132,18 +136,23 @@ impl Registry {
         self.inner.timing
     }
 
-    fn http(&self) -> Result<&reqwest::Client, Error> {
-        if let Some(client) = self.inner.http.get() {
+    fn http(&self, is_public_alone: bool) -> Result<&reqwest::Client, Error> {
+        let place = &self.inner.http[usize::from(is_public_alone)];
+        if let Some(client) = place.get() {
             return Ok(client);
         }
-        use_ring();
-        let client = reqwest::Client::builder()
+        let plain = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
+        let mut builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
+            .default_headers(plain)
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(30))
-            .build()
+            .connect_timeout(Duration::from_secs(30));
+        if is_public_alone {
+            builder = builder.dns_resolver(PublicAlone);
+        }
+        let client = build(builder)
             .map_err(|e| Error::Protocol(format!("cannot make an HTTP client: {e}")))?;
-        Ok(self.inner.http.get_or_init(|| client))
+        Ok(place.get_or_init(|| client))
     }
 
     /// The key to sign with for this registry.
@@ -170,7 +179,8 @@ impl Registry {
             let bytes = manifest(&session, &name)
                 .await
                 .map_err(|e| Error::Manifest(e.into()))?;
-            let manifest = Manifest::parse(&bytes).map_err(|why| {
+            let manifest = Manifest::parse(&bytes).and_then(fetchable);
+            let manifest = manifest.map_err(|why| {
                 let why = Error::Protocol(format!("model '{name}' cannot be used: {why}"));
                 Error::Manifest(why.into())
             })?;
@@ -324,7 +334,8 @@ impl Registry {
                 .header(CONTENT_TYPE, media::MANIFEST)
                 .body(bytes.clone())
         };
-        accepted(session.send(Method::PUT, &url, put).await?).await?;
+        let limit = self.timing().commit;
+        accepted(session.send(Method::PUT, &url, limit, put).await?).await?;
         status(steps, "success").await
     }
 
@@ -347,6 +358,9 @@ impl Registry {
             layer,
             completed: Arc::clone(&completed),
         };
+        if !self.inner.store.has_whole_blob(layer) {
+            return Err(super::Error::BlobNotFound(layer.digest).into());
+        }
         if !upload.is_there().await? {
             let mut reports = tokio::time::interval(REPORT);
             let mut run = std::pin::pin!(upload.run());
@@ -390,7 +404,23 @@ async fn manifest(session: &Session, name: &ModelName) -> Result<Vec<u8>, Error>
     if response.status() == StatusCode::NOT_FOUND {
         return Err(Error::NotFound);
     }
-    body(accepted(response).await?, MAX_MANIFEST_BYTES as usize).await
+    let time = session.registry.timing().body;
+    body(accepted(response).await?, MAX_MANIFEST_BYTES as usize, time).await
+}
+
+/// A manifest that names something to fetch, and nothing too large.
+fn fetchable(manifest: Manifest) -> Result<Manifest, String> {
+    if manifest.layers.is_empty() {
+        return Err("its manifest has no layers".into());
+    }
+    let too_large = manifest.blobs().find(|l| l.size > MAX_BLOB_BYTES);
+    let refusal = too_large.map(|layer| {
+        format!(
+            "blob {} is to have {} bytes, more than {MAX_BLOB_BYTES}",
+            layer.digest, layer.size
+        )
+    });
+    refusal.map_or(Ok(manifest), Err)
 }
 
 async fn status(steps: &Steps, status: &str) -> Result<(), Error> {

@@ -1,21 +1,39 @@
 //! Pull and push against a registry that follows a script.
 
+mod answers;
+mod blobs;
+mod pushing;
+#[allow(dead_code, reason = "the tests of the whole server use all of it")]
 mod scripted;
+mod tokens;
 
 use super::*;
 use crate::store::Error as StoreError;
 use scripted::{Asked, Reply, Scripted, reply};
 use std::collections::VecDeque;
 
-fn registry() -> (tempfile::TempDir, Registry) {
-    let folder = tempfile::tempdir().unwrap();
-    let timing = Timing {
-        header: Duration::from_secs(5),
+fn timing() -> Timing {
+    Timing {
+        header: Duration::from_secs(2),
+        body: Duration::from_secs(1),
+        commit: Duration::from_secs(2),
         stall: Duration::from_millis(300),
         pause: Duration::from_millis(5),
-    };
+    }
+}
+
+fn registry() -> (tempfile::TempDir, Registry) {
+    registry_with(timing())
+}
+
+fn registry_with(timing: Timing) -> (tempfile::TempDir, Registry) {
+    let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     (folder, Registry::with_timing(store, timing))
+}
+
+fn name_of(server: &Scripted) -> ModelName {
+    ModelName::parse(&server.name()).unwrap()
 }
 
 fn blob() -> Vec<u8> {
@@ -53,6 +71,29 @@ fn blob_reply(asked: &Asked, ranges: bool) -> Reply {
         }
         None => reply(200, &[], &bytes),
     }
+}
+
+/// A registry of the one model, whose blobs a script answers.
+fn with_blobs(script: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Scripted {
+    Scripted::start(move |asked, n| match asked.path.contains("/manifests/") {
+        true => reply(200, &[], &manifest_of(&blob())),
+        false => script(asked, n),
+    })
+}
+
+/// Pulls, and returns why it failed.
+async fn refusal(registry: &Registry, server: &Scripted) -> String {
+    let (_, result) = pull(registry, &name_of(server)).await;
+    result.expect_err("the pull fails").to_string()
+}
+
+/// Asserts that a failed pull left neither blob nor manifest.
+fn check_nothing(folder: &std::path::Path, registry: &Registry, server: &Scripted) {
+    let whole = files(folder);
+    let whole: Vec<_> = whole.iter().filter(|f| !f.contains("-partial")).collect();
+    assert!(whole.is_empty(), "{whole:?}");
+    let found = registry.inner.store.manifest(&name_of(server));
+    assert!(matches!(found, Err(StoreError::NotFound(_))));
 }
 
 /// Pulls, and returns the steps' statuses without repetitions.
@@ -108,17 +149,17 @@ async fn plain_answers_and_parts_both_make_a_model() {
             false => blob_reply(asked, ranges),
         });
         let (folder, registry) = registry();
-        let (statuses, result) = pull(&registry, &server.name()).await;
+        let (statuses, result) = pull(&registry, &name_of(&server)).await;
         result.unwrap();
         assert_eq!(statuses, steps());
-        check_whole(folder.path(), &registry, &server.name());
+        check_whole(folder.path(), &registry, &name_of(&server));
         let first = &server.asked()[0];
         assert_eq!(first.path, "/v2/ns/m/manifests/t");
         assert_eq!(first.header("accept"), Some(media::MANIFEST));
         assert!(first.header("user-agent").unwrap().starts_with("ollama/"));
         // What is there is not asked for again.
         let n = server.asked().len();
-        let (statuses, result) = pull(&registry, &server.name()).await;
+        let (statuses, result) = pull(&registry, &name_of(&server)).await;
         result.unwrap();
         assert_eq!(statuses, steps());
         assert_eq!(server.asked().len(), n + 1);
@@ -145,8 +186,8 @@ async fn broken_and_silent_answers_are_taken_up_where_they_ended() {
         reply
     });
     let (folder, registry) = registry();
-    pull(&registry, &server.name()).await.1.unwrap();
-    check_whole(folder.path(), &registry, &server.name());
+    pull(&registry, &name_of(&server)).await.1.unwrap();
+    check_whole(folder.path(), &registry, &name_of(&server));
     let starts: Vec<_> = server.asked()[1..5]
         .iter()
         .map(|asked| asked.range().unwrap().0)
@@ -174,7 +215,7 @@ async fn a_pull_that_is_dropped_goes_on_from_what_is_on_disk() {
     let (folder, registry) = registry();
     {
         let (steps, mut receiver) = mpsc::channel(16);
-        let name = server.name();
+        let name = name_of(&server);
         let pull = registry.pull(&name, true, &steps);
         tokio::select! {
             _ = pull => panic!("the pull ended"),
@@ -196,8 +237,8 @@ async fn a_pull_that_is_dropped_goes_on_from_what_is_on_disk() {
     // A new process, which knows only the files.
     let timing = registry.timing();
     let registry = Registry::with_timing(Store::open(folder.path()).unwrap(), timing);
-    pull(&registry, &server.name()).await.1.unwrap();
-    check_whole(folder.path(), &registry, &server.name());
+    pull(&registry, &name_of(&server)).await.1.unwrap();
+    check_whole(folder.path(), &registry, &name_of(&server));
     let asked = server.asked();
     let resumed = asked.iter().rev().find_map(Asked::range).unwrap();
     let blobs: Vec<_> = asked.iter().filter_map(Asked::range).collect();
@@ -205,68 +246,6 @@ async fn a_pull_that_is_dropped_goes_on_from_what_is_on_disk() {
         blobs.iter().any(|range| range.0 > 100_000),
         "{blobs:?} {resumed:?}"
     );
-}
-
-#[tokio::test]
-async fn lies_leave_no_blob_and_no_manifest() {
-    type Script = fn(&Asked, usize) -> Reply;
-    let manifest: fn() -> Vec<u8> = || manifest_of(&blob());
-    let scripts: [(&str, Script, &str); 7] = [
-        (
-            "other bytes",
-            |asked, _| {
-                let mut reply = blob_reply(asked, true);
-                let last = reply.bytes.len() - 1;
-                reply.bytes[last] ^= 1;
-                reply
-            },
-            "digest mismatch, file must be downloaded again",
-        ),
-        (
-            "another range",
-            |asked, _| {
-                let (start, end) = asked.range().unwrap();
-                let range = format!("bytes {}-{end}/300000", start + 1);
-                reply(206, &[("Content-Range", &range)], &blob()[start..end])
-            },
-            "max retries exceeded",
-        ),
-        ("no such blob", |_, _| reply(404, &[], b"gone"), "404: gone"),
-        (
-            "a redirect to a file",
-            |_, _| reply(307, &[("Location", "file:///etc/passwd")], b""),
-            "neither http nor https",
-        ),
-        (
-            "a redirect in a circle",
-            |asked, _| reply(302, &[("Location", &asked.path)], b""),
-            "maximum redirects exceeded (10)",
-        ),
-        (
-            "a redirect with a password",
-            |_, _| reply(302, &[("Location", "http://u:p@127.0.0.1/x")], b""),
-            "password",
-        ),
-        (
-            "416 with the length of the blob",
-            |_, _| reply(416, &[("Content-Length", "300000")], b"short"),
-            "max retries exceeded",
-        ),
-    ];
-    for (what, script, wanted) in scripts {
-        let server = Scripted::start(move |asked, n| match asked.path.contains("/manifests/") {
-            true => reply(200, &[], &manifest()),
-            false => script(asked, n),
-        });
-        let (folder, registry) = registry();
-        let error = pull(&registry, &server.name()).await.1.unwrap_err();
-        assert!(error.to_string().contains(wanted), "{what}: {error}");
-        let whole = files(folder.path());
-        let whole = whole.iter().filter(|name| !name.contains("-partial"));
-        assert_eq!(whole.count(), 0, "{what}");
-        let found = registry.inner.store.manifest(&server.name());
-        assert!(matches!(found, Err(StoreError::NotFound(_))), "{what}");
-    }
 }
 
 #[tokio::test]
@@ -283,7 +262,7 @@ async fn bad_manifests_are_errors_that_name_them() {
         let body = body.to_vec();
         let server = Scripted::start(move |_, _| reply(status, &[], &body));
         let (_folder, registry) = registry();
-        let (statuses, result) = pull(&registry, &server.name()).await;
+        let (statuses, result) = pull(&registry, &name_of(&server)).await;
         assert_eq!(statuses, ["pulling manifest"]);
         let error = result.unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");
@@ -301,61 +280,6 @@ async fn bad_manifests_are_errors_that_name_them() {
 }
 
 #[tokio::test]
-async fn a_token_is_fetched_once_and_stays_with_its_host() {
-    let storage = Scripted::start(|asked, _| blob_reply(asked, true));
-    let elsewhere = format!(
-        "http://{}",
-        storage.address.replace("127.0.0.1", "localhost")
-    );
-    let server = Scripted::start(move |asked, _| {
-        let host = asked.header("host").unwrap().to_owned();
-        if asked.path.starts_with("/token") {
-            return reply(200, &[], b"{\"token\":\"abc\"}");
-        }
-        if asked.header("authorization") != Some("Bearer abc") {
-            let realm = format!("Bearer realm=\"http://{host}/token\",service=\"s\",scope=\"a b\"");
-            return reply(401, &[("WWW-Authenticate", &realm)], b"");
-        }
-        match asked.path.contains("/manifests/") {
-            true => reply(200, &[], &manifest_of(&blob())),
-            false => {
-                let location = format!("{elsewhere}{}", asked.path);
-                reply(307, &[("Location", &location)], b"")
-            }
-        }
-    });
-    let (folder, registry) = registry();
-    pull(&registry, &server.name()).await.1.unwrap();
-    check_whole(folder.path(), &registry, &server.name());
-    let tokens = server.asked();
-    let tokens: Vec<_> = tokens
-        .iter()
-        .filter(|a| a.path.starts_with("/token"))
-        .collect();
-    assert_eq!(tokens.len(), 1);
-    for key in ["nonce=", "scope=a", "scope=b", "service=s", "ts="] {
-        assert!(tokens[0].path.contains(key), "{}", tokens[0].path);
-    }
-    assert!(storage.asked().len() >= 2);
-    let leaked = storage.asked();
-    assert!(leaked.iter().all(|a| a.header("authorization").is_none()));
-}
-
-#[tokio::test]
-async fn a_realm_elsewhere_gets_nothing() {
-    let thief = Scripted::start(|_, _| reply(200, &[], b"{\"token\":\"abc\"}"));
-    let realm = format!("Bearer realm=\"http://{}/token\"", thief.address);
-    let server = Scripted::start(move |_, _| reply(401, &[("WWW-Authenticate", &realm)], b""));
-    let (_folder, registry) = registry();
-    let error = pull(&registry, &server.name()).await.1.unwrap_err();
-    assert!(
-        error.to_string().contains("does not match original host"),
-        "{error}"
-    );
-    assert!(thief.asked().is_empty());
-}
-
-#[tokio::test]
 async fn two_pulls_share_one_download() {
     let server = Scripted::start(|asked, _| {
         if asked.path.contains("/manifests/") {
@@ -365,7 +289,7 @@ async fn two_pulls_share_one_download() {
         blob_reply(asked, true)
     });
     let (folder, registry) = registry();
-    let name = server.name();
+    let name = name_of(&server);
     let (a, b) = tokio::join!(pull(&registry, &name), pull(&registry, &name));
     a.1.unwrap();
     b.1.unwrap();
@@ -411,16 +335,19 @@ async fn a_push_sends_blobs_then_the_manifest_as_it_is() {
         false => blob_reply(asked, true),
     });
     let (_folder, registry) = registry();
-    pull(&registry, &source.name()).await.1.unwrap();
+    pull(&registry, &name_of(&source)).await.1.unwrap();
     for relative in [false, true] {
         let (server, taken) = taking(relative);
         registry
             .inner
             .store
-            .copy(&source.name(), &server.name())
+            .copy(&name_of(&source), &name_of(&server))
             .unwrap();
         let (steps, mut receiver) = mpsc::channel(64);
-        registry.push(&server.name(), true, &steps).await.unwrap();
+        registry
+            .push(&name_of(&server), true, &steps)
+            .await
+            .unwrap();
         drop(steps);
         let mut statuses = Vec::new();
         while let Some(step) = receiver.recv().await {

@@ -53,8 +53,8 @@ impl Upload<'_> {
                 return Err(Error::Retries(error.into()));
             }
             self.completed.store(0, Ordering::Relaxed);
-            let pause = self.session.registry.timing().pause;
-            tokio::time::sleep(pause * 2u32.pow(n_failures - 1)).await;
+            let pause = self.session.registry.timing().pause * 2u32.pow(n_failures - 1);
+            tokio::time::sleep(error.wait(pause)).await;
         }
     }
 
@@ -76,8 +76,9 @@ impl Upload<'_> {
         at.query_pairs_mut()
             .append_pair("digest", &self.layer.digest.to_string())
             .append_pair("etag", &etag);
+        let limit = self.session.registry.timing().commit;
         let finish = |request: reqwest::RequestBuilder| request.header(CONTENT_LENGTH, 0);
-        let response = self.session.send(Method::PUT, &at, finish).await?;
+        let response = self.session.send(Method::PUT, &at, limit, finish).await?;
         accepted(response).await.map(drop)
     }
 
@@ -90,8 +91,9 @@ impl Upload<'_> {
                 .append_pair("mount", &self.layer.digest.to_string())
                 .append_pair("from", &from);
         }
+        let limit = self.session.registry.timing().header;
         let empty = |request: reqwest::RequestBuilder| request.header(CONTENT_LENGTH, 0);
-        let response = self.session.send(Method::POST, &url, empty).await?;
+        let response = self.session.send(Method::POST, &url, limit, empty).await?;
         let response = accepted(response).await?;
         if response.status() == StatusCode::CREATED {
             return Ok(None);
@@ -119,7 +121,8 @@ impl Upload<'_> {
         let range = format!("{start}-{}", start + bytes - 1);
         let sum = Arc::new(Mutex::new(Md5::new()));
         let body = self.part(start, bytes, &sum).await?;
-        let request = self.session.upload(Method::PATCH, at, |request| {
+        let sent = &self.completed;
+        let request = self.session.upload(Method::PATCH, at, sent, |request| {
             request
                 .header(CONTENT_TYPE, "application/octet-stream")
                 .header(CONTENT_LENGTH, bytes)
@@ -156,7 +159,8 @@ impl Upload<'_> {
         self.completed.store(start, Ordering::Relaxed);
         let sum = Arc::new(Mutex::new(Md5::new()));
         let body = self.part(start, bytes, &sum).await?;
-        let request = self.session.upload(Method::PUT, &target, |request| {
+        let sent = &self.completed;
+        let request = self.session.upload(Method::PUT, &target, sent, |request| {
             request.header(CONTENT_LENGTH, bytes).body(body)
         });
         accepted(request.await?).await?;

@@ -157,7 +157,7 @@ fn round_block<F: IntegerFormat>(x: &[f32; BLOCK], out: &mut Block) {
 const HALVES: [f32; 2] = [-256.0, -1.0];
 
 /// The chunks of a product, as [`Chunks::new`].
-pub fn chunks(product: &Product<'_>, n_products: usize, n_threads: usize) -> Chunks {
+pub(super) fn chunks(product: &Product<'_>, n_products: usize, n_threads: usize) -> Chunks {
     let n_rows = product.weight.rows;
     let few = product.n_tokens() <= FEW_TOKENS;
     let chunk_rows = match few {
@@ -205,7 +205,7 @@ impl Product<'_> {
         let n_blocks = self.weight.cols / BLOCK;
         match self.input {
             Input::Rounded(blocks) => &blocks[self.input_row(token) * n_blocks..][..n_blocks],
-            Input::Floats(_) => unreachable!("`matmul` rounds the input of integer products"),
+            Input::Floats(_) => unreachable!("`prepare` rounds the input of integer products"),
         }
     }
 }

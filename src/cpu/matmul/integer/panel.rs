@@ -53,7 +53,7 @@ impl Kernel for Panel<'_> {
                 }
             }
         }
-        // `matmul` sends other types elsewhere.
+        // `chunk` sends other types elsewhere.
         with_integer_format(self.product.weight.quant, Typed(isa, self));
     }
 }

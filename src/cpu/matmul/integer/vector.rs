@@ -41,7 +41,7 @@ impl Kernel for Vector<'_> {
                 }
             }
         }
-        // `matmul` sends other types elsewhere.
+        // `chunk` sends other types elsewhere.
         with_integer_format(self.product.weight.quant, Typed(isa, self));
     }
 }

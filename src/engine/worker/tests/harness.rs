@@ -58,6 +58,7 @@ impl Client {
                     text,
                     tokens,
                     logprobs,
+                    ..
                 }) => {
                     assert!(self.answer.end.is_none(), "nothing comes after the end");
                     self.answer.tokens.extend(tokens);

@@ -1,11 +1,11 @@
 //! A registry that follows a script.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::store::{ModelName, lock};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A request as the registry got it.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ impl Asked {
 /// What the registry writes back, byte for byte; then it may keep silent for a while before it closes.
 pub struct Reply {
     pub bytes: Vec<u8>,
+    /// Written behind them again and again, so far apart, until the client hangs up.
+    pub endless: Option<(Vec<u8>, Duration)>,
     pub silence: Duration,
 }
 
@@ -51,7 +53,21 @@ pub fn reply(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Reply {
     }
     Reply {
         bytes: [head.as_bytes(), b"\r\n", body].concat(),
+        endless: None,
         silence: Duration::ZERO,
+    }
+}
+
+impl Reply {
+    /// The same, but its end does not show from its head.
+    pub fn without_length(mut self) -> Reply {
+        let name = b"Content-Length";
+        let start = self.bytes.windows(name.len()).position(|w| w == name);
+        let start = start.expect("a length");
+        let end = self.bytes[start..].iter().position(|&b| b == b'\n');
+        self.bytes
+            .drain(start..=start + end.expect("its line's end"));
+        self
     }
 }
 
@@ -61,44 +77,73 @@ pub struct Scripted {
     pub asked: Arc<Mutex<Vec<Asked>>>,
 }
 
+type Answer = dyn Fn(&Asked, usize) -> Reply + Send + Sync;
+
 impl Scripted {
     pub fn start(answer: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Scripted {
+        Scripted::listen(None, Arc::new(answer))
+    }
+
+    /// The same over https.
+    pub fn start_tls(
+        tls: ServerConfig,
+        answer: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static,
+    ) -> Scripted {
+        Scripted::listen(Some(Arc::new(tls)), Arc::new(answer))
+    }
+
+    fn listen(tls: Option<Arc<ServerConfig>>, answer: Arc<Answer>) -> Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
-        let (log, answer) = (Arc::clone(&asked), Arc::new(answer));
+        let log = Arc::clone(&asked);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
-                std::thread::spawn(move || serve(stream, &log, &*answer));
+                let (log, answer, tls) = (Arc::clone(&log), Arc::clone(&answer), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &log, &*answer),
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls).unwrap();
+                        serve(StreamOwned::new(connection, stream), &log, &*answer);
+                    }
+                });
             }
         });
         Scripted { address, asked }
     }
 
     pub fn asked(&self) -> Vec<Asked> {
-        lock(&self.asked).clone()
+        self.asked.lock().unwrap().clone()
     }
 
-    pub fn name(&self) -> ModelName {
-        ModelName::parse(&format!("{}/ns/m:t", self.address)).unwrap()
+    /// A model of this registry.
+    pub fn name(&self) -> String {
+        format!("{}/ns/m:t", self.address)
     }
 }
 
-fn serve(mut stream: TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked, usize) -> Reply) {
-    let Some(asked) = read(&stream) else { return };
+fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<Asked>>, answer: &Answer) {
+    let Some(asked) = read(&mut stream) else {
+        return;
+    };
     let n = {
-        let mut log = lock(log);
+        let mut log = log.lock().unwrap();
         log.push(asked.clone());
         log.len() - 1
     };
     let reply = answer(&asked, n);
     // The client may have hung up on purpose.
-    let _ = stream.write_all(&reply.bytes);
+    let mut is_there = stream.write_all(&reply.bytes).and_then(|()| stream.flush());
+    if let Some((bytes, pause)) = reply.endless {
+        while is_there.is_ok() {
+            std::thread::sleep(pause);
+            is_there = stream.write_all(&bytes).and_then(|()| stream.flush());
+        }
+    }
     std::thread::sleep(reply.silence);
 }
 
-fn read(stream: &TcpStream) -> Option<Asked> {
+fn read(stream: &mut impl Read) -> Option<Asked> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;

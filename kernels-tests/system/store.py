@@ -1,0 +1,304 @@
+"""The models folder on bad days: killed at any moment, read only, gone, full of strange files and of very many models.
+
+usage: store.py BINARY [SEED]
+"""
+import hashlib
+import json
+import os
+import random
+import shutil
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+import unittest
+import urllib.error
+from pathlib import Path
+
+from machines import Registry, Server, gguf, valid_blobs
+
+BINARY = sys.argv[1]
+SEED = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32)
+N_KILLS = int(os.environ.get("OLLAMA_WGPU_TEST_KILLS", 20))
+N_MODELS = 20_000
+
+
+def digest(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class Suite(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        print(f"seed {SEED}", file=sys.stderr)
+        cls.random = random.Random(SEED)
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.work = Path(cls.folder.name)
+        cls.weights = gguf(1 << 20, cls.random)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def server(self, models, **settings):
+        server = Server(BINARY, models, **settings)
+        self.addCleanup(server.stop)
+        return server
+
+    def filled(self, name):
+        """A server with one model in a folder of its own."""
+        server = self.server(self.work / name)
+        self.create(server, "base")
+        return server
+
+    def create(self, server, name):
+        server.upload(self.weights)
+        server.create(name, {"files": {"m.gguf": digest(self.weights)}, "system": f"You are {name}."})
+
+    def manifest(self, models, name, text=None):
+        """Where a manifest lies; with a text, which is written there."""
+        path = Path(models) / "manifests/registry.ollama.ai/library" / name / "latest"
+        if text is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return path
+
+    def names(self, server):
+        return {m["name"].removesuffix(":latest") for m in server.json("GET", "/api/tags")["models"]}
+
+    def refused(self, server, method, path, body):
+        """Status and error of a request that fails, within a second."""
+        start = time.monotonic()
+        try:
+            text = server.request(method, path, body).read().decode()
+            last = json.loads(text.splitlines()[-1])
+            status, error = 200, last.get("error")
+            self.assertIsNotNone(error, f"{path} {body}: {text}")
+        except urllib.error.HTTPError as reply:
+            status, error = reply.code, json.loads(reply.read() or b"{}").get("error", "")
+        self.assertLess(time.monotonic() - start, 1, f"{path} {body}")
+        self.assertNotIn(str(self.work), error)
+        return status, error
+
+    def test_killed_while_it_changes(self):
+        registry = Registry(self.work / "registry")
+        self.addCleanup(registry.stop)
+        models = self.work / "killed"
+        server = self.filled("killed")
+        pushed = f"127.0.0.1:{registry.port}/library/m:v1"
+        server.json("POST", "/api/copy", {"source": "base", "destination": pushed})
+        self.assertEqual(server.lines("/api/push", {"model": pushed, "insecure": True})[-1], {"status": "success"})
+
+        def change(server):
+            for round in range(1 << 20):
+                try:
+                    server.lines("/api/create", {"model": f"m{round % 3}", "from": "base", "system": str(round)})
+                    server.request("POST", "/api/copy", {"source": f"m{round % 3}", "destination": f"c{round % 2}"}).read()
+                    server.request("DELETE", "/api/delete", {"model": f"c{round % 2}"}).read()
+                    server.request("DELETE", "/api/delete", {"model": pushed}).read()
+                    server.lines("/api/pull", {"model": pushed, "insecure": True})
+                except urllib.error.HTTPError as error:
+                    if error.code != 404:
+                        raise
+                except OSError:
+                    return
+
+        for kill in range(N_KILLS):
+            worker = threading.Thread(target=change, args=(server,))
+            worker.start()
+            # Some die while the sweep of their start still runs.
+            time.sleep(self.random.random() * 0.4)
+            server.kill()
+            worker.join()
+            server = self.server(models)
+            valid_blobs(models)
+            listed = self.names(server)
+            manifests = [p for p in (models / "manifests").rglob("*") if p.is_file() and not p.name.startswith(".")]
+            self.assertTrue(all(p.stat().st_size for p in manifests), "an empty manifest")
+            self.assertEqual(len(listed), len(manifests), "a manifest that cannot be read")
+            for name in listed:
+                server.json("POST", "/api/show", {"model": name})
+        server.stop()
+        # The sweep takes what a kill left, once it is an hour old.
+        hour = time.time() - 3700
+        for path in models.rglob("*"):
+            os.utime(path, (hour, hour))
+        server = self.server(models)
+        # It runs beside the first requests.
+        until = time.monotonic() + 10
+        rest = lambda: [p.name for p in models.rglob("*") if ".tmp-" in p.name or "-partial" in p.name]  # noqa: E731
+        while rest() and time.monotonic() < until:
+            time.sleep(0.05)
+        self.assertEqual(rest(), [])
+        self.assertEqual(self.names(server), listed)
+
+    def test_read_only(self):
+        self.filled("fixed").stop()
+        server = self.server(self.work / "fixed", read_only=True)
+        self.assertEqual(self.names(server), {"base"})
+        server.json("POST", "/api/show", {"model": "base"})
+        for method, path, body in [
+            ("POST", "/api/create", {"model": "n", "from": "base", "stream": False}),
+            ("POST", "/api/copy", {"source": "base", "destination": "n"}),
+            ("DELETE", "/api/delete", {"model": "base"}),
+            ("POST", f"/api/blobs/{digest(b'x')}", b"x"),
+        ]:
+            status, error = self.refused(server, method, path, body)
+            self.assertEqual(status, 500, f"{path}: {error}")
+            self.assertIn("read-only", error.lower(), path)
+        self.assertEqual(self.names(server), {"base"})
+
+    def test_gone_while_it_runs(self):
+        server = self.filled("gone")
+        shutil.rmtree(server.models)
+        self.assertEqual(self.names(server), set())
+        self.assertEqual(self.refused(server, "POST", "/api/show", {"model": "base"})[0], 404)
+        status, error = self.refused(server, "POST", f"/api/blobs/{digest(b'x')}", b"x")
+        self.assertEqual(status, 500, error)
+        self.assertEqual(server.request("GET", "/api/version").status, 200)
+
+    def test_strange_manifests(self):
+        server = self.filled("strange")
+        good = self.manifest(server.models, "base").read_text()
+        layer = json.loads(good)["layers"][0]
+
+        def of(**changes):
+            return json.dumps({"layers": [layer | changes]})
+
+        states = [
+            "", good[: len(good) // 2], "null", "[]", "7", "x" * (5 << 20), "[" * 100_000, '{"layers":{}}', '{"layers":[7]}',
+            of(size=-1), of(size=1 << 63), of(size=layer["size"] + 1), of(digest="sha256:../../x"), of(digest=""),
+            of(mediaType="text/plain"), of(mediaType="application/vnd.ollama.image.tensor"), of(digest=digest(b"absent")),
+            json.dumps({"layers": [layer] * 100_000}), '{"config":{"digest":"sha256:x","size":1},"layers":[]}',
+            json.dumps({"config": {"digest": digest(b"absent"), "size": 5}, "layers": [layer]}),
+        ]
+        for text in states:
+            self.manifest(server.models, "odd", text)
+            self.assertIn("base", self.names(server))
+            for path in ("/api/show", "/api/generate"):
+                status, error = self.refused(server, "POST", path, {"model": "odd", "prompt": "x"})
+                self.assertEqual(status, 500, f"{text[:60]}: {error}")
+            self.refused(server, "POST", "/api/push", {"model": "odd", "insecure": True})
+            self.assertEqual(server.request("DELETE", "/api/delete", {"model": "odd"}).status, 200)
+            self.assertNotIn("odd", self.names(server))
+        twice = json.dumps({"config": json.loads(good)["config"], "layers": [layer, layer]})
+        self.manifest(server.models, "twice", twice)
+        server.json("POST", "/api/show", {"model": "twice"})
+        server.json("DELETE", "/api/delete", {"model": "twice"})
+        valid_blobs(server.models)
+        server.json("POST", "/api/show", {"model": "base"})
+
+    def test_strange_files(self):
+        server = self.filled("files")
+        secret = self.work / "secret"
+        secret.write_text("s")
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        makers = {
+            "pipe": os.mkfifo,
+            "folder": os.mkdir,
+            "link": lambda path: os.symlink(secret, path),
+            "device": lambda path: os.symlink("/dev/zero", path),
+            "dangling": lambda path: os.symlink(self.work / "nothing", path),
+        }
+        blob = server.models / "blobs" / digest(self.weights).replace(":", "-")
+        for kind, make in makers.items():
+            manifest = self.manifest(server.models, "odd", "")
+            manifest.unlink()
+            make(manifest)
+            self.assertEqual(self.names(server), {"base"}, kind)
+            status, error = self.refused(server, "POST", "/api/show", {"model": "odd"})
+            self.assertIn(status, (404, 500), f"{kind}: {error}")
+            if kind == "folder":
+                manifest.rmdir()
+            else:
+                self.assertEqual(server.request("DELETE", "/api/delete", {"model": "odd"}).status, 200, kind)
+            kept = blob.rename(self.work / "kept")
+            make(blob)
+            for path, body in [("show", {"model": "base"}), ("generate", {"model": "base"}), ("create", {"model": "n", "from": "base"}),
+                               ("push", {"model": "base", "insecure": True})]:
+                self.refused(server, "POST", f"/api/{path}", body)
+            if kind != "folder":
+                # An upload puts the blob in its place.
+                server.upload(self.weights)
+                server.json("POST", "/api/show", {"model": "base"})
+            (blob.rmdir if kind == "folder" else blob.unlink)()
+            kept.rename(blob)
+            self.assertEqual(secret.read_text(), "s")
+            self.assertFalse((self.work / "nothing").exists())
+        # The address of a socket is short.
+        listener.bind(str(self.work / "s"))
+        manifest.parent.mkdir(exist_ok=True)
+        (self.work / "s").rename(manifest)
+        self.assertEqual(self.refused(server, "POST", "/api/show", {"model": "odd"})[0], 500)
+
+    def test_a_pull_repairs_a_cut_blob(self):
+        registry = Registry(self.work / "repairs")
+        self.addCleanup(registry.stop)
+        server = self.filled("cut")
+        name = f"127.0.0.1:{registry.port}/library/m:v1"
+        server.json("POST", "/api/copy", {"source": "base", "destination": name})
+        server.lines("/api/push", {"model": name, "insecure": True})
+        blob = server.models / "blobs" / digest(self.weights).replace(":", "-")
+        for damage in (lambda: os.truncate(blob, 1000), lambda: os.truncate(blob, 0), blob.unlink):
+            damage()
+            self.assertEqual(self.refused(server, "POST", "/api/show", {"model": name})[0], 500)
+            self.assertEqual(server.lines("/api/pull", {"model": name, "insecure": True})[-1], {"status": "success"})
+            server.json("POST", "/api/show", {"model": name})
+            valid_blobs(server.models)
+
+    def test_very_many_models(self):
+        self.filled("few").stop()
+        text = self.manifest(self.work / "few", "base").read_text()
+        # In memory where that is possible: disks take minutes for so many files.
+        memory = Path("/dev/shm")
+        folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
+        self.addCleanup(folder.cleanup)
+        models = Path(folder.name) / "many"
+        shutil.copytree(self.work / "few", models)
+        for i in range(1, N_MODELS):
+            path = self.manifest(models, f"m{i % 1000}").with_name(f"t{i}")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        server = self.server(models)
+        self.assertLess(server.start_seconds, 5)
+        self.assertEqual(len(self.names(server)), N_MODELS)
+        seconds = []
+        for _ in range(3):
+            start = time.monotonic()
+            self.assertEqual(len(self.names(server)), N_MODELS)
+            seconds.append(time.monotonic() - start)
+        print(f"{N_MODELS} models are listed in {min(seconds):.2f} s", file=sys.stderr)
+        self.assertLess(min(seconds), 2, "0.4 s where nothing else runs")
+        start = time.monotonic()
+        server.json("DELETE", "/api/delete", {"model": "m1:t1"})
+        self.assertLess(time.monotonic() - start, 10)
+
+    def test_a_file_of_a_terabyte(self):
+        server = self.filled("large")
+        rows = 1 << 29
+        text = lambda s: struct.pack("<Q", len(s)) + s.encode()  # noqa: E731
+        head = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + text("general.architecture") + struct.pack("<I", 8) + text("llama")
+        head += text("token_embd.weight") + struct.pack("<IQQIQ", 2, 1024, rows, 1, 0)
+        size = len(head) + -len(head) % 32 + 2 * 1024 * rows
+        name = digest(b"large")
+        path = server.models / "blobs" / name.replace(":", "-")
+        path.write_bytes(head)
+        try:
+            os.truncate(path, size)
+        except OSError as error:
+            self.skipTest(f"no room for a hole of a terabyte: {error}")
+        layer = {"mediaType": "application/vnd.ollama.image.model", "digest": name, "size": size}
+        self.manifest(server.models, "large", json.dumps({"layers": [layer]}))
+        start = time.monotonic()
+        server.json("POST", "/api/show", {"model": "large"})
+        self.assertLess(time.monotonic() - start, 1)
+        status, error = self.refused(server, "POST", "/api/generate", {"model": "large", "prompt": "x"})
+        self.assertEqual(status, 500, error)
+        self.assertLess(server.memory("VmRSS"), 200 << 20)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)

@@ -1,0 +1,112 @@
+//! What an adapter can do: what users see of it, what kernels need, what they are given.
+
+use super::device::ranked_adapters;
+
+/// What an adapter can do, as far as users ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdapterLimits {
+    /// Largest buffer, and the part of it that a kernel sees at once.
+    pub buffer_bytes: u64,
+    pub binding_bytes: u64,
+    /// Memory that a workgroup shares.
+    pub workgroup_bytes: u64,
+    pub has_subgroups: bool,
+}
+
+/// The limits of all [`super::adapters`], in their order.
+pub fn limits() -> Vec<AdapterLimits> {
+    let all = ranked_adapters().into_iter();
+    all.map(|(adapter, _)| {
+        let limits = adapter.limits();
+        AdapterLimits {
+            buffer_bytes: limits.max_buffer_size,
+            binding_bytes: limits.max_storage_buffer_binding_size,
+            workgroup_bytes: limits.max_compute_workgroup_storage_size.into(),
+            has_subgroups: adapter.features().contains(wgpu::Features::SUBGROUP),
+        }
+    })
+    .collect()
+}
+
+/// Limits that kernels rely on, by their names in WebGPU; most are WebGPU's defaults.
+fn needed_limits(l: &wgpu::Limits) -> [(&'static str, u64, u64); 6] {
+    [
+        (
+            "maxStorageBufferBindingSize",
+            l.max_storage_buffer_binding_size,
+            64 << 20,
+        ),
+        (
+            "maxStorageBuffersPerShaderStage",
+            l.max_storage_buffers_per_shader_stage.into(),
+            8,
+        ),
+        (
+            "maxComputeWorkgroupStorageSize",
+            l.max_compute_workgroup_storage_size.into(),
+            16 << 10,
+        ),
+        (
+            "maxComputeInvocationsPerWorkgroup",
+            l.max_compute_invocations_per_workgroup.into(),
+            256,
+        ),
+        (
+            "maxComputeWorkgroupSizeX",
+            l.max_compute_workgroup_size_x.into(),
+            256,
+        ),
+        (
+            "maxComputeWorkgroupsPerDimension",
+            l.max_compute_workgroups_per_dimension.into(),
+            65535,
+        ),
+    ]
+}
+
+pub(super) fn missing_limit(offered: &wgpu::Limits) -> Option<String> {
+    let missing = needed_limits(offered);
+    let missing = missing.iter().find(|(_, has, needed)| has < needed)?;
+    let (name, has, needed) = missing;
+    Some(format!("its {name} is {has}, {needed} are needed"))
+}
+
+/// The compute limits that are used, so that a kernel past them fails on every adapter, and the
+/// adapter's own for the rest.
+pub(super) fn requested_limits(offered: wgpu::Limits) -> wgpu::Limits {
+    wgpu::Limits {
+        max_storage_buffers_per_shader_stage: 8,
+        max_compute_workgroup_storage_size: 16 << 10,
+        max_compute_invocations_per_workgroup: 256,
+        max_compute_workgroup_size_x: 256,
+        max_compute_workgroups_per_dimension: 65535,
+        ..offered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_limit_is_named() {
+        let mut limits = wgpu::Limits::default();
+        assert_eq!(missing_limit(&limits), None);
+        limits.max_compute_workgroup_storage_size = 8192;
+        let missing = missing_limit(&limits).expect("too small");
+        assert_eq!(
+            missing,
+            "its maxComputeWorkgroupStorageSize is 8192, 16384 are needed"
+        );
+    }
+
+    #[test]
+    fn the_limits_of_webgpu_are_enough_and_all_that_is_used() {
+        let least = wgpu::Limits::default();
+        assert_eq!(missing_limit(&least), None);
+        // Whatever more an adapter offers, kernels do not see it.
+        let used = needed_limits(&requested_limits(wgpu::Limits::unlimited()));
+        let bounded = used.iter().filter(|(_, asked, needed)| asked == needed);
+        assert_eq!(bounded.count(), 5);
+    }
+}
