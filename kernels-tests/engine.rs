@@ -213,18 +213,12 @@ fn eight_streams_of_a_gpu_give_the_tokens_that_each_gives_alone() {
 }
 
 /// With Ollama's options and with all penalties: a report of probabilities leaves the choice to the
-/// host, and a stop string is seen a step late.
+/// host.
 #[test]
 fn a_gpu_chooses_the_tokens_that_the_host_chooses() {
-    let gpu = gpu();
-    let load = || {
-        let backend = gpu.open().expect("it opens");
-        load_on(backend, models::REAL[0], 1, 256, KvType::F16)
-    };
-    let engine = load();
-    let answer =
-        |engine: &Engine, request: &Request| read(engine.submit(request.clone()).expect("a place"));
-    let prompt: Vec<u32> = (500..540).collect();
+    let backend = gpu().open().expect("it opens");
+    let engine = load_on(backend, models::REAL[0], 1, 256, KvType::F16);
+    let answer = |request: Request| read(engine.submit(request).expect("a place"));
     let seeded = SamplingParams {
         seed: Some(7),
         ..SamplingParams::default()
@@ -236,21 +230,44 @@ fn a_gpu_chooses_the_tokens_that_the_host_chooses() {
         min_p: 0.02,
         ..seeded.clone()
     };
-    for params in [seeded.clone(), penalised] {
-        let chosen_by_gpu = request(prompt.clone(), 64, params);
+    for (params, n_predict) in [(seeded, 64), (penalised, 24)] {
+        let chosen_by_gpu = request((500..540).collect(), n_predict, params);
         let chosen_by_host = Request {
             logprobs: Some(0),
             ..chosen_by_gpu.clone()
         };
-        let tokens = answer(&engine, &chosen_by_gpu);
-        assert_eq!(tokens.len(), 64);
-        assert_eq!(tokens, answer(&engine, &chosen_by_host));
+        let tokens = answer(chosen_by_gpu);
+        assert_eq!(tokens.len(), n_predict);
+        assert_eq!(tokens, answer(chosen_by_host));
     }
-    let stopped = Request {
-        stop: vec![".....".into()],
-        ..request(prompt.clone(), 64, seeded.clone())
-    };
-    answer(&engine, &stopped);
-    let longer = request([&prompt[..], &prompt, &[7, 8]].concat(), 16, seeded);
-    assert_eq!(answer(&engine, &longer), answer(&load(), &longer));
+}
+
+/// A stop string is seen when the step after it is under way, which must not show in the cache.
+#[test]
+fn an_end_that_is_seen_late_leaves_no_trace_on_a_gpu() {
+    let gpu = gpu();
+    for name in ["tiny-llama-q4_k", "tiny-lfm2"] {
+        let load = || {
+            let backend = gpu.open().expect("it opens");
+            load_on(backend, &tiny(name), 1, 64, KvType::F16)
+        };
+        let answer = |engine: &Engine, request: &Request| {
+            read(engine.submit(request.clone()).expect("a place"))
+        };
+        let engine = load();
+        let tokens = ids(&reference(name)["tokens"]);
+        let prompt: Vec<u32> = tokens.iter().cycle().take(63).copied().collect();
+        let stopped = Request {
+            stop: vec![".....".into()],
+            ..request(prompt.clone(), 64, SamplingParams::default())
+        };
+        let n_tokens = answer(&engine, &stopped).len();
+        assert!(n_tokens <= 5, "it stops after {n_tokens} tokens");
+        let seeded = SamplingParams {
+            seed: Some(7),
+            ..SamplingParams::default()
+        };
+        let longer = request([&prompt[..], &prompt].concat(), 24, seeded);
+        assert_eq!(answer(&engine, &longer), answer(&load(), &longer), "{name}");
+    }
 }
