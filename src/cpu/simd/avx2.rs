@@ -326,7 +326,7 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn splat_quarters(self, x: &[u8; 16], at: [u8; 4]) -> Self::S {
         // A byte and a zero, then the same again.
-        let bytes = |i: usize| i32::from(at[i]) * 0x0001_0001 | 0x8000_8000_u32 as i32;
+        let bytes = |i: usize| (i32::from(at[i]) * 0x0001_0001) | 0x8000_8000_u32 as i32;
         let (a, b, c, d) = (bytes(0), bytes(1), bytes(2), bytes(3));
         unsafe {
             let from = _mm256_broadcastsi128_si256(_mm_loadu_si128(x.as_ptr().cast()));
