@@ -21,9 +21,9 @@ use std::time::Instant;
 use command::median;
 use ollama_wgpu::backend::KvType;
 use ollama_wgpu::cli::device;
+use ollama_wgpu::engine;
 use ollama_wgpu::gguf::Gguf;
-use ollama_wgpu::model::{Model, Session};
-use ollama_wgpu::tokenizer::Tokenizer;
+use ollama_wgpu::model::Session;
 use serde_json::json;
 
 /// What is run.
@@ -53,8 +53,7 @@ struct Loaded {
 fn load(shape: &Shape, path: &Path) -> Loaded {
     let start = Instant::now();
     let gguf = Arc::new(Gguf::open(path).expect("a valid file"));
-    let model = Model::load(&gguf).expect("a supported model");
-    Tokenizer::from_gguf(&gguf).expect("a supported vocabulary");
+    let (_, model) = engine::open(&gguf, &[]).expect("a supported model");
     let backend = device::open(Some(&shape.device)).expect("a device");
     let n_ctx = shape.n_prompt + shape.n_decode + 64;
     let session = Session::new(&model, backend, KvType::F16, n_ctx, shape.n_prompt.min(512));

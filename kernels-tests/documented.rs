@@ -183,3 +183,31 @@ fn is_current(file: &str, tables: &[(&str, String)]) {
         "{file} is out of date; with {UPDATE}=1 this test writes it; right is:\n{right}"
     );
 }
+
+/// Every test that `docs/hostile-input.md` names, as `path::function` in code marks, is there and is a test.
+#[test]
+fn the_tests_of_hostile_input_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let document = read(&root.join("docs/hostile-input.md"));
+    let named = document.split('`').filter_map(|text| text.split_once("::"));
+    let (mut n, mut missing) = (0, Vec::new());
+    for (path, function) in named {
+        n += 1;
+        let text = read(&root.join(path));
+        let (rust, python) = (format!("fn {function}("), format!("def {function}("));
+        let is_test = match text.find(&rust) {
+            // Attributes stand before it; a property's are those of its macro.
+            Some(at) => text[..at].rfind("#[").is_some_and(|from| {
+                let before = &text[from..at];
+                before.contains("test]") || before.contains("test(")
+            }),
+            None => function.starts_with("test_") && text.contains(&python),
+        };
+        if !is_test {
+            missing.push(format!("{path}::{function}"));
+        }
+    }
+    assert!(n > 50, "only {n} tests are named");
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+}

@@ -21,14 +21,18 @@ pub fn digest(bytes: &[u8]) -> String {
 impl Model {
     /// A small model that runs.
     pub fn tiny() -> Model {
-        let weights = std::fs::read(models::path("tiny/tiny-llama.gguf")).expect("a model");
+        Model::of(&std::fs::read(models::path("tiny/tiny-llama.gguf")).expect("a model"))
+    }
+
+    /// A model of these weights.
+    pub fn of(weights: &[u8]) -> Model {
         let mut model = Model {
             manifest: json!({ "schemaVersion": 2, "layers": [] }),
             blobs: Vec::new(),
         };
         model.manifest["config"] =
             model.blob("x", br#"{"model_format":"gguf","model_family":"llama"}"#);
-        model.with("model", &weights)
+        model.with("model", weights)
     }
 
     /// With one more layer, `application/vnd.ollama.image.KIND`.

@@ -14,6 +14,7 @@ mod grammar;
 mod inbox;
 mod memory;
 mod models;
+mod open;
 mod output;
 mod pages;
 mod placement;
@@ -45,6 +46,7 @@ pub use grammar::{Constraint, Grammar, Reasoning, prepared_schema};
 pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,
 };
+pub use open::open;
 pub use output::Vocabulary;
 pub use placement::{Placed, Placement};
 pub use request::{Event, FinishReason, Logprob, Request, SamplingParams, TokenLogprob, Usage};

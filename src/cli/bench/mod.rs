@@ -9,12 +9,11 @@ use super::doctor::selftest::SelfTest;
 use super::profile::token_cost;
 use super::{device, serve, usage};
 use crate::backend::{BatchShape, Phase};
-use crate::engine::{DeviceRequest, Engine, EngineOptions, Placement};
+use crate::engine::{self, DeviceRequest, Engine, EngineOptions, Placement};
 use crate::gguf::{Gguf, Lora};
 use crate::model::Model;
 use crate::settings::Settings;
 use crate::store::{ModelName, ResolvedModel, Store};
-use crate::tokenizer::Tokenizer;
 use anyhow::{Context, Result};
 use measure::{Endless, measure, warm_up};
 use report::Report;
@@ -127,8 +126,7 @@ fn load(
     let adapter = |path| Lora::new(open(path)?).map_err(anyhow::Error::msg);
     let adapters = found.adapter_paths.iter().map(|path| adapter(path));
     let adapters = adapters.collect::<Result<Vec<Lora>>>().context("adapter")?;
-    let model = Model::load_adapted(&gguf, &adapters)?;
-    Tokenizer::from_gguf(&gguf)?;
+    let (_, model) = engine::open(&gguf, &adapters)?;
     let loading = serve::loading(settings);
     let open = device::opener(named.map(str::to_owned));
     let placement = Placement {

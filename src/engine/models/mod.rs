@@ -16,11 +16,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::memory;
 use super::placement::Placement;
-use super::{Engine, EngineOptions, Error};
+use super::{Engine, EngineOptions, Error, open};
 use crate::backend::BackendError;
 use crate::gguf::{Gguf, Lora};
 use crate::model::{self, Model};
-use crate::tokenizer::Tokenizer;
 use loaded::{Loaded, Parts};
 
 pub use loaded::Lease;
@@ -330,14 +329,15 @@ async fn expire(inner: Weak<Inner>, id: u64, duration: Duration) {
     }
 }
 
-/// Opens file, tokenizer and device, and loads; gives up when the caller is gone.
+/// Opens file, vocabulary and device, and loads; gives up when the caller is gone.
 fn load_parts(inner: &Inner, request: &LoadRequest, caller: &Weak<()>) -> Result<Parts, Error> {
     let file = |e: &dyn std::fmt::Display| Error::File(e.to_string());
     let gguf = Gguf::open(&request.path).map_err(|e| file(&e))?;
     let gguf = Arc::new(gguf.with_current_names());
     let adapters = request.adapters.iter().map(|path| adapter(path));
     let adapters = adapters.collect::<Result<Vec<Lora>, Error>>()?;
-    let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).map_err(|e| file(&e))?);
+    let (tokenizer, model) = open(&gguf, &adapters)?;
+    let tokenizer = Arc::new(tokenizer);
     let cancelled = || caller.strong_count() == 0;
     if cancelled() {
         return Err(Error::Canceled);
@@ -351,7 +351,6 @@ fn load_parts(inner: &Inner, request: &LoadRequest, caller: &Weak<()>) -> Result
     let mut place =
         |model: &Model, options: &EngineOptions, most| placement.place(model, options, most);
     let vocabulary = Arc::clone(&tokenizer);
-    let model = Model::load_adapted(&gguf, &adapters)?;
     let engine = Engine::load_unless(
         &model,
         vocabulary,
