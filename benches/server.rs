@@ -143,8 +143,20 @@ async fn first_beside_seven(clients: &Clients<'_>) -> f64 {
     first.as_secs_f64() * 1e3
 }
 
-/// Milliseconds between the tokens of one client, without and with a format.
-async fn with_format(clients: &Clients<'_>) -> (f64, f64) {
+/// What a format costs one client.
+struct FormatCost {
+    /// Milliseconds between tokens with it.
+    gap_ms: f64,
+    /// How much longer that is than without: the middle of pairs of answers, one after the other.
+    wall: f64,
+    /// The same of the processors' time for a token, which nothing else on the machine disturbs.
+    processor: Option<f64>,
+}
+
+/// Pairs of answers without and with a format.
+const FORMAT_PAIRS: usize = 9;
+
+async fn with_format(clients: &Clients<'_>) -> FormatCost {
     let plain = request(0, clients.seeds[0], clients.n_tokens);
     let mut formatted = plain.clone();
     formatted["format"] = json!({
@@ -159,14 +171,30 @@ async fn with_format(clients: &Clients<'_>) -> (f64, f64) {
         },
         "required": ["title", "chapters"],
     });
-    let mut gaps = [Vec::new(), Vec::new()];
-    for _ in 0..3 {
-        for (gaps, request) in gaps.iter_mut().zip([&plain, &formatted]) {
-            gaps.extend(stream(clients.server, request, None).await.gaps);
-        }
+    let measure = async |request: &Value| {
+        let work = || processor_seconds(clients.server.id(), |_| true);
+        let before = work();
+        let seen = stream(clients.server, request, None).await;
+        let work = work().zip(before).map(|(after, before)| after - before);
+        let gap = percentile(seen.gaps.into_iter(), 0.5);
+        (gap, work.map(|work| work / seen.n_tokens as f64))
+    };
+    // The first compiles the schema.
+    measure(&formatted).await;
+    let mut pairs = Vec::new();
+    for _ in 0..FORMAT_PAIRS {
+        pairs.push((measure(&plain).await, measure(&formatted).await));
     }
-    let [plain, formatted] = gaps.map(|gaps| percentile(gaps.into_iter(), 0.5));
-    (plain, formatted)
+    let middle = |mut numbers: Vec<f64>| {
+        numbers.sort_by(f64::total_cmp);
+        numbers[numbers.len() / 2]
+    };
+    let processor = pairs.iter().map(|(a, b)| Some(b.1? / a.1? - 1.0)).collect();
+    FormatCost {
+        gap_ms: middle(pairs.iter().map(|(_, b)| b.0).collect()),
+        wall: middle(pairs.iter().map(|(a, b)| b.0 / a.0 - 1.0).collect()),
+        processor: Option::<Vec<f64>>::map(processor, middle),
+    }
 }
 
 /// Milliseconds of the prompt's work for two requests that share a long beginning.
@@ -266,9 +294,15 @@ async fn main() {
         }
         let late = first_beside_seven(&clients).await;
         println!("\nfirst token of an eighth client while seven are served: {late:.0} ms");
-        let (plain, formatted) = with_format(&clients).await;
-        let cost = 100.0 * (formatted / plain - 1.0);
-        println!("between tokens with a JSON schema: {formatted:.2} ms, {cost:+.1} %");
+        let format = with_format(&clients).await;
+        let processor = format.processor.map_or_else(String::new, |cost| {
+            format!(", processors' time {:+.1} %", 100.0 * cost)
+        });
+        println!(
+            "between tokens with a JSON schema: {:.2} ms, {:+.1} %{processor}",
+            format.gap_ms,
+            100.0 * format.wall
+        );
         let [first, second] = shared_beginning(&clients).await;
         println!(
             "a prompt of 1,000 tokens: {first:.0} ms; sharing all but its end: {second:.0} ms"

@@ -9,6 +9,7 @@ mod cli;
 mod concurrency;
 mod files;
 mod hostile;
+mod hostile_templates;
 mod https;
 mod kernels_on_disk;
 mod keys;

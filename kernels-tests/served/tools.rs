@@ -273,3 +273,60 @@ async fn responses_of_openais_newer_api() {
         remembered.text
     );
 }
+
+/// Roles and contents as each API's clients send them after a call.
+#[tokio::test]
+async fn the_result_of_a_call_goes_back_on_every_route() {
+    let server = server().await;
+    let arguments = json!({"city": "Rome", "days": 1});
+    let text = arguments.to_string();
+    let call =
+        json!({"id": "c1", "type": "function", "function": {"name": "weather", "arguments": text}});
+    let flat = json!([{"type": "function", "name": "weather", "parameters": parameters()}]);
+    let anthropic = json!([{"name": "weather", "input_schema": parameters()}]);
+    for (path, turns) in [
+        (
+            "/api/chat",
+            json!({"messages": [{"role": "user", "content": "Weather?"},
+                {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": arguments}}]},
+                {"role": "tool", "tool_name": "weather", "content": "sunny"}], "tools": tools(), "stream": false,
+                "options": {"num_predict": 4}}),
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Weather?"},
+                {"role": "assistant", "content": null, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "sunny"}]}],
+                "tools": tools(), "max_tokens": 4}),
+        ),
+        (
+            "/v1/responses",
+            json!({"input": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Weather?"},
+                {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": text},
+                {"type": "function_call_output", "call_id": "c1", "output": "sunny"}], "tools": flat, "max_output_tokens": 4}),
+        ),
+        (
+            "/v1/messages",
+            json!({"messages": [{"role": "user", "content": "Weather?"}, {"role": "system", "content": "Be brief."},
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "weather", "input": arguments}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "sunny"}]}],
+                "tools": anthropic, "max_tokens": 4}),
+        ),
+    ] {
+        let reply = server
+            .post(path, &extended(turns, &json!({"model": "caller"})))
+            .await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        let body = reply.json();
+        let usage = &body["usage"];
+        let count = |name: &str| usage[name].as_u64().unwrap_or_default();
+        let n = body["prompt_eval_count"].as_u64().unwrap_or_default()
+            + count("prompt_tokens")
+            + count("input_tokens")
+            + count("cache_read_input_tokens");
+        assert!(
+            n > 90,
+            "{path}: the tools, the call and its result are in the prompt: {body}"
+        );
+    }
+}

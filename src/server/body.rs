@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::pin::Pin;
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use warp::http::StatusCode;
 use warp::http::header::{CONTENT_LENGTH, HeaderMap};
@@ -28,6 +29,8 @@ pub struct BodyStream {
 pub const LARGE_BODY_BYTES: usize = 256 << 20;
 /// Largest body of every other JSON endpoint.
 pub const SMALL_BODY_BYTES: usize = 32 << 20;
+/// All bodies that are being read or parsed, in MiB begun: what clients send at once is bounded, too.
+static ROOM: Semaphore = Semaphore::const_new(2048);
 /// Bodies up to this size are parsed where they are read.
 const INLINE_BYTES: usize = 64 << 10;
 /// A body that makes no progress for this long is given up.
@@ -73,8 +76,23 @@ impl BodyStream {
     }
 }
 
+/// A whole body, with its place among all of them.
+pub struct Whole<'r> {
+    pub bytes: Bytes,
+    #[expect(dead_code, reason = "it is held")]
+    room: Option<SemaphorePermit<'r>>,
+}
+
 /// The whole body, at most `limit` bytes. One that says it is larger is refused before it is read.
-pub async fn read(mut body: BodyStream, limit: usize) -> Result<Bytes, ApiError> {
+pub async fn read(body: BodyStream, limit: usize) -> Result<Whole<'static>, ApiError> {
+    read_into(&ROOM, body, limit).await
+}
+
+async fn read_into(
+    all: &Semaphore,
+    mut body: BodyStream,
+    limit: usize,
+) -> Result<Whole<'_>, ApiError> {
     let too_large = || {
         let text = format!("request body is larger than {} MiB", limit >> 20);
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, text)
@@ -83,13 +101,27 @@ pub async fn read(mut body: BodyStream, limit: usize) -> Result<Bytes, ApiError>
         return Err(too_large());
     }
     let mut whole = BytesMut::new();
+    let mut room: Option<SemaphorePermit> = None;
     while let Some(chunk) = body.next_chunk().await? {
-        if whole.len() + chunk.len() > limit {
+        let n_bytes = whole.len() + chunk.len();
+        if n_bytes > limit {
             return Err(too_large());
+        }
+        let n_held = room.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let n_more = (n_bytes >> 20).saturating_sub(n_held);
+        if n_more > 0 {
+            // Waiting for each other, half-read bodies would fill the room for ever.
+            let more = all.try_acquire_many(n_more as u32);
+            let more = more.map_err(|_| ApiError::busy())?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
         }
         whole.extend_from_slice(&chunk);
     }
-    Ok(whole.freeze())
+    let bytes = whole.freeze();
+    Ok(Whole { bytes, room })
 }
 
 /// The first JSON object of a body, with member names in lower case and without nulls. `null` is an empty object.
@@ -118,11 +150,11 @@ pub async fn request<T>(body: BodyStream, limit: usize) -> Result<T, ApiError>
 where
     T: DeserializeOwned + Send + 'static,
 {
-    let bytes = read(body, limit).await?;
-    if bytes.len() <= INLINE_BYTES {
-        return parse(&bytes);
+    let whole = read(body, limit).await?;
+    if whole.bytes.len() <= INLINE_BYTES {
+        return parse(&whole.bytes);
     }
-    blocking(move || parse(&bytes)).await
+    blocking(move || parse(&whole.bytes)).await
 }
 
 /// A native request: [`parse_object`], the message objects inside it treated alike, then [`typed`].
@@ -270,6 +302,10 @@ mod tests {
         );
     }
 
+    fn refused(read: Result<Whole<'_>, ApiError>) -> ApiError {
+        read.err().expect("a refusal")
+    }
+
     fn body<S>(chunks: S, headers: &HeaderMap) -> BodyStream
     where
         S: Stream<Item = &'static [u8]> + Send + Sync + 'static,
@@ -283,16 +319,30 @@ mod tests {
             let ten = futures_util::stream::iter((0..n).map(|_| b"0123456789".as_slice()));
             body(ten, &HeaderMap::new())
         };
-        assert_eq!(read(chunks(3), 30).await.unwrap().len(), 30);
-        let error = read(chunks(4), 30).await.unwrap_err();
+        assert_eq!(read(chunks(3), 30).await.unwrap().bytes.len(), 30);
+        let error = refused(read(chunks(4), 30).await);
         assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
         // Not a byte is waited for where the length is known.
         let headers =
             HeaderMap::from_iter([(CONTENT_LENGTH, "9223372036854775808".parse().unwrap())]);
-        let error = read(body(futures_util::stream::pending(), &headers), 30)
-            .await
-            .unwrap_err();
-        assert_eq!(error.status, StatusCode::PAYLOAD_TOO_LARGE);
+        let error = read(body(futures_util::stream::pending(), &headers), 30).await;
+        assert_eq!(refused(error).status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn all_bodies_share_one_room() {
+        static MEGABYTE: [u8; 1 << 20] = [b' '; 1 << 20];
+        let all = Semaphore::new(3);
+        let megabytes = |n| {
+            let chunks = futures_util::stream::iter((0..n).map(|_| MEGABYTE.as_slice()));
+            body(chunks, &HeaderMap::new())
+        };
+        let first = read_into(&all, megabytes(2), 1 << 30).await.unwrap();
+        let second = refused(read_into(&all, megabytes(2), 1 << 30).await);
+        assert_eq!(second.status, StatusCode::SERVICE_UNAVAILABLE);
+        drop(first);
+        assert!(read_into(&all, megabytes(3), 1 << 30).await.is_ok());
+        assert_eq!(all.available_permits(), 3);
     }
 
     #[tokio::test]
@@ -306,9 +356,9 @@ mod tests {
             body.patience = Duration::from_millis(100);
             body
         };
-        assert_eq!(read(slow(1, 3), 1000).await.unwrap().len(), 30);
+        assert_eq!(read(slow(1, 3), 1000).await.unwrap().bytes.len(), 30);
         for trickle in [slow(10_000, 1), slow(5, 1000)] {
-            let error = read(trickle, 1 << 20).await.unwrap_err();
+            let error = refused(read(trickle, 1 << 20).await);
             assert_eq!(error.status, StatusCode::REQUEST_TIMEOUT);
         }
     }

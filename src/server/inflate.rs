@@ -19,8 +19,8 @@ pub async fn translated<T: Send + 'static>(
     body: BodyStream,
     translate: impl FnOnce(&[u8]) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<Result<T, ApiError>, ApiError> {
-    let bytes = body::read(body, body::LARGE_BODY_BYTES).await?;
-    blocking(move || Ok(translate(&inflated(&headers, bytes.into())?))).await
+    let whole = body::read(body, body::LARGE_BODY_BYTES).await?;
+    blocking(move || Ok(translate(&inflated(&headers, whole.bytes.into())?))).await
 }
 
 /// A body as sent, or as it was before `Content-Encoding: zstd`.

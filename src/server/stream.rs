@@ -126,6 +126,13 @@ mod tests {
     use serde_json::json;
     use warp::Filter;
 
+    #[test]
+    fn event_streams_keep_caches_away() {
+        let response = uncached_sse(stream::empty());
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream");
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-cache");
+    }
+
     fn objects(items: Vec<Result<Value, ApiError>>) -> Objects<Value> {
         Box::pin(stream::iter(items))
     }

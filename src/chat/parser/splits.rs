@@ -162,3 +162,21 @@ fn no_cut_changes_an_answer() {
     }
     assert!(n_calls > 40, "{n_calls}");
 }
+
+/// What a model writes may be anything: brackets without end, tags that never close, one long line.
+#[test]
+fn hostile_answers_are_text_in_bounded_time() {
+    let start = std::time::Instant::now();
+    for (template, text) in answers() {
+        let tag: String = text.chars().take(24).collect();
+        for part in ["{", "[", "f(x=[", "\"", "<", "é ", "</tool_call>\n"] {
+            let text = format!("{tag}{}", part.repeat(100_000 / part.len()));
+            let pieces: Vec<&str> = text.split_inclusive(part).collect();
+            let pieces: Vec<String> = pieces.chunks(50).map(<[&str]>::concat).collect();
+            let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+            let whole = joined(&template, &pieces);
+            assert!(whole.content.len() + whole.thinking.len() <= text.len());
+        }
+    }
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}

@@ -134,14 +134,20 @@ mod tests {
         let (request, as_base64) = translate(sent.to_string().as_bytes()).unwrap();
         assert!(as_base64);
         assert_eq!((request.input, request.dimensions), (Some(json!([""])), 4));
+        let several = json!({"input": ["a", "b"], "encoding_format": "Float"});
+        let (request, as_base64) = translate(several.to_string().as_bytes()).unwrap();
+        assert_eq!((request.input, as_base64), (Some(json!(["a", "b"])), false));
         for input in [json!(null), json!([])] {
             assert_eq!(
                 refusal(json!({"model": "m", "input": input})),
                 "invalid input"
             );
         }
-        let text = refusal(json!({"input": "x", "encoding_format": "json"}));
-        assert!(text.contains("'encoding_format' = json."), "{text}");
+        for format in ["json", "hex"] {
+            let text = refusal(json!({"input": "x", "encoding_format": format}));
+            let expected = format!("'encoding_format' = {format}.");
+            assert!(text.contains(&expected), "{text}");
+        }
     }
 
     #[test]

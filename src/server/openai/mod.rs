@@ -133,3 +133,39 @@ fn json_line(value: &impl Serialize) -> Response {
     body.push(b'\n');
     respond(StatusCode::OK, PLAIN_JSON, body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_types_follow_the_status() {
+        for (status, kind) in [
+            (400, "invalid_request_error"),
+            (404, "not_found_error"),
+            (401, "api_error"),
+            (429, "api_error"),
+            (500, "api_error"),
+            (503, "api_error"),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(
+                ApiError::new(status, "x").openai_body(),
+                json!({"error": {"message": "x", "type": kind, "param": null, "code": null}})
+            );
+        }
+    }
+
+    #[test]
+    fn models_belong_to_their_namespace() {
+        let owner = |name: &str| {
+            let name = ModelName::parse(name).unwrap();
+            model("id", &name, 5)
+        };
+        assert_eq!(
+            owner("llama3"),
+            json!({"id": "id", "object": "model", "created": 5, "owned_by": "library"})
+        );
+        assert_eq!(owner("ann/llama3")["owned_by"], "ann");
+    }
+}

@@ -367,6 +367,38 @@ mod tests {
     }
 
     #[test]
+    fn the_first_chunk_has_the_role_the_time_and_the_logprobs() {
+        let mut first = reply("b", "a");
+        first.logprobs = vec![LogProb::default()];
+        let mut last = done(with_call(reply("", "c")), "unload");
+        last.created_at = "2027-01-01T00:00:00Z".into();
+        last.message.tool_calls.push(ToolCall {
+            id: "call_2".into(),
+            function: ToolCallFunction {
+                index: 1,
+                ..ToolCallFunction::default()
+            },
+        });
+        let frames = frames(&[first, last], false);
+        let has = |frame: &Value, text: &str| frame.to_string().contains(text);
+        assert!(has(&frames[0], "role") && has(&frames[0], "logprobs"));
+        assert!(
+            frames[1..]
+                .iter()
+                .all(|f| !has(f, "role") && !has(f, "logprobs"))
+        );
+        assert!(frames.iter().all(|f| f["created"] == frames[0]["created"]));
+        assert_eq!(delta(&frames[2]), r#"{"reasoning":"c"}"#);
+        let calls = &frames[3]["choices"][0]["delta"]["tool_calls"];
+        let identity = |i: usize| (calls[i]["id"].clone(), calls[i]["index"].clone());
+        assert_eq!(
+            [identity(0), identity(1)],
+            [(json!("call_1"), json!(0)), (json!("call_2"), json!(1))]
+        );
+        assert_eq!(frames[4]["choices"][0]["finish_reason"], "unload");
+    }
+
+    #[test]
     fn tools_decide_the_finish() {
         let frames = frames(
             &[with_call(reply("", "")), done(reply("", ""), "stop")],
@@ -391,5 +423,11 @@ mod tests {
             top_logprobs: vec![TokenLogProb::default()],
         }];
         assert_eq!(frames(&[reply("x", ""), trailer], false).len(), 3);
+        let cut = frames(&[done(reply("x", ""), "length")], false);
+        let finish = |i: usize| &cut[i]["choices"][0]["finish_reason"];
+        assert_eq!(
+            (cut.len(), finish(0), finish(1)),
+            (2, &Value::Null, &json!("length"))
+        );
     }
 }

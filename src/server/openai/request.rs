@@ -353,7 +353,12 @@ mod tests {
             ("", None),
             ("none", Some("")),
             ("minimal", Some("low")),
+            ("low", Some("low")),
+            ("medium", Some("medium")),
+            ("high", Some("high")),
+            ("max", Some("max")),
             ("xhigh", Some("max")),
+            ("ultra", Some("max")),
         ] {
             let think = chat(with(effort)).think;
             assert_eq!(think.as_ref().map(Think::level), expected, "{effort}");
@@ -365,6 +370,39 @@ mod tests {
         let mut both = with("low");
         both["reasoning"] = json!({"effort": ""});
         assert_eq!(chat(both).think, None);
+    }
+
+    #[test]
+    fn logprobs_are_off_unless_asked_for() {
+        let with = |logprobs: Value, top: Value| {
+            let chat = chat(
+                json!({"messages": [{"role": "user", "content": "x"}], "logprobs": logprobs, "top_logprobs": top}),
+            );
+            (chat.logprobs, chat.top_logprobs)
+        };
+        assert_eq!(with(Value::Null, Value::Null), (false, 0));
+        for n in [0, 1, 10, 20] {
+            assert_eq!(with(json!(true), json!(n)), (true, n));
+        }
+    }
+
+    #[test]
+    fn turns_with_calls_keep_their_words() {
+        let call = json!([{"id": "c", "function": {"name": "f", "arguments": ""}}]);
+        let messages = with_messages(json!([
+            {"role": "assistant", "content": "Let me look.", "tool_calls": call},
+            {"role": "assistant", "content": "", "tool_calls": call, "reasoning": "hm"},
+        ]));
+        assert_eq!(messages.len(), 2);
+        assert_eq!(
+            (messages[0].content.as_str(), messages[0].tool_calls.len()),
+            ("Let me look.", 1)
+        );
+        assert_eq!(
+            (messages[1].content.as_str(), messages[1].thinking.as_str()),
+            ("", "hm")
+        );
+        assert!(messages[1].tool_calls[0].function.arguments.is_empty());
     }
 
     #[test]
