@@ -64,6 +64,8 @@ impl DiskCache {
 
 /// What [`write`] wrote; nothing where the file is missing, someone else's, too large or damaged.
 fn read(path: &Path) -> Option<Vec<u8>> {
+    // To open a pipe would wait for its other end.
+    fs::metadata(path).ok().filter(|found| found.is_file())?;
     let mut bytes = Vec::new();
     let file = File::open(path).ok().filter(is_private)?;
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).ok()?;
