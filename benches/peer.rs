@@ -2,7 +2,8 @@
 //! JSON line per device and model, medians of a few runs, so that it takes seconds on any device.
 //!
 //! `cargo bench --bench peer -- [DEVICE=cpu] [PART_OF_A_MODEL'S_NAME] [PROMPT_TOKENS=64]
-//! [DECODE_TOKENS=8] [RUNS=3]`; models are those of `scripts/models.sh`.
+//! [DECODE_TOKENS=8] [RUNS=3]`; models are those of `scripts/models.sh`, or the one file that the
+//! second argument is the path of.
 //!
 //! With a command in `OLLAMA_WGPU_BENCH_PEER` a peer runs between two halves of ours, and a line of
 //! a Markdown table compares the two. The command is given to `sh` with `MODEL` (a path), `PROMPT`
@@ -14,7 +15,7 @@ mod command;
 mod models;
 
 use std::hint::black_box;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -134,8 +135,15 @@ fn main() {
     };
     let command = std::env::var("OLLAMA_WGPU_BENCH_PEER").ok();
     let mut table = Vec::new();
-    for name in models::REAL.iter().filter(|name| name.contains(&wanted)) {
-        let path = models::path(name);
+    let paths: Vec<PathBuf> = match Path::new(&wanted).is_file() {
+        true => vec![wanted.into()],
+        false => {
+            let named = models::REAL.iter().filter(|name| name.contains(&wanted));
+            named.map(|name| models::path(name)).collect()
+        }
+    };
+    for path in paths {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let mut loaded = load(&shape, &path);
         // The first run warms up: drivers compile at the first launch.
         let (first_prefill, first_decode) = run(&mut loaded, shape.n_decode);
@@ -170,7 +178,7 @@ fn main() {
             // Every weight is read once for a token; these models embed with their output matrix.
             let bytes = loaded.weight_bytes as f64 * ours.decode;
             let share = (!device.is_gpu).then(|| bytes / read_speed());
-            table.push(row(name, &ours, &peer, share));
+            table.push(row(&name, &ours, &peer, share));
         }
     }
     if !table.is_empty() {
@@ -190,7 +198,7 @@ fn row(name: &str, ours: &Figures, peer: &Figures, share: Option<f64>) -> String
     let share = share.map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share));
     format!(
         "| {} | {:.1} / {:.1} = {decode:.2} | {:.0} / {:.0} = {prefill:.2} | {:.0} / {:.0} = {first:.2} | {share} |",
-        name.trim_end_matches(".gguf"),
+        name,
         ours.decode,
         peer.decode,
         ours.prefill,
