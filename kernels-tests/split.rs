@@ -76,9 +76,10 @@ fn layers_on_the_gpu_and_the_rest_on_the_cpu_give_the_references() {
     for name in NAMES {
         for n in cuts(&model(name)).into_iter().skip(1) {
             let gpu = devices::gpus().into_iter().next().expect("a GPU adapter");
-            let split = Device::new(format!("{n} layers on {}", gpu.name), move || {
-                Ok(Box::new(SplitBackend::new(gpu.open()?, cpu(), n)))
-            });
+            let split = Device::new(
+                format!("cpu behind {n} layers on {}", gpu.name),
+                move || Ok(Box::new(SplitBackend::new(gpu.open()?, cpu(), n))),
+            );
             problems.extend(tiny_problems(name, &split, KvType::F32));
         }
     }
