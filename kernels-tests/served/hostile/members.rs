@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{TINY, Target, extend};
+use crate::models;
 
 const GZIP: &[u8] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03";
 
@@ -63,6 +64,11 @@ fn json_of_every_shape() {
 #[test]
 fn members_of_every_type() {
     let target = Target::new(&[]);
+    // Where a request sets no limit: a model of random weights may go on for a long time.
+    let file = models::path("tiny/tiny-llama.gguf");
+    let text = format!("FROM {}\nPARAMETER num_predict 8\n", file.display());
+    let (made, why) = target.server.try_create_from(TINY, &text);
+    assert!(made, "{why}");
     let base = json!({
         "model": TINY, "prompt": "Hi", "input": "Hi", "stream": false, "options": { "num_predict": 1 },
         "messages": [{ "role": "user", "content": "Hi" }],
