@@ -53,6 +53,14 @@ fn every_kernel_on_every_gpu_with_least_limits() {
     run_on(&devices::least_gpus(), &cases::of_types(&types));
 }
 
+/// Products of prompts alone have other arithmetic.
+#[test]
+fn every_product_of_prompts_in_every_arithmetic() {
+    let mut cases = cases::all();
+    cases.retain(|case| case.name.contains("Prefill") && case.name.contains("matmul"));
+    run_on(&devices::arithmetic_gpus(), &cases);
+}
+
 #[test]
 fn one_changed_value_is_noticed() {
     let case = &cases::all()[0];

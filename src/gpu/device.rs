@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::arithmetic::Arithmetic;
 use super::disk_cache::DiskCache;
 use super::limits::{missing_limit, requested_limits};
 use super::profile::TrafficCounters;
@@ -88,6 +89,8 @@ pub struct Options {
     pub split_weights: bool,
     /// Keep compiled kernels in the user's folder of caches.
     pub disk_cache: bool,
+    /// What products are computed in; none: what suits the adapter.
+    pub arithmetic: Option<Arithmetic>,
 }
 
 impl Default for Options {
@@ -99,17 +102,19 @@ impl Default for Options {
             least_limits: false,
             split_weights: false,
             disk_cache: false,
+            arithmetic: None,
         }
     }
 }
 
 /// Properties that choose kernel variants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Tuning {
     /// Smallest and largest subgroup, where subgroup operations may be used.
     pub subgroups: Option<(usize, usize)>,
     /// Share out work as suits an adapter that runs on CPU cores.
     pub software: bool,
+    pub arithmetic: Arithmetic,
 }
 
 /// All adapters, best first. Without a driver or a Vulkan loader there are none.
@@ -227,7 +232,12 @@ impl Device {
         let info = adapter.get_info();
         let subgroups = usable_subgroups(adapter.features(), &info);
         let subgroups = subgroups.filter(|_| options.subgroups);
+        let mut arithmetic = options
+            .arithmetic
+            .unwrap_or_else(|| Arithmetic::of(adapter));
+        arithmetic.halves &= adapter.features().contains(wgpu::Features::SHADER_F16);
         let mut features = wgpu::Features::empty();
+        features.set(wgpu::Features::SHADER_F16, arithmetic.halves);
         features.set(wgpu::Features::SUBGROUP, subgroups.is_some());
         let folder = cache_folder().filter(|_| options.disk_cache);
         let has_caches = adapter.features().contains(wgpu::Features::PIPELINE_CACHE);
@@ -253,6 +263,7 @@ impl Device {
             tuning: Tuning {
                 subgroups,
                 software: summary.kind == AdapterKind::Software && !options.gpu_shapes,
+                arithmetic,
             },
             checked: options.checked,
             split_weights: options.split_weights,

@@ -1,5 +1,6 @@
 //! What an adapter can do: what users see of it, what kernels need, what they are given.
 
+use super::arithmetic::Arithmetic;
 use super::device::ranked_adapters;
 
 /// What an adapter can do, as far as users ask.
@@ -11,6 +12,8 @@ pub struct AdapterLimits {
     /// Memory that a workgroup shares.
     pub workgroup_bytes: u64,
     pub has_subgroups: bool,
+    /// What prompts are computed in unless the user says otherwise.
+    pub arithmetic: Arithmetic,
 }
 
 /// The limits of all [`super::adapters`], in their order.
@@ -23,6 +26,7 @@ pub fn limits() -> Vec<AdapterLimits> {
             binding_bytes: limits.max_storage_buffer_binding_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size.into(),
             has_subgroups: adapter.features().contains(wgpu::Features::SUBGROUP),
+            arithmetic: Arithmetic::of(&adapter),
         }
     })
     .collect()

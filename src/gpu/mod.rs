@@ -3,6 +3,7 @@
 //! `prepare` makes buffers, pipelines and bind groups; a step writes the batch, encodes one compute
 //! pass, submits it once and reads tokens or candidates back.
 
+mod arithmetic;
 mod batch;
 mod buffer;
 mod device;
@@ -21,6 +22,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use arithmetic::Arithmetic;
 pub use device::{AdapterKind, AdapterSummary, DeviceChoice, Options, adapters};
 pub use limits::{AdapterLimits, limits};
 pub use profile::{LaunchProfile, MemoryUse, Traffic};
@@ -65,10 +67,11 @@ impl GpuBackend {
     ///
     /// # Errors
     /// [`BackendError::NoDevice`] where there is none, [`BackendError::Unsuitable`] where it
-    /// lacks what every kernel needs.
+    /// lacks what every kernel needs, as [`Arithmetic::from_env`].
     pub fn open(choice: &DeviceChoice) -> Result<GpuBackend, BackendError> {
         let options = Options {
             disk_cache: true,
+            arithmetic: Arithmetic::from_env()?,
             ..Options::default()
         };
         Self::open_with(choice, options)

@@ -132,6 +132,13 @@ impl Settings {
     }
 }
 
+/// A variable that is set, without quotes and spaces around it.
+pub fn value(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok()?;
+    let text = clean(&value);
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 /// Is the variable set, and not to one of Go's spellings of false?
 pub fn is_on(name: &str) -> bool {
     let value = std::env::var(name).unwrap_or_default();
