@@ -1,6 +1,8 @@
 //! Behaviour of Ollama's API that no recording shows: what it asserts of names, stores, prompts, options and embeddings.
 
 mod answers;
+mod environment;
+mod errors;
 mod store;
 
 use serde_json::Value;
