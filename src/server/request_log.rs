@@ -62,9 +62,14 @@ impl RequestLog {
     /// # Errors
     /// The system's.
     pub fn new(has_tls: bool) -> io::Result<RequestLog> {
-        let folder = tempfile::Builder::new()
-            .prefix("ollama-request-logs-")
-            .tempdir()?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("ollama-request-logs-");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o700));
+        }
+        let folder = builder.tempdir()?;
         Ok(RequestLog {
             folder: folder.keep(),
             scheme: if has_tls { "https" } else { "http" },

@@ -21,6 +21,19 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// The bodies that `OLLAMA_DEBUG_LOG_REQUESTS` kept below this folder for temporary files, by their files, oldest first.
+pub fn kept_bodies(temporary: &Path) -> Vec<(String, serde_json::Value)> {
+    let bodies = files(temporary).into_iter().flat_map(|kept| files(&kept));
+    let bodies = bodies.filter(|path| path.extension().is_some_and(|e| e == "json"));
+    bodies
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).expect("a body");
+            let body = serde_json::from_str(&text).expect("JSON");
+            (path.to_string_lossy().into_owned(), body)
+        })
+        .collect()
+}
+
 fn mode(path: &Path) -> u32 {
     let metadata = std::fs::metadata(path).expect("it is there");
     metadata.permissions().mode() & 0o777

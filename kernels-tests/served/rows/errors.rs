@@ -129,7 +129,7 @@ async fn names_that_are_missing_malformed_or_unknown() {
     rows.push(("/api/pull", bad.clone(), 400, "invalid model name"));
     rows.push(("/api/push", empty.clone(), 400, "model is required"));
     rows.push(("/api/push", bad, 200, "unqualified name: ..."));
-    rows.push(("/api/push", unknown, 200, "model 'Nope' not found"));
+    rows.push(("/api/push", unknown, 200, "model 'Nope:latest' not found"));
     for path in ["/api/generate", "/api/chat", "/api/show"] {
         let both = "use either :local or :cloud, not both: \"tiny:local:cloud\"";
         rows.push((path, model("tiny:local:cloud"), 400, both));
