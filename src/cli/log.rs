@@ -1,9 +1,11 @@
 //! The server's log on stderr: one line an event, whatever clients put into it, and not more lines than a disk can bear.
 
 use crate::settings::LogLevel;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io::{self, IsTerminal, Stderr, Write, stderr};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 use tracing::Metadata;
 use tracing::field::Field;
@@ -33,7 +35,15 @@ pub fn to_stderr(level: LogLevel) {
         .with_target(false)
         .fmt_fields(format::debug_fn(field).delimited(" "))
         .init();
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        tracing::error!("thread {:?} {panic}", thread.name().unwrap_or_default());
+        // Names of functions alone, where `RUST_BACKTRACE` asks for them.
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            eprintln!("{backtrace}");
+        }
+    }));
 }
 
 /// A field of an event: nothing in it can end the line or speak to a terminal.
