@@ -166,6 +166,7 @@ def composed(env):
     prompt.wait("Set system message")
     # A line that was begun is forgotten without a word; on an empty one the hint comes.
     prompt.type("/set system never\x03")
+    prompt.wait("never\n>>> ")
     prompt.type("/show system\r")
     shown = prompt.wait("/show system.*kept")
     assert "Use Ctrl" not in shown, shown
