@@ -26,7 +26,7 @@ impl Arithmetic {
     /// # Errors
     /// [`BackendError::Invalid`] where it names something else.
     pub fn from_env() -> Result<Option<Arithmetic>, BackendError> {
-        settings::value(VARIABLE)
+        settings::variable(VARIABLE)
             .map(|text| Arithmetic::parse(&text))
             .transpose()
     }
