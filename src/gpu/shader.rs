@@ -102,6 +102,8 @@ files! {
     "parts/span",
     "parts/span_values",
     "parts/splits",
+    "parts/subgroups",
+    "parts/subgroups_made",
     "parts/tile",
     "parts/tile_floats",
     "parts/tile_halves",

@@ -12,7 +12,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use super::arithmetic::Arithmetic;
 use super::buffer::WeightShape;
-use super::device::Tuning;
+use super::device::{Reduction, Tuning};
 use super::dispatch::{self, Dispatch};
 use super::launch::Launch;
 use crate::backend::{
@@ -23,20 +23,17 @@ use crate::quant::QuantType;
 use plans::{DELTA_HEADS, other_plans, rope_kv_plan, view, weight_plans};
 
 const TUNINGS: [Tuning; 5] = [
-    tuning(None, false, (false, false)),
-    tuning(Some((32, 32)), false, (true, true)),
-    tuning(Some((4, 128)), false, (false, true)),
-    tuning(Some((8, 8)), true, (false, false)),
-    tuning(None, true, (true, false)),
+    tuning(Reduction::Memory, false, (false, false)),
+    tuning(Reduction::Subgroups, false, (true, true)),
+    tuning(Reduction::MadeSubgroups(128), false, (false, true)),
+    tuning(Reduction::Subgroups, true, (false, false)),
+    tuning(Reduction::Memory, true, (true, false)),
 ];
 
-const fn tuning(
-    subgroups: Option<(usize, usize)>,
-    software: bool,
-    (integers, halves): (bool, bool),
-) -> Tuning {
+const fn tuning(reduction: Reduction, software: bool, used: (bool, bool)) -> Tuning {
+    let (integers, halves) = used;
     Tuning {
-        subgroups,
+        reduction,
         software,
         arithmetic: Arithmetic { integers, halves },
     }

@@ -235,6 +235,8 @@ impl Dispatch<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::arithmetic::Arithmetic;
+    use crate::gpu::device::Reduction;
 
     #[test]
     fn lanes_are_seldom_idle() {
@@ -249,8 +251,9 @@ mod tests {
     fn the_order_of_a_sum_does_not_depend_on_the_number_of_rows() {
         for software in [false, true] {
             let tuning = Tuning {
+                reduction: Reduction::Memory,
                 software,
-                ..Tuning::default()
+                arithmetic: Arithmetic::default(),
             };
             let lanes = |n| VecShape::new(tuning, 4096, 18, n).lanes;
             assert!([2, 4, 8].iter().all(|&n| lanes(n) == lanes(1)));
