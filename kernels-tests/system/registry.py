@@ -117,6 +117,46 @@ class Suite(unittest.TestCase):
         # Beyond the blob: what was under way at each kill, at most a write for each part at once and what sockets hold.
         print(f"fetched {(self.relay.sent - fetched) / BLOB_BYTES:.2f} times the blob with {N_KILLS} kills", file=sys.stderr)
 
+    def test_two_servers_on_one_folder(self):
+        models = self.work / "shared"
+        self.addCleanup(self.relay.unlimit)
+        self.relay.limit(100 << 20)
+        fetched = self.relay.sent
+        request = {"model": self.name, "insecure": True}
+        for _ in range(N_KILLS // 2):
+            servers = [Server(BINARY, models) for _ in range(2)]
+            pulls = [threading.Thread(target=server.try_lines, args=("/api/pull", request)) for server in servers]
+            for pull in pulls:
+                pull.start()
+            # The one that fetches dies, or the one that waits; then the other, which may have taken its place.
+            self.random.shuffle(servers)
+            for server in servers:
+                target, until = self.relay.sent + self.random.randrange(1 + BLOB_BYTES // N_KILLS), time.monotonic() + 20
+                while self.relay.sent < target and time.monotonic() < until:
+                    time.sleep(0.002)
+                server.kill()
+            for pull in pulls:
+                pull.join()
+            valid_blobs(models)
+        servers = [Server(BINARY, models) for _ in range(2)]
+        ends = [[], []]
+        pulls = [threading.Thread(target=lambda s, e: e.extend(s.lines("/api/pull", request)), args=pair) for pair in zip(servers, ends)]
+        for server, pull in zip(servers, pulls):
+            self.addCleanup(server.stop)
+            pull.start()
+        for pull in pulls:
+            pull.join()
+        for server, lines in zip(servers, ends):
+            self.assertEqual(lines[-1], {"status": "success"})
+            steps = {line.get("completed", 0) for line in lines if line.get("digest") == f"sha256:{self.weights}"}
+            self.assertGreater(len(steps), 2, "the one that waits tells how far the other is")
+            self.assertEqual(self.model(server)["size"], self.pushed_size())
+        self.assertEqual(len(valid_blobs(models)), 4)
+        self.assertEqual([path.name for path in (models / "blobs").iterdir() if len(path.name) != len("sha256-") + 64], [])
+        times = (self.relay.sent - fetched) / BLOB_BYTES
+        print(f"two servers fetched {times:.2f} times the blob with {N_KILLS} kills", file=sys.stderr)
+        self.assertLess(times, 1.5, "each byte is fetched by one of them")
+
     def test_mounted_deleted_and_pushed_again(self):
         registry, server = self.registry, Server(BINARY, self.work / "tags")
         self.addCleanup(server.stop)

@@ -134,6 +134,52 @@ class Suite(unittest.TestCase):
         self.assertEqual(rest(), [])
         self.assertEqual(self.names(server), listed)
 
+    def test_transfers_beside_changes(self):
+        """Pushes and pulls of a model that others delete and make at the same time, from two servers on the folder."""
+        registry = Registry(self.work / "beside")
+        self.addCleanup(registry.stop)
+        server = self.filled("changes")
+        other = self.server(server.models)
+        name = f"127.0.0.1:{registry.port}/library/m:v1"
+        until = time.monotonic() + 3
+        done, strange = {}, []
+
+        def repeat(server, what, call):
+            while time.monotonic() < until:
+                try:
+                    last = call(server)
+                except urllib.error.HTTPError as error:
+                    last = {"error": json.loads(error.read())["error"]}
+                is_good = "error" not in last
+                done[what, is_good] = done.get((what, is_good), 0) + 1
+                # What was taken away under their hands is named; nothing else goes wrong.
+                if not is_good and "not found" not in last["error"] and "does not exist" not in last["error"]:
+                    strange.append((what, last["error"]))
+
+        transfer = lambda path: lambda server: server.lines(path, {"model": name, "insecure": True})[-1]  # noqa: E731
+        make = lambda server: server.lines("/api/create", {"model": name, "from": "base", "system": str(time.monotonic())})[-1]  # noqa: E731
+        delete = lambda server: server.request("DELETE", "/api/delete", {"model": name}).read() or {}  # noqa: E731
+        work = [(server, "push", transfer("/api/push")), (other, "push", transfer("/api/push")), (server, "make", make),
+                (other, "delete", delete), (other, "pull", transfer("/api/pull")), (server, "pull", transfer("/api/pull"))]
+        hands = [threading.Thread(target=repeat, args=hand) for hand in work]
+        for hand in hands:
+            hand.start()
+        for hand in hands:
+            hand.join()
+        print(f"beside each other: {dict(sorted(done.items()))}", file=sys.stderr)
+        self.assertEqual(strange, [])
+        for what in ("push", "pull", "make", "delete"):
+            self.assertGreater(done.get((what, True), 0), 0, what)
+        valid_blobs(server.models)
+        for one in (server, other):
+            for listed in self.names(one):
+                one.json("POST", "/api/show", {"model": listed})
+        self.assertIn("base", self.names(server))
+        # What the registry has at the end is whole, too.
+        fresh = self.server(self.work / "fresh")
+        self.assertEqual(fresh.lines("/api/pull", {"model": name, "insecure": True})[-1], {"status": "success"})
+        fresh.json("POST", "/api/show", {"model": name})
+
     def test_read_only(self):
         self.filled("fixed").stop()
         server = self.server(self.work / "fixed", read_only=True)

@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod modelfile;
 mod name;
 mod parameters;
+mod partial;
 mod quantize;
 pub mod registry;
 mod resolve;
@@ -196,26 +197,6 @@ impl Store {
     /// Whether a layer's blob is there in its full length.
     fn has_whole_blob(&self, layer: &manifest::Layer) -> bool {
         matches!(self.inner.blobs.size(&layer.digest), Ok(size) if size == layer.size)
-    }
-
-    /// Where a blob is put together, and the state of its part `n`: Ollama's names.
-    fn partial_path(&self, digest: &Digest) -> PathBuf {
-        self.inner.blobs.partial(digest)
-    }
-
-    fn part_path(&self, digest: &Digest, n: u64) -> PathBuf {
-        let mut path = self.partial_path(digest).into_os_string();
-        path.push(format!("-{n}"));
-        path.into()
-    }
-
-    fn remove_partial(&self, digest: &Digest) {
-        self.inner.blobs.remove_partial(digest);
-    }
-
-    /// Gives a blob that has been put together its name, if its bytes are right; else they are removed.
-    fn adopt_partial(&self, digest: &Digest) -> Result<(), Error> {
-        self.inner.blobs.adopt_partial(digest)
     }
 
     /// A model's name as stored, its manifest, and the manifest's bytes.
