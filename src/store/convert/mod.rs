@@ -88,7 +88,8 @@ pub(super) fn convert(
         .write(out)
         .map_err(Error::io("cannot write the model"))?;
     let total = tensors.total();
-    tensors.write(out, &mut |done| progress(done, total))
+    tensors.write(out, &mut |done| progress(done, total))?;
+    checkpoint.check_whole()
 }
 
 /// llama.cpp's number for files whose matrices have this type.

@@ -189,6 +189,9 @@ impl Store {
         rewrite.write(&mut blob, &mut |completed| {
             told.tell(completed, total, progress);
         })?;
+        if !parts.iter().all(Gguf::is_whole) {
+            return Err(unsupported("the model's file was cut while it was read"));
+        }
         blob.finish(None)
     }
 }
