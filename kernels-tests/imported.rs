@@ -1,6 +1,7 @@
 //! Checkpoints in Hugging Face's format (`scripts/tiny-models/make_checkpoints.py`), imported: the tensors, settings and
 //! answers of the GGUF files that they were made from, and the ids of the library tokenizers.
 
+mod adapters;
 mod vocabularies;
 
 use std::collections::BTreeMap;
@@ -92,8 +93,8 @@ impl Fixture {
         Fixture { folder, store }
     }
 
-    /// Uploads the files and makes the model `m` of them.
-    fn create(&self, files: &Files, quantize: &str) -> Result<Vec<String>, String> {
+    /// Uploads the files: their names and digests, as requests have them.
+    fn upload(&self, files: &Files) -> BTreeMap<String, String> {
         let mut named = BTreeMap::new();
         for (name, bytes) in files {
             let digest = Digest::of(bytes);
@@ -102,7 +103,16 @@ impl Fixture {
             upload.finish().expect("it is stored");
             named.insert(name.clone(), digest.to_string());
         }
-        let request = json!({ "model": "m", "files": named, "quantize": quantize });
+        named
+    }
+
+    /// Uploads the files and makes the model `m` of them.
+    fn create(&self, files: &Files, quantize: &str) -> Result<Vec<String>, String> {
+        let named = self.upload(files);
+        self.make(json!({ "model": "m", "files": named, "quantize": quantize }))
+    }
+
+    fn make(&self, request: Value) -> Result<Vec<String>, String> {
         let request: CreateRequest = serde_json::from_value(request).expect("a request");
         let mut steps = Vec::new();
         let made = self

@@ -50,8 +50,10 @@ impl Store {
             self.take_model(&request.from)?
         };
         self.rewrite_weights(request, &mut draft, progress)?;
+        let adapter = self.adapter_layer(request, &draft, progress)?;
+        draft.layers.extend(adapter);
         let _guard = self.change()?;
-        self.add_adapters(request, &mut draft)?;
+        self.check_adapters(&draft)?;
         self.apply(request, &mut draft)?;
         let mut say = |status: &str| progress(step(status));
         let config = draft.config(request)?;

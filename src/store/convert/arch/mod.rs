@@ -62,6 +62,19 @@ pub fn by_name(name: &str) -> Result<&'static Architecture, Error> {
     })
 }
 
+/// The row of a `general.architecture`.
+pub fn by_arch(arch: &str) -> Result<&'static Architecture, Error> {
+    let row = ARCHITECTURES.iter().find(|row| row.arch == arch);
+    row.ok_or_else(|| {
+        let mut archs: Vec<&str> = ARCHITECTURES.iter().map(|row| row.arch).collect();
+        archs.dedup();
+        Error::Unsupported(format!(
+            "safetensors adapters for models of the architecture {arch:?} are not supported; those for {} are",
+            archs.join(", ")
+        ))
+    })
+}
+
 /// Metadata below the name of an architecture.
 pub struct Keys<'a> {
     header: &'a mut Header,

@@ -1,5 +1,6 @@
 //! The tensors of a checkpoint as those of a GGUF file: names, types, order of rows.
 
+mod adapter;
 mod names;
 
 use super::arch::{Architecture, Change, heads};
@@ -10,6 +11,7 @@ use super::safetensors::{Entry, Shard};
 use super::{Error, bad};
 use crate::gguf::Header;
 use crate::quant::QuantType;
+pub use adapter::Base;
 use names::Names;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -38,6 +40,12 @@ enum Source<'a> {
         n_heads: Option<u64>,
         /// What is added to each weight.
         plus: f32,
+    },
+    /// A matrix whose columns become rows, of 32-bit floats.
+    Turned {
+        bytes: &'a [u8],
+        quant: QuantType,
+        n_heads: Option<u64>,
     },
     Values(Vec<f32>),
 }
@@ -227,31 +235,50 @@ impl Target<'_> {
             Source::Stored {
                 bytes,
                 quant,
-                n_heads: Some(n_heads),
+                n_heads,
                 plus,
-            } => {
-                // A vector is a matrix of one column.
-                let row = bytes.len() / self.shape[self.shape.len() - 1] as usize;
-                let mut piece = Vec::new();
-                for turned in bytes
-                    .chunks(bytes.len() / *n_heads as usize)
-                    .flat_map(|head| interleaved(head, row))
-                {
-                    piece.extend_from_slice(turned);
-                    if piece.len() >= PIECE {
-                        self.write_pieces(&piece, *quant, *plus, out)?;
-                        piece.clear();
-                    }
-                }
-                self.write_pieces(&piece, *quant, *plus, out)
-            }
-            Source::Stored {
+            } => self.write_rows(bytes, *quant, *n_heads, *plus, out),
+            Source::Turned {
                 bytes,
                 quant,
-                n_heads: None,
-                plus,
-            } => self.write_pieces(bytes, *quant, *plus, out),
+                n_heads,
+            } => {
+                let mut weights = vec![0.0; bytes.len() / quant.block_bytes()];
+                quant.decode(bytes, &mut weights);
+                let n_rows = self.shape[1] as usize;
+                let turned = (0..n_rows).flat_map(|row| weights[row..].iter().step_by(n_rows));
+                let turned: Vec<u8> = turned.flat_map(|weight| weight.to_le_bytes()).collect();
+                self.write_rows(&turned, QuantType::F32, *n_heads, 0.0, out)
+            }
         }
+    }
+
+    /// Writes rows, with those of each of `n_heads` heads in the order in which pairs turn.
+    fn write_rows(
+        &self,
+        bytes: &[u8],
+        from: QuantType,
+        n_heads: Option<u64>,
+        plus: f32,
+        out: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(n_heads) = n_heads else {
+            return self.write_pieces(bytes, from, plus, out);
+        };
+        // A vector is a matrix of one column.
+        let row = bytes.len() / self.shape[self.shape.len() - 1] as usize;
+        let mut piece = Vec::new();
+        for turned in bytes
+            .chunks(bytes.len() / n_heads as usize)
+            .flat_map(|head| interleaved(head, row))
+        {
+            piece.extend_from_slice(turned);
+            if piece.len() >= PIECE {
+                self.write_pieces(&piece, from, plus, out)?;
+                piece.clear();
+            }
+        }
+        self.write_pieces(&piece, from, plus, out)
     }
 
     fn write_pieces(
