@@ -26,6 +26,7 @@ mod source;
 mod table;
 mod transfer;
 mod usage;
+mod verify;
 
 use crate::settings::Settings;
 use anyhow::{Context, Result};
@@ -76,7 +77,7 @@ Environment Variables:
   OLLAMA_ORIGINS              Origins of web pages that may ask, separated by commas
   OLLAMA_GO_TEMPLATE          Prefer Go templates (true) or the model file's own (false)
   OLLAMA_NO_CLOUD             Say that hosted models are off
-  OLLAMA_NOPRUNE              Do not remove unused files from the models folder at the start
+  OLLAMA_NOPRUNE              Remove unused files from the models folder only with their model
   OLLAMA_DEBUG                Log more (1, 2) or less (-1, -2)";
 
 #[derive(Debug, Subcommand)]

@@ -78,6 +78,7 @@ impl Folder {
     /// Puts `bytes` at `path`, replacing what is there. After a crash the old or the new file is there, whole.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let parent = path.parent().unwrap_or(&self.path);
+        let new: Vec<&Path> = parent.ancestors().take_while(|p| !p.exists()).collect();
         fs::create_dir_all(parent)?;
         if !fs::canonicalize(parent)?.starts_with(fs::canonicalize(&self.path)?) {
             return Err(io::Error::other(
@@ -86,7 +87,10 @@ impl Folder {
         }
         let mut file = self.temp()?;
         file.as_file_mut().write_all(bytes)?;
-        publish(file, path)
+        publish(file, path)?;
+        // Or a power cut takes the folders, and the file with them.
+        let above = new.iter().filter_map(|folder| folder.parent());
+        above.into_iter().try_for_each(sync_folder)
     }
 }
 

@@ -6,6 +6,7 @@
 //! so there is never a manifest whose blob another call took away. Reading needs no lock, since files are replaced
 //! whole. What a crash leaves behind are temporary files that no one reads and [`Store::prune`] removes.
 
+mod access;
 mod blobs;
 mod capabilities;
 mod changes;
@@ -29,6 +30,7 @@ mod show;
 mod template;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use blobs::BlobUpload;
 pub use convert::convertible;
@@ -39,6 +41,7 @@ pub use facts::{GgufFacts, human_number, n_parameters};
 pub use name::{ModelName, Source, split_source};
 pub use parameters::{Parameter, parse_parameter};
 pub use resolve::ResolvedModel;
+pub use verify::Damage;
 
 use crate::chat::Capability;
 use blobs::Blobs;
@@ -48,6 +51,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -66,6 +70,8 @@ struct Inner {
     manifests: Folder,
     blobs: Blobs,
     changes: Mutex<()>,
+    /// Whether blobs stay that only a replaced manifest named.
+    keeps_replaced: AtomicBool,
     entries: Mutex<HashMap<PathBuf, Known>>,
     facts: Mutex<HashMap<Digest, Arc<GgufFacts>>>,
 }
@@ -118,12 +124,23 @@ impl Store {
             manifests: Folder::open(root.join("manifests"))?,
             blobs: Blobs::open(root.join("blobs"))?,
             changes: Mutex::default(),
+            keeps_replaced: AtomicBool::new(false),
             entries: Mutex::default(),
             facts: Mutex::default(),
         };
         Ok(Store {
             inner: Arc::new(inner),
         })
+    }
+
+    /// From now on, leaves the blobs alone that only a replaced manifest named: what `OLLAMA_NOPRUNE` asks for. Those of
+    /// deleted models go all the same.
+    pub fn keep_replaced(&self) {
+        self.inner.keeps_replaced.store(true, Ordering::Relaxed);
+    }
+
+    fn keeps_replaced(&self) -> bool {
+        self.inner.keeps_replaced.load(Ordering::Relaxed)
     }
 
     /// All readable models, newest first by whole seconds, then by name. Damaged ones are left out with one warning.

@@ -3,14 +3,10 @@
 use super::files::{self, TEMP_PREFIX};
 use super::{Digest, Error, Store};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Bytes that are hashed at once.
-const HASH_BYTES: usize = 1 << 20;
 
 /// A part's state, as its file has it. Sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,14 +158,7 @@ impl Partial {
     fn hash(&self) -> io::Result<Digest> {
         let mut data = &*self.data;
         data.rewind()?;
-        let mut hasher = Sha256::new();
-        let mut piece = vec![0; HASH_BYTES];
-        loop {
-            match data.read(&mut piece)? {
-                0 => return Ok(Digest::finish(hasher)),
-                n => hasher.update(&piece[..n]),
-            }
-        }
+        Digest::of_reader(data)
     }
 
     fn remove_states(&self) {
