@@ -2,7 +2,9 @@
 //! answers of the GGUF files that they were made from, and the ids of the library tokenizers.
 
 mod adapters;
+mod experts;
 mod vocabularies;
+mod written;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +22,7 @@ use crate::golden::{open, tiny};
 use crate::{devices, embedding, golden as reference, models};
 
 /// The folders, and the tiny models that they were made from.
-const CHECKPOINTS: [(&str, &str); 18] = [
+const CHECKPOINTS: [(&str, &str); 20] = [
     ("llama", "tiny-llama"),
     ("llama-tied", "tiny-llama-odd"),
     ("llama-bf16", "tiny-llama-bf16"),
@@ -28,9 +30,11 @@ const CHECKPOINTS: [(&str, &str); 18] = [
     ("llama-linear", "tiny-llama-linear"),
     ("llama-sentencepiece", "tiny-xverse"),
     ("mistral", "tiny-mistral-nemo"),
+    ("mixtral", "tiny-llama-moe"),
     ("qwen2", "tiny-qwen2"),
     ("qwen3", "tiny-qwen3"),
     ("qwen3-embedding", "tiny-qwen3-embedding"),
+    ("qwen3moe", "tiny-qwen3moe"),
     ("gemma", "tiny-gemma"),
     ("gemma2", "tiny-gemma2"),
     ("gemma3", "tiny-gemma3"),
@@ -54,6 +58,9 @@ pub fn of_architecture(wanted: &str) -> impl Iterator<Item = &'static str> {
 }
 
 fn files(name: &str) -> Files {
+    if let Some(files) = experts::files(name) {
+        return files;
+    }
     files_in(&models::path(&format!("checkpoints/{name}")))
 }
 

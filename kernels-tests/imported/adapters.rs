@@ -2,71 +2,15 @@
 
 use std::fs;
 
-use ollama_wgpu::gguf::{Gguf, TensorInfo};
+use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::quant::QuantType;
 use ollama_wgpu::store::ModelName;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::written::{PARTS, halves, rows, safetensors, turned};
 use super::{Files, Fixture};
 use crate::golden::open;
 use crate::models;
-
-/// Names of parts in checkpoints.
-const PARTS: &[(&str, &str)] = &[
-    ("attn_qkv", "self_attn.qkv_proj"),
-    ("attn_q", "self_attn.q_proj"),
-    ("attn_k", "self_attn.k_proj"),
-    ("attn_v", "self_attn.v_proj"),
-    ("attn_output", "self_attn.o_proj"),
-    ("ffn_gate", "mlp.gate_proj"),
-    ("ffn_up", "mlp.up_proj"),
-    ("ffn_down", "mlp.down_proj"),
-];
-
-/// A matrix by rows.
-type Rows = Vec<Vec<f32>>;
-
-fn rows(gguf: &Gguf, tensor: &TensorInfo) -> Rows {
-    let mut weights = vec![0.0; tensor.n_elements() as usize];
-    let quant = tensor.quant().expect("a known type");
-    quant.decode(gguf.data(tensor), &mut weights);
-    let columns = tensor.shape[0] as usize;
-    weights.chunks(columns).map(<[f32]>::to_vec).collect()
-}
-
-fn turned(rows: &Rows) -> Rows {
-    let columns = 0..rows[0].len();
-    columns
-        .map(|i| rows.iter().map(|row| row[i]).collect())
-        .collect()
-}
-
-/// Rows of each head with pairs half a head apart, where GGUF files have them side by side.
-fn halves(rows: &Rows, n_heads: usize) -> Rows {
-    let heads = rows.chunks(rows.len() / n_heads);
-    let own = |head: &[Vec<f32>]| {
-        let (even, odd) = (head.iter().step_by(2), head.iter().skip(1).step_by(2));
-        even.chain(odd).cloned().collect::<Rows>()
-    };
-    heads.flat_map(own).collect()
-}
-
-/// The safetensors file of these matrices, of 32-bit floats or, where they lose nothing, of a shorter type.
-fn safetensors(matrices: &[(String, Rows, QuantType)]) -> Vec<u8> {
-    let (mut header, mut data) = (Map::new(), Vec::new());
-    for (name, rows, quant) in matrices {
-        let weights = rows.concat();
-        let mut bytes = vec![0; quant.row_bytes(weights.len())];
-        quant.encode(&weights, &mut bytes).expect("floats");
-        let range = [data.len(), data.len() + bytes.len()];
-        let entry = json!({ "dtype": quant.name(), "shape": [rows.len(), rows[0].len()], "data_offsets": range });
-        header.insert(name.clone(), entry);
-        data.extend(bytes);
-    }
-    let header = Value::Object(header).to_string();
-    let length = (header.len() as u64).to_le_bytes();
-    [&length[..], header.as_bytes(), &data].concat()
-}
 
 /// The adapter's files as PEFT or MLX would have them, for the model `base`.
 fn written(adapter: &Gguf, base: &Gguf, is_mlx: bool) -> Files {
@@ -110,7 +54,8 @@ fn written(adapter: &Gguf, base: &Gguf, is_mlx: bool) -> Files {
             (_, false) => format!("base_model.model.{name}.lora_{upper}.weight"),
         };
         let quant = tensor.quant().filter(|quant| quant.is_float());
-        matrices.push((name, own, quant.unwrap_or(QuantType::F32)));
+        let shape = vec![own.len(), own[0].len()];
+        matrices.push((name, shape, own.concat(), quant.unwrap_or(QuantType::F32)));
     }
     let alpha = adapter.f32("adapter.lora.alpha").expect("a number");
     let settings = match is_mlx {
@@ -229,7 +174,8 @@ fn what_is_computed_otherwise_is_refused_by_name() {
     assert!(error.contains("adapter_config.json is missing"), "{error}");
     let whole = (
         String::from("base_model.model.lm_head.weight"),
-        vec![vec![1.0; 4]],
+        vec![1, 4],
+        vec![1.0; 4],
         QuantType::F32,
     );
     let mut more = files.clone();

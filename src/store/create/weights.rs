@@ -33,7 +33,7 @@ impl Store {
             return self.take_checkpoint(request, &digests(files)?, progress);
         }
         let mut draft = Draft::default();
-        let mut parts = Vec::new();
+        let (mut parts, mut models) = (Vec::new(), Vec::new());
         for (name, digest) in digests(files)? {
             let is_gguf = self.has_gguf_magic(&digest)?;
             if !is_gguf && !name.ends_with(".gguf") {
@@ -41,13 +41,25 @@ impl Store {
             }
             progress(step("parsing GGUF"));
             let layer = self.gguf_layer(&digest, is_gguf)?;
-            match layer.facts.as_ref().is_some_and(|facts| facts.n_splits > 1) {
-                true => parts.push(layer),
-                false => draft.layers.push(layer),
+            if layer.facts.as_ref().is_some_and(|facts| facts.n_splits > 1) {
+                parts.push(layer);
+                continue;
             }
+            if layer.layer.media_type == media::MODEL {
+                models.push(name);
+            }
+            draft.layers.push(layer);
         }
         if !parts.is_empty() {
+            models.push("the model in several files");
             draft.layers.push(joined(parts)?);
+        }
+        if models.len() > 1 {
+            let text = format!(
+                "{} are a model each: give the path of one",
+                models.join(", ")
+            );
+            return Err(Error::BadRequest(text));
         }
         if draft.layers.is_empty() {
             return Err(Error::BadRequest("unknown type".into()));

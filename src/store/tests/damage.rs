@@ -229,7 +229,7 @@ fn changed_bytes_are_found_and_discarded() {
         f.resolve("base")
             .unwrap_err()
             .to_string()
-            .contains("not found")
+            .contains("is missing")
     );
     assert_eq!(verify(&names(&["base"])).unwrap()[0].why, "is missing");
     assert!(matches!(verify(&names(&["nope"])), Err(Error::NotFound(_))));

@@ -7,7 +7,7 @@ use super::Error;
 use super::config::Config;
 use super::rope::Factors;
 use crate::gguf::Header;
-pub use metadata::heads;
+pub use metadata::{heads, n_experts};
 pub use table::ARCHITECTURES;
 
 /// How a tensor of the checkpoint becomes one of the GGUF file.
@@ -19,9 +19,12 @@ pub enum Change {
     KeyHeads,
     /// Norms whose weights are kept as differences to one.
     PlusOne,
+    /// The matrix of this expert, which is joined with those of the others.
+    Expert(u32),
 }
 
-/// Names without their endings `.weight`, which must be there, and `.bias`; a `*` stands for the number of a layer.
+/// Names without their endings `.weight`, which must be there, and `.bias`; a `*` stands for the number of a layer, a
+/// second one for that of an expert.
 pub struct TensorRow {
     pub from: &'static str,
     pub to: &'static str,

@@ -3,7 +3,7 @@
 mod adapter;
 mod names;
 
-use super::arch::{Architecture, Change, heads};
+use super::arch::{Architecture, Change, heads, n_experts};
 use super::checkpoint::Checkpoint;
 use super::config::{Config, MAX_EXTENT};
 use super::rope::Factors;
@@ -18,8 +18,12 @@ use std::io::Write;
 
 /// Weights that are converted at a time.
 const PIECE: usize = 1 << 20;
-/// Small matrices that stay in 32-bit floats.
-const KEPT: [&str; 2] = ["position_embd.weight", "token_types.weight"];
+/// Ends of the names of small matrices that become 32-bit floats.
+const KEPT: [&str; 3] = [
+    "position_embd.weight",
+    "token_types.weight",
+    ".ffn_gate_inp.weight",
+];
 const EMBEDDING: &str = "token_embd.weight";
 
 /// A tensor of the file that is made.
@@ -47,6 +51,8 @@ enum Source<'a> {
         quant: QuantType,
         n_heads: Option<u64>,
     },
+    /// Matrices of one shape and type, one behind the other.
+    Joined(Vec<Target<'a>>),
     Values(Vec<f32>),
 }
 
@@ -75,18 +81,26 @@ impl<'a> Tensors<'a> {
             is_tied,
         };
         let mut found = BTreeMap::new();
+        let mut experts: BTreeMap<_, BTreeMap<u32, Target>> = BTreeMap::new();
         for (shard, entry) in checkpoint.tensors() {
             let Some((name, change)) = names.of(&shard.name, &entry.name)? else {
                 continue;
             };
             let target = target(&name, change, shard, entry, config, float)?;
-            if found.insert(order(&name), target).is_some() {
+            let other = match change {
+                Change::Expert(n) => experts.entry(order(&name)).or_default().insert(n, target),
+                _ => found.insert(order(&name), target),
+            };
+            if other.is_some() {
                 let text = format!(
                     "tensor {:?} is another's twin: both would be {name}",
                     entry.name
                 );
                 return Err(bad(&shard.name, text));
             }
+        }
+        for (key, parts) in experts {
+            found.insert(key, joined(parts, n_experts(config)?)?);
         }
         names.check_complete(found.values().map(|target| target.name.as_str()))?;
         let mut targets: Vec<Target> = found.into_values().collect();
@@ -190,7 +204,7 @@ fn target<'a>(
     if !(1..=2).contains(&entry.shape.len()) || !entry.shape.iter().all(is_extent) {
         return Err(wrong("is no vector or matrix of a model"));
     }
-    let is_kept = entry.shape.len() == 1 || KEPT.contains(&name);
+    let is_kept = entry.shape.len() == 1 || KEPT.iter().any(|end| name.ends_with(end));
     let quant = match (is_kept, float, stored) {
         (true, ..) => QuantType::F32,
         (_, Some(Floats::As(quant)), _) => quant,
@@ -232,6 +246,7 @@ impl Target<'_> {
                 .iter()
                 .flat_map(|v| v.to_le_bytes())
                 .collect::<Vec<u8>>()),
+            Source::Joined(parts) => parts.iter().try_for_each(|part| part.write(out)),
             Source::Stored {
                 bytes,
                 quant,
@@ -307,6 +322,31 @@ impl Target<'_> {
         }
         Ok(())
     }
+}
+
+/// The matrices of all experts as one tensor.
+fn joined(parts: BTreeMap<u32, Target>, n_experts: u32) -> Result<Target, Error> {
+    let numbers = parts.keys().copied();
+    let is_complete = numbers.eq(0..n_experts);
+    let parts: Vec<Target> = parts.into_values().collect();
+    let first = &parts[0];
+    let (name, mut shape, quant) = (first.name.clone(), first.shape.clone(), first.quant);
+    let is_even = parts
+        .iter()
+        .all(|part| part.shape == shape && part.quant == quant);
+    if !is_complete || !is_even {
+        let text = format!(
+            "{name} needs {n_experts} experts of one shape and type, and the safetensors files have others"
+        );
+        return Err(Error::BadRequest(text));
+    }
+    shape.push(u64::from(n_experts));
+    Ok(Target {
+        name,
+        shape,
+        quant,
+        source: Source::Joined(parts),
+    })
 }
 
 /// Rows of a head: each of the first half, and behind it that of the second half which turns with it.
