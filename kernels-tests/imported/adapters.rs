@@ -44,7 +44,11 @@ fn written(adapter: &Gguf, base: &Gguf, is_mlx: bool) -> Files {
                     .split_once('.')
                     .expect("a part");
                 let found = PARTS.iter().find(|(own, _)| *own == part);
-                format!("model.layers.{layer}.{}", found.expect("a known part").1)
+                let name = match (arch, part) {
+                    ("phi3", "ffn_up") => "mlp.gate_up_proj",
+                    _ => found.expect("a known part").1,
+                };
+                format!("model.layers.{layer}.{name}")
             }
         };
         let upper = half.to_uppercase();
@@ -163,7 +167,12 @@ fn what_is_computed_otherwise_is_refused_by_name() {
     let error = refusal("tiny-phi3", &files);
     assert!(error.contains("is not one of Phi3ForCausalLM"), "{error}");
     let error = refusal("tiny-llama-odd", &files);
-    assert!(error.contains("lora_a has shape"), "{error}");
+    assert!(
+        error.contains("q_proj.lora_B.weight\" has rows that are no pairs of every head"),
+        "{error}"
+    );
+    let error = refusal("tiny-llama-moe", &files);
+    assert!(error.contains("has no tensor blk.0.ffn_"), "{error}");
     let error = refusal("tiny-falcon", &files);
     assert!(error.contains("\"falcon\" are not supported"), "{error}");
     let bare = Files::from([(
