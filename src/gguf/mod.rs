@@ -45,6 +45,17 @@ pub enum Error {
     Unsupported { path: PathBuf, what: String },
 }
 
+impl Error {
+    /// What is wrong, without the path: that of a server is not for clients.
+    pub fn problem(&self) -> String {
+        match self {
+            Error::Open { source, .. } => format!("it cannot be opened: {source}"),
+            Error::Invalid { what, .. } => format!("it is not a valid GGUF file: {what}"),
+            Error::Unsupported { what, .. } => format!("it is not supported: {what}"),
+        }
+    }
+}
+
 /// One metadata value. Integers of all widths become 64-bit.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {

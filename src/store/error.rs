@@ -33,11 +33,14 @@ pub enum Error {
     /// A create request for something this server does not do. Status 500.
     #[error("{0}")]
     Unsupported(String),
+    /// Who waited for the work has left. Status 499.
+    #[error("request canceled")]
+    Canceled,
     /// A model whose manifest or layers are unreadable or contradict each other. Status 500.
     #[error("model '{model}' is damaged: {why}; delete it and create or pull it again")]
     Damaged { model: String, why: String },
     /// A GGUF blob that does not parse. Status 500.
-    #[error("blob \"{digest}\" cannot be used: {}", super::facts::gguf_problem(.source))]
+    #[error("blob \"{digest}\" cannot be used: {}", .source.problem())]
     Gguf {
         digest: Digest,
         source: crate::gguf::Error,

@@ -34,7 +34,7 @@ mod verify;
 
 pub use blobs::BlobUpload;
 pub use convert::convertible;
-pub use create::check_create;
+pub use create::{Client, check_create};
 pub use digest::Digest;
 pub use error::Error;
 pub use facts::{GgufFacts, human_number, n_parameters};
@@ -73,7 +73,8 @@ struct Inner {
     /// Whether blobs stay that only a replaced manifest named.
     keeps_replaced: AtomicBool,
     entries: Mutex<HashMap<PathBuf, Known>>,
-    facts: Mutex<HashMap<Digest, Arc<GgufFacts>>>,
+    /// What files of a size, in bytes, were found to hold.
+    facts: Mutex<HashMap<Digest, (u64, Arc<GgufFacts>)>>,
 }
 
 /// A model of the store, as lists show it.
@@ -183,19 +184,21 @@ impl Store {
 
     /// Facts of a model's GGUF file, read once.
     pub fn facts(&self, digest: &Digest) -> Result<Arc<GgufFacts>, Error> {
-        if let Some(facts) = lock(&self.inner.facts).get(digest) {
+        let size = self.inner.blobs.size(digest)?;
+        if let Some((_, facts)) = lock(&self.inner.facts).get(digest).filter(|f| f.0 == size) {
             return Ok(facts.clone());
         }
-        self.inner.blobs.size(digest)?;
         let facts = Arc::new(GgufFacts::read(digest, &self.inner.blobs.path(digest))?);
-        lock(&self.inner.facts).insert(*digest, facts.clone());
+        lock(&self.inner.facts).insert(*digest, (size, facts.clone()));
         Ok(facts)
     }
 
-    /// Whether a blob is there.
+    /// Whether a blob is there; one that was cut since it was looked into is not.
     pub fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
         match self.inner.blobs.size(digest) {
-            Ok(_) => Ok(true),
+            Ok(size) => Ok(lock(&self.inner.facts)
+                .get(digest)
+                .is_none_or(|f| f.0 == size)),
             Err(Error::BlobNotFound(_)) => Ok(false),
             Err(e) => Err(e),
         }

@@ -68,7 +68,7 @@ pub(in crate::store) fn convert_adapter(
     header
         .write(out)
         .map_err(Error::io("cannot write the adapter"))?;
-    tensors.write(out, &mut |_| {})?;
+    tensors.write(out, &mut |_| Ok(()))?;
     checkpoint.check_whole()
 }
 

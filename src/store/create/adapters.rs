@@ -1,7 +1,7 @@
 //! The adapters of a model under construction: those of the model it is made from, and the request's.
 
-use super::{Draft, DraftLayer, media, step};
-use crate::api::{CreateRequest, Progress};
+use super::{Client, Draft, DraftLayer, media, step};
+use crate::api::CreateRequest;
 use crate::gguf::{Gguf, Lora};
 use crate::store::convert::convert_adapter;
 use crate::store::files_map::{check_files, digests};
@@ -14,7 +14,7 @@ impl Store {
         &self,
         request: &CreateRequest,
         draft: &Draft,
-        progress: &mut dyn FnMut(Progress),
+        client: &mut dyn Client,
     ) -> Result<Option<DraftLayer>, Error> {
         let adapters = digests(&request.adapters)?;
         let is_safetensors = |name: &str| name.ends_with(".safetensors");
@@ -22,7 +22,7 @@ impl Store {
             [] => return Ok(None),
             all if all.iter().any(|(name, _)| is_safetensors(name)) => {
                 check_files(&request.adapters)?;
-                progress(step("converting adapter"));
+                client.tell(step("converting adapter"));
                 let base = self.open_gguf(weights(draft)?)?;
                 let mut blob = self.inner.blobs.begin("the converted adapter")?;
                 convert_adapter(self, all, &base, &mut blob)?;
