@@ -145,6 +145,8 @@ class Tests(Suite):
         server = self.filled("changes")
         other = self.server(server.models)
         name = f"127.0.0.1:{registry.port}/library/m:v1"
+        server.json("POST", "/api/copy", {"source": "base", "destination": name})
+        self.assertEqual(server.push(name)[-1], {"status": "success"})
         until = time.monotonic() + 3
         done, strange = {}, []
 
@@ -157,6 +159,8 @@ class Tests(Suite):
                 is_good = "error" not in last
                 done[what, is_good] = done.get((what, is_good), 0) + 1
                 # What was taken away under their hands is named; nothing else goes wrong.
+                if what in ("make", "delete"):
+                    time.sleep(0.03)
                 if not is_good and "not found" not in last["error"] and "does not exist" not in last["error"]:
                     strange.append((what, last["error"]))
 

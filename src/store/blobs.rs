@@ -86,7 +86,8 @@ impl Blobs {
     }
 }
 
-fn missing_or_io(digest: &Digest, error: io::Error) -> Error {
+/// That a blob is not there, or why it cannot be read.
+pub(super) fn missing_or_io(digest: &Digest, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::BlobNotFound(*digest),
         _ => Error::io(format!("cannot read blob {digest}"))(error),
