@@ -158,17 +158,20 @@ class Tests(Suite):
                     last = {"error": json.loads(error.read())["error"]}
                 is_good = "error" not in last
                 done[what, is_good] = done.get((what, is_good), 0) + 1
-                # What was taken away under their hands is named; nothing else goes wrong.
+                # What was taken away under their hands is named; nothing else goes wrong. The registry fails where a tag is read
+                # while it is written.
+                known = ("not found", "does not exist", '500: {"errors":[{"code":"UNKNOWN"')
+                if not is_good and not any(text in last["error"] for text in known):
+                    strange.append((what, last["error"]))
                 if what in ("make", "delete"):
                     time.sleep(0.03)
-                if not is_good and "not found" not in last["error"] and "does not exist" not in last["error"]:
-                    strange.append((what, last["error"]))
 
-        transfer = lambda path: lambda server: server.lines(path, {"model": name, "insecure": True})[-1]  # noqa: E731
+        push = lambda server: server.push(name)[-1]  # noqa: E731
+        pull = lambda server: server.pull(name)[-1]  # noqa: E731
         make = lambda server: server.lines("/api/create", {"model": name, "from": "base", "system": str(time.monotonic())})[-1]  # noqa: E731
         delete = lambda server: server.request("DELETE", "/api/delete", {"model": name}).read() or {}  # noqa: E731
-        work = [(server, "push", transfer("/api/push")), (other, "push", transfer("/api/push")), (server, "make", make),
-                (other, "delete", delete), (other, "pull", transfer("/api/pull")), (server, "pull", transfer("/api/pull"))]
+        work = [(server, "push", push), (other, "push", push), (server, "make", make),
+                (other, "delete", delete), (other, "pull", pull), (server, "pull", pull)]
         hands = [threading.Thread(target=repeat, args=hand) for hand in work]
         for hand in hands:
             hand.start()
