@@ -66,6 +66,8 @@ Environment Variables:
   OLLAMA_MODELS               Folder of the models (default ~/.ollama/models)
   OLLAMA_WGPU_DEVICE          Device: cpu, an index, or a part of its name such as vulkan:llvmpipe
                               (default: the best GPU, else the CPU)
+  OLLAMA_WGPU_ARITHMETIC      What a GPU computes prompts in: floats, integers, halves
+                              (default: what suits it)
   OLLAMA_KEEP_ALIVE           How long an unused model stays loaded (default 5m, negative is for ever)
   OLLAMA_LOAD_TIMEOUT         How long a load may stand still (default 5m, 0 or negative is for ever)
   OLLAMA_CONTEXT_LENGTH       Context length of requests that name none
