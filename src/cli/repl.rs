@@ -57,9 +57,12 @@ pub async fn run(client: &Client, session: Session, shown: &ShowReply) -> Result
 async fn read_message(mut editor: LineEditor) -> Result<(Option<String>, LineEditor)> {
     let mut open: Option<String> = None;
     loop {
-        let prompt = if open.is_some() { "... " } else { ">>> " };
+        let (prompt, placeholder) = match open {
+            None => (">>> ", "Send a message (/? for help)"),
+            Some(_) => ("... ", "Use \"\"\" to end the message"),
+        };
         let (input, returned) = tokio::task::spawn_blocking(move || {
-            let input = editor.read(prompt);
+            let input = editor.read(prompt, placeholder);
             (input, editor)
         })
         .await

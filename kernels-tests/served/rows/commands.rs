@@ -1,6 +1,6 @@
 //! Commands and flags, by what the server is asked and what is printed.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
@@ -123,6 +123,57 @@ async fn the_flags_of_run_reach_the_server() {
         assert_eq!(refusal(&output), (Some(1), text.to_owned()));
         let bodies = kept_bodies(temporary.path());
         assert_eq!(bodies.last().expect("a request").1["think"], sent);
+    }
+}
+
+#[test]
+fn addresses_of_every_form() {
+    let server = server_with(&[TINY], &[]);
+    let (_, port) = server.address.rsplit_once(':').expect("a port");
+    for host in [
+        format!("127.0.0.1:{port}"),
+        format!(":{port}"),
+        format!("0.0.0.0:{port}"),
+        format!("localhost:{port}"),
+        format!("http://127.0.0.1:{port}"),
+        format!("http://127.0.0.1:{port}/"),
+        format!(" \"127.0.0.1:{port}\" "),
+    ] {
+        let output = at(&host, &["list"], "");
+        let listed = String::from_utf8_lossy(&output.stdout).contains("tiny:latest");
+        assert!(listed, "{host}: {output:?}");
+    }
+    let (exit, error) = refusal(&at(
+        &format!("http://127.0.0.1:{port}/ollama"),
+        &["show", "tiny"],
+        "",
+    ));
+    assert!(exit == Some(1) && error.contains("404"), "{error}");
+    for (host, bound) in [
+        (":0", "0.0.0.0:"),
+        ("127.0.0.1:0", "127.0.0.1:"),
+        ("http://localhost:0", ""),
+    ] {
+        let mut command = binary();
+        command
+            .arg("serve")
+            .env("OLLAMA_HOST", host)
+            .env("OLLAMA_WGPU_DEVICE", "cpu");
+        command
+            .env("HOME", server.home.path())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let line = lines
+            .map_while(Result::ok)
+            .find(|line| line.contains("INFO listening on"));
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+        let line = line.expect("it listens");
+        assert!(
+            line.contains(&format!("listening on {bound}")),
+            "{host}: {line}"
+        );
     }
 }
 
