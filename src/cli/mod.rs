@@ -97,7 +97,7 @@ enum Command {
     /// Ask a model, once or in a conversation
     #[command(
         override_usage = "ollama-wgpu run MODEL [PROMPT] [flags]",
-        after_help = "Environment Variables:\n  OLLAMA_HOST         Address of the server (default 127.0.0.1:11434)\n  OLLAMA_NOHISTORY    Do not keep the history of the interactive prompt\n  OLLAMA_EDITOR       Editor that Ctrl + g opens (default VISUAL, EDITOR, vi)"
+        after_help = "Environment Variables:\n  OLLAMA_HOST         Address of the server (default 127.0.0.1:11434)\n  OLLAMA_API_KEY      Key for a server that asks for one\n  OLLAMA_NOHISTORY    Do not keep the history of the interactive prompt\n  OLLAMA_EDITOR       Editor that Ctrl + g opens (default VISUAL, EDITOR, vi)"
     )]
     Run(run::Arguments),
     /// Unload a model

@@ -227,6 +227,55 @@ async fn names_that_are_missing_malformed_or_unknown() {
 }
 
 #[tokio::test]
+async fn what_only_ollamas_own_site_has() {
+    let server = Server::start(&[]);
+    let search = "ollama cloud is disabled: web search is unavailable";
+    let fetch = "ollama cloud is disabled: web fetch is unavailable";
+    let signed_out = "you are not currently signed in";
+    for (method, path, body, status, error) in [
+        (Method::POST, "/api/me", "", 503, "account unavailable"),
+        (Method::POST, "/api/signout", "", 401, signed_out),
+        (Method::DELETE, "/api/user/keys/abc", "", 401, signed_out),
+        (
+            Method::POST,
+            "/api/experimental/web_search",
+            " ",
+            400,
+            "missing request body",
+        ),
+        (
+            Method::POST,
+            "/api/experimental/web_search",
+            "{\"query\":\"x\"}",
+            403,
+            search,
+        ),
+        (
+            Method::POST,
+            "/api/experimental/web_fetch",
+            "",
+            400,
+            "missing request body",
+        ),
+        (
+            Method::POST,
+            "/api/experimental/web_fetch",
+            "{}",
+            403,
+            fetch,
+        ),
+    ] {
+        let found = answer(&server, &method, path, body).await;
+        assert_eq!(found, (status, error.to_owned()), "{path} {body}");
+    }
+    let list = server.get("/api/experimental/model-recommendations").await;
+    assert_eq!(
+        (list.status, list.json()),
+        (200, json!({ "recommendations": [] }))
+    );
+}
+
+#[tokio::test]
 async fn bodies_and_members_of_every_form() {
     let server = server_with(&[TINY, MINILM], &[]);
     for path in [
