@@ -170,10 +170,24 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to be told if stderr is gone too.
-            writeln!(io::stderr(), "Error: {error:#}").ok();
+            writeln!(io::stderr(), "Error: {}", whole(&error)).ok();
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, each once: some tell theirs themselves.
+fn whole(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text += ": ";
+            text += &cause;
+        }
+    }
+    text
 }
 
 /// Did the reader of our output go away, as `head` does?

@@ -273,3 +273,34 @@ fn wrong_words_and_no_server() {
         assert_eq!((&short, &help), (&long, &long), "{command}");
     }
 }
+
+#[test]
+fn a_start_that_fails_says_why_once() {
+    for (name, value, error) in [
+        (
+            "OLLAMA_MODELS",
+            "/dev/null/models",
+            "cannot make the models folder /dev/null/models/manifests (set OLLAMA_MODELS to one that can be written): \
+             Not a directory (os error 20)",
+        ),
+        (
+            "OLLAMA_WGPU_API_KEYS_FILE",
+            "/nowhere/keys",
+            "OLLAMA_WGPU_API_KEYS_FILE: /nowhere/keys: No such file or directory (os error 2)",
+        ),
+        (
+            "OLLAMA_ORIGINS",
+            "example.com",
+            "OLLAMA_ORIGINS entry \"example.com\" is not an origin: give a scheme (such as https://) or one *",
+        ),
+    ] {
+        let mut command = binary();
+        command.arg("serve").env("OLLAMA_HOST", "127.0.0.1:0");
+        let output = command
+            .env("OLLAMA_WGPU_DEVICE", "cpu")
+            .env(name, value)
+            .output();
+        let found = refusal(&output.expect("it runs"));
+        assert_eq!(found, (Some(1), format!("Error: {error}\n")));
+    }
+}
