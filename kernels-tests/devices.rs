@@ -69,6 +69,22 @@ pub fn least_gpus() -> Vec<Device> {
     variants(", shapes of a GPU, least limits, split weights", least)
 }
 
+/// The first GPU adapter with the shapes of a GPU, runtime checks and subgroups of widths that are not
+/// its own.
+pub fn gpus_of_widths(widths: &[usize]) -> Vec<Device> {
+    let adapter = gpu::adapters().into_iter().next().expect("a GPU adapter");
+    let of_width = |&width: &usize| {
+        let options = gpu::Options {
+            checked: true,
+            gpu_shapes: true,
+            made_subgroups: Some(width),
+            ..gpu::Options::default()
+        };
+        gpu(&adapter, &format!(", subgroups of {width}"), options)
+    };
+    widths.iter().map(of_width).collect()
+}
+
 /// Every GPU adapter as users run it.
 pub fn plain_gpus() -> Vec<Device> {
     variants("", gpu::Options::default())

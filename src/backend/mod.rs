@@ -13,6 +13,7 @@ mod recurrent;
 mod rope;
 mod sampling;
 mod split;
+mod storage;
 mod streams;
 mod weight;
 

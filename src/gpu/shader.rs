@@ -95,6 +95,8 @@ files! {
     "parts/span",
     "parts/span_values",
     "parts/splits",
+    "parts/subgroups",
+    "parts/subgroups_made",
     "parts/up_clamped",
     "parts/up_plain",
     "parts/unbiased",

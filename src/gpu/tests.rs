@@ -11,7 +11,7 @@ use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use super::buffer::WeightShape;
-use super::device::Tuning;
+use super::device::{Reduction, Tuning};
 use super::dispatch::{self, Dispatch};
 use super::launch::Launch;
 use crate::backend::{
@@ -22,27 +22,19 @@ use crate::quant::QuantType;
 use plans::{DELTA_HEADS, other_plans, rope_kv_plan, view, weight_plans};
 
 const TUNINGS: [Tuning; 5] = [
-    Tuning {
-        subgroups: None,
-        software: false,
-    },
-    Tuning {
-        subgroups: Some((32, 32)),
-        software: false,
-    },
-    Tuning {
-        subgroups: Some((4, 128)),
-        software: false,
-    },
-    Tuning {
-        subgroups: Some((8, 8)),
-        software: true,
-    },
-    Tuning {
-        subgroups: None,
-        software: true,
-    },
+    tuning(Reduction::Memory, false),
+    tuning(Reduction::Subgroups, false),
+    tuning(Reduction::MadeSubgroups(128), false),
+    tuning(Reduction::Subgroups, true),
+    tuning(Reduction::Memory, true),
 ];
+
+const fn tuning(reduction: Reduction, software: bool) -> Tuning {
+    Tuning {
+        reduction,
+        software,
+    }
+}
 
 /// The launches of every plan above, by their text.
 fn all_launches() -> BTreeMap<String, Launch> {

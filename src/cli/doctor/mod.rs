@@ -39,10 +39,10 @@ pub fn doctor() -> Result<()> {
             giga(limits.buffer_bytes),
             giga(limits.binding_bytes),
             limits.workgroup_bytes >> 10,
-            if limits.has_subgroups {
-                "subgroups"
-            } else {
-                "no subgroups"
+            match limits.subgroups {
+                None => "no subgroups".to_owned(),
+                Some((least, most)) if least == most => format!("subgroups of {least}"),
+                Some((least, most)) => format!("subgroups of {least} to {most}"),
             }
         )?;
     }

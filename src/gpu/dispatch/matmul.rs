@@ -265,6 +265,7 @@ impl Dispatch<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::device::Reduction;
 
     #[test]
     fn lanes_are_seldom_idle() {
@@ -279,7 +280,7 @@ mod tests {
     fn the_order_of_a_sum_does_not_depend_on_the_number_of_rows() {
         for software in [false, true] {
             let tuning = Tuning {
-                subgroups: None,
+                reduction: Reduction::Memory,
                 software,
             };
             let lanes = |n| VecShape::new(tuning, 4096, 18, n).lanes;

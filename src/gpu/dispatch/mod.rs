@@ -17,7 +17,7 @@ pub(super) use parts::cached_bytes;
 pub(super) use top_k::TopKResult;
 
 use super::buffer::{Shard, WeightShape};
-use super::device::Tuning;
+use super::device::{Reduction, Tuning};
 use super::launch::{Binding, Extent, Launch, Slot, reads, writes};
 use super::shader::Shader;
 use crate::backend::{
@@ -428,11 +428,12 @@ impl Dispatch<'_> {
     /// Workgroups of `size` invocations with reductions.
     fn reduce(&self, shader: Shader, size: usize) -> Shader {
         let shader = shader.number("WG", size);
-        match self.tuning.subgroups {
-            Some((smallest, _)) => shader
-                .number("MAX_SUBGROUPS", size.div_ceil(smallest))
-                .parts(&["parts/reduce_subgroup"]),
-            None => shader.parts(&["parts/reduce_workgroup"]),
+        match self.tuning.reduction {
+            Reduction::Memory => shader.parts(&["parts/reduce_workgroup"]),
+            Reduction::Subgroups => shader.parts(&["parts/reduce_subgroup", "parts/subgroups"]),
+            Reduction::MadeSubgroups(width) => shader
+                .number("WIDTH", width)
+                .parts(&["parts/reduce_subgroup", "parts/subgroups_made"]),
         }
     }
 }
