@@ -113,7 +113,12 @@ impl Store {
         let mut facts = draft.layers.iter().filter_map(|l| l.facts.as_deref());
         let shipped = facts.find_map(|facts| {
             let jinja = facts.chat_template.as_deref()?;
-            Some(recognise(jinja, &facts.bos, &facts.eos, !facts.leaves_bos_out))
+            Some(recognise(
+                jinja,
+                &facts.bos,
+                &facts.eos,
+                !facts.leaves_bos_out,
+            ))
         });
         let Some(shipped) = shipped.flatten() else {
             return Ok(());

@@ -271,7 +271,8 @@ fn split_prefill(messages: &[Message]) -> (&[Message], &str) {
 /// Whether a prompt holds what was said first and last.
 fn is_told(prompt: &str, messages: &[Message]) -> bool {
     let ends = messages.first().into_iter().chain(messages.last());
-    ends.map(|m| m.content.trim()).all(|text| prompt.contains(text))
+    ends.map(|m| m.content.trim())
+        .all(|text| prompt.contains(text))
 }
 
 fn size(message: &Message) -> usize {

@@ -46,7 +46,8 @@ pub fn recognise(jinja: &str, bos: &str, eos: &str, adds_bos: bool) -> Option<Sh
         };
         let does_as_much = abilities.iter().all(|a| go.capabilities().contains(a));
         let mut probes = PROBES.iter().zip(&prompts);
-        does_as_much && probes.all(|(probe, own)| is_same(own.as_deref(), &go, &conversation(probe)))
+        does_as_much
+            && probes.all(|(probe, own)| is_same(own.as_deref(), &go, &conversation(probe)))
     };
     SHIPPED.iter().find(says_the_same).copied()
 }
