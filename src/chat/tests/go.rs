@@ -92,7 +92,7 @@ fn neighbours_of_one_role_are_joined() {
         say("tool", "2"),
         say("system", "u"),
     ];
-    // Of the later one only the content is kept; a mark stands in it for the image.
+    // Of the later one only the content is kept.
     assert_eq!(
         prompt(source, &messages, &[]),
         "system:s\n\nt:00;user:a\n\nb:00;assistant:c\n\nd:00;tool:1:00;tool:2:00;system:u:00;s\n\nt\n\nu"
@@ -154,12 +154,12 @@ fn arguments_and_properties_print_and_range() {
         ),
         (
             "CALLS{{ range $k, $v := .Function.Arguments }}{{ $k }}={{ $v }},{{ end }}ENDS",
-            "a=1.5,b=<nil>,deep=map[x:[true] y:1],n=10,z=<&>,",
+            "a=1.5,b=<no value>,deep=map[x:[true] y:1],n=10,z=<&>,",
         ),
         ("CALLS{{ .Function.Index }}ENDS", "01"),
         (
             "TOOLS{{ range $k, $v := .Properties }}{{ $k }}:{{ .Type }}:{{ $v.Type }}:{{ toTypeScriptType $v }}:{{ $v.Description }};{{ end }}ENDS",
-            "a:[integer null]:[integer null]:number | null:;l:array:array:any[]:;o:[]:[]:Record<string, any> | boolean:;z:string:string:string:<Z>;",
+            "a:[integer null]:[integer null]:number | null:;l:array:array:any[]:;o:::Record<string, any> | boolean:;z:string:string:string:<Z>;",
         ),
         (
             "TOOLS{{ range .Required }}{{ . }}{{ end }}{{ .Type }}ENDS",
