@@ -20,6 +20,7 @@ mod names;
 mod offload;
 mod openai;
 mod pulling;
+mod refusals;
 mod registry;
 mod rows;
 #[allow(dead_code, reason = "the library's tests use all of it")]
