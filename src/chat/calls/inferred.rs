@@ -207,7 +207,11 @@ fn form(one: &str, two: Option<&str>, with_number: &str, after_words: &str) -> O
         let (_, after) = two.split_once(NAMES[0])?;
         after.split_once(NAMES[1])
     });
-    let quote = if before.ends_with('"') { "\"" } else { "" };
+    // A quote that is no part of the tag belongs to the name.
+    let quote = match before[tag.len()..].ends_with('"') {
+        true => "\"",
+        false => "",
+    };
     let unquoted = |text: &str| text.strip_suffix(quote).map(str::to_owned);
     let (call, after, between) = match pieces::json_call(rest) {
         Some((middle, after)) => {

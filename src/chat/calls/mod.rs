@@ -1,5 +1,6 @@
 //! How a model writes tool calls, as a grammar: the way round of `parser`. Each format of the parser has its written
 //! form here, so that calls which must be made are made in the model's own words, with arguments that fit their schemas.
+//! The form of a template that nobody knows is read off what it writes, and reads calls as well.
 
 mod inferred;
 mod members;

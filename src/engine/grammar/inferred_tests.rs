@@ -86,6 +86,11 @@ fn formats() -> Vec<(Template, &'static str)> {
             ),
             "<run><to:f><city>Paris</city><n>7</n></run><run><to:g></run>",
         ),
+        // A tag that ends in a quote.
+        (
+            template("", &format!("<do=\"{NAME}\"={ARGUMENTS}</do>"), "", ""),
+            "<do=\"f\"={\"city\": \"Paris\", \"n\": 7}</do><do=\"g\"={}</do>",
+        ),
         // A notation of functions.
         (
             template("```tool\n", &format!("{NAME}({quoted})"), "\n", "\n```"),
@@ -148,7 +153,7 @@ fn values_keep_their_types() {
     let text = "<use><fn id=\"f\"><arg id=\"city\">a < b\n</arg><arg id=\"n\"> 7 </arg></fn></use>";
     let expected: Vec<(String, Value)> = vec![("f".into(), json!({"city": "a < b\n", "n": 7}))];
     assert_eq!(parsed(&elements, text).0, expected);
-    let (functions, _) = formats().remove(5);
+    let (functions, _) = formats().remove(6);
     let text = "```tool\nf(city: 'it\\'s'; n: [1, {\"x\": None}])\n```";
     let expected: Vec<(String, Value)> =
         vec![("f".into(), json!({"city": "it's", "n": [1, {"x": null}]}))];
