@@ -54,7 +54,7 @@ struct Loaded {
 fn load(shape: &Shape, path: &Path) -> Loaded {
     let start = Instant::now();
     let gguf = Arc::new(Gguf::open(path).expect("a valid file"));
-    let (_, model) = engine::open(&gguf, &[]).expect("a supported model");
+    let (_, model) = engine::open(&gguf, &[], &|| {}).expect("a supported model");
     let backend = device::open(Some(&shape.device)).expect("a device");
     let n_ctx = shape.n_prompt + shape.n_decode + 64;
     let session = Session::new(&model, backend, KvType::F16, n_ctx, shape.n_prompt.min(512));

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ollama_wgpu::api::CreateRequest;
+use ollama_wgpu::api::{CreateRequest, Progress};
 use ollama_wgpu::backend::KvType;
 use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::quant::QuantType;
@@ -107,7 +107,7 @@ impl Fixture {
         let mut steps = Vec::new();
         let made = self
             .store
-            .create(&request, &mut |step| steps.push(step.status));
+            .create(&request, &mut |step: Progress| steps.push(step.status));
         made.map(|()| steps).map_err(|e| e.to_string())
     }
 

@@ -108,22 +108,54 @@ mod layers {
         }
     }
 
-    #[test]
-    fn modules_import_only_from_layers_below() {
+    /// Paths below `src`, and what the files hold.
+    fn sources() -> Vec<(PathBuf, String)> {
         let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut files = Vec::new();
         rust_files(&src, &mut files);
-        let mut problems = Vec::new();
-        for file in files
+        let ours = files
             .iter()
-            .filter(|f| f.extension().is_some_and(|e| e == "rs"))
-        {
+            .filter(|f| f.extension().is_some_and(|e| e == "rs"));
+        ours.map(|file| {
             let inside = file.strip_prefix(&src).expect("a file of src");
+            let text = std::fs::read_to_string(file).expect("readable");
+            (inside.to_owned(), text)
+        })
+        .collect()
+    }
+
+    /// A panic that holds a lock must not be one of everybody who takes it afterwards.
+    #[test]
+    fn no_lock_is_lost_by_a_panic() {
+        let mut problems = Vec::new();
+        for (file, text) in sources() {
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let code: String = code.split_whitespace().collect();
+            let is_test = file.components().any(|part| {
+                let part = part.as_os_str().to_string_lossy();
+                part.starts_with("tests") || part == "lib.rs"
+            });
+            for taken in [".lock()", ".read()", ".write()", ".wait(", ".into_inner()"] {
+                let spoilt = [".unwrap()", ".expect("].iter();
+                let spoilt = spoilt.filter(|end| code.contains(&format!("{taken}{end}")));
+                problems.extend(
+                    spoilt
+                        .filter(|_| !is_test)
+                        .map(|end| format!("{}: {taken}{end}", file.display())),
+                );
+            }
+        }
+        assert!(problems.is_empty(), "{}", problems.join("\n"));
+    }
+
+    #[test]
+    fn modules_import_only_from_layers_below() {
+        let mut problems = Vec::new();
+        for (inside, text) in sources() {
             let first = inside.iter().next().expect("a name").to_string_lossy();
             let module = first.trim_end_matches(".rs");
             let known = layer(module).is_some() || ["main", "lib"].contains(&module);
             assert!(known, "{module} has no layer");
-            let text = std::fs::read_to_string(file).expect("readable");
             if module != "lib" {
                 problems.extend(text.lines().filter_map(|line| {
                     problem(module, line).map(|p| format!("{}: {p}", inside.display()))

@@ -60,20 +60,18 @@ const AMENDMENTS: [(&str, &str, &str); 9] = [
 ];
 
 /// What the recorded help offers and this program does not.
-const NOT_OFFERED: [&str; 15] = [
+const NOT_OFFERED: [&str; 13] = [
     "signin",
     "signout",
     "--draft-quantize",
     "--experimental",
     "help --nowordwrap",
     "help --verbose",
-    "OLLAMA_EDITOR",
     "OLLAMA_MAX_TRANSFER_STREAMS",
     "OLLAMA_SCHED_SPREAD",
     "OLLAMA_FLASH_ATTENTION",
     "OLLAMA_LLM_LIBRARY",
     "OLLAMA_IGPU_ENABLE",
-    "OLLAMA_LOAD_TIMEOUT",
     "LLAMA_ARG_FIT",
     "LLAMA_ARG_FIT_TARGET",
 ];

@@ -192,9 +192,10 @@ class Reader:
 
 class Server:
     """The server with a models folder of its own; with `disk_bytes`, on a disk of that size; with `read_only`, on one that cannot be
-    written; with `memory_bytes`, on a machine that has so much for it."""
+    written; with `memory_bytes`, on a machine that has so much for it, and that says so once `telling` is set, as it is at the start
+    unless `is_silent`."""
 
-    def __init__(self, binary, models, disk_bytes=None, memory_bytes=None, read_only=False, **settings):
+    def __init__(self, binary, models, disk_bytes=None, memory_bytes=None, is_silent=False, read_only=False, **settings):
         self.models = Path(models)
         self.models.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
@@ -212,6 +213,9 @@ class Server:
             # Mounts of its own, which go away with the process; without root in a namespace of users.
             user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
             command = ["unshare", *user, "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$0" serve']), binary]
+        self.telling = threading.Event()
+        if not is_silent:
+            self.telling.set()
         self.started = time.monotonic()
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(f"http://127.0.0.1:{self.port}/", self.process)
@@ -228,6 +232,7 @@ class Server:
     def tell_memory(self, meminfo, limit):
         """Answers whoever reads the file: what the process has of the machine's memory is missing."""
         while self.process.poll() is None:
+            self.telling.wait()
             with open(meminfo, "w") as reader:
                 left = max(limit - self.memory("VmRSS"), 0)
                 reader.write(f"MemTotal: {limit >> 10} kB\nMemAvailable: {left >> 10} kB\n")

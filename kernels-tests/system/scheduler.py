@@ -72,6 +72,20 @@ class Suite(unittest.TestCase):
             server.generate("a", PROMPTS[0], options={"num_ctx": 8192 * 4})
         self.assertIn("memory", refused.exception.read().decode())
 
+    def test_a_load_that_stands_still(self):
+        # Whoever asks how much memory is free waits for the answer.
+        server = self.start({"smollm": SMOLLM}, memory_bytes=1000 * MB, is_silent=True, OLLAMA_LOAD_TIMEOUT="1s")
+        begun = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            waiting = [pool.submit(server.generate, "smollm", PROMPTS[0]) for _ in range(3)]
+            for refused in [answer.exception() for answer in waiting]:
+                self.assertEqual(refused.code, 500)
+                self.assertIn("no progress for 1s", refused.read().decode())
+        self.assertLess(time.monotonic() - begun, 3)
+        self.assertEqual(server.loaded(), set())
+        server.telling.set()
+        self.assertTrue(server.generate("smollm", PROMPTS[0])["done"])
+
     def test_three_models_where_two_may_be_loaded(self):
         server = self.start(TINY, OLLAMA_MAX_LOADED_MODELS="2")
         ask = [(name, prompt) for name in TINY for prompt in PROMPTS]

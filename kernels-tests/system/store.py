@@ -68,6 +68,13 @@ class Suite(unittest.TestCase):
     def names(self, server):
         return {m["name"].removesuffix(":latest") for m in server.json("GET", "/api/tags")["models"]}
 
+    def until(self, holds, seconds=3):
+        """Waits until something holds."""
+        end = time.monotonic() + seconds
+        while not holds():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.01)
+
     def refused(self, server, method, path, body):
         """Status and error of a request that fails, within a second."""
         start = time.monotonic()
@@ -248,6 +255,22 @@ class Suite(unittest.TestCase):
             self.assertEqual(server.lines("/api/pull", {"model": name, "insecure": True})[-1], {"status": "success"})
             server.json("POST", "/api/show", {"model": name})
             valid_blobs(server.models)
+
+    def test_a_client_that_leaves_while_weights_are_made(self):
+        server = self.server(self.work / "left")
+        weights = gguf(256 << 20, self.random, 0)
+        server.upload(weights)
+        blobs = server.models / "blobs"
+        before = set(blobs.iterdir())
+        for stream in (True, False):
+            body = json.dumps({"model": "small", "files": {"m.gguf": digest(weights)}, "quantize": "q4_k_m", "stream": stream})
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                client.sendall(f"POST /api/create HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+                self.until(lambda: any(path.stat().st_size > 1 << 20 for path in set(blobs.iterdir()) - before))
+            # The file goes when the work has ended.
+            self.until(lambda: set(blobs.iterdir()) == before)
+            self.assertEqual(self.names(server), set())
+        server.create("small", {"files": {"m.gguf": digest(weights)}})
 
     def test_very_many_models(self):
         self.filled("few").stop()

@@ -27,12 +27,12 @@ def free_port():
 class Prompt:
     """`run smollm2` on a pseudo-terminal."""
 
-    def __init__(self, env, model="smollm2"):
+    def __init__(self, env, model="smollm2", greeting=""):
         self.screen = ""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.execve(BINARY, [BINARY, "run", model], env)
-        self.wait("Send a message")
+        self.wait(f"{re.escape(greeting)}.*Send a message")
 
     def type(self, text):
         os.write(self.fd, text.encode())
@@ -129,10 +129,108 @@ def several_lines(env):
     prompt.wait("Set system message")
     prompt.type("/show system\r")
     prompt.wait("/show system.*one.*two")
+    # One message of two lines, by Ctrl-J; the other keys edit the line as in a shell.
+    prompt.type("/set system upper\x0alower\r")
+    prompt.wait("Set system message")
+    prompt.type("/show system\r")
+    prompt.wait("/show system.*upper\nlower")
+    prompt.type("\x0csystem\x01/show wrong\x17\x05\x0b\r")
+    prompt.wait("/show system.*upper")
     prompt.type('"""abandoned\r')
     prompt.wait(r"\.\.\. ")
     prompt.type("\x03")
     prompt.wait(r"Use Ctrl \+ d or /bye to exit")
+    prompt.leaves("\x04")
+
+
+def composed(env):
+    """Ctrl-G goes on in an editor; where that fails, the line stays."""
+    editor = f"{env['HOME']}/editor"
+    with open(editor, "w") as script:
+        script.write('#!/bin/sh\n[ "$1" = --wait ] && stat -c %a "$2" >"$0.mode" && printf "two" >>"$2"\n')
+    os.chmod(editor, 0o755)
+    prompt = Prompt(env | {"OLLAMA_EDITOR": f" '{editor} --wait' ", "EDITOR": "false"})
+    prompt.type("/set system one\x07")
+    prompt.wait("/set system onetwo")
+    prompt.type("three\r")
+    prompt.wait("Set system message")
+    prompt.type("/show system\r")
+    prompt.wait("/show system.*onetwothree")
+    prompt.leaves("/bye\r")
+    with open(f"{editor}.mode") as mode:
+        assert mode.read() == "600\n"
+    prompt = Prompt(env | {"VISUAL": "false", "EDITOR": editor})
+    prompt.type("/set system kept\x07")
+    prompt.wait("Error: the editor \"false\" failed")
+    prompt.type("\r")
+    prompt.wait("Set system message")
+    # A line that was begun is forgotten without a word; on an empty one the hint comes.
+    prompt.type("/set system never\x03")
+    prompt.wait("never\n>>> ")
+    prompt.type("/show system\r")
+    shown = prompt.wait("/show system.*kept")
+    assert "Use Ctrl" not in shown, shown
+    prompt.type("\x03")
+    prompt.wait(r"Use Ctrl \+ d or /bye to exit")
+    prompt.leaves("\x04")
+
+
+def remembered(env):
+    """The last hundred lines are there in the next session, by the up key, in a file of the user's alone."""
+    file = f"{env['HOME']}/.ollama/history"
+    os.remove(file)
+    prompt = Prompt(env)
+    for i in range(104):
+        prompt.type(f"/nonsense{i}\r")
+        prompt.wait(f"Unknown command '/nonsense{i}'")
+    prompt.type("/set nohistory\r")
+    prompt.wait("Set 'nohistory' mode")
+    prompt.type("/unkept\r")
+    prompt.wait("Unknown command '/unkept'")
+    prompt.leaves("\x04")
+    with open(file) as history:
+        lines = history.read().splitlines()
+    assert (len(lines), lines[-2:]) == (100, ["/nonsense103", "/set nohistory"]), lines
+    assert os.stat(file).st_mode & 0o777 == 0o600, oct(os.stat(file).st_mode)
+    prompt = Prompt(env)
+    prompt.type("\x1b[A\x1b[A\r")
+    prompt.wait("Unknown command '/nonsense103'")
+    prompt.leaves("\x04")
+    prompt = Prompt(env | {"OLLAMA_NOHISTORY": "1"})
+    prompt.type("/unkept\r")
+    prompt.wait("Unknown command '/unkept'")
+    prompt.leaves("\x04")
+    with open(file) as history:
+        assert "/unkept" not in history.read()
+
+
+def saved(env):
+    """A saved session begins where it ended."""
+    prompt = Prompt(env)
+    for line, answer in [
+        ("/set parameter stop one two", "Set parameter 'stop' to 'one, two'"),
+        ("/set parameter temperature hot", "Couldn't set parameter: invalid float value"),
+        ("/set parameter num_predict 3", "Set parameter 'num_predict'"),
+        ("/set parameter", "Usage:"),
+        ("/set system", "Usage:"),
+        ("/set format yaml", "Invalid or missing format. For 'json' mode use '/set format json'"),
+        ("/set nonsense", "Unknown command '/set nonsense'"),
+        ("/show nonsense", "Unknown command '/show nonsense'"),
+        ("/set think", 'warning: model "smollm2" does not support thinking output'),
+        ("/save", "Usage:"),
+        ("/load", "Usage:"),
+        ("/set nothink", "Set 'nothink' mode"),
+        ("/set system Be brief.", "Set system message"),
+        ("Say hello.", ">>>"),
+        ("/save told", "Created new model 'told'"),
+    ]:
+        prompt.type(line + "\r")
+        prompt.wait(re.escape(line) + ".*?" + re.escape(answer))
+    prompt.leaves("/bye\r")
+    text = subprocess.run([BINARY, "show", "--modelfile", "told"], env=env, capture_output=True, text=True, check=True).stdout
+    for line in ["SYSTEM Be brief.", "PARAMETER num_predict 3", "PARAMETER stop one", "PARAMETER stop two", "MESSAGE user Say hello.", "MESSAGE assistant"]:
+        assert line in text, (line, text)
+    prompt = Prompt(env, "told", ">>> Say hello.")
     prompt.leaves("\x04")
 
 
@@ -150,26 +248,60 @@ def interrupted(env):
     prompt.leaves("\x04")
 
 
+def one_shot(env):
+    """Ctrl-C ends one answer and is no failure; a pipe that closes neither."""
+    ask = [BINARY, "run", "smollm2", "Write a very long story about the sea."]
+    for end in (lambda process: process.send_signal(signal.SIGINT), lambda process: process.stdout.close()):
+        process = subprocess.Popen(ask, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout.read(1)
+        end(process)
+        assert process.wait(PATIENCE) == 0, process.stderr.read()
+
+
+def stopped(env):
+    """A server that is told to stop does, whoever still listens to an answer."""
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        port = free_port()
+        mine = env | {"OLLAMA_HOST": f"127.0.0.1:{port}"}
+        server = started(mine)
+        client = socket.create_connection(("127.0.0.1", port))
+        body = '{"model":"smollm2","prompt":"Count.","options":{"num_predict":100000}}'
+        client.sendall(f"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        assert client.recv(1)
+        begun = time.time()
+        server.send_signal(sent)
+        assert server.wait(PATIENCE) == 0
+        assert time.time() - begun < 3, time.time() - begun
+        while client.recv(65536):
+            pass
+        client.close()
+
+
+def started(env):
+    """A server that answers."""
+    server = subprocess.Popen([BINARY, "serve"], env=env, stderr=subprocess.DEVNULL)
+    host, port = env["OLLAMA_HOST"].split(":")
+    while True:
+        try:
+            socket.create_connection((host, int(port))).close()
+            return server
+        except OSError:
+            time.sleep(0.02)
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         env = dict(
             os.environ, HOME=folder, OLLAMA_MODELS=f"{folder}/models", OLLAMA_HOST=f"127.0.0.1:{free_port()}",
             OLLAMA_WGPU_DEVICE="cpu", TERM="xterm",
         )
-        server = subprocess.Popen([BINARY, "serve"], env=env, stderr=subprocess.DEVNULL)
+        server = started(env)
         try:
             with open(f"{folder}/Modelfile", "w") as modelfile:
                 modelfile.write(f"FROM {MODELS}/smollm2-135m-instruct-q4_1.gguf\n")
-            host, port = env["OLLAMA_HOST"].split(":")
-            while True:
-                try:
-                    socket.create_connection((host, int(port))).close()
-                    break
-                except OSError:
-                    time.sleep(0.02)
             create = [BINARY, "create", "smollm2", "-f", f"{folder}/Modelfile"]
             subprocess.run(create, env=env, check=True, capture_output=True)
-            for case in (commands, typed_ahead, several_lines, interrupted):
+            for case in (commands, typed_ahead, several_lines, composed, remembered, saved, interrupted, one_shot, stopped):
                 case(env)
                 print(f"{case.__name__}: passed")
         finally:

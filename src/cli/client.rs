@@ -331,6 +331,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_refusal_without_our_text_is_its_status() {
+        for body in [
+            "<html>no</html>",
+            "try again",
+            "{\"error\":3}",
+            "{\"error\":\"\"}",
+        ] {
+            let n = body.len();
+            let answer = format!("HTTP/1.1 502 Bad Gateway\r\ncontent-length: {n}\r\n\r\n{body}");
+            let client = answering(answer.leak()).await;
+            let error = client.get::<VersionReply>("/").await.unwrap_err();
+            assert_eq!(error.to_string(), "502 Bad Gateway", "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_off_is_an_error() {
+        let cut = "HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n{\"status\":\"a\"}\n{\"stat";
+        let client = answering(cut).await;
+        let mut lines = client.stream::<Progress>("/", &()).await.unwrap();
+        assert_eq!(lines.next().await.unwrap().unwrap().status, "a");
+        let error = lines.next().await.unwrap_err();
+        assert!(matches!(error, Error::Transport { .. }), "{error}");
+        let whole = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"stat";
+        let client = answering(whole).await;
+        let mut lines = client.stream::<Progress>("/", &()).await.unwrap();
+        let error = lines.next().await.unwrap_err();
+        assert!(matches!(error, Error::NotOurs { .. }), "{error}");
+    }
+
+    #[tokio::test]
     async fn other_servers_are_told_apart() {
         let answer = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>";
         let client = answering(answer).await;

@@ -1,5 +1,6 @@
 //! The line editor of the interactive prompt, with the history of earlier sessions.
 
+use super::compose;
 use anyhow::{Context as _, Result};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
@@ -7,11 +8,16 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::{Hint, Hinter};
 use rustyline::history::{History as _, MemHistory, SearchDirection};
 use rustyline::validate::Validator;
-use rustyline::{Cmd, Config, Context, Editor, Helper, KeyEvent};
+use rustyline::{
+    Cmd, ConditionalEventHandler, Config, Context, Editor, Event, EventContext, EventHandler,
+    Helper, KeyEvent, RepeatCount,
+};
 use std::borrow::Cow;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Lines kept from session to session.
 const MAX_HISTORY: usize = 100;
@@ -19,8 +25,10 @@ const MAX_HISTORY: usize = 100;
 /// What the user did at a prompt.
 pub enum Input {
     Line(String),
-    /// Ctrl-C.
-    Interrupted,
+    /// Ctrl-C on an empty line, or on one that has been begun and is forgotten.
+    Interrupted {
+        was_empty: bool,
+    },
     /// Ctrl-D on an empty line, or the end of the input.
     End,
 }
@@ -29,7 +37,8 @@ pub enum Input {
 pub struct LineEditor {
     editor: Editor<Placeholder, MemHistory>,
     /// For as long as lines are read.
-    _typed_ahead: Option<terminal::TypedAhead>,
+    typed_ahead: Option<terminal::TypedAhead>,
+    keys: Keys,
     /// Where the history is kept; `None` when it is not.
     file: Option<PathBuf>,
 }
@@ -46,25 +55,57 @@ impl LineEditor {
             Editor::with_history(config, history).context("cannot use the terminal")?;
         editor.set_helper(Some(Placeholder));
         editor.bind_sequence(KeyEvent::ctrl('J'), Cmd::Newline);
+        let keys = Keys::default();
+        for (key, handler) in [
+            ('C', EventHandler::Conditional(Box::new(Stop(keys.clone())))),
+            (
+                'G',
+                EventHandler::Conditional(Box::new(Compose(keys.clone()))),
+            ),
+        ] {
+            editor.bind_sequence(KeyEvent::ctrl(key), handler);
+        }
         let text = file.as_deref().map(fs::read_to_string);
         for line in text.and_then(Result::ok).unwrap_or_default().lines() {
             editor.add_history_entry(line)?;
         }
         Ok(LineEditor {
             editor,
-            _typed_ahead: terminal::TypedAhead::kept(),
+            typed_ahead: terminal::TypedAhead::kept(),
+            keys,
             file,
         })
     }
 
     /// Waits for a line. Blocks the thread.
     pub fn read(&mut self, prompt: &str) -> Result<Input> {
-        match self.editor.readline(prompt) {
-            Ok(line) => Ok(Input::Line(line)),
-            Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
-            Err(ReadlineError::Eof) => Ok(Input::End),
-            Err(error) => Err(error).context("cannot read from the terminal"),
+        let mut begun = String::new();
+        loop {
+            match self.editor.readline_with_initial(prompt, (&begun, "")) {
+                Ok(line) if self.keys.compose.swap(false, Ordering::Relaxed) => {
+                    begun = self.compose(line);
+                }
+                Ok(line) => return Ok(Input::Line(line)),
+                Err(ReadlineError::Interrupted) => {
+                    let was_empty = self.keys.was_empty.load(Ordering::Relaxed);
+                    return Ok(Input::Interrupted { was_empty });
+                }
+                Err(ReadlineError::Eof) => return Ok(Input::End),
+                Err(error) => return Err(error).context("cannot read from the terminal"),
+            }
         }
+    }
+
+    /// The line as the user's editor leaves it; as it was where that fails.
+    fn compose(&mut self, line: String) -> String {
+        // The editor finds the terminal as the shell left it.
+        self.typed_ahead = None;
+        let edited = compose::edited(&line);
+        self.typed_ahead = terminal::TypedAhead::kept();
+        edited.unwrap_or_else(|error| {
+            eprintln!("Error: {error:#}");
+            line
+        })
     }
 
     /// Adds what was typed to the history, and to its file where one is kept.
@@ -82,6 +123,34 @@ impl LineEditor {
     /// From now on, keeps the history in `file`, or only in memory.
     pub fn keep_history(&mut self, file: Option<PathBuf>) {
         self.file = file;
+    }
+}
+
+/// What keys have done to the line that is read.
+#[derive(Clone, Default)]
+struct Keys {
+    /// Ctrl-G: it goes on in an editor.
+    compose: Arc<AtomicBool>,
+    /// Ctrl-C came before anything was typed.
+    was_empty: Arc<AtomicBool>,
+}
+
+struct Compose(Keys);
+
+impl ConditionalEventHandler for Compose {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, _: &EventContext) -> Option<Cmd> {
+        self.0.compose.store(true, Ordering::Relaxed);
+        Some(Cmd::AcceptLine)
+    }
+}
+
+struct Stop(Keys);
+
+impl ConditionalEventHandler for Stop {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, line: &EventContext) -> Option<Cmd> {
+        let is_empty = line.line().is_empty();
+        self.0.was_empty.store(is_empty, Ordering::Relaxed);
+        Some(Cmd::Interrupt)
     }
 }
 

@@ -5,6 +5,7 @@
 mod answer;
 mod bench;
 mod client;
+mod compose;
 mod create;
 mod debug;
 pub mod device;
@@ -12,6 +13,7 @@ mod doctor;
 mod editor;
 mod format;
 mod list;
+mod log;
 mod models;
 mod print;
 mod profile;
@@ -64,6 +66,7 @@ Environment Variables:
   OLLAMA_WGPU_DEVICE          Device: cpu, an index, or a part of its name such as vulkan:llvmpipe
                               (default: the best GPU, else the CPU)
   OLLAMA_KEEP_ALIVE           How long an unused model stays loaded (default 5m, negative is for ever)
+  OLLAMA_LOAD_TIMEOUT         How long a load may stand still (default 5m, 0 or negative is for ever)
   OLLAMA_CONTEXT_LENGTH       Context length of requests that name none
   OLLAMA_NUM_PARALLEL         Requests that one model answers at once (default 1)
   OLLAMA_MAX_LOADED_MODELS    Models loaded at once
@@ -77,7 +80,8 @@ Environment Variables:
   OLLAMA_GO_TEMPLATE          Prefer Go templates (true) or the model file's own (false)
   OLLAMA_NO_CLOUD             Say that hosted models are off
   OLLAMA_NOPRUNE              Do not remove unused files from the models folder at the start
-  OLLAMA_DEBUG                Log more (1, 2) or less (-1, -2)";
+  OLLAMA_DEBUG                Log more (1, 2) or less (-1, -2)
+  OLLAMA_DEBUG_LOG_REQUESTS   Keep the bodies of requests, with scripts that send them again, in a temporary folder";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -93,7 +97,7 @@ enum Command {
     /// Ask a model, once or in a conversation
     #[command(
         override_usage = "ollama-wgpu run MODEL [PROMPT] [flags]",
-        after_help = "Environment Variables:\n  OLLAMA_HOST         Address of the server (default 127.0.0.1:11434)\n  OLLAMA_NOHISTORY    Do not keep the history of the interactive prompt"
+        after_help = "Environment Variables:\n  OLLAMA_HOST         Address of the server (default 127.0.0.1:11434)\n  OLLAMA_NOHISTORY    Do not keep the history of the interactive prompt\n  OLLAMA_EDITOR       Editor that Ctrl + g opens (default VISUAL, EDITOR, vi)"
     )]
     Run(run::Arguments),
     /// Unload a model

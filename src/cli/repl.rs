@@ -67,8 +67,10 @@ async fn read_message(mut editor: LineEditor) -> Result<(Option<String>, LineEdi
         editor = returned;
         match input? {
             Input::End => return Ok((None, editor)),
-            Input::Interrupted => {
-                println!("Use Ctrl + d or /bye to exit.");
+            Input::Interrupted { was_empty } => {
+                if was_empty {
+                    println!("Use Ctrl + d or /bye to exit.");
+                }
                 open = None;
             }
             Input::Line(line) => match join(open, line) {

@@ -1,50 +1,39 @@
 //! `serve`: settings, store, models and HTTP server put together, until the process is told to stop.
 
-use super::device;
+use super::{device, log};
 use crate::backend::KvType;
 use crate::engine::{KeepAlive, Models, ModelsSettings};
-use crate::server::{self, App, Keys, Origins, ServerSettings};
-use crate::settings::{LogLevel, Settings};
+use crate::server::{self, App, Keys, Origins, RequestLog, ServerSettings};
+use crate::settings::Settings;
 use crate::store::Store;
 use crate::store::registry::Registry;
 use anyhow::{Context, Result, anyhow, bail};
-use std::io::{self, IsTerminal, stderr};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long files may be put in order at the end.
+const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// Runs the server; returns when it was told to stop.
 pub fn serve() -> Result<()> {
     let settings = Settings::from_env();
-    log_to_stderr(settings.log_level);
+    log::to_stderr(settings.log_level);
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
     for name in &settings.without_effect {
         tracing::debug!("{name} has no effect here");
     }
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("cannot start the asynchronous runtime")?
-        .block_on(listen(settings))
-}
-
-fn log_to_stderr(level: LogLevel) {
-    let level = match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
-    };
-    // Libraries speak up when something is wrong; wgpu and hyper would drown our own lines otherwise.
-    let filter = format!("warn,wgpu_hal=error,ollama_wgpu={level}");
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr)
-        .with_ansi(stderr().is_terminal())
-        .with_target(false)
-        .init();
+        .context("cannot start the asynchronous runtime")?;
+    let served = runtime.block_on(listen(settings));
+    // Work on files notices that nobody waits for it; a disk that does not answer keeps no process alive.
+    runtime.shutdown_timeout(LAST_WORK);
+    served
 }
 
 async fn listen(settings: Settings) -> Result<()> {
@@ -74,6 +63,10 @@ async fn listen(settings: Settings) -> Result<()> {
     if let Err(error) = Registry::make_key() {
         tracing::warn!("cannot make a key for registries, which are asked anonymously: {error}");
     }
+    let request_log = settings
+        .log_requests
+        .then(|| log_requests(tls.is_some()))
+        .transpose()?;
     let app = App {
         registry: Registry::new(store.clone()),
         store,
@@ -84,6 +77,7 @@ async fn listen(settings: Settings) -> Result<()> {
             no_cloud: settings.no_cloud,
             keys: keys.clone(),
             go_template: settings.go_template,
+            request_log,
         },
     };
     warn_of_exposure(bound, keys.is_some(), tls.is_some());
@@ -116,6 +110,15 @@ fn warn_of_exposure(bound: SocketAddr, has_keys: bool, has_tls: bool) {
         ),
         (true, true) => {}
     }
+}
+
+fn log_requests(has_tls: bool) -> Result<Arc<RequestLog>> {
+    let log = RequestLog::new(has_tls).context("OLLAMA_DEBUG_LOG_REQUESTS")?;
+    tracing::warn!(
+        "requests, with all they hold, are kept in {}; unset OLLAMA_DEBUG_LOG_REQUESTS to keep none",
+        log.folder().display()
+    );
+    Ok(Arc::new(log))
 }
 
 /// Reads the keys again at every SIGHUP.
@@ -168,6 +171,7 @@ pub fn loading(settings: &Settings) -> ModelsSettings {
         keep_alive: settings
             .keep_alive
             .map_or(KeepAlive::Forever, KeepAlive::For),
+        load_timeout: settings.load_timeout,
         n_ctx: settings.context_length,
         kv_type: kv_type(&settings.kv_cache_type),
         gpu_overhead: settings.gpu_overhead,

@@ -356,6 +356,7 @@ Available keyboard shortcuts:
   Ctrl + k, u    Delete to the end, to the beginning of the line
   Ctrl + w       Delete the word before the cursor
   Ctrl + j       Add a line to the message
+  Ctrl + g       Go on with the message in an editor (OLLAMA_EDITOR)
   Ctrl + r       Search the history
   Up, Down       Recall earlier lines
   Ctrl + l       Clear the screen

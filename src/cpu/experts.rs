@@ -5,10 +5,10 @@
 
 use super::buffer::{Buffer, Matrix, OutOfMemory, Shared};
 use super::format::integer::is_integer;
-use super::matmul::integer::round_rows;
+use super::matmul::integer::{BLOCK, FEW_TOKENS, round_groups, round_rows};
 use super::matmul::{Input, Place, Product, Rows, matmul_all};
 use super::pool::{Pool, PoolError};
-use super::simd::InstructionSet;
+use super::simd::{InstructionSet, LANES};
 use super::weight::WeightRows;
 use crate::backend::WeightSpec;
 use crate::quant::SPAN;
@@ -29,38 +29,46 @@ pub struct Experts<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// Computes into `out`, `[n_rows, parts, n_used, rows of a part]`. `changed` is memory for inputs
-/// that are rounded, or end within a span.
+/// Computes into `out`, `[n_rows, parts, n_used, rows of a part]`. The buffers are memory for inputs
+/// that end within a span, or are rounded.
 ///
 /// # Errors
 /// Those of the pool.
 pub fn matmul_experts(
     isa: InstructionSet,
     pool: &mut Pool,
-    changed: &mut Buffer,
+    [padded, rounded, grouped]: &mut [Buffer; 3],
     experts: Experts<'_>,
     out: &mut [f32],
 ) -> Result<(), PoolError> {
     let weight = experts.weight;
     let n_parts = weight.parts_per_expert();
-    let (input, row_stride, slot_stride) = match is_integer(weight.quant) {
-        true => experts.rounded(isa, pool, changed)?,
-        false => experts.whole_spans(changed)?,
+    let (floats, row_stride, slot_stride) = match is_integer(weight.quant) {
+        true => (None, experts.n_slots(), usize::from(experts.n_slots() > 1)),
+        false => {
+            let (input, row_stride, slot_stride) = experts.whole_spans(padded)?;
+            (Some(input), row_stride, slot_stride)
+        }
     };
     let part_rows = weight.rows / weight.n_experts / n_parts;
     let out_stride = n_parts * experts.n_used * part_rows;
-    let mut groups: Vec<Vec<Place>> = vec![Vec::new(); weight.n_experts];
+    let mut lists: Vec<Vec<Place>> = vec![Vec::new(); weight.n_experts];
     for row in 0..experts.n_rows {
         for slot in 0..experts.n_used {
             let expert = experts.expert(row, slot);
-            groups[expert].push(Place {
+            lists[expert].push(Place {
                 input: row * row_stride + slot * slot_stride,
                 out: row * out_stride + slot * part_rows,
             });
         }
     }
+    let inputs = match floats {
+        Some(input) => vec![input; lists.len()],
+        None => experts.rounded(isa, pool, &lists, rounded, grouped)?,
+    };
     let mut products = Vec::new();
-    for (expert, places) in groups.iter().enumerate().filter(|(_, g)| !g.is_empty()) {
+    let used = lists.iter().zip(inputs).enumerate();
+    for (expert, (places, input)) in used.filter(|(_, (places, _))| !places.is_empty()) {
         for part in 0..n_parts {
             let rows = weight.part(expert * n_parts + part);
             let first_row = (expert * n_parts + part) * part_rows;
@@ -103,21 +111,40 @@ impl<'a> Experts<'a> {
         &self.input.at(start)[..self.weight.cols]
     }
 
-    /// The input for integer products, and its rows from row to row and from slot to slot.
+    /// The input of each expert for integer products.
     fn rounded<'b>(
         &self,
         isa: InstructionSet,
         pool: &mut Pool,
+        lists: &[Vec<Place>],
         rounded: &'b mut Buffer,
-    ) -> Result<(Input<'b>, usize, usize), PoolError>
+        grouped: &'b mut Buffer,
+    ) -> Result<Vec<Input<'b>>, PoolError>
     where
         'a: 'b,
     {
-        let n_slots = self.n_slots();
+        let quant = self.weight.quant;
         let slot = |i| self.slot(i);
-        let n = self.n_rows * n_slots;
-        let blocks = round_rows(isa, pool, self.weight.quant, n, &slot, rounded)?;
-        Ok((Input::Rounded(blocks), n_slots, usize::from(n_slots > 1)))
+        let n_rows = match lists.iter().any(|places| places.len() <= FEW_TOKENS) {
+            true => self.n_rows * self.n_slots(),
+            false => 0,
+        };
+        let rows = round_rows(isa, pool, quant, n_rows, &slot, rounded)?;
+        let many = lists.iter().filter(|places| places.len() > FEW_TOKENS);
+        let many: Vec<&[Place]> = many.flat_map(|places| places.chunks(LANES)).collect();
+        let n_blocks = self.weight.cols / BLOCK;
+        let row = |group: usize, lane| many[group].get(lane).map(|place: &Place| slot(place.input));
+        let size = [many.len(), n_blocks];
+        let mut groups = round_groups(isa, pool, quant, size, &row, grouped)?;
+        let inputs = lists.iter().map(|places| match places.len() {
+            0..=FEW_TOKENS => Input::Rounded(rows),
+            n => {
+                let (own, rest) = groups.split_at(n.div_ceil(LANES) * n_blocks);
+                groups = rest;
+                Input::Grouped(own)
+            }
+        });
+        Ok(inputs.collect())
     }
 
     /// The input with whole spans, and its columns from row to row and from slot to slot.

@@ -224,7 +224,7 @@ impl CpuBackend {
                     n_rows,
                     bias: p.bias.map(|id| vector(&self.vectors, id)),
                 };
-                matmul_experts(isa, pool, &mut self.changed[0], experts, out)
+                matmul_experts(isa, pool, &mut self.changed, experts, out)
             }
             Op::MoeCombine {
                 experts,

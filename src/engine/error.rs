@@ -1,5 +1,7 @@
 //! What can go wrong between a request and its events.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::backend::BackendError;
@@ -14,6 +16,12 @@ pub enum Error {
     /// The caller went away while its model was loading.
     #[error("request canceled")]
     Canceled,
+    /// A load stood still.
+    #[error(
+        "loading the model made no progress for {patience:?}: its disk or the device does not answer; \
+         OLLAMA_LOAD_TIMEOUT sets the limit"
+    )]
+    Stalled { patience: Duration },
     /// The server ends.
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::device::{Device, n_draft};
 use super::output::Vocabulary;
@@ -65,6 +66,8 @@ pub struct FakeOptions {
     /// What it is as a GPU; none for a CPU.
     pub gpu: Option<FakeGpu>,
     pub fault: Option<Fault>,
+    /// How long it takes for each weight.
+    pub load_time: Duration,
 }
 
 impl Default for FakeOptions {
@@ -81,6 +84,7 @@ impl Default for FakeOptions {
             period: None,
             gpu: None,
             fault: None,
+            load_time: Duration::ZERO,
         }
     }
 }
@@ -289,6 +293,7 @@ impl Backend for FakeBackend {
     }
 
     fn load(&mut self, _: &WeightSpec) -> Result<WeightId, BackendError> {
+        std::thread::sleep(self.options.load_time);
         self.n_loaded += 1;
         self.n_weights += 1;
         let gpu = self.options.gpu;

@@ -163,7 +163,7 @@ impl Engine {
     }
 
     /// As [`Engine::load`] on what `place` opens, but gives up between two weights once
-    /// `cancelled` says so.
+    /// `cancelled` says so, which is asked before each.
     fn load_unless(
         model: &Model,
         vocabulary: Arc<dyn Vocabulary>,

@@ -12,12 +12,18 @@ use crate::tokenizer::Tokenizer;
 /// The vocabulary and the model of a file, side by side: each is work of some tens of milliseconds
 /// for one processor, to build tables of words, or to look at all weights.
 ///
+/// Calls `progress` as [`Model::load_watched`] does.
+///
 /// # Errors
-/// [`Error::File`] names what is wrong with the vocabulary; else those of [`Model::load_adapted`].
-pub fn open(gguf: &Arc<Gguf>, adapters: &[Lora]) -> Result<(Tokenizer, Model), Error> {
+/// [`Error::File`] names what is wrong with the vocabulary; else those of [`Model::load_watched`].
+pub fn open(
+    gguf: &Arc<Gguf>,
+    adapters: &[Lora],
+    progress: &(dyn Fn() + Sync),
+) -> Result<(Tokenizer, Model), Error> {
     let (tokenizer, model) = thread::scope(|scope| {
         let tokenizer = scope.spawn(|| Tokenizer::from_gguf(gguf));
-        let model = Model::load_adapted(gguf, adapters);
+        let model = Model::load_watched(gguf, adapters, progress);
         let tokenizer = tokenizer.join().unwrap_or_else(|e| resume_unwind(e));
         (tokenizer, model)
     });

@@ -15,11 +15,11 @@ const EXPERT_ROWS: usize = 2;
 
 /// Looks at all weights, on all processors: that takes as long as to read the file, which the first
 /// prompt does again for nothing. Of experts it looks at a few rows, since a prompt may not need
-/// them, and the file may be larger than memory.
+/// them, and the file may be larger than memory. Calls `progress` after each piece.
 ///
 /// # Errors
 /// Names the first tensor with a number that is not finite.
-pub(super) fn check(specs: &[WeightSpec]) -> Result<(), Error> {
+pub(super) fn check(specs: &[WeightSpec], progress: &(dyn Fn() + Sync)) -> Result<(), Error> {
     let pieces: Vec<(usize, &[u8])> = specs
         .iter()
         .enumerate()
@@ -34,6 +34,7 @@ pub(super) fn check(specs: &[WeightSpec]) -> Result<(), Error> {
                 *first = Some(first.map_or(i, |other: usize| other.min(i)));
                 return;
             }
+            progress();
         }
     };
     let n_threads = thread::available_parallelism().map_or(1, usize::from);

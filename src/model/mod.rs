@@ -78,11 +78,24 @@ impl Model {
     /// # Errors
     /// Besides those of [`Model::load`], [`Error::Adapter`] for one that cannot be applied whole.
     pub fn load_adapted(gguf: &Arc<Gguf>, adapters: &[Lora]) -> Result<Model, Error> {
+        Model::load_watched(gguf, adapters, &|| {})
+    }
+
+    /// As [`Model::load_adapted`]; calls `progress`, on any thread, for each piece of the file that was
+    /// looked at.
+    ///
+    /// # Errors
+    /// As [`Model::load_adapted`].
+    pub fn load_watched(
+        gguf: &Arc<Gguf>,
+        adapters: &[Lora],
+        progress: &(dyn Fn() + Sync),
+    ) -> Result<Model, Error> {
         let config = arch::config(gguf)?;
         for adapter in adapters {
             adapter.check(gguf).map_err(Error::Adapter)?;
         }
-        let weights = weights::Weights::load(gguf, adapters, &config)?;
+        let weights = weights::Weights::load(gguf, adapters, &config, progress)?;
         // All were looked at, and many, such as most rows of an embedding, may not be needed soon.
         gguf.release_pages();
         adapters.iter().for_each(|a| a.gguf().release_pages());

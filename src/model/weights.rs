@@ -108,7 +108,12 @@ pub(super) struct Projections {
 }
 
 impl Weights {
-    pub fn load(gguf: &Arc<Gguf>, adapters: &[Lora], config: &Config) -> Result<Weights, Error> {
+    pub fn load(
+        gguf: &Arc<Gguf>,
+        adapters: &[Lora],
+        config: &Config,
+        progress: &(dyn Fn() + Sync),
+    ) -> Result<Weights, Error> {
         let mut loader = Loader::new(gguf, adapters);
         loader.require(config)?;
         let (vocab_size, dim) = (config.vocab_size, config.dim);
@@ -156,7 +161,7 @@ impl Weights {
         };
         loader.refuse_unknown(config)?;
         loader.refuse_unused_adapters()?;
-        finite::check(&loader.specs)?;
+        finite::check(&loader.specs, progress)?;
         Ok(Weights {
             specs: loader.specs,
             updates: loader.updates,

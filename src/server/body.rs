@@ -3,6 +3,7 @@
 
 use super::error::ApiError;
 use super::names::blocking;
+use super::request_log::Entry;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
@@ -23,6 +24,8 @@ pub struct BodyStream {
     patience: Duration,
     begun: Instant,
     n_received: u64,
+    /// Where the whole body is kept, if it is.
+    pub log: Option<Entry>,
 }
 
 /// Largest body of chat and generate: they may carry images.
@@ -51,6 +54,7 @@ impl BodyStream {
             patience: BODY_IDLE,
             begun: Instant::now(),
             n_received: 0,
+            log: None,
         }
     }
 
@@ -84,8 +88,13 @@ pub struct Whole<'r> {
 }
 
 /// The whole body, at most `limit` bytes. One that says it is larger is refused before it is read.
-pub async fn read(body: BodyStream, limit: usize) -> Result<Whole<'static>, ApiError> {
-    read_into(&ROOM, body, limit).await
+pub async fn read(mut body: BodyStream, limit: usize) -> Result<Whole<'static>, ApiError> {
+    let log = body.log.take();
+    let whole = read_into(&ROOM, body, limit).await?;
+    if let Some(log) = log {
+        log.write(whole.bytes.clone()).await;
+    }
+    Ok(whole)
 }
 
 async fn read_into(

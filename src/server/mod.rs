@@ -21,6 +21,7 @@ mod names;
 mod openai;
 mod options;
 mod prompt;
+mod request_log;
 mod route;
 mod run;
 mod status;
@@ -50,6 +51,7 @@ use warp::http::{HeaderMap, Method};
 pub use access::Origins;
 pub use keys::Keys;
 pub use listen::bind;
+pub use request_log::RequestLog;
 pub use tls::acceptor as tls_acceptor;
 
 type Response = warp::reply::Response;
@@ -75,6 +77,8 @@ pub struct ServerSettings {
     pub keys: Option<Arc<Keys>>,
     /// `OLLAMA_GO_TEMPLATE`: prefer Go templates, or the GGUF's; unset, by what each can do.
     pub go_template: Option<bool>,
+    /// `OLLAMA_DEBUG_LOG_REQUESTS`: where requests are kept, if they are.
+    pub request_log: Option<Arc<RequestLog>>,
 }
 
 /// A request on its way to a handler.
@@ -217,6 +221,8 @@ async fn answer(
         }
         Found::Handler(handler, segment) => {
             incoming.segment = segment;
+            let log = settings.request_log.as_ref();
+            incoming.body.log = log.and_then(|log| log.entry(path, &incoming.headers));
             handled(handler, app, incoming).await
         }
         Found::Refused(response) | Found::Redirect(response) => response,

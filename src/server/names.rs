@@ -94,6 +94,7 @@ impl From<store::Error> for ApiError {
             | E::BadRequest(_) => StatusCode::BAD_REQUEST,
             E::NotFound(_) | E::BlobNotFound(_) => StatusCode::NOT_FOUND,
             E::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            E::Canceled => return ApiError::canceled(),
             _ if error.is_disk_full() => StatusCode::INSUFFICIENT_STORAGE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -35,16 +35,27 @@ fn job(app: Arc<App>, request: CreateRequest) -> Objects<Progress> {
         if let Some(source) = missing_source(&app, &request).await? {
             app.registry.pull(&source, false, &steps).await?;
         }
-        let work = tokio::task::spawn_blocking(move || {
-            // A client that has gone away does not stop a creation that is about to be complete.
-            let mut step = |step| drop(steps.blocking_send(step));
-            app.store.create(&request, &mut step)
-        });
+        let work =
+            tokio::task::spawn_blocking(move || app.store.create(&request, &mut Waiting(steps)));
         match work.await {
             Ok(done) => done.map_err(refused),
             Err(_) => Err(panicked()),
         }
     })
+}
+
+/// A client that waits for the steps of a creation.
+struct Waiting(registry::Steps);
+
+impl store::Client for Waiting {
+    fn tell(&mut self, step: Progress) {
+        // One that has left hears nothing more.
+        self.0.blocking_send(step).ok();
+    }
+
+    fn is_there(&self) -> bool {
+        !self.0.is_closed()
+    }
 }
 
 /// The model that a creation starts from, if it has to be pulled.

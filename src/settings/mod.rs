@@ -20,6 +20,8 @@ pub struct Settings {
     pub models: PathBuf,
     /// `OLLAMA_KEEP_ALIVE`: how long an unused model stays loaded; `None` is for ever.
     pub keep_alive: Option<Duration>,
+    /// `OLLAMA_LOAD_TIMEOUT`: how long a load may stand still; `None` is for ever.
+    pub load_timeout: Option<Duration>,
     /// `OLLAMA_CONTEXT_LENGTH`: context of requests that name none.
     pub context_length: Option<usize>,
     /// `OLLAMA_NUM_PARALLEL`: requests that one model answers at once.
@@ -47,6 +49,8 @@ pub struct Settings {
     pub tls_key: Option<PathBuf>,
     /// `OLLAMA_API_KEY`: what the command line sends to a server that asks for keys.
     pub api_key: Option<String>,
+    /// `OLLAMA_DEBUG_LOG_REQUESTS`: keep the bodies of requests.
+    pub log_requests: bool,
     /// `OLLAMA_DEBUG`.
     pub log_level: LogLevel,
     /// Values that were not understood, and what is used in their place.
@@ -56,14 +60,11 @@ pub struct Settings {
 }
 
 /// Variables for what this server does not have, or decides by itself.
-const WITHOUT_EFFECT: [&str; 17] = [
+const WITHOUT_EFFECT: [&str; 14] = [
     "OLLAMA_AUTH",
-    "OLLAMA_DEBUG_LOG_REQUESTS",
-    "OLLAMA_EDITOR",
     "OLLAMA_FLASH_ATTENTION",
     "OLLAMA_IGPU_ENABLE",
     "OLLAMA_LLM_LIBRARY",
-    "OLLAMA_LOAD_TIMEOUT",
     "OLLAMA_MAX_TRANSFER_STREAMS",
     "OLLAMA_REMOTES",
     "OLLAMA_SCHED_SPREAD",
@@ -89,7 +90,14 @@ pub enum LogLevel {
 impl Settings {
     /// Reads the process's environment.
     pub fn from_env() -> Settings {
-        Settings::read(|name| std::env::var(name).ok())
+        let mut settings = Settings::read(|name| std::env::var(name).ok());
+        let unread = std::env::vars_os().filter(|(_, value)| value.to_str().is_none());
+        let unread = unread.filter_map(|(name, _)| name.into_string().ok());
+        let warnings = unread
+            .filter(|name| name.starts_with("OLLAMA_"))
+            .map(|name| format!("{name} is no UTF-8 text, the default is used"));
+        settings.warnings.extend(warnings);
+        settings
     }
 
     /// Reads the variables that `get` knows.
@@ -98,14 +106,17 @@ impl Settings {
             get: &get,
             warnings: Vec::new(),
         };
-        let keep_alive = Some(Duration::from_secs(5 * 60));
+        let five_minutes = Some(Duration::from_secs(5 * 60));
         Settings {
             host: Host::parse(&env.text("OLLAMA_HOST"), &mut env.warnings),
             origins: env.list("OLLAMA_ORIGINS"),
             models: env
                 .set("OLLAMA_MODELS")
                 .map_or_else(default_models, PathBuf::from),
-            keep_alive: env.duration("OLLAMA_KEEP_ALIVE", keep_alive),
+            keep_alive: env.duration("OLLAMA_KEEP_ALIVE", five_minutes),
+            load_timeout: env
+                .duration("OLLAMA_LOAD_TIMEOUT", five_minutes)
+                .filter(|limit| !limit.is_zero()),
             context_length: env.count("OLLAMA_CONTEXT_LENGTH"),
             num_parallel: env.count("OLLAMA_NUM_PARALLEL").unwrap_or(1),
             max_loaded_models: env.count("OLLAMA_MAX_LOADED_MODELS"),
@@ -122,6 +133,7 @@ impl Settings {
             tls_cert: env.set("OLLAMA_WGPU_TLS_CERT").map(PathBuf::from),
             tls_key: env.set("OLLAMA_WGPU_TLS_KEY").map(PathBuf::from),
             api_key: env.set("OLLAMA_API_KEY"),
+            log_requests: env.is_on("OLLAMA_DEBUG_LOG_REQUESTS"),
             log_level: log_level(&env.text("OLLAMA_DEBUG")),
             without_effect: WITHOUT_EFFECT
                 .into_iter()
@@ -132,10 +144,15 @@ impl Settings {
     }
 }
 
+/// A variable's text, without blanks and quotes around it; `None` where nothing is left.
+pub fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok()?;
+    Some(clean(&value).to_owned()).filter(|text| !text.is_empty())
+}
+
 /// Is the variable set, and not to one of Go's spellings of false?
 pub fn is_on(name: &str) -> bool {
-    let value = std::env::var(name).unwrap_or_default();
-    is_true(clean(&value))
+    variable(name).is_some_and(|text| is_true(&text))
 }
 
 /// Where a program may keep what it can make again: the folder of this one in that of the user, if there is one.
@@ -204,7 +221,9 @@ impl Env<'_> {
 
     fn number(&mut self, name: &str) -> Option<usize> {
         let text = self.set(name)?;
-        let number = text.parse().ok();
+        // A sign is none of Go's decimal digits.
+        let is_plain = text.bytes().all(|b| b.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| is_plain);
         if number.is_none() {
             self.warnings.push(format!(
                 "{name}={text:?} is not a whole number, the default is used"
@@ -297,16 +316,80 @@ mod tests {
     }
 
     #[test]
+    fn load_timeout_forms() {
+        let of = |text| settings(&[("OLLAMA_LOAD_TIMEOUT", text)]).load_timeout;
+        for (text, seconds) in [
+            ("", Some(300)),
+            ("90", Some(90)),
+            ("2m", Some(120)),
+            ("0", None),
+            ("0s", None),
+            ("-1", None),
+            ("-1s", None),
+            ("soon", Some(300)),
+        ] {
+            assert_eq!(of(text), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_told() {
         let set = settings(&[
             ("OLLAMA_NUM_PARALLEL", "-1"),
+            ("OLLAMA_MAX_QUEUE", "+4"),
+            ("OLLAMA_CONTEXT_LENGTH", "0x10"),
+            ("OLLAMA_GPU_OVERHEAD", "1e9"),
+            ("OLLAMA_MAX_LOADED_MODELS", "99999999999999999999"),
+            ("OLLAMA_LOAD_TIMEOUT", "5 m"),
             ("OLLAMA_KEEP_ALIVE", "soon"),
             ("OLLAMA_HOST", "localhost:99999"),
         ]);
-        assert_eq!(set.num_parallel, 1);
-        for name in ["OLLAMA_NUM_PARALLEL", "OLLAMA_KEEP_ALIVE", "OLLAMA_HOST"] {
+        assert_eq!((set.num_parallel, set.max_queue), (1, 512));
+        assert_eq!((set.context_length, set.gpu_overhead), (None, 0));
+        assert_eq!(set.max_loaded_models, None);
+        for name in [
+            "OLLAMA_NUM_PARALLEL",
+            "OLLAMA_MAX_QUEUE",
+            "OLLAMA_CONTEXT_LENGTH",
+            "OLLAMA_GPU_OVERHEAD",
+            "OLLAMA_MAX_LOADED_MODELS",
+            "OLLAMA_LOAD_TIMEOUT",
+            "OLLAMA_KEEP_ALIVE",
+            "OLLAMA_HOST",
+        ] {
             let named = set.warnings.iter().filter(|w| w.contains(name)).count();
             assert_eq!(named, 1, "{name} in {:?}", set.warnings);
+        }
+    }
+
+    #[test]
+    fn booleans_are_gos_and_any_other_text_is_true() {
+        for (text, is_on) in [
+            ("", false),
+            ("0", false),
+            ("f", false),
+            ("F", false),
+            ("false", false),
+            ("FALSE", false),
+            ("False", false),
+            (" 'false' ", false),
+            ("1", true),
+            ("t", true),
+            ("T", true),
+            ("true", true),
+            ("TRUE", true),
+            ("True", true),
+            ("fALSE", true),
+            ("no", true),
+            ("off", true),
+        ] {
+            let set = settings(&[
+                ("OLLAMA_NOPRUNE", text),
+                ("OLLAMA_NO_CLOUD", text),
+                ("OLLAMA_DEBUG_LOG_REQUESTS", text),
+            ]);
+            let all = [set.no_prune, set.no_cloud, set.log_requests];
+            assert_eq!(all, [is_on; 3], "{text:?}");
         }
     }
 

@@ -12,6 +12,24 @@ use crate::chat::Template;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
+/// Who waits for a model to be made.
+pub trait Client {
+    /// Hears of a step.
+    fn tell(&mut self, step: Progress);
+
+    /// Whether it still waits.
+    fn is_there(&self) -> bool {
+        true
+    }
+}
+
+/// One that never leaves.
+impl<F: FnMut(Progress)> Client for F {
+    fn tell(&mut self, step: Progress) {
+        self(step);
+    }
+}
+
 /// A model under construction.
 #[derive(Default)]
 struct Draft {
@@ -33,27 +51,24 @@ struct DraftLayer {
 }
 
 impl Store {
-    /// Makes a model as the request says, calling `progress` for each step.
+    /// Makes a model as the request says, telling the client each step. New weights, which can take minutes, are given
+    /// up with [`Error::Canceled`] when the client leaves; nothing is left of them. What comes after them is done.
     ///
     /// Refused before anything is written: what [`check_create`] refuses, a source that is not there
     /// ([`Error::NotFound`] with the source's name), blobs that are missing or no GGUF. Weights are written anew before
     /// the store is locked, which it is for the last steps alone.
-    pub fn create(
-        &self,
-        request: &CreateRequest,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<(), Error> {
+    pub fn create(&self, request: &CreateRequest, client: &mut dyn Client) -> Result<(), Error> {
         let name = check_create(request)?;
         let mut draft = if request.from.is_empty() {
-            self.take_files(request, progress)?
+            self.take_files(request, client)?
         } else {
             self.take_model(&request.from)?
         };
-        self.rewrite_weights(request, &mut draft, progress)?;
+        self.rewrite_weights(request, &mut draft, client)?;
         let _guard = self.change()?;
         self.add_adapters(request, &mut draft)?;
         self.apply(request, &mut draft)?;
-        let mut say = |status: &str| progress(step(status));
+        let mut say = |status: &str| client.tell(step(status));
         let config = draft.config(request)?;
         let config = self.new_layer(media::CONFIG, &config.encode())?.layer;
         for layer in &draft.layers {

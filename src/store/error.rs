@@ -33,6 +33,9 @@ pub enum Error {
     /// A create request for something this server does not do. Status 500.
     #[error("{0}")]
     Unsupported(String),
+    /// Who waited for the work has left. Status 499.
+    #[error("request canceled")]
+    Canceled,
     /// A model whose manifest or layers are unreadable or contradict each other. Status 500.
     #[error("model '{model}' is damaged: {why}; delete it and create or pull it again")]
     Damaged { model: String, why: String },

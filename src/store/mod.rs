@@ -31,7 +31,7 @@ mod tests;
 
 pub use blobs::BlobUpload;
 pub use convert::convertible;
-pub use create::check_create;
+pub use create::{Client, check_create};
 pub use digest::Digest;
 pub use error::Error;
 pub use facts::{GgufFacts, human_number, n_parameters};

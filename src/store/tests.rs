@@ -58,6 +58,21 @@ pub(super) struct Fixture {
     pub store: Store,
 }
 
+/// A client that leaves after so many steps.
+pub(super) struct Leaving {
+    pub n_steps: usize,
+}
+
+impl Client for Leaving {
+    fn tell(&mut self, _: Progress) {
+        self.n_steps = self.n_steps.saturating_sub(1);
+    }
+
+    fn is_there(&self) -> bool {
+        self.n_steps > 0
+    }
+}
+
 impl Fixture {
     pub fn new() -> Fixture {
         let dir = tempfile::tempdir().unwrap();

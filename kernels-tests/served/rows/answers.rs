@@ -112,6 +112,21 @@ async fn the_context_is_the_requests_the_models_or_the_environments() {
 }
 
 #[tokio::test]
+async fn no_answer_is_longer_than_ten_contexts() {
+    let server = server_with(&[TINY], &[]);
+    for (num_predict, length) in [(-1, 80), (1000, 80), (79, 79), (1, 1), (0, 0)] {
+        let options =
+            json!({ "num_ctx": 8, "temperature": 2, "seed": 3, "num_predict": num_predict });
+        let reply = server.generate("tiny", "a b", &options).await.json();
+        let found = (
+            reply["eval_count"].as_u64().unwrap_or(0),
+            &reply["done_reason"],
+        );
+        assert_eq!(found, (length, &json!("length")), "{num_predict}");
+    }
+}
+
+#[tokio::test]
 async fn log_probabilities_count_and_are_sorted() {
     let server = server_with(&[SMOLLM2], &[]);
     let ask = async |more: Value| {

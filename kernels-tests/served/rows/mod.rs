@@ -1,6 +1,9 @@
 //! Behaviour of Ollama's API that no recording shows: what it asserts of names, stores, prompts, options and embeddings.
 
 mod answers;
+mod commands;
+mod environment;
+mod errors;
 mod store;
 
 use serde_json::Value;

@@ -126,7 +126,7 @@ fn load(
     let adapter = |path| Lora::new(open(path)?).map_err(anyhow::Error::msg);
     let adapters = found.adapter_paths.iter().map(|path| adapter(path));
     let adapters = adapters.collect::<Result<Vec<Lora>>>().context("adapter")?;
-    let (_, model) = engine::open(&gguf, &adapters)?;
+    let (_, model) = engine::open(&gguf, &adapters, &|| {})?;
     let loading = serve::loading(settings);
     let open = device::opener(named.map(str::to_owned));
     let placement = Placement {

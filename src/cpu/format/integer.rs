@@ -48,8 +48,8 @@ pub trait IntegerKernel {
 #[inline(always)]
 pub fn with_integer_format<K: IntegerKernel>(quant: QuantType, kernel: K) -> Option<K::Output> {
     Some(match quant {
-        QuantType::Q4_K => kernel.run::<Q4K>(),
-        QuantType::Q5_K => kernel.run::<Q5K>(),
+        QuantType::Q4_K => kernel.run::<WithMinima<4>>(),
+        QuantType::Q5_K => kernel.run::<WithMinima<5>>(),
         QuantType::Q6_K => kernel.run::<Q6K>(),
         _ => return None,
     })
@@ -117,28 +117,15 @@ fn nibbles<I: Isa>(isa: I, block: &[u8], at: usize, v: usize) -> I::S {
     isa.shorts_and(isa.shorts_shr(bytes, 4 * (v as u32 % 2)), 0x0f0f)
 }
 
-/// Sub-blocks of 32: those of a vector are two apart.
-#[inline(always)]
-fn k_runs(v: usize) -> [usize; 2] {
-    let first = v / 2 * 128 + v % 2 * 32;
-    [first, first + 64]
-}
+/// `d * scale * code - dmin * min`: codes of `BITS`, scales to 63.
+pub struct WithMinima<const BITS: u32>;
 
-#[inline(always)]
-fn k_quarters(v: usize) -> [u8; 4] {
-    let first = (v / 2 * 4 + v % 2) as u8;
-    [first, first, first + 2, first + 2]
-}
-
-/// `d * scale * code - dmin * min`: codes to 15, scales to 63.
-pub struct Q4K;
-
-impl IntegerFormat for Q4K {
-    const BYTES: usize = 144;
+impl<const BITS: u32> IntegerFormat for WithMinima<BITS> {
+    const BYTES: usize = BLOCK * BITS as usize / 8 + 16;
     const HAS_MINIMA: bool = true;
     const CENTRE: i16 = 0;
     const HAS_SIGNS: bool = false;
-    const MOST: i32 = 32767;
+    const MOST: i32 = 32767 >> (BITS - 4);
 
     #[inline(always)]
     fn factors(block: &[u8]) -> [u16; 2] {
@@ -150,39 +137,10 @@ impl IntegerFormat for Q4K {
     }
     #[inline(always)]
     fn codes<I: Isa>(isa: I, block: &[u8], v: usize) -> I::S {
-        nibbles(isa, block, 16 + v / 2 * 64, v)
-    }
-    #[inline(always)]
-    fn runs(v: usize) -> [usize; 2] {
-        k_runs(v)
-    }
-    #[inline(always)]
-    fn quarters(v: usize) -> [u8; 4] {
-        k_quarters(v)
-    }
-}
-
-/// As [`Q4K`] with a fifth bit: codes to 31.
-pub struct Q5K;
-
-impl IntegerFormat for Q5K {
-    const BYTES: usize = 176;
-    const HAS_MINIMA: bool = true;
-    const CENTRE: i16 = 0;
-    const HAS_SIGNS: bool = false;
-    const MOST: i32 = 16383;
-
-    #[inline(always)]
-    fn factors(block: &[u8]) -> [u16; 2] {
-        [half_at(block, 0), half_at(block, 2)]
-    }
-    #[inline(always)]
-    fn scales(block: &[u8]) -> [u8; 16] {
-        k_scales(block)
-    }
-    #[inline(always)]
-    fn codes<I: Isa>(isa: I, block: &[u8], v: usize) -> I::S {
-        let low = nibbles(isa, block, 48 + v / 2 * 64, v);
+        let low = nibbles(isa, block, Self::BYTES - 128 + v / 2 * 64, v);
+        if BITS == 4 {
+            return low;
+        }
         let bits = isa.load_32(array(block, 16));
         let first = (v / 2 * 4 + v % 2) as u32;
         let high = match first {
@@ -197,13 +155,16 @@ impl IntegerFormat for Q5K {
         };
         isa.shorts_or(low, isa.join(high[0], high[1]))
     }
+    /// Sub-blocks of 32: those of a vector are two apart.
     #[inline(always)]
     fn runs(v: usize) -> [usize; 2] {
-        k_runs(v)
+        let first = v / 2 * 128 + v % 2 * 32;
+        [first, first + 64]
     }
     #[inline(always)]
     fn quarters(v: usize) -> [u8; 4] {
-        k_quarters(v)
+        let first = (v / 2 * 4 + v % 2) as u8;
+        [first, first, first + 2, first + 2]
     }
 }
 

@@ -51,8 +51,10 @@ pub struct Product<'a> {
 pub enum Input<'a> {
     /// Rows of whole spans. For [`Rows::Listed`], rows of one place each.
     Floats(Matrix<'a>),
-    /// For weights that are [`is_integer`]: the rows, one after the other.
+    /// For few tokens and weights that are [`is_integer`]: the rows, one after the other.
     Rounded(&'a [integer::Block]),
+    /// For many: those of this product, sixteen by sixteen.
+    Grouped(&'a [integer::Group]),
 }
 
 /// Which rows of the input a product has, and where their results lie.
@@ -187,9 +189,18 @@ pub fn prepare<'a>(
     changed: &'a mut Buffer,
 ) -> Result<Input<'a>, PoolError> {
     if is_integer(quant) {
-        let row = |i| input.row(i);
-        let rounded = integer::round_rows(isa, pool, quant, n_tokens, &row, changed)?;
-        return Ok(Input::Rounded(rounded));
+        if n_tokens <= integer::FEW_TOKENS {
+            let row = |i| input.row(i);
+            let rounded = integer::round_rows(isa, pool, quant, n_tokens, &row, changed)?;
+            return Ok(Input::Rounded(rounded));
+        }
+        let size = [n_tokens.div_ceil(LANES), input.cols / integer::BLOCK];
+        let row = |group, lane| {
+            let i = group * LANES + lane;
+            (i < n_tokens).then(|| input.row(i))
+        };
+        let grouped = integer::round_groups(isa, pool, quant, size, &row, changed)?;
+        return Ok(Input::Grouped(grouped));
     }
     Ok(Input::Floats(match input.cols.is_multiple_of(SPAN) {
         true => input,

@@ -1,5 +1,6 @@
 //! AVX-512: the sixteen lanes are one register.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Isa, Kernel, Lanes, Rule};
@@ -320,6 +321,30 @@ impl Isa for Avx512 {
         unsafe { _mm512_dpwssd_epi32(acc, a, b) }
     }
     #[inline(always)]
+    fn load_shorts_here(self, x: &[i16; 32]) -> Self::S {
+        unsafe { load_here(x) }
+    }
+    #[inline(always)]
+    fn dot_rows<const R: usize, const N: usize>(
+        self,
+        acc: &mut [[Self::I; N]; R],
+        a: &[[[i16; 2]; 16]; R],
+        pair: usize,
+        b: &[Self::S; N],
+    ) {
+        let (Some(acc), Some(a)) = (acc.first_chunk_mut::<8>(), a.first_chunk()) else {
+            unreachable!("tiles have eight rows where registers are many");
+        };
+        dot_row::<0, N>(self, &mut acc[0], a, pair, b);
+        dot_row::<1, N>(self, &mut acc[1], a, pair, b);
+        dot_row::<2, N>(self, &mut acc[2], a, pair, b);
+        dot_row::<3, N>(self, &mut acc[3], a, pair, b);
+        dot_row::<4, N>(self, &mut acc[4], a, pair, b);
+        dot_row::<5, N>(self, &mut acc[5], a, pair, b);
+        dot_row::<6, N>(self, &mut acc[6], a, pair, b);
+        dot_row::<7, N>(self, &mut acc[7], a, pair, b);
+    }
+    #[inline(always)]
     fn sum_quarters(self, [a, b, c, d]: [Self::I; 4]) -> Self::I {
         unsafe {
             let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
@@ -343,6 +368,112 @@ impl Isa for Avx512 {
         let high = self.add(low, self.splat(16.0));
         let (low, high) = (rule.weight(self, low), rule.weight(self, high));
         unsafe { _mm512_permutex2var_ps(low, codes, high) }
+    }
+}
+
+// The inner loop of tiles, instruction by instruction: the compiler would make half of the dot
+// products a product and a sum, and load many operands ahead until it has to spill them. Blocks
+// that are not pure stay in their order. SAFETY of each: the caller has an `Avx512`, and operands in
+// memory are parts of what a reference is to.
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load_here(x: &[i16; 32]) -> __m512i {
+    let out;
+    unsafe {
+        asm!(
+            "vmovdqu64 {out}, [{x}]",
+            x = in(reg) x,
+            out = lateout(zmm_reg) out,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+    out
+}
+
+/// Row `ROW` of [`Isa::dot_rows`].
+#[inline(always)]
+fn dot_row<const ROW: usize, const N: usize>(
+    _: Avx512,
+    acc: &mut [__m512i; N],
+    a: &[[[i16; 2]; 16]; 8],
+    pair: usize,
+    b: &[__m512i; N],
+) {
+    let a = a[0][pair..].as_ptr();
+    match (acc.as_mut_slice(), b.as_slice()) {
+        ([c], [x]) => unsafe { dot_row_1::<ROW>(c, a, *x) },
+        ([c, d], [x, y]) => unsafe { dot_row_2::<ROW>([c, d], a, [*x, *y]) },
+        ([c, d, e], [x, y, z]) => unsafe { dot_row_3::<ROW>([c, d, e], a, [*x, *y, *z]) },
+        _ => unreachable!("tiles have up to three groups"),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline]
+unsafe fn dot_row_1<const ROW: usize>(c: &mut __m512i, a: *const [i16; 2], x: __m512i) {
+    unsafe {
+        asm!(
+            "vpdpwssd {c}, {x}, dword ptr [{a} + {row}]{{1to16}}",
+            a = in(reg) a,
+            row = const 64 * ROW,
+            x = in(zmm_reg) x,
+            c = inout(zmm_reg) *c,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline]
+unsafe fn dot_row_2<const ROW: usize>(
+    [c, d]: [&mut __m512i; 2],
+    a: *const [i16; 2],
+    [x, y]: [__m512i; 2],
+) {
+    let _w: __m512i;
+    unsafe {
+        asm!(
+            "vpbroadcastd {w}, dword ptr [{a} + {row}]",
+            "vpdpwssd {c}, {w}, {x}",
+            "vpdpwssd {d}, {w}, {y}",
+            a = in(reg) a,
+            row = const 64 * ROW,
+            w = out(zmm_reg) _w,
+            x = in(zmm_reg) x,
+            y = in(zmm_reg) y,
+            c = inout(zmm_reg) *c,
+            d = inout(zmm_reg) *d,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline]
+unsafe fn dot_row_3<const ROW: usize>(
+    [c, d, e]: [&mut __m512i; 3],
+    a: *const [i16; 2],
+    [x, y, z]: [__m512i; 3],
+) {
+    let _w: __m512i;
+    unsafe {
+        asm!(
+            "vpbroadcastd {w}, dword ptr [{a} + {row}]",
+            "vpdpwssd {c}, {w}, {x}",
+            "vpdpwssd {d}, {w}, {y}",
+            "vpdpwssd {e}, {w}, {z}",
+            a = in(reg) a,
+            row = const 64 * ROW,
+            w = out(zmm_reg) _w,
+            x = in(zmm_reg) x,
+            y = in(zmm_reg) y,
+            z = in(zmm_reg) z,
+            c = inout(zmm_reg) *c,
+            d = inout(zmm_reg) *d,
+            e = inout(zmm_reg) *e,
+            options(readonly, nostack, preserves_flags),
+        );
     }
 }
 

@@ -144,6 +144,11 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn lookup(self, x: Self::B, table: &[i8; 16]) -> Self::B;
 
     fn load_shorts(self, x: &[i16; 32]) -> Self::S;
+    /// As [`Isa::load_shorts`], at this place among calls of [`Isa::dot_rows`].
+    #[inline(always)]
+    fn load_shorts_here(self, x: &[i16; 32]) -> Self::S {
+        self.load_shorts(x)
+    }
     fn store_shorts(self, x: Self::S, out: &mut [i16; 32]);
     /// 64 bytes, two by two.
     fn join(self, low: Self::B, high: Self::B) -> Self::S;
@@ -162,6 +167,22 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn last_eight_twice(self, x: &[u8; 16]) -> Self::S;
     /// Lane `i` of `acc` plus the products of lanes `2 i` and `2 i + 1`.
     fn dot_pairs(self, acc: Self::I, a: Self::S, b: Self::S) -> Self::I;
+    /// [`Isa::dot_pairs`] of each `b` with a pair of each row of `a` in all lanes.
+    #[inline(always)]
+    fn dot_rows<const R: usize, const N: usize>(
+        self,
+        acc: &mut [[Self::I; N]; R],
+        a: &[[[i16; 2]; 16]; R],
+        pair: usize,
+        b: &[Self::S; N],
+    ) {
+        for r in 0..R {
+            let a = self.splat_pair(a[r][pair]);
+            for n in 0..N {
+                acc[r][n] = self.dot_pairs(acc[r][n], a, b[n]);
+            }
+        }
+    }
     /// Lane `4 q + i` is the sum of lanes `4 q .. 4 q + 4` of `x[i]`.
     fn sum_quarters(self, x: [Self::I; 4]) -> Self::I;
     /// Lane `4 q + i` is `x[i]`.

@@ -4,22 +4,20 @@
 //! want it pass by. A model's identity is its weights file; with other adapters it is loaded anew.
 
 mod loaded;
+mod loading;
 mod options;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::Error;
 use super::memory;
-use super::placement::Placement;
-use super::{Engine, EngineOptions, Error, open};
 use crate::backend::BackendError;
-use crate::gguf::{Gguf, Lora};
-use crate::model::{self, Model};
 use loaded::{Loaded, Parts};
 
 pub use loaded::Lease;
@@ -232,24 +230,6 @@ impl Inner {
         }
     }
 
-    /// Reads the file and loads it on a thread that may block. The turn comes back, or is given
-    /// up when the thread has ended, if the caller goes away.
-    async fn load_parts(
-        self: &Arc<Self>,
-        request: &LoadRequest,
-        turn: OwnedSemaphorePermit,
-    ) -> Result<(Result<Parts, Error>, OwnedSemaphorePermit), Error> {
-        let caller = Arc::new(());
-        let weak = Arc::downgrade(&caller);
-        let (inner, request) = (Arc::clone(self), request.clone());
-        let task = self
-            .runtime
-            .spawn_blocking(move || (load_parts(&inner, &request, &weak), turn));
-        let done = task.await.map_err(|e| Error::Stopped(e.to_string()));
-        drop(caller);
-        done
-    }
-
     /// Takes a loaded model into the list.
     fn insert(self: &Arc<Self>, request: &LoadRequest, parts: Parts) -> Result<Lease, Error> {
         let mut state = self.lock();
@@ -327,49 +307,6 @@ async fn expire(inner: Weak<Inner>, id: u64, duration: Duration) {
             inner.close(loaded);
         }
     }
-}
-
-/// Opens file, vocabulary and device, and loads; gives up when the caller is gone.
-fn load_parts(inner: &Inner, request: &LoadRequest, caller: &Weak<()>) -> Result<Parts, Error> {
-    let file = |e: &dyn std::fmt::Display| Error::File(e.to_string());
-    let gguf = Gguf::open(&request.path).map_err(|e| file(&e))?;
-    let gguf = Arc::new(gguf.with_current_names());
-    let adapters = request.adapters.iter().map(|path| adapter(path));
-    let adapters = adapters.collect::<Result<Vec<Lora>, Error>>()?;
-    let (tokenizer, model) = open(&gguf, &adapters)?;
-    let tokenizer = Arc::new(tokenizer);
-    let cancelled = || caller.strong_count() == 0;
-    if cancelled() {
-        return Err(Error::Canceled);
-    }
-    let placement = Placement {
-        open: &inner.open_backend,
-        request: request.device,
-        overhead_bytes: inner.settings.gpu_overhead,
-        may_split: inner.lock().loaded.is_empty(),
-    };
-    let mut place =
-        |model: &Model, options: &EngineOptions, most| placement.place(model, options, most);
-    let vocabulary = Arc::clone(&tokenizer);
-    let engine = Engine::load_unless(
-        &model,
-        vocabulary,
-        &mut place,
-        inner.settings.options(request),
-        &cancelled,
-    )?;
-    Ok(Parts {
-        engine,
-        tokenizer,
-        gguf,
-        grammars: OnceLock::new(),
-    })
-}
-
-fn adapter(path: &Path) -> Result<Lora, Error> {
-    let gguf = Gguf::open(path).map_err(|e| Error::File(format!("adapter: {e}")))?;
-    let adapter = Lora::new(Arc::new(gguf)).map_err(model::Error::Adapter)?;
-    Ok(adapter)
 }
 
 impl State {

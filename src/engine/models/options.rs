@@ -68,6 +68,8 @@ pub struct ModelsSettings {
     pub keep_alive: KeepAlive,
     /// Context of requests that name none (`OLLAMA_CONTEXT_LENGTH`).
     pub n_ctx: Option<usize>,
+    /// How long a load may make no progress (`OLLAMA_LOAD_TIMEOUT`); none is for ever.
+    pub load_timeout: Option<Duration>,
     /// `OLLAMA_KV_CACHE_TYPE`.
     pub kv_type: KvType,
     /// Bytes of a GPU to leave free (`OLLAMA_GPU_OVERHEAD`).
@@ -82,6 +84,7 @@ impl Default for ModelsSettings {
             n_parallel: 1,
             keep_alive: KeepAlive::For(Duration::from_secs(300)),
             n_ctx: None,
+            load_timeout: Some(Duration::from_secs(300)),
             kv_type: KvType::F16,
             gpu_overhead: 0,
         }

@@ -1,5 +1,7 @@
 //! Loading and unloading, with real files on a fake device.
 
+mod faults;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 

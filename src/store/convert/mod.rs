@@ -33,7 +33,7 @@ pub fn convertible() -> impl Iterator<Item = (&'static str, &'static str)> {
 ///
 /// Matrices become half floats, or stay what they are where those of the checkpoint are BF16; vectors become 32-bit
 /// floats. With a `level`, matrices get its type if it is one of plain floats, and otherwise stay what they are, to be
-/// quantised. `progress` hears how many bytes are done, of how many.
+/// quantised. `progress` hears how many bytes are done, of how many; its error ends the work.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for what is not converted, by name, and [`Error::BadRequest`] for files that are missing,
@@ -43,7 +43,7 @@ pub(super) fn convert(
     files: &[(&str, Digest)],
     level: Option<Level>,
     out: &mut dyn Write,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let checkpoint = Checkpoint::open(store, files)?;
     let (name, mut config) = Config::read(&checkpoint)?;

@@ -1,7 +1,7 @@
 //! The weights of a model under construction: uploaded GGUF files, split ones joined, checkpoints converted, and quantised
 //! where that is asked for.
 
-use super::{Draft, DraftLayer, Layer, media, step, unsupported};
+use super::{Client, Draft, DraftLayer, Layer, media, step, unsupported};
 use crate::api::{CreateRequest, Progress};
 use crate::gguf::Gguf;
 use crate::store::convert::convert;
@@ -23,14 +23,14 @@ impl Store {
     pub(super) fn take_files(
         &self,
         request: &CreateRequest,
-        progress: &mut dyn FnMut(Progress),
+        client: &mut dyn Client,
     ) -> Result<Draft, Error> {
         let Some(files) = &request.files else {
             let text = "neither 'from' or 'files' was specified";
             return Err(Error::BadRequest(text.into()));
         };
         if files.keys().any(|name| name.ends_with(".safetensors")) {
-            return self.take_checkpoint(request, &digests(files)?, progress);
+            return self.take_checkpoint(request, &digests(files)?, client);
         }
         let mut draft = Draft::default();
         let mut parts = Vec::new();
@@ -39,7 +39,7 @@ impl Store {
             if !is_gguf && !name.ends_with(".gguf") {
                 continue;
             }
-            progress(step("parsing GGUF"));
+            client.tell(step("parsing GGUF"));
             let layer = self.gguf_layer(&digest, is_gguf)?;
             match layer.facts.as_ref().is_some_and(|facts| facts.n_splits > 1) {
                 true => parts.push(layer),
@@ -56,7 +56,7 @@ impl Store {
             .layers
             .sort_by_key(|l| l.layer.media_type != media::MODEL);
         wanted(request)?;
-        progress(step("verifying conversion"));
+        client.tell(step("verifying conversion"));
         self.add_recognised_template(&mut draft)?;
         Ok(draft)
     }
@@ -66,14 +66,14 @@ impl Store {
         &self,
         request: &CreateRequest,
         files: &[(&str, Digest)],
-        progress: &mut dyn FnMut(Progress),
+        client: &mut dyn Client,
     ) -> Result<Draft, Error> {
         let level = wanted(request)?;
-        progress(step("converting model"));
+        client.tell(step("converting model"));
         let mut blob = self.inner.blobs.begin("the converted weights")?;
         let mut told = Told::new("converting model");
         convert(self, files, level, &mut blob, &mut |completed, total| {
-            told.tell(completed, total, progress);
+            told.tell(completed, total, client)
         })?;
         let digest = match level.filter(|level| !level.quant().is_float()) {
             None => blob.finish(None)?.0,
@@ -85,7 +85,7 @@ impl Store {
                     &[converted],
                     Some(level),
                     &quantizing(&facts, level),
-                    progress,
+                    client,
                 )?
                 .0
             }
@@ -139,7 +139,7 @@ impl Store {
         &self,
         request: &CreateRequest,
         draft: &mut Draft,
-        progress: &mut dyn FnMut(Progress),
+        client: &mut dyn Client,
     ) -> Result<(), Error> {
         let wanted = wanted(request)?;
         let models = draft.layers.iter_mut();
@@ -164,7 +164,7 @@ impl Store {
                 .iter()
                 .map(|digest| self.open_gguf(digest))
                 .collect::<Result<Vec<Gguf>, Error>>()?;
-            let (digest, size) = self.rewrite(&parts, level, &status, progress)?;
+            let (digest, size) = self.rewrite(&parts, level, &status, client)?;
             layer.status = format!("creating new layer {digest}");
             layer.facts = Some(self.facts(&digest)?);
             layer.layer.digest = digest;
@@ -180,20 +180,20 @@ impl Store {
         parts: &[Gguf],
         level: Option<Level>,
         status: &str,
-        progress: &mut dyn FnMut(Progress),
+        client: &mut dyn Client,
     ) -> Result<(Digest, u64), Error> {
         let rewrite = Rewrite::new(parts, level)?;
         let total = rewrite.total();
         let mut told = Told::new(status);
         let mut blob = self.inner.blobs.begin("the new weights")?;
         rewrite.write(&mut blob, &mut |completed| {
-            told.tell(completed, total, progress);
+            told.tell(completed, total, client)
         })?;
         blob.finish(None)
     }
 }
 
-/// Tells a client how far a rewriting is, now and then.
+/// Tells a client how far a rewriting is, now and then, and ends it when the client has left.
 struct Told<'a> {
     status: &'a str,
     last: Instant,
@@ -207,16 +207,22 @@ impl<'a> Told<'a> {
         }
     }
 
-    fn tell(&mut self, completed: u64, total: u64, progress: &mut dyn FnMut(Progress)) {
+    /// # Errors
+    /// [`Error::Canceled`] once nobody waits.
+    fn tell(&mut self, completed: u64, total: u64, client: &mut dyn Client) -> Result<(), Error> {
+        if !client.is_there() {
+            return Err(Error::Canceled);
+        }
         if self.last.elapsed() >= TELL_EVERY {
             self.last = Instant::now();
-            progress(Progress {
+            client.tell(Progress {
                 status: self.status.to_owned(),
                 digest: NO_DIGEST.to_owned(),
                 total,
                 completed,
             });
         }
+        Ok(())
     }
 }
 

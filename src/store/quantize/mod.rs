@@ -81,9 +81,13 @@ impl<'a> Rewrite<'a> {
         self.tensors.iter().map(|t| t.0.len() as u64).sum()
     }
 
-    /// Writes the file; `progress` hears how many of the bytes of [`total`](Self::total) are done. Memory is bounded by a
-    /// piece for each thread.
-    pub fn write(&self, out: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> Result<(), Error> {
+    /// Writes the file; `progress` hears how many of the bytes of [`total`](Self::total) are done, and its error ends
+    /// the writing. Memory is bounded by a piece for each thread.
+    pub fn write(
+        &self,
+        out: &mut dyn Write,
+        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let cannot_write = || Error::io("cannot write the model");
         self.header.write(out).map_err(cannot_write())?;
         let n_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -105,7 +109,7 @@ impl<'a> Rewrite<'a> {
                     }
                 }
                 done += bytes.len() as u64;
-                progress(done);
+                progress(done)?;
             }
             out.write_all(Header::padding(written as u64))
                 .map_err(cannot_write())?;

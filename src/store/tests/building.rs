@@ -69,7 +69,7 @@ fn the_modelfile_of_show_makes_the_same_model() {
     request.model = "again".into();
     request.requires = "0.14.0".into();
     request.files = Some([("m.gguf".into(), model.model_digest.to_string())].into());
-    f.store.create(&request, &mut |_| {}).unwrap();
+    f.store.create(&request, &mut |_: Progress| {}).unwrap();
     assert_eq!(f.resolve("again").unwrap().digest, model.digest);
 }
 

@@ -1,6 +1,7 @@
 //! Checkpoints that are refused: each mistake by its name, and nothing left behind.
 
 use super::*;
+use std::collections::BTreeMap;
 
 /// A Llama of one layer in 32-bit floats, whose tensors are named with their extents.
 const TENSORS: [(&str, &[usize]); 12] = [
@@ -50,7 +51,7 @@ fn safetensors(tensors: &[(&str, &[usize])], dtype: &str, weight: &[u8]) -> Vec<
     file
 }
 
-type Files = std::collections::BTreeMap<&'static str, Vec<u8>>;
+type Files = BTreeMap<&'static str, Vec<u8>>;
 
 fn files() -> Files {
     Files::from([
@@ -82,6 +83,24 @@ fn import(files: &Files) -> Result<GgufFacts, Error> {
     made?;
     let digest = f.resolve("m")?.model_digest;
     Ok(f.store.facts(&digest)?.as_ref().clone())
+}
+
+#[test]
+fn a_client_that_leaves_ends_the_conversion_and_nothing_stays() {
+    let f = Fixture::new();
+    let files = files();
+    let digests = files.iter();
+    let digests: BTreeMap<&str, String> = digests
+        .map(|(name, bytes)| (*name, f.blob(bytes).to_string()))
+        .collect();
+    let before = f.blob_files();
+    for quantize in ["", "q8_0"] {
+        let request = json!({"model": "m", "files": digests, "quantize": quantize});
+        let request: CreateRequest = serde_json::from_value(request).unwrap();
+        let ended = f.store.create(&request, &mut Leaving { n_steps: 1 });
+        assert!(matches!(ended, Err(Error::Canceled)), "{ended:?}");
+        assert_eq!(f.blob_files(), before);
+    }
 }
 
 fn refused(files: &Files) -> String {

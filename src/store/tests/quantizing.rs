@@ -133,3 +133,18 @@ fn weights_that_are_no_numbers_leave_nothing() {
     );
     assert_eq!((f.names(), f.blob_files()), (Vec::new(), before));
 }
+
+#[test]
+fn a_client_that_leaves_ends_the_work_and_nothing_stays() {
+    let f = Fixture::new();
+    let digest = f.blob(&weights(None)).to_string();
+    let before = f.blob_files();
+    let request = json!({"model": "small", "files": {"a.gguf": digest}, "quantize": "q8_0"});
+    let request: CreateRequest = serde_json::from_value(request).unwrap();
+    let ended = f.store.create(&request, &mut Leaving { n_steps: 1 });
+    assert!(matches!(ended, Err(Error::Canceled)), "{ended:?}");
+    assert_eq!(f.blob_files(), before);
+    f.store
+        .create(&request, &mut |_: Progress| {})
+        .expect("it is made");
+}

@@ -34,7 +34,7 @@ fn create_copy_and_delete_never_lose_a_shared_blob() {
                         system: format!("prompt {}", round % 5),
                         ..CreateRequest::default()
                     };
-                    store.create(&request, &mut |_| {}).unwrap();
+                    store.create(&request, &mut |_: Progress| {}).unwrap();
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             });
@@ -110,7 +110,7 @@ fn victim() {
             ..CreateRequest::default()
         };
         store
-            .create(&request, &mut |step| println!("{}", step.status))
+            .create(&request, &mut |step: Progress| println!("{}", step.status))
             .unwrap();
         store
             .copy(&name("m"), &name(&format!("copy{}", round % 3)))

@@ -8,150 +8,22 @@
 //! to 16 bits: `acc[0]` takes the upper halves, `acc[1]` the lower.
 //!
 //! So, as with floats (`matmul`), nothing that a product is computed with changes a bit of it:
-//! `vector.rs` runs along rows, `panel.rs` across them.
+//! `vector.rs` runs along rows, `panel.rs` across tokens.
 
 mod panel;
+mod round;
 mod vector;
 
-use bytemuck::{Pod, Zeroable};
+pub use round::{Block, Group, round_groups, round_rows};
 
 use super::{Chunks, Input, Product, ROWS};
-use crate::cpu::buffer::{Buffer, OutOfMemory, Shared};
-use crate::cpu::format::integer::{
-    BLOCK, IntegerFormat, IntegerKernel, VECTORS, with_integer_format,
-};
-use crate::cpu::pool::{Pool, PoolError};
-use crate::cpu::simd::{InstructionSet, Isa, Kernel, Lanes};
-use crate::quant::QuantType;
+use crate::cpu::buffer::Shared;
+pub use crate::cpu::format::integer::BLOCK;
+use crate::cpu::simd::{InstructionSet, Lanes};
 
-/// Rows of activations up to which weights are used as they are decoded.
-const FEW_TOKENS: usize = 8;
-
-/// 256 activations.
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-pub struct Block {
-    /// Multiples of `step`, in the order of a format's weights: `[vector, even or odd, lane]`.
-    values: [[[i16; 32]; 2]; VECTORS],
-    /// Upper halves of the sums of eight sub-blocks, lower halves, and zeros.
-    sums: [i16; 32],
-    step: f32,
-    rest: [f32; 15],
-}
-
-const BLOCK_FLOATS: usize = size_of::<Block>() / size_of::<f32>();
-
-impl Block {
-    /// Pair `j` (of 16) of a vector.
-    #[inline(always)]
-    fn pair(&self, vector: usize, j: usize) -> [i16; 2] {
-        let values = &self.values[vector / 2][vector % 2];
-        [values[2 * j], values[2 * j + 1]]
-    }
-}
-
-/// Rounds rows of whole blocks for products with weights of a type. `rounded` is the memory.
-///
-/// # Errors
-/// Those of the pool.
-pub fn round_rows<'a>(
-    isa: InstructionSet,
-    pool: &mut Pool,
-    quant: QuantType,
-    n_rows: usize,
-    row: &(dyn Fn(usize) -> &'a [f32] + Sync),
-    rounded: &'a mut Buffer,
-) -> Result<&'a [Block], PoolError> {
-    let n_blocks = if n_rows == 0 { 0 } else { row(0).len() / BLOCK };
-    let n_floats = n_rows * n_blocks * BLOCK_FLOATS;
-    let grown = rounded.grow_floats(n_floats);
-    grown.map_err(|OutOfMemory| PoolError::OutOfMemory(4 * n_floats as u64))?;
-    let out = &Shared::new(&mut rounded.floats_mut()[..n_floats]);
-    pool.run(n_rows, 0, &|i, _| {
-        let n = n_blocks * BLOCK_FLOATS;
-        // SAFETY: each row has its own part, and one task.
-        let out = unsafe { out.part(i * n, n) };
-        isa.run(Round {
-            quant,
-            row: row(i),
-            out: bytemuck::cast_slice_mut(out),
-        });
-    })?;
-    Ok(bytemuck::cast_slice(&rounded.floats()[..n_floats]))
-}
-
-/// One row of activations.
-struct Round<'a> {
-    quant: QuantType,
-    row: &'a [f32],
-    out: &'a mut [Block],
-}
-
-impl Kernel for Round<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self, _: I) {
-        with_integer_format(self.quant, self);
-    }
-}
-
-impl IntegerKernel for Round<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<F: IntegerFormat>(self) {
-        for (x, out) in self.row.as_chunks().0.iter().zip(self.out) {
-            round_block::<F>(x, out);
-        }
-    }
-}
-
-/// Numbers below a step of 2^-100 or so are zero: the quotient by so small a step is not finite.
-const LEAST: f32 = 1e-30;
-
-/// Rounds a block, ties to even. One with a number that is not finite has no step, so that its
-/// products are no numbers either.
-#[inline(always)]
-fn round_block<F: IntegerFormat>(x: &[f32; BLOCK], out: &mut Block) {
-    // Of numbers without a sign, the larger has the larger bits, and what is no number the largest.
-    let largest = x
-        .iter()
-        .fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
-    let largest = f32::from_bits(largest);
-    *out = Block::zeroed();
-    if !largest.is_finite() {
-        out.step = f32::NAN;
-        return;
-    }
-    if largest < LEAST {
-        return;
-    }
-    out.step = largest / F::MOST as f32;
-    let scale = F::MOST as f32 / largest;
-    // The last bit of numbers of this size is worth 1: the sum is rounded to a whole number.
-    const WHOLE: f32 = 12_582_912.0;
-    let mut whole = [0i32; BLOCK];
-    for (whole, x) in whole.iter_mut().zip(x) {
-        *whole = (x * scale + WHOLE).to_bits() as i32 - WHOLE.to_bits() as i32;
-    }
-    for (v, [even, odd]) in out.values.iter_mut().enumerate() {
-        for (half, start) in F::runs(v).into_iter().enumerate() {
-            let run = whole[start..start + 32].as_chunks::<2>().0;
-            for (i, &[a, b]) in run.iter().enumerate() {
-                even[16 * half + i] = a as i16;
-                odd[16 * half + i] = b as i16;
-            }
-        }
-    }
-    if F::HAS_MINIMA {
-        for (i, run) in whole.as_chunks::<32>().0.iter().enumerate() {
-            let sum: i32 = run.iter().sum();
-            out.sums[i] = (sum >> 8) as i16;
-            out.sums[8 + i] = (sum & 0xff) as i16;
-        }
-    }
-}
+/// Rows of activations up to which weights are used as they are decoded: such products have
+/// [`Input::Rounded`], others [`Input::Grouped`].
+pub const FEW_TOKENS: usize = 8;
 
 /// What a sum of a block's minima is multiplied with, beside `dmin * step`, in its two quarters.
 const HALVES: [f32; 2] = [-256.0, -1.0];
@@ -169,11 +41,7 @@ pub(super) fn chunks(product: &Product<'_>, n_products: usize, n_threads: usize)
     let n_blocks = product.weight.cols / BLOCK;
     Chunks {
         n: n_rows.div_ceil(chunk_rows),
-        n_scratch: if few {
-            0
-        } else {
-            n_blocks * panel::BLOCK_VECTORS
-        },
+        n_scratch: if few { 0 } else { panel::n_scratch(n_blocks) },
         n_rows,
         chunk_rows,
     }
@@ -205,7 +73,17 @@ impl Product<'_> {
         let n_blocks = self.weight.cols / BLOCK;
         match self.input {
             Input::Rounded(blocks) => &blocks[self.input_row(token) * n_blocks..][..n_blocks],
-            Input::Floats(_) => unreachable!("`prepare` rounds the input of integer products"),
+            _ => unreachable!("few tokens are rounded"),
+        }
+    }
+
+    /// The blocks of a group of tokens.
+    #[inline(always)]
+    fn group(&self, group: usize) -> &[Group] {
+        let n_blocks = self.weight.cols / BLOCK;
+        match self.input {
+            Input::Grouped(groups) => &groups[group * n_blocks..][..n_blocks],
+            _ => unreachable!("many tokens are grouped"),
         }
     }
 }

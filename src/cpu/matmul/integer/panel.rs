@@ -1,28 +1,49 @@
-//! Many rows of activations: integers of 32 weight rows, side by side in memory, times tiles of
-//! tokens.
+//! Many rows of activations: integers of some weight rows in memory, times tiles of tokens.
 //!
-//! A lane is a weight row. Of a block the panel has `[quarter, vector, pair, half of the rows]` pairs
-//! of weights, then the pairs of minima, then `d` and `dmin`.
+//! A lane is a token. A pair of weights of each row goes through all lanes of its group, so that
+//! weights stay in memory as they are decoded.
 
-use super::{Block, HALVES};
+use bytemuck::{Pod, Zeroable};
+
+use super::HALVES;
+use super::round::{Group, Pair};
 use crate::cpu::buffer::Shared;
 use crate::cpu::format::integer::{
-    IntegerFormat, IntegerKernel, VECTORS, weights, with_integer_format,
+    BLOCK, IntegerFormat, IntegerKernel, VECTORS, weights, with_integer_format,
 };
 use crate::cpu::matmul::{self, AHEAD, Product, prefetch};
 use crate::cpu::simd::{Isa, Kernel, LANES, Lanes};
 
-/// Weight rows of a panel, in vectors and in all.
-const SIDES: usize = 2;
-pub const ROWS: usize = SIDES * LANES;
-/// Vectors of weights in a quarter of a block: four pairs of each of its vectors.
-const QUARTER: usize = 2 * VECTORS * 4;
-const MINIMA: usize = 4;
-/// Vectors of a block in the panel.
-pub const BLOCK_VECTORS: usize = (4 * QUARTER + MINIMA + 2) * SIDES;
-/// Tokens of a tile, where there are many registers and where not.
-const TOKENS: usize = 12;
-const NARROW_TOKENS: usize = 2;
+/// Weight rows of a panel.
+pub const ROWS: usize = 32;
+/// Weight rows and groups of tokens of a tile: with one vector each, 24 accumulators.
+const TILE_ROWS: usize = 8;
+const TILE_GROUPS: usize = 3;
+/// Weight rows of a tile of one group where registers are few.
+const NARROW_ROWS: usize = 4;
+
+/// A block of eight weight rows.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Weights {
+    /// `[vector, even or odd, row, pair]`
+    values: [[[[Pair; 16]; TILE_ROWS]; 2]; VECTORS],
+    /// `[row, pair]`, of which four are used.
+    minima: [[Pair; 16]; TILE_ROWS],
+    /// `d` and `dmin` by rows.
+    factors: [[f32; TILE_ROWS]; 2],
+}
+
+/// The sums of a tile: quarters of each row and token.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(transparent)]
+struct Sums([[[Lanes; TILE_GROUPS]; TILE_ROWS]; 4]);
+
+/// Vectors of memory for a panel of rows of `n_blocks` and its sums.
+pub const fn n_scratch(n_blocks: usize) -> usize {
+    let bytes = ROWS / TILE_ROWS * (n_blocks * size_of::<Weights>() + size_of::<Sums>());
+    bytes / size_of::<Lanes>()
+}
 
 /// Some rows of a product with many tokens.
 pub struct Panel<'a> {
@@ -31,9 +52,6 @@ pub struct Panel<'a> {
     pub rows: std::ops::Range<usize>,
     pub scratch: &'a mut [Lanes],
 }
-
-/// The sums of a tile: quarters of each token and row.
-type Sums<const T: usize> = [[[Lanes; SIDES]; 4]; T];
 
 impl Kernel for Panel<'_> {
     type Output = ();
@@ -45,12 +63,8 @@ impl Kernel for Panel<'_> {
             type Output = ();
             #[inline(always)]
             fn run<F: IntegerFormat>(self) {
-                let Typed(isa, mut kernel) = self;
-                decode::<I, F>(isa, &mut kernel);
-                match I::WIDE {
-                    true => multiply::<I, F, TOKENS>(isa, &kernel),
-                    false => multiply::<I, F, NARROW_TOKENS>(isa, &kernel),
-                }
+                let Typed(isa, kernel) = self;
+                multiply::<I, F>(isa, kernel);
             }
         }
         // `chunk` sends other types elsewhere.
@@ -58,186 +72,213 @@ impl Kernel for Panel<'_> {
     }
 }
 
-/// Fills the panel. Rows past the last are its copies and never stored.
+/// Decodes the rows and multiplies them with all tokens, shared out evenly among tiles.
 #[inline(always)]
-fn decode<I: Isa, F: IntegerFormat>(isa: I, kernel: &mut Panel<'_>) {
-    let weight = &kernel.product.weight;
+fn multiply<I: Isa, F: IntegerFormat>(isa: I, kernel: Panel<'_>) {
+    let Panel { product, rows, .. } = kernel;
+    let n_blocks = product.weight.cols / BLOCK;
+    let n_vectors = ROWS / TILE_ROWS * n_blocks * size_of::<Weights>() / size_of::<Lanes>();
+    let (panel, rest) = kernel.scratch.split_at_mut(n_vectors);
+    let panel: &mut [Weights] = bytemuck::cast_slice_mut(panel);
+    let n_sums = ROWS / TILE_ROWS * size_of::<Sums>() / size_of::<Lanes>();
+    let sums: &mut [Sums] = bytemuck::cast_slice_mut(&mut rest[..n_sums]);
+    decode::<I, F>(isa, product, &rows, panel);
+    let n_groups = product.n_tokens().div_ceil(LANES);
+    let most = if I::WIDE { TILE_GROUPS } else { 1 };
+    let tile_groups = n_groups.div_ceil(n_groups.div_ceil(most));
+    for first in (0..n_groups).step_by(tile_groups) {
+        let tile = Tile {
+            product,
+            rows: rows.clone(),
+            panel,
+            first,
+        };
+        match tile_groups.min(n_groups - first) {
+            _ if !I::WIDE => tile.run::<I, F, NARROW_ROWS, 1>(isa, kernel.out, sums),
+            1 => tile.run::<I, F, TILE_ROWS, 1>(isa, kernel.out, sums),
+            2 => tile.run::<I, F, TILE_ROWS, 2>(isa, kernel.out, sums),
+            _ => tile.run::<I, F, TILE_ROWS, TILE_GROUPS>(isa, kernel.out, sums),
+        }
+    }
+}
+
+/// Fills the panel: `[TILE_ROWS rows, block]`. Rows past the last are its copies and never stored.
+#[inline(always)]
+fn decode<I: Isa, F: IntegerFormat>(
+    isa: I,
+    product: &Product<'_>,
+    rows: &std::ops::Range<usize>,
+    panel: &mut [Weights],
+) {
+    let n_blocks = product.weight.cols / BLOCK;
     for r in 0..ROWS {
-        let row = weight.row((kernel.rows.start + r).min(kernel.rows.end - 1));
+        let row = product.weight.row((rows.start + r).min(rows.end - 1));
         prefetch(isa, row.as_ptr().wrapping_add(AHEAD), row.len());
-        let (side, lane) = (r / LANES, r % LANES);
-        let blocks = kernel.scratch.as_chunks_mut::<BLOCK_VECTORS>().0;
-        for (block, panel) in row.chunks_exact(F::BYTES).zip(blocks) {
-            let (factors, pairs) = panel.split_at_mut(2 * SIDES);
-            for (i, factor) in F::factors(block).into_iter().enumerate() {
-                factors[i * SIDES + side][lane] = isa.half(factor);
-            }
+        let blocks = &mut panel[r / TILE_ROWS * n_blocks..][..n_blocks];
+        for (block, out) in row.chunks_exact(F::BYTES).zip(blocks) {
+            let r = r % TILE_ROWS;
             let scales = F::scales(block);
-            let mut rows = Row { pairs, side, lane };
-            rows.put::<I, F, 0>(isa, block, &scales);
-            rows.put::<I, F, 1>(isa, block, &scales);
-            rows.put::<I, F, 2>(isa, block, &scales);
-            rows.put::<I, F, 3>(isa, block, &scales);
-            if F::HAS_MINIMA {
-                for (i, &[a, b]) in scales[8..].as_chunks().0.iter().enumerate() {
-                    rows.put_pair(4 * QUARTER + i, [a.into(), b.into()]);
-                }
+            out.decode_vector::<I, F, 0>(isa, block, &scales, r);
+            out.decode_vector::<I, F, 1>(isa, block, &scales, r);
+            out.decode_vector::<I, F, 2>(isa, block, &scales, r);
+            out.decode_vector::<I, F, 3>(isa, block, &scales, r);
+            let minima = scales[8..].as_chunks().0;
+            for (out, &[a, b]) in out.minima[r].iter_mut().zip(minima) {
+                *out = [a.into(), b.into()];
+            }
+            for (out, factor) in out.factors.iter_mut().zip(F::factors(block)) {
+                out[r] = isa.half(factor);
             }
         }
     }
 }
 
-/// A row's places among the pairs of a block.
-struct Row<'a> {
-    pairs: &'a mut [Lanes],
-    side: usize,
-    lane: usize,
-}
-
-impl Row<'_> {
+impl Weights {
     #[inline(always)]
-    fn put_pair(&mut self, at: usize, [a, b]: [i16; 2]) {
-        let pair = u32::from(a as u16) | u32::from(b as u16) << 16;
-        self.pairs[at * SIDES + self.side][self.lane] = f32::from_bits(pair);
-    }
-
-    /// The weights of vector `V` of codes.
-    #[inline(always)]
-    fn put<I: Isa, F: IntegerFormat, const V: usize>(
+    fn decode_vector<I: Isa, F: IntegerFormat, const V: usize>(
         &mut self,
         isa: I,
         block: &[u8],
         scales: &[u8; 16],
+        r: usize,
     ) {
         let [even, odd] = weights::<I, F, V>(isa, block, scales);
-        let mut shorts = [[0; 32]; 2];
-        isa.store_shorts(even, &mut shorts[0]);
-        isa.store_shorts(odd, &mut shorts[1]);
-        for (odd, shorts) in shorts.iter().enumerate() {
-            for (j, &pair) in shorts.as_chunks::<2>().0.iter().enumerate() {
-                self.put_pair(j / 4 * QUARTER + (2 * V + odd) * 4 + j % 4, pair);
-            }
-        }
+        isa.store_shorts(even, bytemuck::cast_mut(&mut self.values[V][0][r]));
+        isa.store_shorts(odd, bytemuck::cast_mut(&mut self.values[V][1][r]));
     }
 }
 
-/// Multiplies the panel with all tokens, shared out evenly among tiles; a tile's missing tokens are
-/// its last.
-#[inline(always)]
-fn multiply<I: Isa, F: IntegerFormat, const T: usize>(isa: I, kernel: &Panel<'_>) {
-    let product = kernel.product;
-    let n_tokens = product.n_tokens();
-    let tile_tokens = n_tokens.div_ceil(n_tokens.div_ceil(T));
-    for token in (0..n_tokens).step_by(tile_tokens) {
-        let n = tile_tokens.min(n_tokens - token);
-        let mut x = [product.blocks(token); T];
-        for (t, x) in x.iter_mut().enumerate() {
-            *x = product.blocks(token + t.min(n - 1));
+/// A panel and the tokens from group `first` on.
+struct Tile<'a> {
+    product: &'a Product<'a>,
+    rows: std::ops::Range<usize>,
+    panel: &'a [Weights],
+    first: usize,
+}
+
+impl Tile<'_> {
+    /// Products of the panel with `G` groups, of `R` rows at once.
+    #[inline(always)]
+    fn run<I: Isa, F: IntegerFormat, const R: usize, const G: usize>(
+        &self,
+        isa: I,
+        out: &Shared<'_>,
+        sums: &mut [Sums],
+    ) {
+        let n_blocks = self.product.weight.cols / BLOCK;
+        let mut x = [self.product.group(self.first); G];
+        for (g, x) in x.iter_mut().enumerate() {
+            *x = self.product.group(self.first + g);
         }
-        let mut sums: Sums<T> = [[[[0.0; LANES]; SIDES]; 4]; T];
-        let blocks = kernel.scratch.as_chunks::<BLOCK_VECTORS>().0;
-        for (b, panel) in blocks.iter().take(x[0].len()).enumerate() {
-            let mut blocks = [&x[0][b]; T];
+        sums.fill(Sums::zeroed());
+        for b in 0..n_blocks {
+            let mut blocks = [&x[0][b]; G];
             for (block, x) in blocks.iter_mut().zip(&x) {
                 *block = &x[b];
             }
-            tile::<I, F, T>(isa, panel, &blocks, &mut sums);
+            for q in 0..4 {
+                for (weights, sums) in self.panel.chunks_exact(n_blocks).zip(&mut *sums) {
+                    for r in (0..TILE_ROWS).step_by(R) {
+                        multiply_quarter::<I, F, R, G>(isa, &weights[b], r, &blocks, q, sums);
+                    }
+                }
+            }
         }
-        for (t, sums) in sums.iter().enumerate().take(n) {
-            store(kernel, token + t, sums);
+        for (i, sums) in sums.iter().enumerate() {
+            for g in 0..G {
+                self.store(isa, out, i * TILE_ROWS, g, sums);
+            }
+        }
+    }
+
+    /// Stores the products of the rows from `r` on, as many as there are, with group `g`.
+    #[inline(always)]
+    fn store<I: Isa>(&self, isa: I, out: &Shared<'_>, r: usize, g: usize, Sums(sums): &Sums) {
+        let mut lanes = [[0.0; LANES]; TILE_ROWS];
+        for (i, lanes) in lanes.iter_mut().enumerate() {
+            let quarter = |q: usize| isa.load(&sums[q][i][g]);
+            let [even, odd] = [
+                isa.add(quarter(0), quarter(2)),
+                isa.add(quarter(1), quarter(3)),
+            ];
+            isa.store(isa.add(even, odd), lanes);
+        }
+        let first = (self.first + g) * LANES;
+        let n = LANES.min(self.product.n_tokens() - first);
+        let fours: &[[Lanes; matmul::ROWS]] = lanes.as_chunks().0;
+        for (row, four) in (r..self.rows.len()).step_by(matmul::ROWS).zip(fours) {
+            let row = self.rows.start + row;
+            for t in 0..n {
+                let sums = four.each_ref().map(|lanes| lanes[t]);
+                self.product.finish(out, first + t, row, sums);
+            }
         }
     }
 }
 
-/// Adds the products of a block.
-#[expect(
-    clippy::needless_range_loop,
-    reason = "iterators over vectors stay calls; plain indices unroll"
-)]
+/// Adds the products of a quarter of a block of `R` rows from `r` on, and of minima.
 #[inline(always)]
-fn tile<I: Isa, F: IntegerFormat, const T: usize>(
+fn multiply_quarter<I: Isa, F: IntegerFormat, const R: usize, const G: usize>(
     isa: I,
-    panel: &[Lanes; BLOCK_VECTORS],
-    x: &[&Block; T],
-    sums: &mut Sums<T>,
+    w: &Weights,
+    r: usize,
+    x: &[&Group; G],
+    q: usize,
+    Sums(sums): &mut Sums,
 ) {
-    let (factors, pairs) = panel.split_at(2 * SIDES);
-    let pairs: &[[[i16; 32]; SIDES]] = bytemuck::cast_slice(pairs);
-    for q in 0..4 {
-        let mut acc = [[isa.splat_int(0); SIDES]; T];
-        for vector in 0..2 * VECTORS {
+    let mut acc = [[isa.splat_int(0); G]; R];
+    for vector in 0..VECTORS {
+        for odd in 0..2 {
             for j in 0..4 {
-                let w = &pairs[q * QUARTER + vector * 4 + j];
-                dot::<I, T>(isa, w, x, |x| x.pair(vector, 4 * q + j), &mut acc);
+                let mut lanes = [isa.load_shorts_here(values(&x[0].values[q][vector][odd][j])); G];
+                for g in 1..G {
+                    lanes[g] = isa.load_shorts_here(values(&x[g].values[q][vector][odd][j]));
+                }
+                let w = rows::<R>(&w.values[vector][odd], r);
+                isa.dot_rows(&mut acc, w, 4 * q + j, &lanes);
             }
         }
-        add::<I, T>(isa, &factors[..SIDES], x, 1.0, &acc, q, sums);
     }
-    if F::HAS_MINIMA {
-        for half in 0..2 {
-            let mut acc = [[isa.splat_int(0); SIDES]; T];
-            for j in 0..MINIMA {
-                let w = &pairs[4 * QUARTER + j];
-                let at = 8 * half + 2 * j;
-                dot::<I, T>(isa, w, x, |x| [x.sums[at], x.sums[at + 1]], &mut acc);
+    for i in 0..R {
+        for g in 0..G {
+            let factor = isa.mul(isa.splat(w.factors[0][r + i]), isa.load(&x[g].steps));
+            add(isa, acc[i][g], factor, &mut sums[q][r + i][g]);
+        }
+    }
+    if F::HAS_MINIMA && q < HALVES.len() {
+        let mut acc = [[isa.splat_int(0); G]; R];
+        for j in 0..4 {
+            let mut lanes = [isa.load_shorts_here(values(&x[0].sums[4 * q + j])); G];
+            for g in 1..G {
+                lanes[g] = isa.load_shorts_here(values(&x[g].sums[4 * q + j]));
             }
-            add::<I, T>(isa, &factors[SIDES..], x, HALVES[half], &acc, half, sums);
+            isa.dot_rows(&mut acc, rows::<R>(&w.minima, r), j, &lanes);
+        }
+        for i in 0..R {
+            for g in 0..G {
+                let factor = isa.mul(isa.splat(w.factors[1][r + i]), isa.load(&x[g].steps));
+                let factor = isa.mul(factor, isa.splat(HALVES[q]));
+                add(isa, acc[i][g], factor, &mut sums[q][r + i][g]);
+            }
         }
     }
 }
 
-/// Adds the products of a pair of weights of each row with one of each token.
+/// `R` rows from `r` on.
 #[inline(always)]
-fn dot<I: Isa, const T: usize>(
-    isa: I,
-    w: &[[i16; 32]; SIDES],
-    x: &[&Block; T],
-    pair: impl Fn(&Block) -> [i16; 2],
-    acc: &mut [[I::I; SIDES]; T],
-) {
-    let w = [isa.load_shorts(&w[0]), isa.load_shorts(&w[1])];
-    for t in 0..T {
-        let x = isa.splat_pair(pair(x[t]));
-        for side in 0..SIDES {
-            acc[t][side] = isa.dot_pairs(acc[t][side], w[side], x);
-        }
-    }
+fn rows<const R: usize>(all: &[[Pair; 16]; TILE_ROWS], r: usize) -> &[[Pair; 16]; R] {
+    let rows = all[r..].first_chunk();
+    rows.expect("a tile's rows divide those of a block")
 }
 
-/// Adds integers to a quarter of the sums.
 #[inline(always)]
-fn add<I: Isa, const T: usize>(
-    isa: I,
-    factors: &[Lanes],
-    x: &[&Block; T],
-    times: f32,
-    acc: &[[I::I; SIDES]; T],
-    quarter: usize,
-    sums: &mut Sums<T>,
-) {
-    for t in 0..T {
-        for side in 0..SIDES {
-            let factor = isa.mul(isa.load(&factors[side]), isa.splat(x[t].step));
-            let factor = isa.mul(factor, isa.splat(times));
-            let sum = &mut sums[t][quarter][side];
-            let next = isa.fma(isa.to_float(acc[t][side]), factor, isa.load(sum));
-            isa.store(next, sum);
-        }
-    }
+fn values(pairs: &[Pair; LANES]) -> &[i16; 2 * LANES] {
+    bytemuck::cast_ref(pairs)
 }
 
-/// Stores a token's products with the rows that there are.
+/// Adds integers times a factor.
 #[inline(always)]
-fn store(kernel: &Panel<'_>, token: usize, sums: &[[Lanes; SIDES]; 4]) {
-    for r in (0..kernel.rows.len()).step_by(matmul::ROWS) {
-        let (side, lane) = (r / LANES, r % LANES);
-        let mut four = [0.0; matmul::ROWS];
-        for (i, sum) in four.iter_mut().enumerate() {
-            let quarter = |q: usize| sums[q][side][lane + i];
-            *sum = (quarter(0) + quarter(2)) + (quarter(1) + quarter(3));
-        }
-        kernel
-            .product
-            .finish(kernel.out, token, kernel.rows.start + r, four);
-    }
+fn add<I: Isa>(isa: I, acc: I::I, factor: I::F, sum: &mut Lanes) {
+    let next = isa.fma(isa.to_float(acc), factor, isa.load(sum));
+    isa.store(next, sum);
 }

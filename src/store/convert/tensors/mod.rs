@@ -132,15 +132,18 @@ impl<'a> Tensors<'a> {
 
     /// Writes the data; `progress` hears how many of the bytes of [`total`](Self::total) are done. Memory is bounded by
     /// a piece and a row.
-    pub fn write(&self, out: &mut dyn Write, progress: &mut dyn FnMut(u64)) -> Result<(), Error> {
+    pub fn write(
+        &self,
+        out: &mut dyn Write,
+        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut done = 0;
         for target in &self.targets {
             target.write(&mut |piece| {
                 out.write_all(piece)
                     .map_err(Error::io("cannot write the model"))?;
                 done += piece.len() as u64;
-                progress(done);
-                Ok(())
+                progress(done)
             })?;
             out.write_all(Header::padding(target.bytes()))
                 .map_err(Error::io("cannot write the model"))?;

@@ -1,0 +1,224 @@
+//! Commands and flags, by what the server is asked and what is printed.
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use serde_json::{Value, json};
+
+use super::environment::kept_bodies;
+use super::{MINILM, TINY, asked, server_with};
+use crate::server::{Server, binary, free_port};
+
+fn run(server: &Server, words: &[&str], stdin: &str) -> Output {
+    at(&server.address, words, stdin)
+}
+
+fn at(address: &str, words: &[&str], stdin: &str) -> Output {
+    let mut command = binary();
+    command.args(words).env("OLLAMA_HOST", address);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut pipe = child.stdin.take().expect("a pipe");
+    // Commands that read nothing may have ended already.
+    pipe.write_all(stdin.as_bytes()).ok();
+    drop(pipe);
+    child.wait_with_output().expect("it ends")
+}
+
+/// Exit code and stderr.
+fn refusal(output: &Output) -> (Option<i32>, String) {
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), stderr)
+}
+
+#[tokio::test]
+async fn the_flags_of_run_reach_the_server() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let folder = temporary.path().to_str().expect("text");
+    let variables = [("TMPDIR", folder), ("OLLAMA_DEBUG_LOG_REQUESTS", "1")];
+    let server = server_with(&[TINY, MINILM], &variables);
+    let small = json!({ "model": "small", "from": "tiny", "parameters": { "num_predict": 1 }, "stream": false });
+    asked(&server, "/api/create", small).await;
+    let mut n_before = 0;
+    let schema = r#"{"type":"object"}"#;
+    for (words, stdin, path, expected) in [
+        (
+            &["small", "b", "c"][..],
+            "a\n",
+            "generate",
+            json!({ "prompt": "a\n b c" }),
+        ),
+        (&["small", "b"], "", "generate", json!({ "prompt": "b" })),
+        (
+            &["small"],
+            "a\n",
+            "generate",
+            json!({ "prompt": "a\n", "stream": null }),
+        ),
+        (&["small", ""], "", "generate", json!({ "prompt": null })),
+        (
+            &["small", "x", "--format", "json"],
+            "",
+            "generate",
+            json!({ "format": "json" }),
+        ),
+        (
+            &["small", "x", "--format", schema],
+            "",
+            "generate",
+            json!({ "format": { "type": "object" } }),
+        ),
+        (
+            &["small", "x", "--keepalive", "2m"],
+            "",
+            "generate",
+            json!({ "keep_alive": "2m" }),
+        ),
+        (
+            &["small", "x", "--keepalive=-1s"],
+            "",
+            "generate",
+            json!({ "keep_alive": "-1s" }),
+        ),
+        (
+            &["small", "x", "--think=false"],
+            "",
+            "generate",
+            json!({ "think": false }),
+        ),
+        (
+            &["small", "x", "--hidethinking", "--nowordwrap"],
+            "",
+            "generate",
+            json!({ "prompt": "x", "think": null }),
+        ),
+        (
+            &["minilm", "x", "--dimensions", "3", "--truncate=false"],
+            "",
+            "embed",
+            json!({ "input": "x", "dimensions": 3, "truncate": false }),
+        ),
+        (
+            &["minilm", "x", "y"],
+            "a",
+            "embed",
+            json!({ "input": "a x y", "truncate": null }),
+        ),
+    ] {
+        let output = run(&server, &[&["run"], words].concat(), stdin);
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        let bodies = kept_bodies(temporary.path());
+        let (kept, body) = bodies.last().expect("a request");
+        assert_eq!(bodies.len(), n_before + 1, "{words:?}");
+        n_before = bodies.len();
+        assert!(kept.contains(&format!("_api_{path}_")), "{words:?}: {kept}");
+        for (name, value) in expected.as_object().expect("members") {
+            let empty = value.is_null() && (body[name] == "" || body[name] == Value::Null);
+            assert!(empty || body[name] == *value, "{words:?}: {name} in {body}");
+        }
+    }
+    for (think, sent) in [("--think", json!(true)), ("--think=high", json!("high"))] {
+        let output = run(&server, &["run", "small", "x", think], "");
+        let text = "Error: 400 Bad Request: \"small\" does not support thinking\n";
+        assert_eq!(refusal(&output), (Some(1), text.to_owned()));
+        let bodies = kept_bodies(temporary.path());
+        assert_eq!(bodies.last().expect("a request").1["think"], sent);
+    }
+}
+
+#[tokio::test]
+async fn rm_unloads_before_it_deletes() {
+    let server = server_with(&[TINY], &[]);
+    asked(
+        &server,
+        "/api/generate",
+        json!({ "model": "tiny", "keep_alive": -1 }),
+    )
+    .await;
+    let output = run(&server, &["rm", "tiny", "nope"], "");
+    assert_eq!(output.stdout, b"deleted 'tiny'\n");
+    assert_eq!(
+        refusal(&output),
+        (Some(1), "Error: model 'nope' not found\n".to_owned())
+    );
+    let mut running = Value::Null;
+    for _ in 0..100 {
+        running = server.get("/api/ps").await.json();
+        if running["models"] == json!([]) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("still loaded: {running}");
+}
+
+#[test]
+fn wrong_words_and_no_server() {
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let none = format!(
+        "could not connect to ollama-wgpu server at http://{nobody}, run 'ollama-wgpu serve' to start it"
+    );
+    for (words, error) in [
+        (&["serve", "x"][..], "accepts 0 arg(s), received 1"),
+        (&["show"], "accepts 1 arg(s), received 0"),
+        (&["create"], "accepts 1 arg(s), received 0"),
+        (&["stop", "a", "b"], "accepts 1 arg(s), received 2"),
+        (&["pull"], "accepts 1 arg(s), received 0"),
+        (&["push", "a", "b"], "accepts 1 arg(s), received 2"),
+        (&["cp", "a"], "accepts 2 arg(s), received 1"),
+        (&["rm"], "requires at least 1 arg(s), only received 0"),
+        (&["run"], "requires at least 1 arg(s), only received 0"),
+        (&["bogus"], "unknown command \"bogus\" for \"ollama-wgpu\""),
+        (&["ls", "--bogus"], "unknown flag: --bogus"),
+        (&["ls", "-z"], "unknown shorthand flag: 'z' in -z"),
+        (
+            &["run", "m", "--format"],
+            "flag needs an argument: --format",
+        ),
+        (
+            &["run", "m", "--dimensions", "x"],
+            "invalid argument \"x\" for --dimensions",
+        ),
+        (
+            &["run", "m", "--keepalive", "10"],
+            "time: missing unit in duration \"10\"",
+        ),
+        (&["show", "m"], &none),
+        (&["list"], &none),
+        (&["ls"], &none),
+        (&["ps"], &none),
+        (&["stop", "m"], &none),
+        (&["pull", "m"], &none),
+        (&["push", "m"], &none),
+        (&["cp", "a", "b"], &none),
+        (&["rm", "m"], &none),
+        (&["run", "m", "x"], &none),
+    ] {
+        let output = at(&nobody, words, "");
+        let wanted = format!("Error: {error}\n");
+        assert_eq!(refusal(&output), (Some(1), wanted), "{words:?}");
+        assert!(output.stdout.is_empty(), "{words:?}");
+    }
+    for command in [
+        "serve", "create", "show", "run", "stop", "pull", "push", "list", "ps", "cp", "rm",
+    ] {
+        let texts = [
+            &[command, "--help"][..],
+            &[command, "-h"],
+            &["help", command],
+        ];
+        let texts = texts.map(|words| at(&nobody, words, ""));
+        assert!(
+            texts
+                .iter()
+                .all(|text| text.status.success() && text.stderr.is_empty())
+        );
+        let usage = format!("ollama-wgpu {command}");
+        let [long, short, help] = texts.map(|text| String::from_utf8(text.stdout).expect("text"));
+        assert!(
+            long.contains(&usage) && long.contains("OLLAMA_HOST"),
+            "{long}"
+        );
+        assert_eq!((&short, &help), (&long, &long), "{command}");
+    }
+}
