@@ -39,6 +39,22 @@ pub fn of_types(types: &[QuantType]) -> Vec<Case> {
     cases
 }
 
+/// Those whose kernels add over a whole workgroup.
+pub fn reductions() -> Vec<Case> {
+    let reduces = [
+        "rms_norm",
+        "layer_norm",
+        "match_length",
+        "gaussian_top_k",
+        "top_k",
+        "moe_route",
+        "delta_net",
+    ];
+    let mut cases = of_types(&[QuantType::F16]);
+    cases.retain(|case| reduces.iter().any(|name| case.name.contains(name)));
+    cases
+}
+
 /// A batch of one sequence whose token `i` is row `i` of the source table.
 pub fn rows(phase: Phase, n: usize) -> Batch {
     let tokens: Vec<u32> = (0..n as u32).collect();

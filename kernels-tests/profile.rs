@@ -157,21 +157,43 @@ fn a_layer_is_six_launches_on_a_gpu_and_a_merge() {
 /// The allocator's count has all that was taken from the driver, blocks that are half empty too.
 #[test]
 fn a_model_takes_its_weights_its_cache_and_little_more() {
-    for (n_ctx, n_parallel) in [(N_CTX, 1), (2048, 8), (4096, 8)] {
-        let backend = opened(gpu::Options::default());
-        let (model, backend, _) = loaded_on(backend, models::REAL[0], n_ctx, n_parallel);
-        let memory = backend.memory();
-        let n_pages = n_ctx.div_ceil(PAGE_TOKENS) * n_parallel;
-        let cache = model.cache_spec(KvType::F16, n_pages, n_parallel).bytes();
-        assert_eq!(memory.cache, cache);
-        let most = model.weight_bytes() as f64 * 1.03;
-        assert!(memory.weights as f64 <= most, "{memory:?}, at most {most}");
-        let counted = memory.weights + memory.cache + memory.plans;
-        assert_eq!(backend.memory_bytes(), Some(counted));
-        let reserved = memory.reserved.unwrap_or(counted);
-        assert!(reserved >= counted, "{memory:?}");
-        let little = reserved - memory.weights - memory.cache;
-        assert!(little <= 64 << 20, "{little} bytes more: {memory:?}");
+    let sizes = |contexts: &[usize], parallel: &[usize]| -> Vec<(usize, usize)> {
+        let pairs = contexts.iter();
+        pairs
+            .flat_map(|&n_ctx| parallel.iter().map(move |&n| (n_ctx, n)))
+            .collect()
+    };
+    let grid = sizes(&[512, 1024, 2048, 4096, 8192], &[1, 2, 4, 8]);
+    let corners = vec![(512, 1), (8192, 8)];
+    // Kernels are compiled once.
+    let opened = opened(gpu::Options::default());
+    for (name, sizes) in models::REAL
+        .into_iter()
+        .zip([grid, corners.clone(), corners])
+    {
+        for (n_ctx, n_parallel) in sizes {
+            let what = format!("{name}, {n_parallel} x {n_ctx}");
+            let backend = opened.sibling().expect("it opens");
+            let (model, backend, _) = loaded_on(backend, name, n_ctx, n_parallel);
+            let memory = backend.memory();
+            let n_pages = n_ctx.div_ceil(PAGE_TOKENS) * n_parallel;
+            let cache = model.cache_spec(KvType::F16, n_pages, n_parallel).bytes();
+            assert_eq!(memory.cache, cache, "{what}");
+            let most = model.weight_bytes() as f64 * 1.03;
+            assert!(
+                memory.weights as f64 <= most,
+                "{what}: {memory:?}, at most {most}"
+            );
+            let counted = memory.weights + memory.cache + memory.plans;
+            assert_eq!(backend.memory_bytes(), Some(counted));
+            let reserved = memory.reserved.unwrap_or(counted);
+            assert!(reserved >= counted, "{what}: {memory:?}");
+            let little = reserved - memory.weights - memory.cache;
+            assert!(
+                little <= 64 << 20,
+                "{what}: {little} bytes more: {memory:?}"
+            );
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! Runs the table of cases on every device, and proves that it would notice a wrong result.
 
+use std::process::Command;
+
 use crate::case::{Case, Outcome, difference};
 use crate::devices::{self, Device};
 use crate::{cases, reference};
+use ollama_wgpu::gpu;
 use ollama_wgpu::quant::QuantType;
 
 /// Runs all cases on one device and returns a line for each that failed.
@@ -51,6 +54,59 @@ fn every_case_on_every_gpu_variant() {
 fn every_kernel_on_every_gpu_with_least_limits() {
     let types = [QuantType::F16, QuantType::Q5_K, QuantType::IQ2_S];
     run_on(&devices::least_gpus(), &cases::of_types(&types));
+}
+
+/// Products of prompts alone have other arithmetic. Every type has one product; those whose names
+/// are listed stand for all in the others.
+#[test]
+fn every_product_of_prompts_in_every_arithmetic() {
+    let mut cases = cases::all();
+    let sizes = ["[65, 512] x 9 ", "matmul F16 ", "matmul Q4_0 "];
+    let experts = ["F16", "Q8_0", "Q6_K"].map(|quant| format!("matmul_experts {quant} "));
+    cases.retain(|case| {
+        let has = |part: &str| case.name.contains(part);
+        let mut listed = sizes.into_iter().chain(experts.iter().map(String::as_str));
+        has("Prefill") && listed.any(has)
+    });
+    run_on(&devices::arithmetic_gpus(), &cases);
+}
+
+/// 4 and 8 are the widths of SwiftShader and llvmpipe.
+#[test]
+fn every_reduction_by_subgroups_of_every_width() {
+    run_on(
+        &devices::gpus_of_widths(&[16, 32, 64, 128]),
+        &cases::reductions(),
+    );
+}
+
+#[test]
+#[ignore = "the test below runs it where llvmpipe has other widths"]
+fn every_reduction_on_every_gpu() {
+    for limits in gpu::limits() {
+        println!("subgroups: {:?}", limits.subgroups);
+    }
+    run_on(&devices::plain_gpus(), &cases::reductions());
+}
+
+/// Its subgroups fill a vector register, of which processors without AVX-512 have no wider.
+#[test]
+fn every_reduction_by_wider_and_narrower_subgroups_of_llvmpipe() {
+    for bits in ["128", "512"] {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.args([
+            "--ignored",
+            "--exact",
+            "--nocapture",
+            "suite::every_reduction_on_every_gpu",
+        ]);
+        let output = command.env("LP_NATIVE_VECTOR_WIDTH", bits).output();
+        let output = output.expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{bits} bits: {text}");
+        assert!(text.contains("1 passed"), "{bits} bits: {text}");
+        println!("{bits} bits: {text}");
+    }
 }
 
 #[test]

@@ -1,23 +1,17 @@
-// Reductions over a workgroup by subgroups, whatever their size, then over their results in
-// order. Needs: MAX_SUBGROUPS, the workgroup's size over the smallest subgroup's.
-struct Invocation {
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-    @builtin(subgroup_id) subgroup: u32,
-    @builtin(num_subgroups) n_subgroups: u32,
-    @builtin(subgroup_invocation_id) lane: u32,
-}
+// Reductions over a workgroup by subgroups, then over their results in order. Needs: WG, subgroup_sum,
+// subgroup_max and the place of an invocation in its subgroup.
 
-var<workgroup> reduce_parts: array<f32, MAX_SUBGROUPS>;
+// As for the smallest subgroup of any device: a driver may run a kernel in smaller ones than it tells.
+var<workgroup> reduce_parts: array<f32, WG / 4u>;
 
 fn workgroup_sum(invocation: Invocation, value: f32) -> f32 {
-    let sum = subgroupAdd(value);
-    if (invocation.lane == 0u) {
-        reduce_parts[invocation.subgroup] = sum;
+    let sum = subgroup_sum(invocation, value);
+    if (lane(invocation) == 0u) {
+        reduce_parts[subgroup(invocation)] = sum;
     }
     workgroupBarrier();
     var total = 0.0;
-    for (var i = 0u; i < invocation.n_subgroups; i++) {
+    for (var i = 0u; i < n_subgroups(invocation); i++) {
         total += reduce_parts[i];
     }
     workgroupBarrier();
@@ -25,13 +19,13 @@ fn workgroup_sum(invocation: Invocation, value: f32) -> f32 {
 }
 
 fn workgroup_max(invocation: Invocation, value: f32) -> f32 {
-    let largest = subgroupMax(value);
-    if (invocation.lane == 0u) {
-        reduce_parts[invocation.subgroup] = largest;
+    let largest = subgroup_max(invocation, value);
+    if (lane(invocation) == 0u) {
+        reduce_parts[subgroup(invocation)] = largest;
     }
     workgroupBarrier();
     var total = reduce_parts[0];
-    for (var i = 1u; i < invocation.n_subgroups; i++) {
+    for (var i = 1u; i < n_subgroups(invocation); i++) {
         total = max(total, reduce_parts[i]);
     }
     workgroupBarrier();

@@ -3,7 +3,8 @@
 use super::experts::ExpertProducts;
 use super::low_rank::LowRank;
 use super::op::{Activation, Attention, EmbedRow, Op, RopeOrder};
-use super::plan::{BatchShape, BufferId, BufferInfo, MAX_RUN, Plan, Rows, View};
+use super::plan::{BatchShape, BufferId, BufferInfo, Plan, Rows, View};
+use super::storage::share_storage;
 use super::weight::{WeightId, WeightSpec};
 use super::{MAX_CANDIDATES, RopeTable};
 
@@ -342,95 +343,5 @@ impl<'a> PlanBuilder<'a> {
     pub fn finish(mut self) -> Plan {
         share_storage(&mut self.plan);
         self.plan
-    }
-}
-
-/// Gives each buffer the storage of one that was read for the last time [`MAX_RUN`] ops before it is
-/// written.
-/// Only buffers of one kind of rows share, so that sizes fit at every batch.
-pub(super) fn share_storage(plan: &mut Plan) {
-    let mut last_use = vec![0; plan.buffers.len()];
-    for (i, op) in plan.ops.iter().enumerate() {
-        for view in op.inputs() {
-            last_use[view.buffer.0] = i;
-        }
-    }
-    for output in &plan.outputs {
-        last_use[output.0] = usize::MAX;
-    }
-    // Storage number, kind of rows, and the op after which it is free.
-    let mut storages: Vec<(Rows, usize)> = Vec::new();
-    // Inputs keep theirs: making room for a wider buffer would lose what was written.
-    for input in &plan.inputs {
-        plan.buffers[input.0].storage = storages.len();
-        storages.push((plan.buffers[input.0].rows, usize::MAX));
-    }
-    for (i, op) in plan.ops.iter().enumerate() {
-        let Some(BufferId(out)) = op.out() else {
-            continue;
-        };
-        let rows = plan.buffers[out].rows;
-        let free = storages
-            .iter()
-            .position(|&(kind, until)| kind == rows && i >= until.saturating_add(MAX_RUN));
-        let storage = free.unwrap_or(storages.len());
-        // A buffer that nobody reads is still written at op `i`.
-        let until = last_use[out].max(i);
-        match free {
-            Some(s) => storages[s].1 = until,
-            None => storages.push((rows, until)),
-        }
-        plan.buffers[out].storage = storage;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::Phase;
-
-    const SHAPE: BatchShape = BatchShape {
-        phase: Phase::Decode,
-        n_tokens: 4,
-        n_outputs: 4,
-    };
-
-    fn chain() -> Plan {
-        let mut b = PlanBuilder::new(SHAPE, &[], vec![]);
-        let embed = |out| Op::Embed {
-            weight: WeightId(0),
-            row: EmbedRow::Token,
-            scale: 1.0,
-            out,
-        };
-        let mut x = b.record(Rows::Tokens, 8, embed);
-        for _ in 0..5 {
-            let capped = b.soft_cap(x, 30.0);
-            x = b.add(capped, x);
-        }
-        b.output(x);
-        b.finish()
-    }
-
-    #[test]
-    fn storage_is_shared_but_never_with_an_operand() {
-        let plan = chain();
-        for op in &plan.ops {
-            let out = op.out().expect("these ops write");
-            for view in op.inputs() {
-                assert_ne!(
-                    plan.buffers[view.buffer.0].storage, plan.buffers[out.0].storage,
-                    "{op:?}"
-                );
-            }
-        }
-        assert!(plan.storage_sizes().len() < plan.buffers.len());
-    }
-
-    #[test]
-    fn keep_all_separates_every_buffer() {
-        let plan = chain().keep_all();
-        assert_eq!(plan.storage_sizes().len(), plan.buffers.len());
-        assert_eq!(plan.outputs.len(), plan.buffers.len());
     }
 }

@@ -4,7 +4,7 @@
 //! through the host's memory. Weights keep their ids on both sides, and layers and states their
 //! numbers: each side is given nothing for those that it does not have.
 
-use super::builder::share_storage;
+use super::storage::share_storage;
 use super::{
     Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, Plan, PreparedId,
     Rows, WeightId, WeightSpec,

@@ -36,7 +36,7 @@ pub enum Loaded {
 }
 
 /// Loads a model. Returns the options as they were fitted to it: no longer context than it was
-/// trained for, no larger batch than the context.
+/// trained for, no larger batch than the context or than a GPU takes at a time.
 ///
 /// # Errors
 /// As [`super::Engine::load`]; [`Error::Canceled`] if `cancelled` says so between two weights.
@@ -55,6 +55,10 @@ pub fn load(
     let mut most = None;
     loop {
         let placed = place(model, &options, most)?;
+        let options = match placed.backend.device().is_gpu && model.pooling().is_none() {
+            true => placement::for_gpu(model, &options),
+            false => options,
+        };
         let n_gpu_layers = placed
             .n_gpu_layers
             .unwrap_or(model.config().layers.len() + 1);

@@ -12,6 +12,12 @@ use crate::quant::device::DeviceLayout;
 /// Bytes of a GPU that stay free for pipelines, read-backs and the driver.
 const MARGIN_BYTES: u64 = 64 << 20;
 
+/// Bytes of activations of a step on a GPU, where fewer tokens of a prompt can hold it: with what the
+/// driver takes besides they stay below [`MARGIN_BYTES`].
+const MAX_ACTIVATION_BYTES: u64 = 48 << 20;
+/// Tokens of a prompt that a GPU takes at a time however much they need: fewer leave it idle.
+const MIN_GPU_BATCH: usize = 128;
+
 /// A backend for a model, and how many of the model's layers it keeps on a GPU besides the CPU's.
 pub struct Placed {
     pub backend: Box<dyn Backend>,
@@ -62,7 +68,8 @@ impl Placement<'_> {
         if !backend.device().is_gpu || model.pooling().is_some() {
             return Ok(Placed::whole(backend));
         }
-        let needs = Needs::new(model, options);
+        let options = for_gpu(model, options);
+        let needs = Needs::new(model, &options);
         let n_layers = needs.layers.len();
         let n = match usize::try_from(self.request.num_gpu) {
             Ok(wanted) => wanted,
@@ -170,6 +177,23 @@ impl Needs {
             bytes: self.whole(),
         })
     }
+}
+
+/// The options with as many tokens of a prompt in a step as a GPU takes at a time.
+pub fn for_gpu(model: &Model, options: &EngineOptions) -> EngineOptions {
+    let mut options = *options;
+    let bytes = |n_batch| {
+        let shape = BatchShape {
+            phase: Phase::Prefill,
+            n_tokens: n_batch,
+            n_outputs: options.n_parallel,
+        };
+        model.plan(options.n_ctx, shape, None).bytes()
+    };
+    while options.n_batch >= 2 * MIN_GPU_BATCH && bytes(options.n_batch) > MAX_ACTIVATION_BYTES {
+        options.n_batch /= 2;
+    }
+    options
 }
 
 /// Bytes of a weight as a GPU keeps it.

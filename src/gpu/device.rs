@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::arithmetic::Arithmetic;
 use super::disk_cache::DiskCache;
 use super::limits::{missing_limit, requested_limits};
 use super::profile::TrafficCounters;
@@ -78,6 +79,8 @@ impl DeviceChoice {
 pub struct Options {
     /// Reduce by subgroups where the adapter has them.
     pub subgroups: bool,
+    /// Reduce by subgroups of this size that are made in workgroup memory: for tests.
+    pub made_subgroups: Option<usize>,
     /// Keep bounds checks in shaders and zero their workgroup memory: slower, for tests.
     pub checked: bool,
     /// Share out work as on a GPU even where the adapter runs on CPU cores: for tests.
@@ -88,28 +91,43 @@ pub struct Options {
     pub split_weights: bool,
     /// Keep compiled kernels in the user's folder of caches.
     pub disk_cache: bool,
+    /// What products are computed in; none: what suits the adapter.
+    pub arithmetic: Option<Arithmetic>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Options {
             subgroups: true,
+            made_subgroups: None,
             checked: false,
             gpu_shapes: false,
             least_limits: false,
             split_weights: false,
             disk_cache: false,
+            arithmetic: None,
         }
     }
+}
+
+/// How kernels add over a workgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reduction {
+    /// Through workgroup memory.
+    Memory,
+    /// By the device's subgroups, whatever their size.
+    Subgroups,
+    /// By subgroups of this size, made in workgroup memory.
+    MadeSubgroups(usize),
 }
 
 /// Properties that choose kernel variants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tuning {
-    /// Smallest and largest subgroup, where subgroup operations may be used.
-    pub subgroups: Option<(usize, usize)>,
+    pub reduction: Reduction,
     /// Share out work as suits an adapter that runs on CPU cores.
     pub software: bool,
+    pub arithmetic: Arithmetic,
 }
 
 /// All adapters, best first. Without a driver or a Vulkan loader there are none.
@@ -225,10 +243,20 @@ impl Device {
             return Err(unsuitable(what));
         }
         let info = adapter.get_info();
-        let subgroups = usable_subgroups(adapter.features(), &info);
-        let subgroups = subgroups.filter(|_| options.subgroups);
+        let mut arithmetic = options
+            .arithmetic
+            .unwrap_or_else(|| Arithmetic::of(adapter));
+        arithmetic.halves &= adapter.features().contains(wgpu::Features::SHADER_F16);
+        let reduction = match options.made_subgroups {
+            Some(size) => Reduction::MadeSubgroups(size),
+            None if options.subgroups && has_usable_subgroups(adapter.features(), &info) => {
+                Reduction::Subgroups
+            }
+            None => Reduction::Memory,
+        };
         let mut features = wgpu::Features::empty();
-        features.set(wgpu::Features::SUBGROUP, subgroups.is_some());
+        features.set(wgpu::Features::SUBGROUP, reduction == Reduction::Subgroups);
+        features.set(wgpu::Features::SHADER_F16, arithmetic.halves);
         let folder = cache_folder().filter(|_| options.disk_cache);
         let has_caches = adapter.features().contains(wgpu::Features::PIPELINE_CACHE);
         let uses_cache = folder.is_some() && has_caches;
@@ -251,8 +279,9 @@ impl Device {
             failure: watch(&device),
             limits: device.limits(),
             tuning: Tuning {
-                subgroups,
+                reduction,
                 software: summary.kind == AdapterKind::Software && !options.gpu_shapes,
+                arithmetic,
             },
             checked: options.checked,
             split_weights: options.split_weights,
@@ -327,12 +356,10 @@ impl Device {
     }
 }
 
-/// Smallest and largest subgroup: reductions need the feature and sizes that can be trusted.
-fn usable_subgroups(features: wgpu::Features, info: &wgpu::AdapterInfo) -> Option<(usize, usize)> {
-    let sizes = (info.subgroup_min_size, info.subgroup_max_size);
-    let sizes_known = sizes.0 >= 4 && sizes.1 <= 128;
-    let usable = features.contains(wgpu::Features::SUBGROUP) && sizes_known;
-    usable.then_some((sizes.0 as usize, sizes.1 as usize))
+/// Whether reductions may use subgroups: they need the feature, and subgroups of 4 or more.
+fn has_usable_subgroups(features: wgpu::Features, info: &wgpu::AdapterInfo) -> bool {
+    let sizes_known = info.subgroup_min_size >= 4 && info.subgroup_max_size <= 128;
+    features.contains(wgpu::Features::SUBGROUP) && sizes_known
 }
 
 fn no_device<'a>(
@@ -418,17 +445,16 @@ mod tests {
         let mut info = wgpu::AdapterInfo::new(wgpu::DeviceType::Other, wgpu::Backend::Vulkan);
         let mut usable = |features, min, max| {
             (info.subgroup_min_size, info.subgroup_max_size) = (min, max);
-            usable_subgroups(features, &info)
+            has_usable_subgroups(features, &info)
         };
         let subgroup = wgpu::Features::SUBGROUP;
         for (min, max) in [(4, 4), (4, 128), (8, 8), (32, 32), (32, 64), (128, 128)] {
-            let sizes = (min as usize, max as usize);
-            assert_eq!(usable(subgroup, min, max), Some(sizes));
-            assert_eq!(usable(wgpu::Features::empty(), min, max), None);
+            assert!(usable(subgroup, min, max), "{min} to {max}");
+            assert!(!usable(wgpu::Features::empty(), min, max));
         }
-        assert_eq!(usable(subgroup, 0, 0), None);
-        assert_eq!(usable(subgroup, 1, 128), None);
-        assert_eq!(usable(subgroup, 64, 256), None);
+        for (min, max) in [(0, 0), (1, 128), (64, 256)] {
+            assert!(!usable(subgroup, min, max), "{min} to {max}");
+        }
     }
 
     #[test]

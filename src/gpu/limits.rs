@@ -1,5 +1,6 @@
 //! What an adapter can do: what users see of it, what kernels need, what they are given.
 
+use super::arithmetic::Arithmetic;
 use super::device::ranked_adapters;
 
 /// What an adapter can do, as far as users ask.
@@ -10,7 +11,10 @@ pub struct AdapterLimits {
     pub binding_bytes: u64,
     /// Memory that a workgroup shares.
     pub workgroup_bytes: u64,
-    pub has_subgroups: bool,
+    /// Invocations of the smallest and the largest subgroup, where it has any.
+    pub subgroups: Option<(u32, u32)>,
+    /// What prompts are computed in unless the user says otherwise.
+    pub arithmetic: Arithmetic,
 }
 
 /// The limits of all [`super::adapters`], in their order.
@@ -18,11 +22,15 @@ pub fn limits() -> Vec<AdapterLimits> {
     let all = ranked_adapters().into_iter();
     all.map(|(adapter, _)| {
         let limits = adapter.limits();
+        let info = adapter.get_info();
+        let has_subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
+        let sizes = (info.subgroup_min_size, info.subgroup_max_size);
         AdapterLimits {
             buffer_bytes: limits.max_buffer_size,
             binding_bytes: limits.max_storage_buffer_binding_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size.into(),
-            has_subgroups: adapter.features().contains(wgpu::Features::SUBGROUP),
+            subgroups: has_subgroups.then_some(sizes),
+            arithmetic: Arithmetic::of(&adapter),
         }
     })
     .collect()
@@ -34,7 +42,7 @@ fn needed_limits(l: &wgpu::Limits) -> [(&'static str, u64, u64); 6] {
         (
             "maxStorageBufferBindingSize",
             l.max_storage_buffer_binding_size,
-            64 << 20,
+            128 << 20,
         ),
         (
             "maxStorageBuffersPerShaderStage",
@@ -90,14 +98,21 @@ mod tests {
 
     #[test]
     fn a_missing_limit_is_named() {
-        let mut limits = wgpu::Limits::default();
-        assert_eq!(missing_limit(&limits), None);
-        limits.max_compute_workgroup_storage_size = 8192;
-        let missing = missing_limit(&limits).expect("too small");
-        assert_eq!(
-            missing,
-            "its maxComputeWorkgroupStorageSize is 8192, 16384 are needed"
-        );
+        assert_eq!(missing_limit(&wgpu::Limits::default()), None);
+        let small_bindings = wgpu::Limits {
+            max_storage_buffer_binding_size: (128 << 20) - 4,
+            ..wgpu::Limits::default()
+        };
+        let little_memory = wgpu::Limits {
+            max_compute_workgroup_storage_size: 8192,
+            ..wgpu::Limits::default()
+        };
+        let missing = [small_bindings, little_memory].map(|limits| missing_limit(&limits));
+        let expected = [
+            "its maxStorageBufferBindingSize is 134217724, 134217728 are needed",
+            "its maxComputeWorkgroupStorageSize is 8192, 16384 are needed",
+        ];
+        assert_eq!(missing, expected.map(|text| Some(text.to_owned())));
     }
 
     #[test]

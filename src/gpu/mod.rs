@@ -3,8 +3,10 @@
 //! `prepare` makes buffers, pipelines and bind groups; a step writes the batch, encodes one compute
 //! pass, submits it once and reads tokens or candidates back.
 
+mod arithmetic;
 mod batch;
 mod buffer;
+mod cache;
 mod device;
 mod disk_cache;
 mod dispatch;
@@ -21,15 +23,17 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use arithmetic::Arithmetic;
 pub use device::{AdapterKind, AdapterSummary, DeviceChoice, Options, adapters};
 pub use limits::{AdapterLimits, limits};
 pub use profile::{LaunchProfile, MemoryUse, Traffic};
 
 use crate::backend::{
-    Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, KvDims, Plan,
-    PreparedId, Sampled, Sampling, WeightId, WeightSpec,
+    Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, Plan, PreparedId,
+    Sampled, Sampling, WeightId, WeightSpec,
 };
 use buffer::WeightShape;
+use cache::Cache;
 use device::Device;
 use pipelines::Pipelines;
 use prepared::Prepared;
@@ -50,25 +54,17 @@ pub struct GpuBackend {
     started: VecDeque<PreparedId>,
 }
 
-/// Keys and values by layer.
-struct Cache {
-    spec: CacheSpec,
-    keys: Vec<wgpu::Buffer>,
-    values: Vec<wgpu::Buffer>,
-    /// Recurrent states by number.
-    states: Vec<wgpu::Buffer>,
-}
-
 impl GpuBackend {
     /// Opens the chosen device for one model; what is compiled for it is kept on disk where the
     /// driver hands it out.
     ///
     /// # Errors
     /// [`BackendError::NoDevice`] where there is none, [`BackendError::Unsuitable`] where it
-    /// lacks what every kernel needs.
+    /// lacks what every kernel needs, as [`Arithmetic::from_env`].
     pub fn open(choice: &DeviceChoice) -> Result<GpuBackend, BackendError> {
         let options = Options {
             disk_cache: true,
+            arithmetic: Arithmetic::from_env()?,
             ..Options::default()
         };
         Self::open_with(choice, options)
@@ -130,10 +126,9 @@ impl GpuBackend {
         let sum = |buffers: &mut dyn Iterator<Item = &wgpu::Buffer>| {
             buffers.map(wgpu::Buffer::size).sum()
         };
-        let cache = self.cache.iter();
         MemoryUse {
             weights: sum(&mut self.weight_buffers.iter().flatten()),
-            cache: sum(&mut cache.flat_map(|c| c.keys.iter().chain(&c.values).chain(&c.states))),
+            cache: self.cache.as_ref().map_or(0, Cache::bytes),
             plans: self.plans.iter().map(Prepared::bytes).sum(),
             reserved: self.device.reserved_bytes(),
         }
@@ -149,6 +144,7 @@ impl Backend for GpuBackend {
         let shape = WeightShape::new(weight, &self.device);
         self.weight_buffers
             .push(self.device.upload(weight, &shape)?);
+        weight.check_file()?;
         self.weights.push(shape);
         Ok(WeightId(self.weights.len() - 1))
     }
@@ -171,26 +167,7 @@ impl Backend for GpuBackend {
     }
 
     fn alloc_cache(&mut self, cache: &CacheSpec) -> Result<(), BackendError> {
-        let layers = |what: &str, dim: fn(&KvDims) -> usize| -> Result<Vec<_>, BackendError> {
-            let bytes = |dims| {
-                let token = dispatch::cached_bytes(cache.kv_type, dim(dims));
-                (token * cache.n_slots()) as u64
-            };
-            let layers = cache.layers.iter();
-            layers
-                .map(|dims| self.device.storage(what, bytes(dims)))
-                .collect()
-        };
-        let states = cache.states.iter().map(|state| {
-            let bytes = (4 * state.size * cache.n_state_slots) as u64;
-            self.device.storage("the recurrent states", bytes)
-        });
-        self.cache = Some(Cache {
-            states: states.collect::<Result<_, _>>()?,
-            keys: layers("the cache's keys", |dims| dims.keys)?,
-            values: layers("the cache's values", |dims| dims.values)?,
-            spec: cache.clone(),
-        });
+        self.cache = Some(Cache::new(&self.device, cache)?);
         Ok(())
     }
 
@@ -224,7 +201,7 @@ impl Backend for GpuBackend {
         follows: bool,
     ) -> Result<(), BackendError> {
         self.device.check()?;
-        if let Some(cache) = self.cache.as_ref().filter(|c| !c.states.is_empty()) {
+        if let Some(cache) = self.cache.as_ref().filter(|c| !c.spec.states.is_empty()) {
             let checked = batch.check_states(cache.spec.n_state_slots);
             checked.map_err(BackendError::Invalid)?;
         }

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use super::GpuBackend;
 use super::batch::{self, Counts, HEADER_WORDS, MAX_ROPE_TABLES};
+use super::cache::Cache;
 use super::device::Device;
 use super::dispatch::{self, Dispatch, Program};
 use super::launch::{Extent, Launch, Slot};
@@ -335,7 +336,7 @@ fn bind_group(
         .enumerate()
         .map(|(i, binding)| wgpu::BindGroupEntry {
             binding: i as u32,
-            resource: buffer(backend, memory, binding.slot).as_entire_binding(),
+            resource: resource(backend, memory, binding.slot),
         })
         .collect();
     let device = &backend.device.device;
@@ -346,20 +347,25 @@ fn bind_group(
     })
 }
 
-fn buffer<'a>(backend: &'a GpuBackend, memory: &'a Memory, slot: Slot) -> &'a wgpu::Buffer {
-    let layer = |layers: fn(&super::Cache) -> &Vec<wgpu::Buffer>, i: usize| {
-        let cache = backend.cache.as_ref();
-        // `dispatch` refuses plans over layers that the cache does not have.
-        cache.map_or(&backend.nothing, |cache| &layers(cache)[i])
+fn resource<'a>(
+    backend: &'a GpuBackend,
+    memory: &'a Memory,
+    slot: Slot,
+) -> wgpu::BindingResource<'a> {
+    // `dispatch` refuses plans over layers that the cache does not have.
+    type Part = for<'c> fn(&'c Cache, usize) -> wgpu::BindingResource<'c>;
+    let cached = |part: Part, i: usize| match &backend.cache {
+        Some(cache) => part(cache, i),
+        None => backend.nothing.as_entire_binding(),
     };
     match slot {
-        Slot::Storage(i) => &memory.storages[i],
-        Slot::Weight(id, shard) => &backend.weight_buffers[id.0][shard],
-        Slot::Keys(i) => layer(|cache| &cache.keys, i),
-        Slot::Values(i) => layer(|cache| &cache.values, i),
-        Slot::State(i) => layer(|cache| &cache.states, i),
-        Slot::Batch => &memory.batch,
-        Slot::Scratch(i) => &memory.scratch[i],
-        Slot::Nothing => &backend.nothing,
+        Slot::Storage(i) => memory.storages[i].as_entire_binding(),
+        Slot::Weight(id, shard) => backend.weight_buffers[id.0][shard].as_entire_binding(),
+        Slot::Keys(i) => cached(Cache::keys, i),
+        Slot::Values(i) => cached(Cache::values, i),
+        Slot::State(i) => cached(Cache::state, i),
+        Slot::Batch => memory.batch.as_entire_binding(),
+        Slot::Scratch(i) => memory.scratch[i].as_entire_binding(),
+        Slot::Nothing => backend.nothing.as_entire_binding(),
     }
 }

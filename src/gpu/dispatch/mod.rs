@@ -10,6 +10,7 @@ mod norm;
 mod parts;
 mod recurrent;
 mod streams;
+mod tile;
 mod top_k;
 
 pub(super) use attention::tile_rows;
@@ -17,7 +18,7 @@ pub(super) use parts::cached_bytes;
 pub(super) use top_k::TopKResult;
 
 use super::buffer::{Shard, WeightShape};
-use super::device::Tuning;
+use super::device::{Reduction, Tuning};
 use super::launch::{Binding, Extent, Launch, Slot, reads, writes};
 use super::shader::Shader;
 use crate::backend::{
@@ -26,6 +27,7 @@ use crate::backend::{
 };
 use experts::ExpertGroups;
 use parts::{activation_parts, swish_numbers, with_cache, with_gate, with_weights};
+use tile::RoundedInput;
 
 /// Invocations of a workgroup in kernels without reductions.
 const WORKGROUP: usize = 64;
@@ -44,6 +46,8 @@ pub(super) struct Program {
     splits: Option<usize>,
     /// The latest list of slots by expert.
     groups: Option<ExpertGroups>,
+    /// The latest input in 16 bits.
+    rounded: Option<RoundedInput>,
 }
 
 impl Program {
@@ -141,7 +145,7 @@ impl Dispatch<'_> {
                     out,
                 };
                 let shape = self.matrix(weight, input.cols)?;
-                program.launches.extend(self.matmul(&operands, shape));
+                self.matmul(&operands, shape, program);
             }
             Op::MoeRoute {
                 scores,
@@ -428,11 +432,12 @@ impl Dispatch<'_> {
     /// Workgroups of `size` invocations with reductions.
     fn reduce(&self, shader: Shader, size: usize) -> Shader {
         let shader = shader.number("WG", size);
-        match self.tuning.subgroups {
-            Some((smallest, _)) => shader
-                .number("MAX_SUBGROUPS", size.div_ceil(smallest))
-                .parts(&["parts/reduce_subgroup"]),
-            None => shader.parts(&["parts/reduce_workgroup"]),
+        match self.tuning.reduction {
+            Reduction::Memory => shader.parts(&["parts/reduce_workgroup"]),
+            Reduction::Subgroups => shader.parts(&["parts/reduce_subgroup", "parts/subgroups"]),
+            Reduction::MadeSubgroups(width) => shader
+                .number("WIDTH", width)
+                .parts(&["parts/reduce_subgroup", "parts/subgroups_made"]),
         }
     }
 }
