@@ -13,7 +13,7 @@ const messages = [{ role: "user", content: "Say hello." }];
 
 test("list and show", async () => {
   const { models } = await native.list();
-  assert.deepEqual(models.map((m) => m.name).sort(), ["minilm:latest", "qwen:latest", "smollm2:latest"]);
+  assert.deepEqual(models.map((m) => m.name).sort(), ["minilm:latest", "qwen:latest", "smollm2:latest", "tooler:latest"]);
   const shown = await native.show({ model });
   assert.equal(shown.details.quantization_level, "Q4_1");
 });
@@ -88,13 +88,18 @@ const tom = [{ role: "user", content: "Tom is 7 years old." }];
 
 test("tools and structured output, native", async () => {
   const long = { temperature: 0, num_predict: 60 };
-  const { message } = await native.chat({ model: "qwen", messages: question, tools: [weather], options: long });
-  const results = (message.tool_calls ?? []).map((call) => {
-    assert.equal(call.function.name, "get_weather");
-    return { role: "tool", tool_name: "get_weather", content: "21 degrees" };
-  });
-  const turns = [...question, message, ...results];
-  assert.ok((await native.chat({ model: "qwen", messages: turns, tools: [weather], options: long })).done);
+  const request = { model: "tooler", tools: [weather], options: long };
+  const { message } = await native.chat({ ...request, messages: question });
+  assert.deepEqual(message.tool_calls.map((call) => call.function.name), ["get_weather"]);
+  assert.deepEqual(message.tool_calls[0].function.arguments, { city: "Paris" });
+  const streamed = [];
+  for await (const part of await native.chat({ ...request, messages: question, stream: true })) {
+    streamed.push(...(part.message.tool_calls ?? []));
+  }
+  assert.deepEqual(streamed.map((call) => call.function.arguments), [{ city: "Paris" }]);
+  const result = { role: "tool", tool_name: "get_weather", content: "21 degrees" };
+  const { message: last } = await native.chat({ ...request, messages: [...question, message, result] });
+  assert.match(last.content, /21/);
   const answer = await native.chat({ model: "qwen", messages: tom, format: person, options: long });
   assert.equal(JSON.parse(answer.message.content).age, 7);
 });
@@ -117,5 +122,5 @@ test("OpenAI tools and structured output", async () => {
 test("OpenAI models", async () => {
   const ids = [];
   for await (const m of compatible.models.list()) ids.push(m.id);
-  assert.deepEqual(ids.sort(), ["minilm:latest", "qwen:latest", "smollm2:latest"]);
+  assert.deepEqual(ids.sort(), ["minilm:latest", "qwen:latest", "smollm2:latest", "tooler:latest"]);
 });

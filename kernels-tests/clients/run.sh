@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# Real clients and frameworks against the real server with real models: curl, PyPI, npm.
+# Real clients and frameworks against the real server with real models: curl, PyPI, npm. Each of PyPI ollama, openai,
+# anthropic, langchain-ollama, llama-index-llms-ollama, litellm and npm ollama, openai, ai: chat, stream, a tool's call and
+# its result (in a stream, too), structured output, embeddings and errors, as far as the client has them (Anthropic's API
+# has neither structured output nor embeddings).
 source "$(dirname "$0")/../../scripts/lib.sh"
 
 HERE="$PWD/kernels-tests/clients"
@@ -27,6 +30,8 @@ for model in minilm=all-minilm-l6-v2-f16 smollm2=smollm2-135m-instruct-q4_1 qwen
   printf 'FROM %s\n' "$MODELS/${model#*=}.gguf" >"$WORK/Modelfile"
   "$BIN" create "${model%%=*}" -f "$WORK/Modelfile"
 done
+# A template under which a small model calls tools of its own accord.
+"$BIN" create tooler -f "$HERE/tooler.Modelfile"
 
 say "curl"
 "$HERE/curl.sh"

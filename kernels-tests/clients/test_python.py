@@ -27,7 +27,7 @@ def compatible():
 
 def test_list_names_the_model(native):
     models = {m.model: m for m in native.list().models}
-    assert sorted(models) == ["minilm:latest", "qwen:latest", "smollm2:latest"]
+    assert sorted(models) == ["minilm:latest", "qwen:latest", "smollm2:latest", "tooler:latest"]
     assert models["smollm2:latest"].size > 90_000_000
     assert models["smollm2:latest"].details.family == "llama"
 
@@ -102,9 +102,9 @@ def test_stop_strings_end_the_text(native):
 
 def test_copy_and_delete(native):
     native.copy(MODEL, "smollm2-copy")
-    assert len(native.list().models) == 4
+    assert len(native.list().models) == 5
     native.delete("smollm2-copy")
-    assert len(native.list().models) == 3
+    assert len(native.list().models) == 4
 
 
 def test_create_from_a_model(native):
@@ -150,7 +150,7 @@ def test_openai_stream(compatible):
 
 
 def test_openai_models(compatible):
-    assert sorted(m.id for m in compatible.models.list()) == ["minilm:latest", "qwen:latest", "smollm2:latest"]
+    assert sorted(m.id for m in compatible.models.list()) == ["minilm:latest", "qwen:latest", "smollm2:latest", "tooler:latest"]
     assert compatible.models.retrieve(MODEL).id == MODEL
 
 

@@ -138,13 +138,46 @@ def test_anthropic():
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use.id, "content": "5"}]},
     ]
     assert client.messages.create(**{**ask, "messages": turns, "tools": tools}).content
+    counted = client.messages.count_tokens(model=MODEL, messages=turns, tools=tools).input_tokens
+    usage = client.messages.create(**{**ask, "messages": turns, "tools": tools, "max_tokens": 1}).usage
+    assert counted == usage.input_tokens + usage.cache_read_input_tokens
+    stopped = client.messages.create(**{**ask, "stop_sequences": [whole.content[0].text[2:4]]})
+    assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", whole.content[0].text[2:4])
     with pytest.raises(anthropic.NotFoundError):
         client.messages.create(**{**ask, "model": "nosuch"})
     with pytest.raises(anthropic.BadRequestError):
         client.messages.create(**{**ask, "max_tokens": 0})
 
 
-def test_calls_of_the_native_client_name_tools():
-    reply = ollama.Client(host=HOST).chat(MODEL, [{"role": "user", "content": "Weather in Oslo? Call the tool."}], tools=FUNCTIONS)
-    for call in reply.message.tool_calls or []:
-        assert call.function.name in TOOLS
+def test_anthropic_streams_a_call_and_takes_its_result():
+    client = anthropic.Anthropic(base_url=HOST, api_key="none", max_retries=0)
+    tool = {"name": "get_weather", "description": "Get the weather of a city", "input_schema": TOOLS["get_weather"]}
+    ask = {"model": "tooler", "max_tokens": 60, "tools": [tool], "extra_body": {"temperature": 0}}
+    turns = [{"role": "user", "content": "What is the weather in Paris for 2 days?"}]
+    with client.messages.stream(messages=turns, **ask) as stream:
+        pieces = [e.partial_json for e in stream if e.type == "input_json"]
+        message = stream.get_final_message()
+    use = message.content[-1]
+    assert message.stop_reason == "tool_use" and use.name == "get_weather" and use.input["city"] == "Paris"
+    assert json.loads("".join(pieces)) == use.input
+    result = {"type": "tool_result", "tool_use_id": use.id, "content": [{"type": "text", "text": "It is 21 degrees."}]}
+    turns += [{"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
+    answer = client.messages.create(messages=turns, **ask)
+    assert "21" in answer.content[0].text and answer.stop_reason == "end_turn"
+
+
+def test_the_native_client_calls_and_gives_the_result():
+    client = ollama.Client(host=HOST)
+
+    def get_weather(city: str) -> str:
+        """Get the weather of a city."""
+        return f"It is 21 degrees in {city}."
+
+    ask = {"model": "tooler", "tools": [get_weather], "options": {"temperature": 0, "num_predict": 60}}
+    messages = [{"role": "user", "content": "What is the weather in Paris?"}]
+    message = client.chat(messages=messages, **ask).message
+    (call,) = message.tool_calls
+    streamed = [c for part in client.chat(messages=messages, stream=True, **ask) for c in part.message.tool_calls or []]
+    assert call.function.arguments == {"city": "Paris"} == streamed[0].function.arguments
+    result = {"role": "tool", "tool_name": "get_weather", "content": get_weather(**call.function.arguments)}
+    assert "21" in client.chat(messages=[*messages, message, result], **ask).message.content

@@ -23,6 +23,7 @@ mod offload;
 mod openai;
 mod prompts;
 mod pulling;
+mod refusals;
 mod registry;
 mod rows;
 #[allow(dead_code, reason = "the library's tests use all of it")]

@@ -86,6 +86,9 @@ pub struct ChatReply {
     /// Those of the generated tokens that were reasoning. Not on the wire.
     #[serde(skip)]
     pub reasoning_tokens: u64,
+    /// Which of the stop strings ended the text, on the final object. Not on the wire.
+    #[serde(skip)]
+    pub matched_stop: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none", rename = "_debug_info")]
     pub debug_info: Option<DebugInfo>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

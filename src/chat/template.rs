@@ -113,7 +113,7 @@ impl Template {
     ) -> OutputParser {
         match &self.0 {
             Language::Go(template) => parser::for_go(template, prompt, tools, think),
-            Language::Jinja(template) => parser::for_jinja(template.text(), prompt, tools, think),
+            Language::Jinja(template) => parser::for_jinja(template, prompt, tools, think),
         }
     }
 
@@ -129,10 +129,7 @@ impl Template {
     ) -> Result<String, Error> {
         let written = match &self.0 {
             Language::Go(template) => calls::written_by_go(template.text(), &template.tool_tag()),
-            Language::Jinja(template) => {
-                let text = template.text();
-                calls::written_by_jinja(text, parser::format_of(text))
-            }
+            Language::Jinja(template) => calls::written_by_jinja(template),
         };
         written.grammar(tools, rules, control)
     }
@@ -141,7 +138,7 @@ impl Template {
     pub fn visible_tokens(&self, tools: &[Tool]) -> Vec<String> {
         match &self.0 {
             Language::Go(template) => parser::visible_for_go(template, tools),
-            Language::Jinja(template) => parser::visible_for_jinja(template.text(), tools),
+            Language::Jinja(template) => parser::visible_for_jinja(template, tools),
         }
     }
 

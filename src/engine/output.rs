@@ -57,17 +57,23 @@ pub struct Output {
     held: Vec<u8>,
     /// Tokens that were not given out yet, with the place in `held` where each ends.
     tokens: Vec<(u32, Option<TokenLogprob>, usize)>,
+    matched: Option<usize>,
 }
 
 impl Output {
     /// Nothing generated yet.
     pub fn new(stops: &[String]) -> Output {
-        let stops = stops.iter().filter(|s| !s.is_empty());
         Output {
-            stops: stops.map(|s| s.as_bytes().to_vec()).collect(),
+            stops: stops.iter().map(|s| s.as_bytes().to_vec()).collect(),
             held: Vec::new(),
             tokens: Vec::new(),
+            matched: None,
         }
+    }
+
+    /// The stop string that ended the text, by its place among all.
+    pub fn matched_stop(&self) -> Option<usize> {
+        self.matched
     }
 
     /// Takes the next token and its bytes. Returns what may be shown now, and whether a stop
@@ -80,7 +86,8 @@ impl Output {
     ) -> (Piece, bool) {
         self.held.extend_from_slice(bytes);
         self.tokens.push((token, logprob, self.held.len()));
-        if let Some(at) = self.find_stop() {
+        if let Some((at, stop)) = self.find_stop() {
+            self.matched = Some(stop);
             // The last token that has text before the stop string is the one that goes past it.
             let n_before = self.tokens.partition_point(|&(_, _, end)| end <= at);
             let begins_before = self.tokens[..n_before].last().map_or(0, |t| t.2) < at;
@@ -108,16 +115,17 @@ impl Output {
         self.release(until)
     }
 
-    /// Where the first stop string begins.
-    fn find_stop(&self) -> Option<usize> {
+    /// Where the first stop string begins, and which one it is. An empty one is none.
+    fn find_stop(&self) -> Option<(usize, usize)> {
         let find = |stop: &Vec<u8>| self.held.windows(stop.len()).position(|w| w == stop);
-        self.stops.iter().filter_map(find).min()
+        let stops = self.stops.iter().enumerate().filter(|(_, s)| !s.is_empty());
+        stops.filter_map(|(i, stop)| Some((find(stop)?, i))).min()
     }
 
     /// Length of the longest end of the held bytes that may be the beginning of a stop string.
     fn possible_stop(&self) -> usize {
         let longest = |stop: &Vec<u8>| {
-            let most = self.held.len().min(stop.len() - 1);
+            let most = self.held.len().min(stop.len().saturating_sub(1));
             (1..=most).rev().find(|&n| self.held.ends_with(&stop[..n]))
         };
         self.stops.iter().filter_map(longest).max().unwrap_or(0)
@@ -208,6 +216,9 @@ mod tests {
     fn the_first_of_several_stop_strings_wins() {
         let (shown, _, stopped) = run(&["", "cd", "bcx", "b"], &[b"ab", b"cd"]);
         assert!(stopped);
+        let mut output = Output::new(&["".into(), "cd".into(), "b".into()]);
+        output.push(0, b"abcd", None);
+        assert_eq!(output.matched_stop(), Some(2));
         assert_eq!(shown, ["a"]);
     }
 

@@ -135,6 +135,8 @@ pub struct Usage {
     pub eval_tokens: usize,
     /// From the first token to the last.
     pub eval_duration: Duration,
+    /// Which of the request's stop strings ended the text, by its place among them.
+    pub matched_stop: Option<usize>,
     /// Tokens that were guessed, and those of them that were right.
     pub drafted_tokens: usize,
     pub accepted_tokens: usize,

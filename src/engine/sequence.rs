@@ -319,6 +319,7 @@ impl Sequence {
         let repeats = self.repeats(&piece);
         self.send(piece);
         if stopped {
+            self.usage.matched_stop = self.output.matched_stop();
             self.end(FinishReason::Stop);
         } else if repeats {
             // An answer that a grammar has not brought to its end is cut, and no finished one.

@@ -260,6 +260,7 @@ fn reply(model: &str, piece: Piece) -> ChatReply {
     };
     let metrics = Metrics::from(&finish);
     ChatReply {
+        matched_stop: finish.usage.matched_stop,
         done: true,
         done_reason: finish.reason.into(),
         total_duration: metrics.total_duration,

@@ -3,33 +3,37 @@
 use super::{Callable, quoted};
 use crate::chat::Error;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// How one argument is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Style {
     /// Before the argument's name.
-    pub open: &'static str,
+    pub open: Cow<'static, str>,
     /// Between name and value.
-    pub middle: &'static str,
-    /// After the value.
-    pub close: &'static str,
+    pub middle: Cow<'static, str>,
+    /// After the value; [`KEY`] in it is the argument's name.
+    pub close: Cow<'static, str>,
     /// Between two arguments.
-    pub between: &'static str,
+    pub between: Cow<'static, str>,
     pub texts: Texts,
 }
 
+/// The argument's name in [`Style::close`].
+pub const KEY: char = '\u{1}';
+
 /// How a string is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Texts {
     /// As JSON, like every other value.
     Json,
     /// As it is, up to what follows the value.
     Bare,
     /// The same, after this in place of `middle`.
-    BareAfter(&'static str),
+    BareAfter(Cow<'static, str>),
     /// As it is, between two of these; lists and objects cannot be written then.
-    Between(&'static str),
+    Between(Cow<'static, str>),
 }
 
 /// Keywords that restrict a string; what stands as it is cannot be held to them.
@@ -65,9 +69,9 @@ impl Style {
         for (at, (name, schema)) in properties.iter().enumerate() {
             let value = format!("value_{index}_{at}");
             let (rule, tail, is_text) = self.value(tool, name, schema, &value, literal)?;
-            let middle = match self.texts {
+            let middle = match &self.texts {
                 Texts::BareAfter(middle) if is_text => middle,
-                _ => self.middle,
+                _ => &self.middle,
             };
             let head = literal(&format!("{}{name}{middle}", self.open));
             lark += &rule;
@@ -75,7 +79,7 @@ impl Style {
         }
         // `first` comes where no argument stands before, `more` after one.
         let n = properties.len();
-        let between = match self.between {
+        let between = match &*self.between {
             "" => String::new(),
             between => literal(between) + " ",
         };
@@ -108,19 +112,20 @@ impl Style {
         rule: &str,
         literal: &Literal,
     ) -> Result<(String, String, bool), Error> {
-        let close = literal(self.close);
+        let written_close = self.close_of(name);
+        let close = literal(&written_close);
         let json = |schema: &Value| format!("{rule}: %json {}\n", in_context(schema, &tool.schema));
-        let (before, after) = match self.texts {
+        let (before, after) = match &self.texts {
             Texts::Json => return Ok((json(schema), close, false)),
-            Texts::Bare | Texts::BareAfter(_) => ("", self.close),
-            Texts::Between(mark) => (mark, mark),
+            Texts::Bare | Texts::BareAfter(_) => ("", written_close.as_str()),
+            Texts::Between(mark) => (&**mark, &**mark),
         };
         let types = types(schema);
         if types.is_empty() || !types.contains(&"string") {
-            return match (types.as_slice(), self.texts, string_choices(schema)) {
+            return match (types.as_slice(), &self.texts, string_choices(schema)) {
                 ([], _, Some(choices)) => Ok((
                     one_of(rule, before, &choices, after, literal),
-                    self.after_text(literal),
+                    self.after_text(name, literal),
                     true,
                 )),
                 ([], ..) => Err(refused(tool, name, "declares no type")),
@@ -149,15 +154,20 @@ impl Style {
             }
             None => self.free(rule, before, after, literal),
         };
-        Ok((text, self.after_text(literal), true))
+        Ok((text, self.after_text(name, literal), true))
     }
 
     /// What follows a text, whose own rule ends with the mark after it.
-    fn after_text(&self, literal: &Literal) -> String {
+    fn after_text(&self, name: &str, literal: &Literal) -> String {
         match self.texts {
-            Texts::Between(_) => literal(self.close),
+            Texts::Between(_) => literal(&self.close_of(name)),
             _ => "\"\"".into(),
         }
+    }
+
+    /// What follows the value of the argument `name`.
+    pub fn close_of(&self, name: &str) -> String {
+        self.close.replace(KEY, name)
     }
 
     /// Any text up to `after`, which must not look like markup of the call itself.
@@ -183,18 +193,19 @@ impl Style {
     /// Arguments in this style, as the grammar allows them.
     pub fn text(&self, arguments: &Map<String, Value>) -> String {
         let one = |(name, value): (&String, &Value)| {
-            let (middle, value) = match (self.texts, value) {
-                (Texts::Bare, Value::String(text)) => (self.middle, text.clone()),
+            let (middle, value) = match (&self.texts, value) {
+                (Texts::Bare, Value::String(text)) => (&self.middle, text.clone()),
                 (Texts::BareAfter(middle), Value::String(text)) => (middle, text.clone()),
                 (Texts::Between(mark), Value::String(text)) => {
-                    (self.middle, format!("{mark}{text}{mark}"))
+                    (&self.middle, format!("{mark}{text}{mark}"))
                 }
-                (_, value) => (self.middle, value.to_string()),
+                (_, value) => (&self.middle, value.to_string()),
             };
-            format!("{}{name}{middle}{value}{}", self.open, self.close)
+            let close = self.close_of(name);
+            format!("{}{name}{middle}{value}{close}", self.open)
         };
         let all: Vec<String> = arguments.iter().map(one).collect();
-        all.join(self.between)
+        all.join(&self.between)
     }
 }
 

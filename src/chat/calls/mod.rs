@@ -1,15 +1,21 @@
 //! How a model writes tool calls, as a grammar: the way round of `parser`. Each format of the parser has its written
 //! form here, so that calls which must be made are made in the model's own words, with arguments that fit their schemas.
+//! The form of a template that nobody knows is read off what it writes, and reads calls as well.
 
+mod inferred;
 mod members;
+mod pieces;
+mod read;
 mod written;
 
 use super::parser;
 use super::{Error, ToolCall};
 use members::Style;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
+pub(super) use inferred::{Inferred, inferred};
 pub(super) use written::{written_by_go, written_by_jinja};
 
 /// A tool that may be called.
@@ -41,7 +47,7 @@ pub struct Written {
     /// What `before` begins with; a brace or bracket tells a call only at the start of an answer.
     tag: String,
     /// Texts that may be control tokens.
-    tags: Vec<&'static str>,
+    tags: Vec<String>,
     words: Words,
 }
 
@@ -67,12 +73,15 @@ enum Body {
     },
     /// `open`, the tool's name, `middle`, the arguments one by one, `close`.
     Members {
-        open: &'static str,
-        middle: &'static str,
+        open: Cow<'static, str>,
+        middle: Cow<'static, str>,
         style: Style,
-        close: &'static str,
+        close: Cow<'static, str>,
     },
 }
+
+/// Stands in a form that was read off a template for one word which no call shares with another: an id, an index.
+const HOLE: char = '\0';
 
 /// Most calls in a row: a small model that must call would go on without end.
 const MAX_CALLS: usize = 32;
@@ -111,7 +120,7 @@ impl Written {
             let (middle, close) = match &self.call {
                 Body::Json { middle, close, .. } => {
                     let _ = writeln!(lark, "args_{i}: %json {}", tool.schema);
-                    (middle.as_str(), close.as_str())
+                    (&**middle, &**close)
                 }
                 Body::Members {
                     middle,
@@ -120,7 +129,7 @@ impl Written {
                     ..
                 } => {
                     lark += &style.grammar(i, tool, &literal)?;
-                    (*middle, *close)
+                    (&**middle, &**close)
                 }
             };
             let head = literal(&(self.head(&tool.name) + middle));
@@ -210,7 +219,7 @@ impl Written {
     fn literal(&self, text: &str, control: &Control) -> String {
         let mut terminals = Vec::new();
         let mut rest = text;
-        let tags = self.tags.iter().copied().chain([self.tag.as_str()]);
+        let tags = self.tags.iter().chain([&self.tag]).map(String::as_str);
         let tokens: Vec<(&str, u32)> = tags
             .filter_map(|tag| control(tag).map(|id| (tag, id)))
             .collect();
@@ -220,8 +229,13 @@ impl Written {
                 .filter_map(|&(tag, id)| rest.find(tag).map(|at| (at, tag, id)))
                 .min();
             let before = found.map_or(rest, |(at, ..)| &rest[..at]);
-            if !before.is_empty() {
-                terminals.push(quoted(before));
+            for (i, part) in before.split(HOLE).enumerate() {
+                if i > 0 {
+                    terminals.push("/[A-Za-z0-9_]{1,16}/".into());
+                }
+                if !part.is_empty() {
+                    terminals.push(quoted(part));
+                }
             }
             match found {
                 Some((at, tag, id)) => {

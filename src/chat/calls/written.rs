@@ -2,7 +2,9 @@
 
 use super::members::{Style, Texts};
 use super::{Body, Words, Written};
-use crate::chat::parser::{self, Format};
+use crate::chat::jinja::JinjaTemplate;
+use crate::chat::parser::{self, CallFormat};
+use std::borrow::Cow;
 
 /// Where a JSON call keeps its parts.
 fn json(open: &str, middle: &str, close: &str) -> Body {
@@ -19,129 +21,132 @@ fn named(arguments: &str) -> Body {
 }
 
 const PYTHON: Body = Body::Members {
-    open: "",
-    middle: "(",
+    open: Cow::Borrowed(""),
+    middle: Cow::Borrowed("("),
     style: Style {
-        open: "",
-        middle: "=",
-        close: "",
-        between: ", ",
+        open: Cow::Borrowed(""),
+        middle: Cow::Borrowed("="),
+        close: Cow::Borrowed(""),
+        between: Cow::Borrowed(", "),
         texts: Texts::Json,
     },
-    close: ")",
+    close: Cow::Borrowed(")"),
 };
 
 /// Qwen3-Coder's.
 const XML: Body = Body::Members {
-    open: "<function=",
-    middle: ">\n",
+    open: Cow::Borrowed("<function="),
+    middle: Cow::Borrowed(">\n"),
     style: Style {
-        open: "<parameter=",
-        middle: ">\n",
-        close: "\n</parameter>\n",
-        between: "",
+        open: Cow::Borrowed("<parameter="),
+        middle: Cow::Borrowed(">\n"),
+        close: Cow::Borrowed("\n</parameter>\n"),
+        between: Cow::Borrowed(""),
         texts: Texts::Bare,
     },
-    close: "</function>",
+    close: Cow::Borrowed("</function>"),
 };
 
 /// GLM's.
 const PAIRS: Body = Body::Members {
-    open: "",
-    middle: "\n",
+    open: Cow::Borrowed(""),
+    middle: Cow::Borrowed("\n"),
     style: Style {
-        open: "<arg_key>",
-        middle: "</arg_key>\n<arg_value>",
-        close: "</arg_value>\n",
-        between: "",
+        open: Cow::Borrowed("<arg_key>"),
+        middle: Cow::Borrowed("</arg_key>\n<arg_value>"),
+        close: Cow::Borrowed("</arg_value>\n"),
+        between: Cow::Borrowed(""),
         texts: Texts::Bare,
     },
-    close: "",
+    close: Cow::Borrowed(""),
 };
 
 /// FunctionGemma's.
 const ESCAPED: Body = Body::Members {
-    open: "call:",
-    middle: "{",
+    open: Cow::Borrowed("call:"),
+    middle: Cow::Borrowed("{"),
     style: Style {
-        open: "",
-        middle: ":",
-        close: "",
-        between: ",",
-        texts: Texts::Between("<escape>"),
+        open: Cow::Borrowed(""),
+        middle: Cow::Borrowed(":"),
+        close: Cow::Borrowed(""),
+        between: Cow::Borrowed(","),
+        texts: Texts::Between(Cow::Borrowed("<escape>")),
     },
-    close: "}",
+    close: Cow::Borrowed("}"),
 };
 
 /// Gemma 4's.
 const QUOTED: Body = Body::Members {
-    open: "call:",
-    middle: "{",
+    open: Cow::Borrowed("call:"),
+    middle: Cow::Borrowed("{"),
     style: Style {
-        open: "",
-        middle: ":",
-        close: "",
-        between: ",",
-        texts: Texts::Between("<|\"|>"),
+        open: Cow::Borrowed(""),
+        middle: Cow::Borrowed(":"),
+        close: Cow::Borrowed(""),
+        between: Cow::Borrowed(","),
+        texts: Texts::Between(Cow::Borrowed("<|\"|>")),
     },
-    close: "}",
+    close: Cow::Borrowed("}"),
 };
 
 /// MiniMax's.
 const INVOCATION: Body = Body::Members {
-    open: "<invoke name=\"",
-    middle: "\">\n",
+    open: Cow::Borrowed("<invoke name=\""),
+    middle: Cow::Borrowed("\">\n"),
     style: Style {
-        open: "<parameter name=\"",
-        middle: "\">",
-        close: "</parameter>\n",
-        between: "",
+        open: Cow::Borrowed("<parameter name=\""),
+        middle: Cow::Borrowed("\">"),
+        close: Cow::Borrowed("</parameter>\n"),
+        between: Cow::Borrowed(""),
         texts: Texts::Bare,
     },
-    close: "</invoke>\n",
+    close: Cow::Borrowed("</invoke>\n"),
 };
 
 /// DeepSeek's since V3.2.
 const DSML: Body = Body::Members {
-    open: "<｜DSML｜invoke name=\"",
-    middle: "\">\n",
+    open: Cow::Borrowed("<｜DSML｜invoke name=\""),
+    middle: Cow::Borrowed("\">\n"),
     style: Style {
-        open: "<｜DSML｜parameter name=\"",
-        middle: "\" string=\"false\">",
-        close: "</｜DSML｜parameter>\n",
-        between: "",
-        texts: Texts::BareAfter("\" string=\"true\">"),
+        open: Cow::Borrowed("<｜DSML｜parameter name=\""),
+        middle: Cow::Borrowed("\" string=\"false\">"),
+        close: Cow::Borrowed("</｜DSML｜parameter>\n"),
+        between: Cow::Borrowed(""),
+        texts: Texts::BareAfter(Cow::Borrowed("\" string=\"true\">")),
     },
-    close: "</｜DSML｜invoke>\n",
+    close: Cow::Borrowed("</｜DSML｜invoke>\n"),
 };
 
 /// MiniCPM's.
 const PARAMS: Body = Body::Members {
-    open: "",
-    middle: "\">",
+    open: Cow::Borrowed(""),
+    middle: Cow::Borrowed("\">"),
     style: Style {
-        open: "<param name=\"",
-        middle: "\">",
-        close: "</param>",
-        between: "",
+        open: Cow::Borrowed("<param name=\""),
+        middle: Cow::Borrowed("\">"),
+        close: Cow::Borrowed("</param>"),
+        between: Cow::Borrowed(""),
         texts: Texts::Bare,
     },
-    close: "",
+    close: Cow::Borrowed(""),
 };
 
 /// What stands before, between and after calls.
 type Frame = (&'static str, Option<&'static str>, &'static str);
 
-/// The form that a Jinja template asks for; `format` is what the parser has recognised in its text.
-pub fn written_by_jinja(text: &str, format: Option<Format>) -> Written {
+/// The form that a Jinja template asks for.
+pub fn written_by_jinja(template: &JinjaTemplate) -> Written {
+    let text = template.text();
     if parser::is_harmony(text) {
         return harmony();
     }
     if parser::has_recipients(text) {
         return in_parts();
     }
-    let Some(format) = format else {
-        return alone("{", arguments_key(text));
+    let format = match template.call_format() {
+        CallFormat::Known(format) => format,
+        CallFormat::Inferred(form) => return form.written.clone(),
+        CallFormat::Unknown => return alone("{", arguments_key(text)),
     };
     let (frame, call): (Frame, Body) = match format.mark {
         "<function=example_function_name>{" => (
@@ -295,6 +300,10 @@ pub fn written_by_jinja(text: &str, format: Option<Format>) -> Written {
             ("<tool_calls>\n", Some("\n"), "\n</tool_calls>"),
             named("arguments"),
         ),
+        "'role': 'function call'" => (
+            ("<|message_sep|>\n\nfunction call<|role_sep|>\n", None, ""),
+            named("arguments"),
+        ),
         "<|function_call|>" => (("<|function_call|>", None, ""), named("arguments")),
         "followed by a json-formatted list of actions" => (
             ("Action:\n```json\n[", Some(","), "\n]```"),
@@ -318,6 +327,7 @@ pub fn written_by_jinja(text: &str, format: Option<Format>) -> Written {
             .into_iter()
             .chain(format.inner.iter().copied())
             .filter(|tag| !tag.is_empty())
+            .map(str::to_owned)
             .collect(),
         words: Words::Around,
     }
@@ -332,7 +342,7 @@ fn harmony() -> Written {
         between: None,
         after: String::new(),
         tag: before.into(),
-        tags: parser::HARMONY_TOKENS.to_vec(),
+        tags: parser::HARMONY_TOKENS.map(str::to_owned).to_vec(),
         words: Words::InMessages,
     }
 }

@@ -220,6 +220,26 @@ mod tests {
             ),
             ("{{ if .ToolCalls }}{{ . }}after{{ end }}", "{"),
             (
+                "{{ if .ToolCalls }}[TOOL_CALL][{{ range .ToolCalls }}{{ end }}{{ end }}",
+                "[TOOL_CALL][",
+            ),
+            (
+                "{{ if .ToolCalls }}functools[{{ range .ToolCalls }}{{ . }}{{ end }}]{{ end }}",
+                "functools[",
+            ),
+            (
+                "{{ if .ToolCalls }}Action: ```json\n{{ range .ToolCalls }}{{ . }}{{ end }}{{ end }}",
+                "Action: ```json",
+            ),
+            (
+                "{{ if .ToolCalls }}<|tool▁calls▁begin|>{{ range .ToolCalls }}{\"name\"{{ end }}{{ end }}",
+                "<|tool▁calls▁begin|>",
+            ),
+            (
+                "{{ if .ToolCalls }}{{ range .ToolCalls }}{{ . }}}]{{ end }}{{ end }}",
+                "{",
+            ),
+            (
                 "{{ if .ToolCalls }}First text{{ if .X }}Second{{ end }}{{ end }}",
                 "First text",
             ),

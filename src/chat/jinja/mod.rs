@@ -3,9 +3,9 @@
 mod list;
 mod print;
 
-use super::{
-    Error, Message, RenderInput, Role, ToolCall, calls, parser, template::MAX_OUTPUT_BYTES,
-};
+use super::calls;
+use super::parser::{self, CallFormat};
+use super::{Error, Message, RenderInput, Role, ToolCall, template::MAX_OUTPUT_BYTES};
 use chrono::NaiveDateTime;
 use minijinja::{
     AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior, Value,
@@ -14,6 +14,7 @@ use minijinja::{
 };
 use print::{Bounded, PYTHON, Style};
 use std::fmt::Write;
+use std::sync::OnceLock;
 
 /// Steps for the template's own work. A step also pays for 64 bytes of values or output, so this
 /// bounds memory too.
@@ -52,6 +53,8 @@ pub struct JinjaTemplate {
     env: Environment<'static>,
     bos: String,
     eos: String,
+    /// Found when calls are first looked for.
+    calls: OnceLock<CallFormat>,
 }
 
 impl JinjaTemplate {
@@ -65,7 +68,13 @@ impl JinjaTemplate {
             env,
             bos: bos.into(),
             eos: eos.into(),
+            calls: OnceLock::new(),
         })
+    }
+
+    /// How the template's model writes calls.
+    pub fn call_format(&self) -> &CallFormat {
+        self.calls.get_or_init(|| CallFormat::of(self))
     }
 
     pub fn text(&self) -> &str {
@@ -197,8 +206,7 @@ impl JinjaTemplate {
         let content = match message.tool_calls.as_slice() {
             [] => message.content.as_str().into(),
             calls if !self.source.contains("tool_calls") => {
-                let format = parser::format_of(&self.source);
-                let calls = calls::written_by_jinja(&self.source, format).text(calls);
+                let calls = calls::written_by_jinja(self).text(calls);
                 Value::from(message.content.clone() + &calls)
             }
             _ if message.content.is_empty() && self.source.contains(CALLS_WITHOUT_CONTENT) => {

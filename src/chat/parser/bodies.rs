@@ -131,7 +131,7 @@ fn xml_function(text: &str, tools: &[Tool]) -> Option<Call> {
             .map_or(value, |(value, _)| value);
         let value = value.strip_prefix('\n').unwrap_or(value);
         let value = value.strip_suffix('\n').unwrap_or(value);
-        let value = typed(value, &declared_types(tools, &name, key.trim()));
+        let value = typed_as_declared(value, tools, &name, key.trim());
         arguments.insert(key.trim().to_string(), value);
     }
     Some((name, arguments))
@@ -148,7 +148,7 @@ pub fn key_value_pairs(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
         let value = value
             .rsplit_once("</arg_value>")
             .map_or(value, |(value, _)| value);
-        let value = typed(value, &declared_types(tools, &name, key.trim()));
+        let value = typed_as_declared(value, tools, &name, key.trim());
         arguments.insert(key.trim().to_string(), value);
     }
     (!name.is_empty()).then(|| vec![(name, arguments)])
@@ -236,7 +236,7 @@ impl Elements {
             let value = match is_string {
                 Some(true) => value.into(),
                 Some(false) => serde_json::from_str(value).ok()?,
-                None => typed(value, &declared_types(tools, name, key)),
+                None => typed_as_declared(value, tools, name, key),
             };
             arguments.insert(key.to_string(), value);
             inside = after;
@@ -290,6 +290,11 @@ fn declared_types(tools: &[Tool], name: &str, key: &str) -> Vec<String> {
     property
         .map(|(_, property)| types(property))
         .unwrap_or_default()
+}
+
+/// A value written without quotes, as the type that a tool declares for its argument.
+pub fn typed_as_declared(text: &str, tools: &[Tool], name: &str, key: &str) -> Value {
+    typed(text, &declared_types(tools, name, key))
 }
 
 /// A value written without quotes, as the first of its declared types that it fits; a string else.

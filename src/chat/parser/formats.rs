@@ -22,7 +22,7 @@ pub struct Format {
 }
 
 /// The formats, most telling mark first.
-pub const FORMATS: [Format; 28] = [
+pub const FORMATS: [Format; 29] = [
     // Seed OSS: <function=f><parameter=city>Paris</parameter></function>
     Format {
         mark: "<seed:tool_call>",
@@ -219,6 +219,14 @@ pub const FORMATS: [Format; 28] = [
         close: "<|tools_suffix|>",
         inner: &[],
         read: bodies::keyed_calls,
+    },
+    // GigaChat 3: {"name": "f", "arguments": {}}, in a message of its own
+    Format {
+        mark: "'role': 'function call'",
+        open: "<|message_sep|>\n\nfunction call<|role_sep|>\n",
+        close: "<|message_sep|>",
+        inner: &["<|role_sep|>"],
+        read: bodies::json_calls,
     },
     // GigaChat 3.1: {"name": "f", "arguments": {}}
     Format {

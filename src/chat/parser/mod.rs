@@ -9,14 +9,18 @@ mod recipients;
 mod tagged;
 mod thinking;
 
-use super::{Think, Tool, ToolCall, gotemplate::GoTemplate};
+use super::calls::{self, Inferred};
+use super::{Think, Tool, ToolCall, gotemplate::GoTemplate, jinja::JinjaTemplate};
+pub(super) use bodies::{Call, typed_as_declared};
 use formats::FORMATS;
 pub(super) use formats::Format;
 use generic::GenericParser;
 use harmony::HarmonyParser;
 pub(super) use harmony::{FINAL, TOKENS as HARMONY_TOKENS, is_harmony};
+pub(super) use notations::literal;
 use recipients::RecipientParser;
 pub(super) use recipients::{PART, TO_ALL, has_recipients};
+use std::sync::Arc;
 use tagged::TaggedParser;
 use thinking::ThinkingParser;
 
@@ -211,11 +215,12 @@ fn harmony_parser(prompt: &str, think: Option<Think>) -> OutputParser {
 /// The parser for a model whose prompt the GGUF's Jinja template renders: reasoning is always
 /// looked for, and dropped if the request does not want it.
 pub(super) fn for_jinja(
-    text: &str,
+    template: &JinjaTemplate,
     prompt: &str,
     tools: &[Tool],
     think: Option<Think>,
 ) -> OutputParser {
+    let text = template.text();
     if is_harmony(text) {
         return harmony_parser(prompt, think);
     }
@@ -223,27 +228,68 @@ pub(super) fn for_jinja(
         let parts = ToolParser::Recipients(RecipientParser::new(prompt, tools));
         return OutputParser::of_sections(None, parts);
     }
-    let format = format_of(text);
+    let calls = match tools {
+        [] => ToolParser::None,
+        tools => calls_parser(template, tools),
+    };
     let thinking = tags_of(text).map(|(open, close)| {
         let mut parser = ThinkingParser::new(open, close, prompt);
         if think == Some(Think::Off) {
             parser = parser.dropping();
         }
-        match format {
-            Some(format) if !tools.is_empty() => parser.ended_by(format.open),
+        match &calls {
+            ToolParser::Tagged(calls) => parser.ended_by(calls.open()),
             _ => parser,
         }
     });
-    let tools = match (tools, format) {
-        ([], _) => ToolParser::None,
-        (tools, Some(format)) => ToolParser::Tagged(TaggedParser::new(format, tools)),
-        (tools, None) => ToolParser::Generic(GenericParser::new("{".into(), tools)),
-    };
-    OutputParser::of_sections(thinking, tools)
+    OutputParser::of_sections(thinking, calls)
+}
+
+/// How the model of a Jinja template writes calls.
+#[derive(Debug)]
+pub(super) enum CallFormat {
+    /// A format that the template's text tells.
+    Known(Format),
+    /// What the template writes for a call.
+    Inferred(Arc<Inferred>),
+    /// A JSON object is taken for one.
+    Unknown,
+}
+
+impl CallFormat {
+    /// A known format must read what the template writes, where that can be told.
+    pub(super) fn of(template: &JinjaTemplate) -> CallFormat {
+        let inferred = calls::inferred(template).map(Arc::new);
+        match (format_of(template.text()), inferred) {
+            (Some(format), Some(form)) if !reads(format, &form) => CallFormat::Inferred(form),
+            (Some(format), _) => CallFormat::Known(format),
+            (None, Some(form)) => CallFormat::Inferred(form),
+            (None, None) => CallFormat::Unknown,
+        }
+    }
+}
+
+fn reads(format: Format, form: &Inferred) -> bool {
+    let (text, expected) = form.example();
+    let mut parser = TaggedParser::new(format, &[]);
+    let calls = [parser.push(&text).0, parser.finish().0].concat();
+    let calls = calls.into_iter().map(|call| (call.name, call.arguments));
+    calls.eq([expected])
+}
+
+fn calls_parser(template: &JinjaTemplate, tools: &[Tool]) -> ToolParser {
+    match template.call_format() {
+        CallFormat::Known(format) => ToolParser::Tagged(TaggedParser::new(*format, tools)),
+        CallFormat::Inferred(form) if matches!(form.open(), "{" | "[") => {
+            ToolParser::Generic(GenericParser::new(form.open().into(), tools))
+        }
+        CallFormat::Inferred(form) => ToolParser::Tagged(TaggedParser::inferred(form, tools)),
+        CallFormat::Unknown => ToolParser::Generic(GenericParser::new("{".into(), tools)),
+    }
 }
 
 /// The format of calls that a Jinja template contains.
-pub(super) fn format_of(text: &str) -> Option<Format> {
+fn format_of(text: &str) -> Option<Format> {
     FORMATS
         .into_iter()
         .find(|format| text.contains(format.mark))
@@ -281,20 +327,20 @@ fn first_token(tag: &str) -> Option<String> {
 }
 
 /// Texts that the parser of [`for_jinja`] looks for and that may be special tokens.
-pub(super) fn visible_for_jinja(text: &str, tools: &[Tool]) -> Vec<String> {
+pub(super) fn visible_for_jinja(template: &JinjaTemplate, tools: &[Tool]) -> Vec<String> {
+    let text = template.text();
     if is_harmony(text) {
         return HARMONY_TOKENS.map(str::to_string).to_vec();
     }
     let tags = tags_of(text)
         .into_iter()
         .flat_map(|(open, close)| [open, close]);
-    let format = format_of(text).filter(|_| !tools.is_empty());
-    let of_format = format.into_iter().flat_map(|format| {
-        [format.open, format.close]
-            .into_iter()
-            .chain(format.inner.iter().copied())
-    });
-    tags.chain(of_format)
+    let of_calls: Vec<&str> = match (tools, template.call_format()) {
+        ([], _) | (_, CallFormat::Unknown) => Vec::new(),
+        (_, CallFormat::Known(format)) => [&[format.open, format.close], format.inner].concat(),
+        (_, CallFormat::Inferred(form)) => form.tokens().iter().map(String::as_str).collect(),
+    };
+    tags.chain(of_calls)
         .filter(|tag| !tag.is_empty())
         .map(|tag| first_token(tag).unwrap_or_else(|| tag.to_string()))
         .collect()

@@ -19,6 +19,12 @@ pub fn python_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
     reader.rest.trim().is_empty().then_some(calls)
 }
 
+/// The literal that `text` begins with, in Python's notation or as JSON, and what follows it.
+pub fn literal(text: &str) -> Option<(Value, &str)> {
+    let mut reader = Python { rest: text };
+    Some((reader.value(0)?, reader.rest))
+}
+
 /// FunctionGemma's: [`bare_key_call`] with `<escape>` around texts.
 pub fn escaped_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
     bare_key_call(body, "<escape>")

@@ -1,11 +1,22 @@
 //! Tool calls between two tags, told from the content around them.
 
-use super::{Tool, ToolCall, formats::Format, thinking::partial_tag};
+use super::{Call, Tool, ToolCall, formats::Format, thinking::partial_tag};
+use crate::chat::calls::Inferred;
+use std::sync::Arc;
+
+/// How the text between the tags is read.
+#[derive(Debug)]
+enum Reader {
+    Format(fn(&str, &[Tool]) -> Option<Vec<Call>>),
+    Inferred(Arc<Inferred>),
+}
 
 /// Splits content from calls between the tags of a format.
 #[derive(Debug)]
 pub struct TaggedParser {
-    format: Format,
+    open: String,
+    close: String,
+    reader: Reader,
     tools: Vec<Tool>,
     is_inside: bool,
     /// Whether blanks are to be dropped: a call has just ended.
@@ -17,9 +28,27 @@ pub struct TaggedParser {
 }
 
 impl TaggedParser {
+    /// Of a known format.
     pub fn new(format: Format, tools: &[Tool]) -> TaggedParser {
+        TaggedParser::of(
+            format.open,
+            format.close,
+            Reader::Format(format.read),
+            tools,
+        )
+    }
+
+    /// Of the format that a template's own calls show.
+    pub fn inferred(inferred: &Arc<Inferred>, tools: &[Tool]) -> TaggedParser {
+        let reader = Reader::Inferred(inferred.clone());
+        TaggedParser::of(inferred.open(), &inferred.close, reader, tools)
+    }
+
+    fn of(open: &str, close: &str, reader: Reader, tools: &[Tool]) -> TaggedParser {
         TaggedParser {
-            format,
+            open: open.into(),
+            close: close.into(),
+            reader,
             tools: tools.to_vec(),
             is_inside: false,
             is_after_call: false,
@@ -27,6 +56,11 @@ impl TaggedParser {
             blanks: String::new(),
             n_calls: 0,
         }
+    }
+
+    /// What begins the calls.
+    pub fn open(&self) -> &str {
+        &self.open
     }
 
     /// Takes a piece; returns complete calls and content.
@@ -61,27 +95,27 @@ impl TaggedParser {
             self.held = self.held.trim_start().to_string();
             self.is_after_call = self.held.is_empty();
         }
-        if let Some(at) = self.held.find(self.format.open) {
+        if let Some(at) = self.held.find(&self.open) {
             let before = &self.held[..at];
             content.push_str(before.trim_end());
             self.blanks = before[before.trim_end().len()..].to_string();
-            self.held.drain(..at + self.format.open.len());
+            self.held.drain(..at + self.open.len());
             self.is_inside = true;
             return true;
         }
-        let decided = &self.held[..self.held.len() - partial_tag(&self.held, self.format.open)];
+        let decided = &self.held[..self.held.len() - partial_tag(&self.held, &self.open)];
         let n_decided = decided.trim_end().len();
         content.extend(self.held.drain(..n_decided));
         false
     }
 
     fn take_body(&mut self, calls: &mut Vec<ToolCall>, content: &mut String) -> bool {
-        let close = self.format.close;
-        let Some(at) = self.held.find(close).filter(|_| !close.is_empty()) else {
+        let found = (!self.close.is_empty()).then(|| self.held.find(&self.close));
+        let Some(at) = found.flatten() else {
             return false;
         };
         let body = self.held[..at].to_string();
-        self.held.drain(..at + close.len());
+        self.held.drain(..at + self.close.len());
         self.read(&body, calls, content);
         self.is_inside = false;
         self.is_after_call = true;
@@ -91,11 +125,15 @@ impl TaggedParser {
     /// The calls of a body; one that is no call is given back as text, without its tags. A tag that is a word of the
     /// text stays.
     fn read(&mut self, body: &str, calls: &mut Vec<ToolCall>, content: &mut String) {
-        let found = (self.format.read)(body.trim(), &self.tools).unwrap_or_default();
+        let found = match &self.reader {
+            Reader::Format(read) => read(body.trim(), &self.tools),
+            Reader::Inferred(form) => form.written.read(body.trim(), &self.tools),
+        };
+        let found = found.unwrap_or_default();
         if found.is_empty() {
-            if !self.format.open.starts_with(['<', '[']) {
+            if !self.open.starts_with(['<', '[']) {
                 content.push_str(&self.blanks);
-                content.push_str(self.format.open);
+                content.push_str(&self.open);
             }
             content.push_str(body);
         }

@@ -26,7 +26,7 @@ fn tool(name: &str, schema: &Value) -> (Tool, Callable) {
     (Tool::from_json(&declared).expect("a tool"), callable)
 }
 
-fn grammar(template: &Template, rules: Rules) -> Grammar {
+pub fn grammar(template: &Template, rules: Rules) -> Grammar {
     let tools = [
         tool("f", &schema()).1,
         tool("g", &json!({"type": "object", "properties": {}})).1,
@@ -40,7 +40,7 @@ fn grammar(template: &Template, rules: Rules) -> Grammar {
         .unwrap_or_else(|e| panic!("{e}:\n{source}"))
 }
 
-const REQUIRED: Rules = Rules {
+pub const REQUIRED: Rules = Rules {
     required: true,
     several: true,
 };
@@ -187,7 +187,7 @@ fn formats() -> Vec<(Template, String)> {
 }
 
 /// The calls of a text, read by the template's own parser, and the text that is no call.
-fn parsed(template: &Template, text: &str) -> (Vec<(String, Value)>, String) {
+pub fn parsed(template: &Template, text: &str) -> (Vec<(String, Value)>, String) {
     let tools = [
         tool("f", &schema()).0,
         tool("g", &json!({"type": "object"})).0,

@@ -6,6 +6,8 @@
 
 #[cfg(test)]
 mod call_tests;
+#[cfg(test)]
+mod inferred_tests;
 mod schema;
 #[cfg(test)]
 mod suite_tests;

@@ -1,6 +1,6 @@
 //! Native chat replies as the events of a streamed message.
 
-use super::reply::{stop_reason, tool_use, usage};
+use super::reply::{end, tool_use, usage};
 use crate::api::{ChatReply, ToolCall};
 use serde_json::{Value, json};
 
@@ -30,10 +30,12 @@ pub struct Events {
     /// Reasoning is over: what comes later is no block any more.
     has_thought: bool,
     called_tools: bool,
+    stop_sequences: Vec<String>,
 }
 
 impl Events {
-    pub fn new(id: String) -> Self {
+    /// `stop_sequences` are the request's.
+    pub fn new(id: String, stop_sequences: Vec<String>) -> Self {
         Events {
             id,
             has_begun: false,
@@ -41,6 +43,7 @@ impl Events {
             index: 0,
             has_thought: false,
             called_tools: false,
+            stop_sequences,
         }
     }
 
@@ -62,10 +65,7 @@ impl Events {
         }
         if reply.done {
             self.close(&mut events);
-            let mut delta = json!({});
-            if let Some(reason) = stop_reason(&reply.done_reason, self.called_tools) {
-                delta["stop_reason"] = json!(reason);
-            }
+            let delta = Value::Object(end(reply, self.called_tools, &self.stop_sequences));
             let usage = usage(reply);
             events.push(json!({"type": "message_delta", "delta": delta, "usage": usage}));
             events.push(json!({"type": "message_stop"}));
@@ -138,7 +138,7 @@ mod tests {
 
     /// Each event in short: its type, and the index and kind where it has them.
     fn short(replies: &[ChatReply]) -> Vec<String> {
-        let mut events = Events::new("msg_1".into());
+        let mut events = Events::new("msg_1".into(), vec!["END".into()]);
         let all = replies
             .iter()
             .flat_map(|r| events.of(r))
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn starts_are_empty_and_counts_are_those_of_the_model() {
-        let mut events = Events::new("msg_1".into());
+        let mut events = Events::new("msg_1".into(), vec!["END".into()]);
         let cached = |reply: ChatReply| ChatReply {
             cached_tokens: 1,
             ..reply
@@ -236,6 +236,19 @@ mod tests {
         assert_eq!(
             last[0]["usage"],
             json!({"input_tokens": 3, "cache_read_input_tokens": 1, "output_tokens": 2})
+        );
+    }
+
+    #[test]
+    fn a_stop_sequence_is_told() {
+        let stopped = ChatReply {
+            matched_stop: Some(0),
+            ..reply("", "a", 0, "stop")
+        };
+        let events = Events::new("msg_1".into(), vec!["END".into()]).of(&stopped);
+        assert_eq!(
+            events[4]["delta"],
+            json!({"stop_reason": "stop_sequence", "stop_sequence": "END"})
         );
     }
 }

@@ -52,9 +52,10 @@ async fn answer(
     };
     if !translated.stream {
         let reply = chat::joined(objects).await?;
-        return Ok(whole(StatusCode::OK, &reply::message(&id, &reply)));
+        let message = reply::message(&id, &reply, &translated.stop_sequences);
+        return Ok(whole(StatusCode::OK, &message));
     }
-    let mut events = Events::new(id);
+    let mut events = Events::new(id, translated.stop_sequences);
     let objects = stream::begun(objects).await?;
     let frames = objects.map(move |object| {
         let values = match object {

@@ -1,10 +1,10 @@
 //! Native chat replies as Anthropic's messages.
 
 use crate::api::{ChatReply, ToolCall};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-/// The whole message.
-pub fn message(id: &str, reply: &ChatReply) -> Value {
+/// The whole message; `stop_sequences` are the request's.
+pub fn message(id: &str, reply: &ChatReply, stop_sequences: &[String]) -> Value {
     let mut content = Vec::new();
     if !reply.message.thinking.is_empty() {
         content.push(json!({"type": "thinking", "thinking": reply.message.thinking}));
@@ -25,8 +25,8 @@ pub fn message(id: &str, reply: &ChatReply) -> Value {
         "model": reply.model,
         "content": content,
     });
-    if let Some(reason) = stop_reason(&reply.done_reason, !calls.is_empty()) {
-        message["stop_reason"] = json!(reason);
+    for (key, value) in end(reply, !calls.is_empty(), stop_sequences) {
+        message[key] = value;
     }
     message["usage"] = usage(reply);
     message
@@ -37,8 +37,23 @@ pub fn tool_use(call: &ToolCall, input: Value) -> Value {
     json!({"type": "tool_use", "id": call.id, "name": call.function.name, "input": input})
 }
 
+/// Why the answer ended: `stop_reason`, and `stop_sequence` where one of the request's ended it.
+pub fn end(reply: &ChatReply, called_tools: bool, stop_sequences: &[String]) -> Map<String, Value> {
+    let matched = reply.matched_stop.and_then(|i| stop_sequences.get(i));
+    let mut end = Map::new();
+    match (matched, stop_reason(&reply.done_reason, called_tools)) {
+        (Some(text), Some("end_turn")) => {
+            end.insert("stop_reason".into(), json!("stop_sequence"));
+            end.insert("stop_sequence".into(), json!(text));
+        }
+        (_, Some(reason)) => drop(end.insert("stop_reason".into(), json!(reason))),
+        (_, None) => {}
+    }
+    end
+}
+
 /// Anthropic's name of the reason; none while there is none.
-pub fn stop_reason(done_reason: &str, called_tools: bool) -> Option<&'static str> {
+fn stop_reason(done_reason: &str, called_tools: bool) -> Option<&'static str> {
     match (done_reason, called_tools) {
         (_, true) => Some("tool_use"),
         ("stop", _) => Some("end_turn"),
@@ -88,13 +103,13 @@ mod tests {
             ..Message::default()
         };
         assert_eq!(
-            message("msg_1", &reply(full)),
+            message("msg_1", &reply(full), &[]),
             json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [
                 {"type": "thinking", "thinking": "a"}, {"type": "text", "text": "b"},
                 {"type": "tool_use", "id": "call_1", "name": "f", "input": {}},
             ], "stop_reason": "tool_use", "usage": {"input_tokens": 3, "cache_read_input_tokens": 32, "output_tokens": 2}})
         );
-        let empty = message("msg_1", &reply(Message::default()));
+        let empty = message("msg_1", &reply(Message::default()), &[]);
         assert_eq!(
             (&empty["content"], &empty["stop_reason"]),
             (&json!([]), &json!("max_tokens"))

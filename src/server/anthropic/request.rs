@@ -33,6 +33,8 @@ struct Sent {
 pub struct Translated {
     pub chat: ChatRequest,
     pub stream: bool,
+    /// Texts that end the answer, in the order in which the model watches for them.
+    pub stop_sequences: Vec<String>,
 }
 
 fn refused(text: impl Into<String>) -> ApiError {
@@ -87,6 +89,7 @@ fn translated(bytes: &[u8], needs_max: bool) -> Result<Translated, ApiError> {
     Ok(Translated {
         chat,
         stream: sent.stream,
+        stop_sequences: sent.stop_sequences,
     })
 }
 

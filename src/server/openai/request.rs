@@ -87,7 +87,7 @@ pub fn translate(bytes: &[u8]) -> Result<Translated, ApiError> {
     let chat = ChatRequest {
         messages: messages(&request.messages)?,
         think: effort(&request)?,
-        format: format(&request.response_format),
+        format: format(&request.response_format)?,
         options: options(&request),
         stream: Some(request.stream),
         tools: request.tools,
@@ -152,12 +152,27 @@ fn stops(stop: &Value) -> Option<Value> {
     }
 }
 
-fn format(format: &Option<ResponseFormat>) -> Option<Value> {
-    let format = format.as_ref()?;
-    match format.kind.trim().to_lowercase().as_str() {
-        "json_object" => Some(json!("json")),
-        "json_schema" => format.json_schema.as_ref()?.schema.clone(),
-        _ => None,
+fn format(format: &Option<ResponseFormat>) -> Result<Option<Value>, ApiError> {
+    let Some(format) = format else {
+        return Ok(None);
+    };
+    let schema = format.json_schema.as_ref().and_then(|s| s.schema.clone());
+    format_of(&format.kind, schema)
+}
+
+/// A format of OpenAI's as the native one.
+///
+/// # Errors
+/// 400 for one that would otherwise be ignored.
+pub fn format_of(kind: &str, schema: Option<Value>) -> Result<Option<Value>, ApiError> {
+    match (kind.trim().to_lowercase().as_str(), schema) {
+        ("" | "text", _) => Ok(None),
+        ("json_object", _) => Ok(Some(json!("json"))),
+        ("json_schema", Some(schema)) => Ok(Some(schema)),
+        ("json_schema", None) => Err(refused("a format of type \"json_schema\" needs a schema")),
+        _ => Err(refused(&format!(
+            "invalid format type {kind:?}: \"text\", \"json_object\" or \"json_schema\""
+        ))),
     }
 }
 

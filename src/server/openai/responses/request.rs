@@ -5,7 +5,7 @@ use crate::api::{ChatRequest, Message, Object};
 use crate::server::body;
 use crate::server::error::ApiError;
 use crate::server::openai::content::refused;
-use crate::server::openai::request::think_of;
+use crate::server::openai::request::{format_of, think_of};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -83,7 +83,10 @@ pub fn translate(bytes: &[u8]) -> Result<Translated, ApiError> {
         model: sent.model.clone(),
         messages,
         think: think_of(effort)?,
-        format: format(&sent.text["format"]),
+        format: format_of(
+            sent.text["format"]["type"].as_str().unwrap_or_default(),
+            sent.text["format"].get("schema").cloned(),
+        )?,
         options: options(&sent),
         stream: Some(sent.stream),
         tools,
@@ -109,14 +112,6 @@ fn options(sent: &Sent) -> Object {
         options.insert("top_p".into(), top_p.into());
     }
     options
-}
-
-fn format(format: &Value) -> Option<Value> {
-    match format["type"].as_str()? {
-        "json_schema" => format.get("schema").cloned(),
-        "json_object" => Some(json!("json")),
-        _ => None,
-    }
 }
 
 /// Flat tools in the native form; those of a namespace have its name before their own.
@@ -294,6 +289,10 @@ mod tests {
             refusal(json!({"input": "x", "conversation": {"id": "c"}})).contains("conversation")
         );
         assert!(translated(json!({"input": "x", "previous_response_id": null})).is_ok());
+        for format in [json!({"type": "xml"}), json!({"type": "json_schema"})] {
+            let text = refusal(json!({"input": "x", "text": {"format": format}}));
+            assert!(text.contains("format"), "{text}");
+        }
         assert!(
             refusal(json!({"input": "x", "reasoning": {"effort": "extreme"}}))
                 .starts_with("invalid reasoning value")
