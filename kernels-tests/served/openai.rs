@@ -1,5 +1,7 @@
 //! OpenAI's API over a socket: several answers to one request, log-probabilities, streams, counts.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::models;
@@ -192,4 +194,38 @@ async fn completions_of_openais_older_api() {
         ),
         (&json!(""), &json!("stop"))
     );
+}
+
+/// All choices use the model that the first one got: one that waited for the model again would wait for a reload, and that for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn choices_do_not_wait_behind_a_reload() {
+    let server = Server::start(&[("OLLAMA_NUM_PARALLEL", "4")]);
+    server.create("tiny", &models::path("tiny/tiny-llama-q4_k_m.gguf"));
+    let several = async |path: &str, more: Value| {
+        for _ in 0..20 {
+            let mut body = json!({"model": "tiny", "max_tokens": 2, "n": 16});
+            body.as_object_mut()
+                .expect("an object")
+                .extend(more.as_object().expect("members").clone());
+            let reply = server.post(path, &body).await;
+            assert_eq!(reply.status, 200, "{}", reply.text);
+            assert_eq!(reply.json()["choices"].as_array().map(Vec::len), Some(16));
+        }
+    };
+    let reloads = async {
+        for round in 0..40 {
+            let options = json!({"num_ctx": 64 + 64 * (round % 2), "num_predict": 1});
+            assert_eq!(server.generate("tiny", "a", &options).await.status, 200);
+        }
+    };
+    let messages = json!({"messages": [{"role": "user", "content": "a"}]});
+    let all = async {
+        tokio::join!(
+            several("/v1/chat/completions", messages),
+            several("/v1/completions", json!({"prompt": "a"})),
+            reloads
+        )
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(60), all).await;
+    ended.unwrap_or_else(|_| panic!("requests wait for each other:\n{}", server.log()));
 }

@@ -25,7 +25,7 @@ pub async fn chat(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiErro
     let received = incoming.received;
     let request: ChatRequest = body::request(incoming.body, body::LARGE_BODY_BYTES).await?;
     let streams = request.stream.unwrap_or(true);
-    match run(&app, request, received).await? {
+    match run(&app, request, received, &mut None).await? {
         Outcome::Whole(reply) => Ok(ok_json(&reply)),
         Outcome::Stream(objects) if streams => stream::ndjson(objects).await,
         Outcome::Stream(objects) => Ok(ok_json(&joined(objects).await?)),
@@ -47,11 +47,12 @@ fn common(request: &ChatRequest) -> Common<'_> {
     }
 }
 
-/// Checks in Ollama's order, loads, renders, starts.
+/// Checks in Ollama's order, loads, renders, starts. `held` is as in [`Common::load`].
 pub async fn run(
     app: &Arc<App>,
     request: ChatRequest,
     received: Instant,
+    held: &mut Option<Lease>,
 ) -> Result<Outcome<ChatReply>, ApiError> {
     let choice = ToolChoice::of(&request)?;
     let tools = match choice {
@@ -66,7 +67,7 @@ pub async fn run(
     }
     let think = common(&request).thinking(&found)?;
     check_capabilities(&request, &found)?;
-    let (options, lease) = common(&request).load(app, &found).await?;
+    let (options, lease) = common(&request).load(app, &found, held).await?;
     let load = received.elapsed();
     if request.messages.is_empty() {
         return Ok(Outcome::Whole(without_text(&request, "load")));
@@ -108,7 +109,7 @@ pub async fn count_tokens(app: &Arc<App>, request: ChatRequest) -> Result<usize,
     let found = common(&request).find(app).await?;
     let think = common(&request).thinking(&found)?;
     check_capabilities(&request, &found)?;
-    let (options, lease) = common(&request).load(app, &found).await?;
+    let (options, lease) = common(&request).load(app, &found, &mut None).await?;
     let app = Arc::clone(app);
     blocking(move || {
         let (template, _, rendered) =

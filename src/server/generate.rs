@@ -20,7 +20,7 @@ pub async fn generate(app: Arc<App>, incoming: Incoming) -> Result<Response, Api
     let received = incoming.received;
     let request: GenerateRequest = body::request(incoming.body, body::LARGE_BODY_BYTES).await?;
     let streams = request.stream.unwrap_or(true);
-    match run(&app, request, received).await? {
+    match run(&app, request, received, &mut None).await? {
         Outcome::Whole(reply) => Ok(ok_json(&reply)),
         Outcome::Stream(objects) if streams => stream::ndjson(objects).await,
         Outcome::Stream(objects) => Ok(ok_json(&joined(objects).await?)),
@@ -42,11 +42,12 @@ fn common(request: &GenerateRequest) -> Common<'_> {
     }
 }
 
-/// Checks in Ollama's order, loads, renders, starts.
+/// Checks in Ollama's order, loads, renders, starts. `held` is as in [`Common::load`].
 pub async fn run(
     app: &Arc<App>,
     request: GenerateRequest,
     received: Instant,
+    held: &mut Option<Lease>,
 ) -> Result<Outcome<GenerateReply>, ApiError> {
     let found = common(&request).find(app).await?;
     if request.prompt.is_empty() && found.keep_alive == Some(KeepAlive::For(Duration::ZERO)) {
@@ -57,7 +58,7 @@ pub async fn run(
     prompt::check_size([&*request.prompt, &request.suffix, &request.system])?;
     let think = common(&request).thinking(&found)?;
     check_capabilities(&request, &found)?;
-    let (options, lease) = common(&request).load(app, &found).await?;
+    let (options, lease) = common(&request).load(app, &found, held).await?;
     let load = received.elapsed();
     if request.prompt.is_empty() {
         return Ok(Outcome::Whole(without_text(&request, "load")));

@@ -89,9 +89,20 @@ impl Common<'_> {
         }
     }
 
-    /// The options that hold, and the model in memory.
-    pub async fn load(&self, app: &App, found: &Found) -> Result<(Options, Lease), ApiError> {
-        load(app, &found.model, found.keep_alive, self.options).await
+    /// The options that hold, and the model in memory: what `held` has, or gets. Choices of one request hand it on, since
+    /// a request that has a lease must not wait for another: a reload may be waiting for the first.
+    pub async fn load(
+        &self,
+        app: &App,
+        found: &Found,
+        held: &mut Option<Lease>,
+    ) -> Result<(Options, Lease), ApiError> {
+        if let Some(lease) = held {
+            return Ok((merged(&found.model, self.options)?, lease.share()));
+        }
+        let (options, lease) = load(app, &found.model, found.keep_alive, self.options).await?;
+        *held = Some(lease.share());
+        Ok((options, lease))
     }
 
     /// What `format`, or the option `grammar`, asks of the answer.
@@ -176,8 +187,7 @@ pub async fn load(
     keep_alive: Option<KeepAlive>,
     options: &Object,
 ) -> Result<(Options, Lease), ApiError> {
-    let options = Options::merge(&model.params, options)?;
-    options.checked_stops()?;
+    let options = merged(model, options)?;
     let load = LoadRequest {
         path: model.model_path.clone(),
         adapters: model.adapter_paths.clone(),
@@ -193,6 +203,12 @@ pub async fn load(
         keep_alive,
     };
     Ok((options, app.models.acquire(&load).await?))
+}
+
+fn merged(model: &ResolvedModel, options: &Object) -> Result<Options, ApiError> {
+    let options = Options::merge(&model.params, options)?;
+    options.checked_stops()?;
+    Ok(options)
 }
 
 fn at_least(n: i64) -> usize {

@@ -79,6 +79,16 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// A second lease of the same model, without waiting: not behind a reload either, which waits for this one.
+    pub fn share(&self) -> Lease {
+        self.inner.retain(self.id);
+        Lease {
+            id: self.id,
+            parts: Arc::clone(&self.parts),
+            inner: Arc::clone(&self.inner),
+        }
+    }
+
     /// The model's handle.
     pub fn engine(&self) -> &Engine {
         &self.parts.engine

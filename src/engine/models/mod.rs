@@ -253,6 +253,13 @@ impl Inner {
         })
     }
 
+    /// A user of a model that has one came.
+    fn retain(&self, id: u64) {
+        let mut state = self.lock();
+        let loaded = state.loaded.iter_mut().find(|l| l.id == id);
+        loaded.expect("a model that is used stays loaded").n_users += 1;
+    }
+
     /// A user left.
     fn release(self: &Arc<Self>, id: u64) {
         let mut state = self.lock();

@@ -45,7 +45,7 @@ async fn answer(
     received: Instant,
 ) -> Result<Response, ApiError> {
     let id = format!("msg_{}", hex_24());
-    let outcome = chat::run(app, translated.chat, received).await?;
+    let outcome = chat::run(app, translated.chat, received, &mut None).await?;
     let objects: Objects<ChatReply> = match outcome {
         Outcome::Stream(objects) => objects,
         Outcome::Whole(reply) => Box::pin(streams::iter([Ok(reply)])),

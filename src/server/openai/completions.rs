@@ -77,12 +77,13 @@ async fn answer(
         .map(|request| Choice::after(echoed(request)))
         .collect();
     let only_renders = translated.requests.iter().any(|r| r.debug_render_only);
-    let mut choices = Vec::new();
+    let (mut choices, mut held) = (Vec::new(), None);
     for request in translated.requests {
         choices.push(choices::objects(
-            generate::run(app, request, received).await?,
+            generate::run(app, request, received, &mut held).await?,
         ));
     }
+    drop(held);
     let id = format!("cmpl-{:016x}", random());
     if translated.stream && !only_renders {
         let mut chunks = Chunks {

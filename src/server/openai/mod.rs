@@ -44,14 +44,17 @@ async fn chat_answer(
     received: Instant,
 ) -> Result<Response, ApiError> {
     let id = format!("chatcmpl-{:016x}", random());
-    let mut choices = Vec::new();
+    let (mut choices, mut held) = (Vec::new(), None);
     for index in 0..translated.n {
         let request = ChatRequest {
             options: choices::options_of(&translated.chat.options, index),
             ..translated.chat.clone()
         };
-        choices.push(choices::objects(chat::run(app, request, received).await?));
+        choices.push(choices::objects(
+            chat::run(app, request, received, &mut held).await?,
+        ));
     }
+    drop(held);
     if translated.stream && !translated.chat.debug_render_only {
         let mut chunks = Chunks::new(id, translated.n, translated.include_usage);
         return streamed(choices, move |index, reply| chunks.of(index, &reply)).await;

@@ -28,7 +28,7 @@ async fn answer(
     translated: Translated,
     received: Instant,
 ) -> Result<Response, ApiError> {
-    let objects = choices::objects(chat::run(app, translated.chat, received).await?);
+    let objects = choices::objects(chat::run(app, translated.chat, received, &mut None).await?);
     let mut events = Events::new(translated.echo);
     if !translated.stream {
         let reply = chat::joined(objects).await?;
