@@ -28,6 +28,7 @@ mod source;
 mod table;
 mod transfer;
 mod usage;
+mod verify;
 
 use crate::settings::Settings;
 use anyhow::{Context, Result};
@@ -81,7 +82,7 @@ Environment Variables:
   OLLAMA_ORIGINS              Origins of web pages that may ask, separated by commas
   OLLAMA_GO_TEMPLATE          Prefer Go templates (true) or the model file's own (false)
   OLLAMA_NO_CLOUD             Say that hosted models are off
-  OLLAMA_NOPRUNE              Do not remove unused files from the models folder at the start
+  OLLAMA_NOPRUNE              Remove unused files from the models folder only with their model
   OLLAMA_DEBUG                Log more (1, 2) or less (-1, -2)
   OLLAMA_DEBUG_LOG_REQUESTS   Keep the bodies of requests, with scripts that send them again, in a temporary folder";
 

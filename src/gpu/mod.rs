@@ -144,6 +144,7 @@ impl Backend for GpuBackend {
         let shape = WeightShape::new(weight, &self.device);
         self.weight_buffers
             .push(self.device.upload(weight, &shape)?);
+        weight.check_file()?;
         self.weights.push(shape);
         Ok(WeightId(self.weights.len() - 1))
     }
