@@ -1,7 +1,7 @@
 //! The products and attention of a decode step and of prefill, in bytes of weights (or cache)
 //! per second, beside the speed at which the same device copies.
 //!
-//! `cargo bench --bench kernels`
+//! `cargo bench --bench kernels`; of the types that `OLLAMA_WGPU_BENCH_TYPES` lists (comma-separated), where it is set
 
 mod devices;
 #[path = "../kernels-tests/file.rs"]
@@ -119,13 +119,19 @@ fn copy_speed(device: &str) -> f64 {
     2.0 * bytes / (time(3) - time(1)).max(1e-9)
 }
 
+fn is_wanted(quant: QuantType) -> bool {
+    let listed = std::env::var("OLLAMA_WGPU_BENCH_TYPES").unwrap_or_default();
+    let mut names = listed.split(',');
+    listed.is_empty() || names.any(|name| name.eq_ignore_ascii_case(quant.name()))
+}
+
 fn matmul(c: &mut Criterion) {
     for device in devices::names() {
         let copy = copy_speed(&device);
         println!("{device}: copies {:.2} GB/s", copy / 1e9);
         let mut group = c.benchmark_group(format!("matmul/{device}"));
         group.sample_size(10);
-        for quant in QuantType::all() {
+        for quant in QuantType::all().filter(|quant| is_wanted(*quant)) {
             for (phase, n) in [
                 (Phase::Decode, 1),
                 (Phase::Decode, 8),

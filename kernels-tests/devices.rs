@@ -69,6 +69,38 @@ pub fn least_gpus() -> Vec<Device> {
     variants(", shapes of a GPU, least limits, split weights", least)
 }
 
+/// Every GPU adapter with products in integers, and with those in half floats where it has them: each
+/// with the shapes of one kind of device.
+pub fn arithmetic_gpus() -> Vec<Device> {
+    let integers = gpu::Options {
+        checked: true,
+        gpu_shapes: true,
+        ..in_arithmetic(true, false)
+    };
+    let mut devices = variants(", integers, checked, shapes of a GPU", integers);
+    devices.extend(variants(", halves", in_arithmetic(false, true)));
+    devices
+}
+
+/// The first GPU adapter, as users run it but for its arithmetic.
+pub fn plain_in_arithmetic() -> Vec<Device> {
+    let first = gpu::adapters().into_iter().take(1);
+    let both = |adapter: gpu::AdapterSummary| {
+        [
+            gpu(&adapter, ", integers", in_arithmetic(true, false)),
+            gpu(&adapter, ", halves", in_arithmetic(false, true)),
+        ]
+    };
+    first.flat_map(both).collect()
+}
+
+fn in_arithmetic(integers: bool, halves: bool) -> gpu::Options {
+    gpu::Options {
+        arithmetic: Some(gpu::Arithmetic { integers, halves }),
+        ..gpu::Options::default()
+    }
+}
+
 /// The first GPU adapter with the shapes of a GPU, runtime checks and subgroups of widths that are not
 /// its own.
 pub fn gpus_of_widths(widths: &[usize]) -> Vec<Device> {

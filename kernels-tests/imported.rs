@@ -1,7 +1,10 @@
 //! Checkpoints in Hugging Face's format (`scripts/tiny-models/make_checkpoints.py`), imported: the tensors, settings and
 //! answers of the GGUF files that they were made from, and the ids of the library tokenizers.
 
+mod adapters;
+mod experts;
 mod vocabularies;
+mod written;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +22,7 @@ use crate::golden::{open, tiny};
 use crate::{devices, embedding, golden as reference, models};
 
 /// The folders, and the tiny models that they were made from.
-const CHECKPOINTS: [(&str, &str); 18] = [
+const CHECKPOINTS: [(&str, &str); 20] = [
     ("llama", "tiny-llama"),
     ("llama-tied", "tiny-llama-odd"),
     ("llama-bf16", "tiny-llama-bf16"),
@@ -27,9 +30,11 @@ const CHECKPOINTS: [(&str, &str); 18] = [
     ("llama-linear", "tiny-llama-linear"),
     ("llama-sentencepiece", "tiny-xverse"),
     ("mistral", "tiny-mistral-nemo"),
+    ("mixtral", "tiny-llama-moe"),
     ("qwen2", "tiny-qwen2"),
     ("qwen3", "tiny-qwen3"),
     ("qwen3-embedding", "tiny-qwen3-embedding"),
+    ("qwen3moe", "tiny-qwen3moe"),
     ("gemma", "tiny-gemma"),
     ("gemma2", "tiny-gemma2"),
     ("gemma3", "tiny-gemma3"),
@@ -53,6 +58,9 @@ pub fn of_architecture(wanted: &str) -> impl Iterator<Item = &'static str> {
 }
 
 fn files(name: &str) -> Files {
+    if let Some(files) = experts::files(name) {
+        return files;
+    }
     files_in(&models::path(&format!("checkpoints/{name}")))
 }
 
@@ -92,8 +100,8 @@ impl Fixture {
         Fixture { folder, store }
     }
 
-    /// Uploads the files and makes the model `m` of them.
-    fn create(&self, files: &Files, quantize: &str) -> Result<Vec<String>, String> {
+    /// Uploads the files: their names and digests, as requests have them.
+    fn upload(&self, files: &Files) -> BTreeMap<String, String> {
         let mut named = BTreeMap::new();
         for (name, bytes) in files {
             let digest = Digest::of(bytes);
@@ -102,7 +110,16 @@ impl Fixture {
             upload.finish().expect("it is stored");
             named.insert(name.clone(), digest.to_string());
         }
-        let request = json!({ "model": "m", "files": named, "quantize": quantize });
+        named
+    }
+
+    /// Uploads the files and makes the model `m` of them.
+    fn create(&self, files: &Files, quantize: &str) -> Result<Vec<String>, String> {
+        let named = self.upload(files);
+        self.make(json!({ "model": "m", "files": named, "quantize": quantize }))
+    }
+
+    fn make(&self, request: Value) -> Result<Vec<String>, String> {
         let request: CreateRequest = serde_json::from_value(request).expect("a request");
         let mut steps = Vec::new();
         let made = self

@@ -56,6 +56,21 @@ fn every_kernel_on_every_gpu_with_least_limits() {
     run_on(&devices::least_gpus(), &cases::of_types(&types));
 }
 
+/// Products of prompts alone have other arithmetic. Every type has one product; those whose names
+/// are listed stand for all in the others.
+#[test]
+fn every_product_of_prompts_in_every_arithmetic() {
+    let mut cases = cases::all();
+    let sizes = ["[65, 512] x 9 ", "matmul F16 ", "matmul Q4_0 "];
+    let experts = ["F16", "Q8_0", "Q6_K"].map(|quant| format!("matmul_experts {quant} "));
+    cases.retain(|case| {
+        let has = |part: &str| case.name.contains(part);
+        let mut listed = sizes.into_iter().chain(experts.iter().map(String::as_str));
+        has("Prefill") && listed.any(has)
+    });
+    run_on(&devices::arithmetic_gpus(), &cases);
+}
+
 /// 4 and 8 are the widths of SwiftShader and llvmpipe.
 #[test]
 fn every_reduction_by_subgroups_of_every_width() {

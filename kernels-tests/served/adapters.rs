@@ -94,7 +94,7 @@ async fn adapters_that_do_not_fit_are_refused_at_create() {
         (tiny("tiny-qwen2-lora"), "the architecture 'qwen2'"),
         (tiny("tiny-llama"), "\"adapter\" is needed"),
         (cut, "truncated or damaged"),
-        (server.home.path().to_owned(), "is a folder"),
+        (server.home.path().join("models"), "is a folder"),
     ] {
         let (done, printed) = adapt(&server, "m", "base", &adapter);
         assert!(!done && printed.contains(message), "{printed}");

@@ -7,6 +7,8 @@ mod cache;
 mod checkpoints;
 mod cli;
 mod concurrency;
+#[cfg(unix)]
+mod cut;
 mod files;
 mod hostile;
 mod hostile_templates;

@@ -4,12 +4,16 @@ import http.client
 import http.server
 import json
 import os
+import random
 import signal
 import socket
 import struct
 import subprocess
+import sys
+import tempfile
 import threading
 import time
+import unittest
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -21,6 +25,34 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def digest(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+class Suite(unittest.TestCase):
+    """Tests of the binary that the command line names, in a folder of their own, with numbers from a seed that it may name."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.binary = sys.argv[1]
+        seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32)
+        print(f"seed {seed}", file=sys.stderr)
+        cls.random = random.Random(seed)
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.work = Path(cls.folder.name)
+
+    def server(self, models, **settings):
+        server = Server(self.binary, models, **settings)
+        self.addCleanup(server.stop)
+        return server
+
+    def registry(self, name):
+        registry = Registry(self.work / name)
+        self.addCleanup(registry.stop)
+        return registry
 
 
 def gguf(n_bytes, random, kind=1):
@@ -193,9 +225,9 @@ class Reader:
 class Server:
     """The server with a models folder of its own; with `disk_bytes`, on a disk of that size; with `read_only`, on one that cannot be
     written; with `memory_bytes`, on a machine that has so much for it, and that says so once `telling` is set, as it is at the start
-    unless `is_silent`."""
+    unless `is_silent`; with `trace`, under strace, which writes a file of that name."""
 
-    def __init__(self, binary, models, disk_bytes=None, memory_bytes=None, is_silent=False, read_only=False, **settings):
+    def __init__(self, binary, models, disk_bytes=None, memory_bytes=None, is_silent=False, read_only=False, trace=None, **settings):
         self.models = Path(models)
         self.models.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
@@ -213,6 +245,9 @@ class Server:
             # Mounts of its own, which go away with the process; without root in a namespace of users.
             user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
             command = ["unshare", *user, "--mount", "sh", "-c", " && ".join([*mounts, 'exec "$0" serve']), binary]
+        if trace:
+            # As a grandchild: the process that is started is the server's.
+            command = ["strace", "-D", "-f", "-y", "-qq", "-o", trace, "-e", "trace=fsync,fdatasync,/^rename,/^mkdir", *command]
         self.telling = threading.Event()
         if not is_silent:
             self.telling.set()
@@ -251,9 +286,16 @@ class Server:
     def lines(self, path, body):
         return [json.loads(line) for line in self.request("POST", path, body)]
 
-    def try_lines(self, path, body):
+    def pull(self, name):
+        """The lines of a pull over plain http."""
+        return self.lines("/api/pull", {"model": name, "insecure": True})
+
+    def push(self, name):
+        return self.lines("/api/push", {"model": name, "insecure": True})
+
+    def try_pull(self, name):
         try:
-            self.lines(path, body)
+            self.pull(name)
         except (OSError, http.client.HTTPException):
             # It was killed.
             pass
@@ -264,7 +306,7 @@ class Server:
 
     def try_upload(self, data):
         try:
-            return self.request("POST", f"/api/blobs/sha256:{hashlib.sha256(data).hexdigest()}", data).status, ""
+            return self.request("POST", f"/api/blobs/{digest(data)}", data).status, ""
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 

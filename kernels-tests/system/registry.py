@@ -2,56 +2,44 @@
 
 usage: registry.py BINARY [SEED]
 """
-import hashlib
 import json
 import os
-import random
 import sys
-import tempfile
 import threading
 import time
 import unittest
 from pathlib import Path
 
-from machines import Registry, Relay, Server, gguf, valid_blobs
+from machines import Registry, Relay, Server, Suite, digest, gguf, valid_blobs
 
-BINARY = sys.argv[1]
-SEED = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32)
 BLOB_BYTES = 200 << 20
 N_KILLS = 10
 
 
-def parts(models, digest):
+def parts(models, name):
     """Where each part of an unfinished blob begins and ends, and how much of it is on disk."""
-    files = (Path(models) / "blobs").glob(f"sha256-{digest}-partial-*")
-    states = [json.loads(path.read_text()) for path in files if path.suffix != ".new"]
+    files = (Path(models) / "blobs").glob(f"sha256-{name}-partial-*")
+    states = [json.loads(path.read_text()) for path in files]
     return [(state["Offset"], state["Offset"] + state["Size"], state["Completed"]) for state in states]
 
 
-class Suite(unittest.TestCase):
+class Tests(Suite):
     @classmethod
     def setUpClass(cls):
-        print(f"seed {SEED}", file=sys.stderr)
-        cls.random = random.Random(SEED)
-        cls.folder = tempfile.TemporaryDirectory()
-        cls.work = Path(cls.folder.name)
-        cls.registry = Registry(cls.work / "registry")
-        cls.relay = Relay(cls.registry.port)
+        super().setUpClass()
+        cls.source = Registry(cls.work / "registry")
+        cls.addClassCleanup(cls.source.stop)
+        cls.relay = Relay(cls.source.port)
         # Every test pulls what this one pushes.
-        cls.server = Server(BINARY, cls.work / "pushed")
+        cls.pusher = Server(cls.binary, cls.work / "pushed")
+        cls.addClassCleanup(cls.pusher.stop)
         weights = gguf(BLOB_BYTES, cls.random)
-        cls.weights = hashlib.sha256(weights).hexdigest()
-        cls.server.upload(weights)
-        cls.server.create("base", {"files": {"base.gguf": f"sha256:{cls.weights}"}, "system": "Be brief.", "license": "MIT"})
+        cls.weights = digest(weights).removeprefix("sha256:")
+        cls.pusher.upload(weights)
+        cls.pusher.create("base", {"files": {"base.gguf": f"sha256:{cls.weights}"}, "system": "Be brief.", "license": "MIT"})
         cls.name = f"127.0.0.1:{cls.relay.port}/library/big:v1"
-        cls.server.json("POST", "/api/copy", {"source": "base", "destination": cls.name})
-        cls.pushed = cls.server.lines("/api/push", {"model": cls.name, "insecure": True})
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.server.stop()
-        cls.registry.stop()
-        cls.folder.cleanup()
+        cls.pusher.json("POST", "/api/copy", {"source": "base", "destination": cls.name})
+        cls.pushed = cls.pusher.push(cls.name)
 
     def model(self, server):
         """The entry of the model in the server's list, if it is there."""
@@ -61,23 +49,23 @@ class Suite(unittest.TestCase):
     def test_there_and_back(self):
         self.assertEqual(self.pushed[-1], {"status": "success"})
         self.assertTrue(any(line.get("completed") == BLOB_BYTES for line in self.pushed), "progress of the push")
-        before = self.model(self.server)
+        before = self.model(self.pusher)
         # What the registry has is not sent again.
         sent = self.relay.received
-        self.assertEqual(self.server.lines("/api/push", {"model": self.name, "insecure": True})[-1], {"status": "success"})
+        self.assertEqual(self.pusher.push(self.name)[-1], {"status": "success"})
         self.assertLess(self.relay.received - sent, 1 << 20)
         for name in ("base", self.name):
-            self.server.json("DELETE", "/api/delete", {"model": name})
-        self.assertEqual(valid_blobs(self.server.models), set(), "rm leaves no blobs")
-        lines = self.server.lines("/api/pull", {"model": self.name, "insecure": True})
+            self.pusher.json("DELETE", "/api/delete", {"model": name})
+        self.assertEqual(valid_blobs(self.pusher.models), set(), "rm leaves no blobs")
+        lines = self.pusher.pull(self.name)
         self.assertEqual(lines[0], {"status": "pulling manifest"})
         self.assertEqual(lines[-1], {"status": "success"})
-        after = self.model(self.server)
+        after = self.model(self.pusher)
         self.assertEqual((after["digest"], after["size"]), (before["digest"], before["size"]))
-        self.assertEqual(len(valid_blobs(self.server.models)), 4)
+        self.assertEqual(len(valid_blobs(self.pusher.models)), 4)
         # Pulling what is there asks for the manifest alone.
         fetched, start = self.relay.sent, time.monotonic()
-        self.assertEqual(self.server.lines("/api/pull", {"model": self.name, "insecure": True})[-1], {"status": "success"})
+        self.assertEqual(self.pusher.pull(self.name)[-1], {"status": "success"})
         self.assertLess(self.relay.sent - fetched, 64 << 10)
         self.assertLess(time.monotonic() - start, 2)
 
@@ -89,14 +77,13 @@ class Suite(unittest.TestCase):
         for kill in range(N_KILLS + 1):
             known = parts(models, self.weights)
             asked = self.relay.start_listing()
-            server = Server(BINARY, models)
-            self.addCleanup(server.stop)
+            server = self.server(models)
             self.assertIsNone(self.model(server), "no model before its blobs")
             if kill == N_KILLS:
                 self.relay.unlimit()
-                self.assertEqual(server.lines("/api/pull", {"model": self.name, "insecure": True})[-1], {"status": "success"})
+                self.assertEqual(server.pull(self.name)[-1], {"status": "success"})
             else:
-                pull = threading.Thread(target=server.try_lines, args=("/api/pull", {"model": self.name, "insecure": True}))
+                pull = threading.Thread(target=server.try_pull, args=(self.name,))
                 pull.start()
                 # Together they stop before the blob is whole.
                 target = self.relay.sent + self.random.randrange(BLOB_BYTES // (N_KILLS + 2))
@@ -117,18 +104,55 @@ class Suite(unittest.TestCase):
         # Beyond the blob: what was under way at each kill, at most a write for each part at once and what sockets hold.
         print(f"fetched {(self.relay.sent - fetched) / BLOB_BYTES:.2f} times the blob with {N_KILLS} kills", file=sys.stderr)
 
+    def test_two_servers_on_one_folder(self):
+        models = self.work / "shared"
+        self.addCleanup(self.relay.unlimit)
+        self.relay.limit(100 << 20)
+        fetched = self.relay.sent
+        for _ in range(N_KILLS // 2):
+            servers = [self.server(models) for _ in range(2)]
+            pulls = [threading.Thread(target=server.try_pull, args=(self.name,)) for server in servers]
+            for pull in pulls:
+                pull.start()
+            # The one that fetches dies, or the one that waits; then the other, which may have taken its place.
+            self.random.shuffle(servers)
+            for server in servers:
+                target, until = self.relay.sent + self.random.randrange(1 + BLOB_BYTES // N_KILLS), time.monotonic() + 20
+                while self.relay.sent < target and time.monotonic() < until:
+                    time.sleep(0.002)
+                server.kill()
+            for pull in pulls:
+                pull.join()
+            valid_blobs(models)
+        servers = [self.server(models) for _ in range(2)]
+        ends = [[], []]
+        pulls = [threading.Thread(target=lambda s, e: e.extend(s.pull(self.name)), args=pair) for pair in zip(servers, ends)]
+        for pull in pulls:
+            pull.start()
+        for pull in pulls:
+            pull.join()
+        for server, lines in zip(servers, ends):
+            self.assertEqual(lines[-1], {"status": "success"})
+            steps = {line.get("completed", 0) for line in lines if line.get("digest") == f"sha256:{self.weights}"}
+            self.assertGreater(len(steps), 2, "the one that waits tells how far the other is")
+            self.assertEqual(self.model(server)["size"], self.pushed_size())
+        self.assertEqual(len(valid_blobs(models)), 4)
+        self.assertEqual([path.name for path in (models / "blobs").iterdir() if len(path.name) != len("sha256-") + 64], [])
+        times = (self.relay.sent - fetched) / BLOB_BYTES
+        print(f"two servers fetched {times:.2f} times the blob with {N_KILLS} kills", file=sys.stderr)
+        self.assertLess(times, 1.5, "each byte is fetched by one of them")
+
     def test_mounted_deleted_and_pushed_again(self):
-        registry, server = self.registry, Server(BINARY, self.work / "tags")
-        self.addCleanup(server.stop)
+        registry, server = self.source, self.server(self.work / "tags")
         weights = gguf(1 << 20, self.random)
         server.upload(weights)
         host = f"127.0.0.1:{registry.port}"
         names = [f"{host}/library/parent:v1", f"{host}/other/child:V1_x.y"]
-        server.create(names[0], {"files": {"m.gguf": f"sha256:{hashlib.sha256(weights).hexdigest()}"}})
+        server.create(names[0], {"files": {"m.gguf": digest(weights)}})
         server.create(names[1], {"from": names[0], "system": "Be a child."})
         sizes = [registry.folder_bytes()]
         for name in names:
-            self.assertEqual(server.lines("/api/push", {"model": name, "insecure": True})[-1], {"status": "success"})
+            self.assertEqual(server.push(name)[-1], {"status": "success"})
             sizes.append(registry.folder_bytes())
         self.assertGreater(sizes[1] - sizes[0], 1 << 20)
         self.assertLess(sizes[2] - sizes[1], 1 << 19, "what the parent has is not stored again")
@@ -137,11 +161,11 @@ class Suite(unittest.TestCase):
         for name in names:
             server.json("DELETE", "/api/delete", {"model": name})
         self.assertEqual(valid_blobs(server.models), set())
-        self.assertEqual(server.lines("/api/pull", {"model": names[0], "insecure": True})[-1], {"status": "success"})
-        gone = server.lines("/api/pull", {"model": names[1], "insecure": True})[-1]
+        self.assertEqual(server.pull(names[0])[-1], {"status": "success"})
+        gone = server.pull(names[1])[-1]
         self.assertEqual(gone, {"error": "pull model manifest: file does not exist"})
         server.create(names[1], {"from": names[0], "system": "Be a child."})
-        self.assertEqual(server.lines("/api/push", {"model": names[1], "insecure": True})[-1], {"status": "success"})
+        self.assertEqual(server.push(names[1])[-1], {"status": "success"})
         # Names that this registry does not take; the store does.
         for odd in (f"{host}/library/_m:v1", f"{host}/library/m-:v1"):
             server.create(odd, {"from": names[0]})
@@ -151,12 +175,11 @@ class Suite(unittest.TestCase):
         self.assertEqual(len(server.json("GET", "/api/tags")["models"]), 4)
 
     def pushed_size(self):
-        manifest = json.loads(self.registry.manifest("library/big", "v1")[0])
+        manifest = json.loads(self.source.manifest("library/big", "v1")[0])
         return sum(layer["size"] for layer in manifest["layers"]) + manifest["config"]["size"]
 
     def test_full_disk(self):
-        server = Server(BINARY, self.work / "full", disk_bytes=100 << 20)
-        self.addCleanup(server.stop)
+        server = self.server(self.work / "full", disk_bytes=100 << 20)
         small = gguf(1 << 20, self.random, kind=0)
         server.upload(small)
         server.create("small", {"files": {"small.gguf": f"sha256:{hashlib.sha256(small).hexdigest()}"}})
@@ -166,7 +189,7 @@ class Suite(unittest.TestCase):
             self.assertEqual(server.json("GET", "/api/tags")["models"], listed, what)
             server.json("POST", "/api/show", {"model": "small"})
 
-        lines = server.lines("/api/pull", {"model": self.name, "insecure": True})
+        lines = server.pull(self.name)
         self.assertIn("no space left", lines[-1]["error"].lower())
         self.assertNotIn(str(self.work), lines[-1]["error"])
         unchanged("a pull that does not fit")
@@ -181,13 +204,13 @@ class Suite(unittest.TestCase):
         # 60 MB that are to become 30 MB more, where 10 are left.
         weights = gguf(60 << 20, self.random, kind=0)
         server.upload(weights)
-        request = {"files": {"a.gguf": f"sha256:{hashlib.sha256(weights).hexdigest()}"}, "quantize": "bf16", "model": "m"}
+        request = {"files": {"a.gguf": digest(weights)}, "quantize": "bf16", "model": "m"}
         (server.root / "filler").write_bytes(bytes(30 << 20))
         lines = server.lines("/api/create", request)
         self.assertIn("no space left", lines[-1]["error"].lower())
         unchanged("a creation that does not fit")
         left = sorted(os.listdir(server.root / "blobs"))
-        self.assertEqual(left, sorted([*names, f"sha256-{hashlib.sha256(weights).hexdigest()}"]), "nothing half made is left")
+        self.assertEqual(left, sorted([*names, digest(weights).replace(":", "-")]), "nothing half made is left")
         (server.root / "filler").unlink()
         self.assertEqual(server.lines("/api/create", request)[-1], {"status": "success"}, "with room it works")
 

@@ -2,7 +2,7 @@
 # The server as a process among others: against a real registry, killed at random moments, on full disks and in little memory.
 source "$(dirname "$0")/../../scripts/lib.sh"
 
-need docker-registry=docker-registry unshare=util-linux
+need docker-registry=docker-registry unshare=util-linux strace=strace
 need_python
 BIN="${OLLAMA_WGPU_BIN:-}"
 if [ -z "$BIN" ]; then

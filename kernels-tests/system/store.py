@@ -2,13 +2,13 @@
 
 usage: store.py BINARY [SEED]
 """
-import hashlib
 import json
 import os
-import random
+import re
 import shutil
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -17,35 +17,34 @@ import unittest
 import urllib.error
 from pathlib import Path
 
-from machines import Registry, Server, gguf, valid_blobs
+from machines import Suite, digest, gguf, valid_blobs
 
-BINARY = sys.argv[1]
-SEED = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32)
 N_KILLS = int(os.environ.get("OLLAMA_WGPU_TEST_KILLS", 20))
 N_MODELS = 20_000
 
 
-def digest(data):
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+def finished(trace):
+    """The calls of a trace, each where it ended; those of renames where they began."""
+    begun = {}
+    for line in trace.splitlines():
+        thread, call = line.split(maxsplit=1)
+        if "<unfinished ...>" in call:
+            if call.startswith("rename"):
+                yield call
+            else:
+                begun[thread] = call.removesuffix(" <unfinished ...>")
+        elif "resumed>" in call:
+            if thread in begun:
+                yield begun.pop(thread) + call.partition("resumed>")[2]
+        else:
+            yield call
 
 
-class Suite(unittest.TestCase):
+class Tests(Suite):
     @classmethod
     def setUpClass(cls):
-        print(f"seed {SEED}", file=sys.stderr)
-        cls.random = random.Random(SEED)
-        cls.folder = tempfile.TemporaryDirectory()
-        cls.work = Path(cls.folder.name)
+        super().setUpClass()
         cls.weights = gguf(1 << 20, cls.random)
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.folder.cleanup()
-
-    def server(self, models, **settings):
-        server = Server(BINARY, models, **settings)
-        self.addCleanup(server.stop)
-        return server
 
     def filled(self, name):
         """A server with one model in a folder of its own."""
@@ -90,13 +89,12 @@ class Suite(unittest.TestCase):
         return status, error
 
     def test_killed_while_it_changes(self):
-        registry = Registry(self.work / "registry")
-        self.addCleanup(registry.stop)
+        registry = self.registry("registry")
         models = self.work / "killed"
         server = self.filled("killed")
         pushed = f"127.0.0.1:{registry.port}/library/m:v1"
         server.json("POST", "/api/copy", {"source": "base", "destination": pushed})
-        self.assertEqual(server.lines("/api/push", {"model": pushed, "insecure": True})[-1], {"status": "success"})
+        self.assertEqual(server.push(pushed)[-1], {"status": "success"})
 
         def change(server):
             for round in range(1 << 20):
@@ -105,7 +103,7 @@ class Suite(unittest.TestCase):
                     server.request("POST", "/api/copy", {"source": f"m{round % 3}", "destination": f"c{round % 2}"}).read()
                     server.request("DELETE", "/api/delete", {"model": f"c{round % 2}"}).read()
                     server.request("DELETE", "/api/delete", {"model": pushed}).read()
-                    server.lines("/api/pull", {"model": pushed, "insecure": True})
+                    server.pull(pushed)
                 except urllib.error.HTTPError as error:
                     if error.code != 404:
                         raise
@@ -140,6 +138,95 @@ class Suite(unittest.TestCase):
             time.sleep(0.05)
         self.assertEqual(rest(), [])
         self.assertEqual(self.names(server), listed)
+
+    def test_transfers_beside_changes(self):
+        """Pushes and pulls of a model that others delete and make at the same time, from two servers on the folder."""
+        registry = self.registry("beside")
+        server = self.filled("changes")
+        other = self.server(server.models)
+        name = f"127.0.0.1:{registry.port}/library/m:v1"
+        server.json("POST", "/api/copy", {"source": "base", "destination": name})
+        self.assertEqual(server.push(name)[-1], {"status": "success"})
+        until = time.monotonic() + 3
+        done, strange = {}, []
+
+        def repeat(server, what, call):
+            while time.monotonic() < until:
+                try:
+                    last = call(server)
+                except urllib.error.HTTPError as error:
+                    last = {"error": json.loads(error.read())["error"]}
+                is_good = "error" not in last
+                done[what, is_good] = done.get((what, is_good), 0) + 1
+                # What was taken away under their hands is named; nothing else goes wrong. The registry fails where a tag is read
+                # while it is written.
+                known = ("not found", "does not exist", '500: {"errors":[{"code":"UNKNOWN"')
+                if not is_good and not any(text in last["error"] for text in known):
+                    strange.append((what, last["error"]))
+                if what in ("make", "delete"):
+                    time.sleep(0.03)
+
+        push = lambda server: server.push(name)[-1]  # noqa: E731
+        pull = lambda server: server.pull(name)[-1]  # noqa: E731
+        make = lambda server: server.lines("/api/create", {"model": name, "from": "base", "system": str(time.monotonic())})[-1]  # noqa: E731
+        delete = lambda server: server.request("DELETE", "/api/delete", {"model": name}).read() or {}  # noqa: E731
+        work = [(server, "push", push), (other, "push", push), (server, "make", make),
+                (other, "delete", delete), (other, "pull", pull), (server, "pull", pull)]
+        hands = [threading.Thread(target=repeat, args=hand) for hand in work]
+        for hand in hands:
+            hand.start()
+        for hand in hands:
+            hand.join()
+        print(f"beside each other: {dict(sorted(done.items()))}", file=sys.stderr)
+        self.assertEqual(strange, [])
+        for what in ("push", "pull", "make", "delete"):
+            self.assertGreater(done.get((what, True), 0), 0, what)
+        valid_blobs(server.models)
+        for one in (server, other):
+            for listed in self.names(one):
+                one.json("POST", "/api/show", {"model": listed})
+        self.assertIn("base", self.names(server))
+        # What the registry has at the end is whole, too.
+        fresh = self.server(self.work / "fresh")
+        self.assertEqual(fresh.pull(name)[-1], {"status": "success"})
+        fresh.json("POST", "/api/show", {"model": name})
+
+    def test_files_are_on_disk_before_they_are_named(self):
+        """What is synced when, as the system sees it: so a power cut leaves what a kill leaves."""
+        if subprocess.run(["strace", "-o", "/dev/null", "true"], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("processes cannot be traced here")
+        registry = self.registry("synced")
+        name = f"127.0.0.1:{registry.port}/library/m:v1"
+        trace = self.work / "trace"
+        server = self.server(self.work / "traced", trace=trace)
+        self.create(server, "base")
+        server.json("POST", "/api/copy", {"source": "base", "destination": name})
+        self.assertEqual(server.push(name)[-1], {"status": "success"})
+        for model in ("base", name):
+            server.json("DELETE", "/api/delete", {"model": model})
+        self.assertEqual(server.pull(name)[-1], {"status": "success"})
+        server.stop()
+        synced, folders, n_blobs, n_manifests = set(), set(), 0, 0
+        for line in finished(trace.read_text()):
+            if match := re.search(r"f(?:data)?sync\(\d+<(.*?)>\)", line):
+                synced.add(match[1])
+                folders.discard(match[1])
+            elif match := re.search(r'mkdir(?:at)?\(.*"(.*?)".*= 0', line):
+                folders.add(os.path.dirname(match[1]))
+            elif match := re.search(r'rename.*"(.*?)".*"(.*?)"', line):
+                old, new = match[1], match[2]
+                if not new.startswith(str(server.models)) or "-partial-" in new:
+                    continue
+                self.assertIn(old, synced, "a file has its name before it is on disk")
+                if "/manifests/" in new:
+                    blobs = {folder for folder in folders if folder.endswith("/blobs")}
+                    self.assertEqual(blobs, set(), f"{new} names blobs whose names are not on disk")
+                    n_manifests += 1
+                n_blobs += "/blobs/" in new
+                folders.add(os.path.dirname(new))
+        ours = {folder for folder in folders if folder.startswith(str(server.models)) and folder != str(server.models)}
+        self.assertEqual(ours, set(), "folders that changed last are not on disk")
+        self.assertGreaterEqual((n_blobs, n_manifests), (6, 3))
 
     def test_read_only(self):
         self.filled("fixed").stop()
@@ -241,20 +328,37 @@ class Suite(unittest.TestCase):
         (self.work / "s").rename(manifest)
         self.assertEqual(self.refused(server, "POST", "/api/show", {"model": "odd"})[0], 500)
 
-    def test_a_pull_repairs_a_cut_blob(self):
-        registry = Registry(self.work / "repairs")
-        self.addCleanup(registry.stop)
+    def test_a_pull_repairs_a_damaged_blob(self):
+        registry = self.registry("repairs")
         server = self.filled("cut")
         name = f"127.0.0.1:{registry.port}/library/m:v1"
         server.json("POST", "/api/copy", {"source": "base", "destination": name})
-        server.lines("/api/push", {"model": name, "insecure": True})
+        server.push(name)
         blob = server.models / "blobs" / digest(self.weights).replace(":", "-")
-        for damage in (lambda: os.truncate(blob, 1000), lambda: os.truncate(blob, 0), blob.unlink):
+
+        def verify(*arguments):
+            environment = os.environ | {"OLLAMA_MODELS": str(server.models)}
+            done = subprocess.run([self.binary, "debug", "verify", *arguments], env=environment, capture_output=True, text=True)
+            return done.returncode, done.stdout
+
+        def change():
+            with open(blob, "r+b") as file:
+                file.seek(5000)
+                file.write(b"xyz")
+            # Whose length is right is found by reading it alone.
+            server.json("POST", "/api/show", {"model": name})
+            self.assertEqual(verify("base")[0], 1)
+            code, text = verify("--discard")
+            self.assertEqual(code, 0, text)
+            self.assertIn(f"blob {digest(self.weights)} has other bytes", text)
+
+        for damage in (lambda: os.truncate(blob, 1000), lambda: os.truncate(blob, 0), blob.unlink, change):
             damage()
             self.assertEqual(self.refused(server, "POST", "/api/show", {"model": name})[0], 500)
-            self.assertEqual(server.lines("/api/pull", {"model": name, "insecure": True})[-1], {"status": "success"})
+            self.assertEqual(server.pull(name)[-1], {"status": "success"})
             server.json("POST", "/api/show", {"model": name})
             valid_blobs(server.models)
+        self.assertEqual(verify(), (0, "2 models, no damage\n"))
 
     def test_a_client_that_leaves_while_weights_are_made(self):
         server = self.server(self.work / "left")

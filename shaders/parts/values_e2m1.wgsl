@@ -6,3 +6,7 @@ fn code_values(codes: u32) -> vec4<f32> {
     let value = vec4<f32>(magnitude);
     return select(value, -value, (code & vec4<u32>(8u)) != vec4<u32>(0u));
 }
+
+fn code_bytes(codes: u32) -> u32 {
+    return pack4xI8(vec4<i32>(code_values(codes)));
+}

@@ -53,6 +53,9 @@ pub enum BackendError {
     /// The device is gone; the model must be loaded anew.
     #[error("{device} was lost: {what}")]
     Lost { device: String, what: String },
+    /// A file lost bytes while weights were read from it: what was computed with them is void.
+    #[error("{file} was cut while the model was in use; pull or create the model again")]
+    FileCut { file: String },
     /// The plan or batch is not one this backend was prepared for. A bug of ours.
     #[error("invalid plan: {0}")]
     Invalid(String),

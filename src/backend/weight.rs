@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::BackendError;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::quant::QuantType;
 
@@ -264,6 +265,19 @@ impl WeightSpec {
     /// The file that holds the bytes; a backend that reads them in place keeps it alive.
     pub fn file(&self) -> &Arc<Gguf> {
         &self.gguf
+    }
+
+    /// To be asked after bytes were read.
+    ///
+    /// # Errors
+    /// [`BackendError::FileCut`] where the file has lost some of them.
+    pub fn check_file(&self) -> Result<(), BackendError> {
+        if self.gguf.is_whole() {
+            return Ok(());
+        }
+        let file = self.gguf.path().file_name().unwrap_or_default();
+        let file = file.to_string_lossy().into_owned();
+        Err(BackendError::FileCut { file })
     }
 
     /// The layer it belongs to, from its tensors' names: `blk.<layer>.<part>`.

@@ -2,13 +2,12 @@
 
 use super::client::Client;
 use super::progress::Steps;
-use super::source::{Source, resolve, source};
+use super::source::{Source, adapter, resolve, source};
 use super::usage;
 use crate::api::{CreateRequest, Progress};
-use crate::store::ModelName;
 use crate::store::modelfile::{self, Command, Plan};
+use crate::store::{Digest, ModelName};
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -111,7 +110,10 @@ async fn gather(
             Source::Files(paths) => files.extend(paths),
         }
     }
-    let adapters = existing(plan.adapter.iter(), folder)?;
+    let adapters = match &plan.adapter {
+        Some(text) => adapter(text, folder)?,
+        None => Vec::new(),
+    };
     let draft = existing(plan.draft.iter(), folder)?;
     if !files.is_empty() {
         request.files = Some(upload_all(client, &files, steps).await?);
@@ -130,7 +132,7 @@ fn existing<'a>(paths: impl Iterator<Item = &'a String>, folder: &Path) -> Resul
             }
             if path.is_dir() {
                 bail!(
-                    "{} is a folder; give the path of a GGUF file, to which safetensors have to be converted first",
+                    "{} is a folder; give the path of a GGUF file",
                     path.display()
                 );
             }
@@ -148,10 +150,12 @@ async fn upload_all(
     let mut files = BTreeMap::new();
     for (path, name) in paths.iter().zip(names(paths)) {
         let hashed = path.clone();
-        let digest = tokio::task::spawn_blocking(move || digest(&hashed))
-            .await
-            .context("hashing stopped")?
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let digest =
+            tokio::task::spawn_blocking(move || File::open(hashed).and_then(Digest::of_reader))
+                .await
+                .context("hashing stopped")?
+                .with_context(|| format!("cannot read {}", path.display()))?
+                .to_string();
         upload(client, path, &digest, steps).await?;
         files.insert(name, digest);
     }
@@ -173,18 +177,6 @@ fn names(paths: &[PathBuf]) -> Vec<String> {
         name.to_string_lossy().replace('\\', "/")
     };
     paths.iter().map(name).collect()
-}
-
-fn digest(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut chunk = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(format!("sha256:{}", hex::encode(hasher.finalize()))),
-            n => hasher.update(&chunk[..n]),
-        }
-    }
 }
 
 async fn upload(client: &Client, path: &Path, digest: &str, steps: &mut Steps) -> Result<()> {
@@ -245,16 +237,5 @@ mod tests {
         assert_eq!(names(&["/m/a.gguf"]), ["a.gguf"]);
         assert_eq!(names(&["/m/a.gguf", "/m/x/b.gguf"]), ["a.gguf", "x/b.gguf"]);
         assert_eq!(names(&["/m/a.gguf", "/n/b.gguf"]), ["m/a.gguf", "n/b.gguf"]);
-    }
-
-    #[test]
-    fn digests_are_sha256() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
-        fs::write(&path, "abc").unwrap();
-        assert_eq!(
-            digest(&path).unwrap(),
-            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
     }
 }

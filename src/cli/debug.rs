@@ -16,6 +16,7 @@ use crate::tokenizer::Tokenizer;
 
 use super::device;
 use super::profile::{ProfileArgs, profile};
+use super::verify::{VerifyArgs, verify};
 
 /// Tokens of a prefill chunk.
 const N_BATCH: usize = 128;
@@ -33,6 +34,8 @@ pub enum Debug {
     Compare(CompareArgs),
     /// What one decoded token costs on a GPU, counted, as JSON
     Profile(ProfileArgs),
+    /// Whether the files of stored models still are what was pulled or made
+    Verify(VerifyArgs),
 }
 
 /// The cache's type by name.
@@ -113,6 +116,7 @@ impl Debug {
             Debug::Perplexity(args) => perplexity(&args),
             Debug::Compare(args) => compare(&args),
             Debug::Profile(args) => profile(&args),
+            Debug::Verify(args) => verify(&args),
         }
     }
 }

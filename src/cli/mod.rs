@@ -28,6 +28,7 @@ mod source;
 mod table;
 mod transfer;
 mod usage;
+mod verify;
 
 use crate::settings::Settings;
 use anyhow::{Context, Result};
@@ -65,6 +66,8 @@ Environment Variables:
   OLLAMA_MODELS               Folder of the models (default ~/.ollama/models)
   OLLAMA_WGPU_DEVICE          Device: cpu, an index, or a part of its name such as vulkan:llvmpipe
                               (default: the best GPU, else the CPU)
+  OLLAMA_WGPU_ARITHMETIC      What a GPU computes prompts in: floats, integers, halves
+                              (default: what suits it)
   OLLAMA_KEEP_ALIVE           How long an unused model stays loaded (default 5m, negative is for ever)
   OLLAMA_LOAD_TIMEOUT         How long a load may stand still (default 5m, 0 or negative is for ever)
   OLLAMA_CONTEXT_LENGTH       Context length of requests that name none
@@ -79,7 +82,7 @@ Environment Variables:
   OLLAMA_ORIGINS              Origins of web pages that may ask, separated by commas
   OLLAMA_GO_TEMPLATE          Prefer Go templates (true) or the model file's own (false)
   OLLAMA_NO_CLOUD             Say that hosted models are off
-  OLLAMA_NOPRUNE              Do not remove unused files from the models folder at the start
+  OLLAMA_NOPRUNE              Remove unused files from the models folder only with their model
   OLLAMA_DEBUG                Log more (1, 2) or less (-1, -2)
   OLLAMA_DEBUG_LOG_REQUESTS   Keep the bodies of requests, with scripts that send them again, in a temporary folder";
 

@@ -57,9 +57,7 @@ async fn listen(settings: Settings) -> Result<()> {
         device::open(Some(name)).context("OLLAMA_WGPU_DEVICE")?;
     }
     let store = Store::open(&settings.models)?;
-    if !settings.no_prune {
-        prune(store.clone());
-    }
+    look_after(store.clone(), settings.no_prune);
     if let Err(error) = Registry::make_key() {
         tracing::warn!("cannot make a key for registries, which are asked anonymously: {error}");
     }
@@ -152,12 +150,25 @@ fn with_remedy(error: io::Error) -> anyhow::Error {
     }
 }
 
-/// Removes what a crash or a deleted model left behind. A failure is no reason not to serve.
-fn prune(store: Store) {
-    tokio::task::spawn_blocking(move || match store.prune() {
-        Ok(0) => {}
-        Ok(removed) => tracing::info!("removed {removed} unused files from the models folder"),
-        Err(error) => tracing::warn!("cannot clean up the models folder: {error}"),
+/// Looks after the models folder: removes what a crash or a deleted model left behind, unless that is not wanted, and
+/// warns of what others can change. A failure is no reason not to serve.
+fn look_after(store: Store, no_prune: bool) {
+    if no_prune {
+        store.keep_replaced();
+    }
+    tokio::task::spawn_blocking(move || {
+        if let Some(path) = store.writable_by_others() {
+            let path = path.display();
+            tracing::warn!("other users may write {path}, and so decide what models say");
+        }
+        if no_prune {
+            return;
+        }
+        match store.prune() {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!("removed {removed} unused files from the models folder"),
+            Err(error) => tracing::warn!("cannot clean up the models folder: {error}"),
+        }
     });
 }
 

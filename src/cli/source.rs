@@ -87,6 +87,45 @@ fn weights(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The files of an adapter, which `text` names by a file or a folder: GGUF, or safetensors with their settings.
+pub fn adapter(text: &str, folder: &Path) -> Result<Vec<PathBuf>> {
+    let path = resolve(text, folder);
+    if !path.exists() {
+        bail!("stat {}: no such file or directory", path.display());
+    }
+    let beside = |weights: PathBuf| {
+        let settings = weights.with_file_name("adapter_config.json");
+        let mut found = vec![weights];
+        found.extend(settings.is_file().then_some(settings));
+        found
+    };
+    if !path.is_dir() {
+        let is_safetensors = path.extension().is_some_and(|e| e == "safetensors");
+        return Ok(if is_safetensors {
+            beside(path)
+        } else {
+            vec![path]
+        });
+    }
+    let names = ["adapters.safetensors", "adapter_model.safetensors"];
+    if let Some(weights) = names
+        .iter()
+        .map(|name| path.join(name))
+        .find(|p| p.is_file())
+    {
+        return inside(&path, beside(weights));
+    }
+    match matching(&entries(&path)?, "", "gguf").as_slice() {
+        [file] => inside(&path, vec![file.clone()]),
+        found => bail!(
+            "{} is a folder with neither {} nor one GGUF file, but {} of them; give the path of the adapter's file",
+            path.display(),
+            names.join(" nor "),
+            found.len()
+        ),
+    }
+}
+
 /// Settings and vocabulary: JSON files here and one folder down, and what has a name of its own.
 fn beside_safetensors(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut found = matching(paths, "", "json");
@@ -227,6 +266,29 @@ mod tests {
         );
         fs::remove_file(at("consolidated.safetensors")).unwrap();
         assert_eq!(weights(folder.path()).unwrap(), [at("m.gguf")]);
+    }
+
+    #[test]
+    fn an_adapter_is_a_file_or_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let files = |text: &str| adapter(text, folder.path());
+        let error = |text: &str| files(text).unwrap_err().to_string();
+        assert!(error("./nope").contains("no such file or directory"));
+        assert!(error(".").contains("nor one GGUF file, but 0"));
+        fs::write(at("a.gguf"), "x").unwrap();
+        assert_eq!(files(".").unwrap(), [at("a.gguf")]);
+        assert_eq!(files("a.gguf").unwrap(), [at("a.gguf")]);
+        fs::write(at("b.gguf"), "x").unwrap();
+        assert!(error(".").contains("but 2"), "{}", error("."));
+        let wanted = ["adapter_model.safetensors", "adapter_config.json"].map(at);
+        fs::write(&wanted[0], "x").unwrap();
+        assert_eq!(files(".").unwrap(), wanted[..1]);
+        fs::write(&wanted[1], "{}").unwrap();
+        assert_eq!(files(".").unwrap(), wanted);
+        assert_eq!(files("adapter_model.safetensors").unwrap(), wanted);
+        fs::write(at("adapters.safetensors"), "x").unwrap();
+        assert_eq!(files(".").unwrap()[0], at("adapters.safetensors"));
     }
 
     #[cfg(unix)]

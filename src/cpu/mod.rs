@@ -25,6 +25,8 @@ mod tests;
 mod top_k;
 mod weight;
 
+use std::sync::Arc;
+
 use crate::backend::{
     Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, KvDims, MAX_RUN,
     Plan, PreparedId, StateSpec, WeightId, WeightSpec,
@@ -42,6 +44,8 @@ pub struct CpuBackend {
     isa: InstructionSet,
     pool: Pool,
     weights: Vec<WeightSpec>,
+    /// The first weight of each file.
+    firsts: Vec<usize>,
     /// Numbers of the weights that norms and biases use, decoded when a plan first does.
     vectors: Vec<Option<Vec<f32>>>,
     /// The second matrices of low-rank updates, laid out when a plan first uses them.
@@ -72,6 +76,7 @@ impl CpuBackend {
             isa,
             pool: Pool::new(n_threads.unwrap_or_else(available)),
             weights: Vec::new(),
+            firsts: Vec::new(),
             vectors: Vec::new(),
             updates: Vec::new(),
             layers: Vec::new(),
@@ -118,6 +123,10 @@ impl Backend for CpuBackend {
     }
 
     fn load(&mut self, weight: &WeightSpec) -> Result<WeightId, BackendError> {
+        let is_of = |&first: &usize| Arc::ptr_eq(self.weights[first].file(), weight.file());
+        if !self.firsts.iter().any(is_of) {
+            self.firsts.push(self.weights.len());
+        }
         self.weights.push(weight.clone());
         self.vectors.push(None);
         self.updates.push(None);
@@ -156,7 +165,10 @@ impl Backend for CpuBackend {
     }
 
     fn run(&mut self, plan: PreparedId, batch: &Batch) -> Result<Vec<Candidates>, BackendError> {
-        self.run_plan(plan, batch)
+        let candidates = self.run_plan(plan, batch)?;
+        let mut firsts = self.firsts.iter();
+        firsts.try_for_each(|&first| self.weights[first].check_file())?;
+        Ok(candidates)
     }
 
     fn write(

@@ -8,12 +8,14 @@
 mod dialect;
 mod directory;
 mod lora;
+mod map;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use lora::{Lora, LoraPair};
+pub use map::MappedFile;
 pub use write::Header;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +24,6 @@ use std::io::Cursor;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use thiserror::Error;
 
 use crate::quant::QuantType;
@@ -42,6 +43,17 @@ pub enum Error {
     /// A valid file that asks for something this program does not have.
     #[error("{path} is not supported: {what}", path = .path.display())]
     Unsupported { path: PathBuf, what: String },
+}
+
+impl Error {
+    /// What is wrong, without the path: that of a server is not for clients.
+    pub fn problem(&self) -> String {
+        match self {
+            Error::Open { source, .. } => format!("it cannot be opened: {source}"),
+            Error::Invalid { what, .. } => format!("it is not a valid GGUF file: {what}"),
+            Error::Unsupported { what, .. } => format!("it is not supported: {what}"),
+        }
+    }
 }
 
 /// One metadata value. Integers of all widths become 64-bit.
@@ -112,7 +124,7 @@ impl TensorInfo {
 #[derive(Debug)]
 pub struct Gguf {
     path: PathBuf,
-    map: Mmap,
+    map: MappedFile,
     metadata: BTreeMap<String, Value>,
     /// Where each key lies with its type and value, in file order.
     entries: Vec<(String, Range<usize>)>,
@@ -137,28 +149,23 @@ impl Gguf {
         if !is_file {
             return Err(opened(std::io::Error::other("not a regular file")));
         }
-        // SAFETY: the map is read-only. A file that another program truncates while it is mapped
-        // would fault; model files are content-addressed blobs that are replaced, never rewritten.
-        let map = unsafe { Mmap::map(&file) }.map_err(opened)?;
+        let map = MappedFile::new(file).map_err(opened)?;
         Self::parse(path, map)
     }
 
-    /// Lets go of the pages that were read so far: they no longer count as the process's own. The
-    /// system keeps them as long as it has room, and reading brings them back.
+    /// Lets go of the pages that were read so far; see [`MappedFile::release_pages`].
     pub fn release_pages(&self) {
-        // SAFETY: the map is of a file and read-only, so that its pages come back as they were.
-        #[cfg(unix)]
-        let released = unsafe {
-            self.map
-                .unchecked_advise(memmap2::UncheckedAdvice::DontNeed)
-        };
-        #[cfg(unix)]
-        if let Err(e) = released {
+        if let Err(e) = self.map.release_pages() {
             tracing::debug!("pages of {} are kept: {e}", self.path.display());
         }
     }
 
-    fn parse(path: &Path, map: Mmap) -> Result<Gguf, Error> {
+    /// Whether the file still has all its bytes; if not, zeros may have been read in place of some.
+    pub fn is_whole(&self) -> bool {
+        self.map.is_whole()
+    }
+
+    fn parse(path: &Path, map: MappedFile) -> Result<Gguf, Error> {
         let scan::Scan {
             header,
             quants,

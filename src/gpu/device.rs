@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::arithmetic::Arithmetic;
 use super::disk_cache::DiskCache;
 use super::limits::{missing_limit, requested_limits};
 use super::profile::TrafficCounters;
@@ -90,6 +91,8 @@ pub struct Options {
     pub split_weights: bool,
     /// Keep compiled kernels in the user's folder of caches.
     pub disk_cache: bool,
+    /// What products are computed in; none: what suits the adapter.
+    pub arithmetic: Option<Arithmetic>,
 }
 
 impl Default for Options {
@@ -102,6 +105,7 @@ impl Default for Options {
             least_limits: false,
             split_weights: false,
             disk_cache: false,
+            arithmetic: None,
         }
     }
 }
@@ -123,6 +127,7 @@ pub(super) struct Tuning {
     pub reduction: Reduction,
     /// Share out work as suits an adapter that runs on CPU cores.
     pub software: bool,
+    pub arithmetic: Arithmetic,
 }
 
 /// All adapters, best first. Without a driver or a Vulkan loader there are none.
@@ -238,6 +243,10 @@ impl Device {
             return Err(unsuitable(what));
         }
         let info = adapter.get_info();
+        let mut arithmetic = options
+            .arithmetic
+            .unwrap_or_else(|| Arithmetic::of(adapter));
+        arithmetic.halves &= adapter.features().contains(wgpu::Features::SHADER_F16);
         let reduction = match options.made_subgroups {
             Some(size) => Reduction::MadeSubgroups(size),
             None if options.subgroups && has_usable_subgroups(adapter.features(), &info) => {
@@ -247,6 +256,7 @@ impl Device {
         };
         let mut features = wgpu::Features::empty();
         features.set(wgpu::Features::SUBGROUP, reduction == Reduction::Subgroups);
+        features.set(wgpu::Features::SHADER_F16, arithmetic.halves);
         let folder = cache_folder().filter(|_| options.disk_cache);
         let has_caches = adapter.features().contains(wgpu::Features::PIPELINE_CACHE);
         let uses_cache = folder.is_some() && has_caches;
@@ -271,6 +281,7 @@ impl Device {
             tuning: Tuning {
                 reduction,
                 software: summary.kind == AdapterKind::Software && !options.gpu_shapes,
+                arithmetic,
             },
             checked: options.checked,
             split_weights: options.split_weights,

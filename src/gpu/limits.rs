@@ -1,5 +1,6 @@
 //! What an adapter can do: what users see of it, what kernels need, what they are given.
 
+use super::arithmetic::Arithmetic;
 use super::device::ranked_adapters;
 
 /// What an adapter can do, as far as users ask.
@@ -12,6 +13,8 @@ pub struct AdapterLimits {
     pub workgroup_bytes: u64,
     /// Invocations of the smallest and the largest subgroup, where it has any.
     pub subgroups: Option<(u32, u32)>,
+    /// What prompts are computed in unless the user says otherwise.
+    pub arithmetic: Arithmetic,
 }
 
 /// The limits of all [`super::adapters`], in their order.
@@ -27,6 +30,7 @@ pub fn limits() -> Vec<AdapterLimits> {
             binding_bytes: limits.max_storage_buffer_binding_size,
             workgroup_bytes: limits.max_compute_workgroup_storage_size.into(),
             subgroups: has_subgroups.then_some(sizes),
+            arithmetic: Arithmetic::of(&adapter),
         }
     })
     .collect()

@@ -3,6 +3,7 @@
 //! `prepare` makes buffers, pipelines and bind groups; a step writes the batch, encodes one compute
 //! pass, submits it once and reads tokens or candidates back.
 
+mod arithmetic;
 mod batch;
 mod buffer;
 mod cache;
@@ -22,6 +23,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use arithmetic::Arithmetic;
 pub use device::{AdapterKind, AdapterSummary, DeviceChoice, Options, adapters};
 pub use limits::{AdapterLimits, limits};
 pub use profile::{LaunchProfile, MemoryUse, Traffic};
@@ -58,10 +60,11 @@ impl GpuBackend {
     ///
     /// # Errors
     /// [`BackendError::NoDevice`] where there is none, [`BackendError::Unsuitable`] where it
-    /// lacks what every kernel needs.
+    /// lacks what every kernel needs, as [`Arithmetic::from_env`].
     pub fn open(choice: &DeviceChoice) -> Result<GpuBackend, BackendError> {
         let options = Options {
             disk_cache: true,
+            arithmetic: Arithmetic::from_env()?,
             ..Options::default()
         };
         Self::open_with(choice, options)
@@ -141,6 +144,7 @@ impl Backend for GpuBackend {
         let shape = WeightShape::new(weight, &self.device);
         self.weight_buffers
             .push(self.device.upload(weight, &shape)?);
+        weight.check_file()?;
         self.weights.push(shape);
         Ok(WeightId(self.weights.len() - 1))
     }

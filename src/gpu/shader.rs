@@ -42,6 +42,7 @@ files! {
     "kernels/rms_norm",
     "kernels/rope",
     "kernels/rope_kv",
+    "kernels/round_input",
     "kernels/sample",
     "kernels/scale",
     "kernels/select_rows",
@@ -77,7 +78,11 @@ files! {
     "parts/gelu_tanh",
     "parts/grid",
     "parts/half_bits",
+    "parts/halves_codes",
+    "parts/halves_weights",
     "parts/identity",
+    "parts/input_bytes",
+    "parts/input_halves",
     "parts/kv_blocks",
     "parts/logistic",
     "parts/pages",
@@ -92,11 +97,17 @@ files! {
     "parts/slot_columns",
     "parts/slot_quads",
     "parts/soft_cap",
+    "parts/source_rows",
+    "parts/source_slots",
     "parts/span",
     "parts/span_values",
     "parts/splits",
     "parts/subgroups",
     "parts/subgroups_made",
+    "parts/tile",
+    "parts/tile_floats",
+    "parts/tile_halves",
+    "parts/tile_integers",
     "parts/up_clamped",
     "parts/up_plain",
     "parts/unbiased",
@@ -141,6 +152,7 @@ pub(super) struct Shader {
     kernel: &'static str,
     parts: Vec<&'static str>,
     constants: String,
+    half_floats: bool,
 }
 
 impl Shader {
@@ -150,6 +162,7 @@ impl Shader {
             kernel,
             parts: vec![kernel],
             constants: String::new(),
+            half_floats: false,
         }
     }
 
@@ -160,6 +173,12 @@ impl Shader {
 
     pub fn parts(mut self, parts: &[&'static str]) -> Shader {
         self.parts.extend(parts);
+        self
+    }
+
+    /// The type `f16`, which not every device has.
+    pub fn half_floats(mut self) -> Shader {
+        self.half_floats = true;
         self
     }
 
@@ -197,7 +216,11 @@ impl Shader {
 
     /// The WGSL text. Equal texts are equal pipelines.
     pub fn source(&self) -> String {
-        let mut source = self.constants.clone();
+        let mut source = String::new();
+        if self.half_floats {
+            source.push_str("enable f16;\n");
+        }
+        source.push_str(&self.constants);
         for part in &self.parts {
             source.push('\n');
             source.push_str(file(part));

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
+use super::arithmetic::Arithmetic;
 use super::buffer::WeightShape;
 use super::device::{Reduction, Tuning};
 use super::dispatch::{self, Dispatch};
@@ -22,17 +23,19 @@ use crate::quant::QuantType;
 use plans::{DELTA_HEADS, other_plans, rope_kv_plan, view, weight_plans};
 
 const TUNINGS: [Tuning; 5] = [
-    tuning(Reduction::Memory, false),
-    tuning(Reduction::Subgroups, false),
-    tuning(Reduction::MadeSubgroups(128), false),
-    tuning(Reduction::Subgroups, true),
-    tuning(Reduction::Memory, true),
+    tuning(Reduction::Memory, false, (false, false)),
+    tuning(Reduction::Subgroups, false, (true, true)),
+    tuning(Reduction::MadeSubgroups(128), false, (false, true)),
+    tuning(Reduction::Subgroups, true, (false, false)),
+    tuning(Reduction::Memory, true, (true, false)),
 ];
 
-const fn tuning(reduction: Reduction, software: bool) -> Tuning {
+const fn tuning(reduction: Reduction, software: bool, used: (bool, bool)) -> Tuning {
+    let (integers, halves) = used;
     Tuning {
         reduction,
         software,
+        arithmetic: Arithmetic { integers, halves },
     }
 }
 
@@ -95,8 +98,12 @@ fn problem(source: &str, launch: &Launch) -> Option<String> {
         Ok(module) => module,
         Err(e) => return Some(e.emit_to_string(source)),
     };
-    // Half floats are unpacked by a function of the core language.
-    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    // Where there is no such type, half floats are unpacked by a function of the core language.
+    let mut capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    capabilities.set(
+        Capabilities::SHADER_FLOAT16,
+        source.starts_with("enable f16;"),
+    );
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     validator
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
@@ -161,7 +168,7 @@ fn translation_problem(module: &naga::Module, info: &naga::valid::ModuleInfo) ->
         return Some(format!("MSL: {e}"));
     }
     let direct = hlsl::Options {
-        shader_model: hlsl::ShaderModel::V6_0,
+        shader_model: hlsl::ShaderModel::V6_2,
         fake_missing_bindings: true,
         ..Default::default()
     };

@@ -34,7 +34,7 @@ pub struct Settings {
     pub kv_cache_type: String,
     /// `OLLAMA_GPU_OVERHEAD`: bytes of a GPU to leave free.
     pub gpu_overhead: u64,
-    /// `OLLAMA_NOPRUNE`: leave unused blobs alone when the server starts.
+    /// `OLLAMA_NOPRUNE`: leave unused blobs alone, at the start and where a model is replaced.
     pub no_prune: bool,
     /// `OLLAMA_GO_TEMPLATE`: prefer Go templates, or the GGUF's; `None` picks for each model.
     pub go_template: Option<bool>,

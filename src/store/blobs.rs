@@ -3,12 +3,9 @@
 use super::files::{self, Folder};
 use super::{Digest, Error};
 use sha2::{Digest as _, Sha256};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
-
-/// Bytes that are hashed at once.
-const HASH_BYTES: usize = 1 << 20;
 
 /// The `blobs` folder.
 #[derive(Debug)]
@@ -69,52 +66,6 @@ impl Blobs {
         }
     }
 
-    /// Where a blob is put together from parts.
-    pub fn partial(&self, digest: &Digest) -> PathBuf {
-        let name = format!("{}-partial", digest.file_name());
-        self.folder.path().join(name)
-    }
-
-    /// Removes what is there of a blob, and the states of its parts.
-    pub fn remove_partial(&self, digest: &Digest) {
-        let partial = self.partial(digest);
-        let name = partial.file_name().unwrap_or_default().to_string_lossy();
-        let entries = std::fs::read_dir(self.folder.path());
-        for entry in entries.into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&*name)
-                && let Err(e) = std::fs::remove_file(entry.path())
-            {
-                tracing::warn!("a part of blob {digest} stays: {e}");
-            }
-        }
-    }
-
-    /// Gives a blob that has been put together its name, if its bytes are right; else they are removed.
-    pub fn adopt_partial(&self, digest: &Digest) -> Result<(), Error> {
-        let cannot = || Error::io(format!("cannot store blob {digest}"));
-        let partial = self.partial(digest);
-        let mut file = std::fs::File::open(&partial).map_err(cannot())?;
-        let mut hasher = Sha256::new();
-        let mut piece = vec![0; HASH_BYTES];
-        loop {
-            match file.read(&mut piece).map_err(cannot())? {
-                0 => break,
-                n => hasher.update(&piece[..n]),
-            }
-        }
-        let got = Digest::finish(hasher);
-        if got != *digest {
-            self.remove_partial(digest);
-            return Err(Error::DigestMismatch {
-                expected: *digest,
-                got,
-            });
-        }
-        files::publish_at(&file, &partial, &self.path(digest)).map_err(cannot())?;
-        self.remove_partial(digest);
-        Ok(())
-    }
-
     pub fn upload(&self, expected: Digest, limit: u64) -> Result<BlobUpload, Error> {
         Ok(BlobUpload {
             blob: self.begin(&format!("blob {expected}"))?,
@@ -135,7 +86,8 @@ impl Blobs {
     }
 }
 
-fn missing_or_io(digest: &Digest, error: io::Error) -> Error {
+/// That a blob is not there, or why it cannot be read.
+pub(super) fn missing_or_io(digest: &Digest, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::BlobNotFound(*digest),
         _ => Error::io(format!("cannot read blob {digest}"))(error),

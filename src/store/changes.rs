@@ -30,7 +30,7 @@ impl Store {
         })
     }
 
-    /// Writes a pulled manifest as it came, if all its blobs are there. Whether it replaced another one.
+    /// Writes a pulled manifest as it came, if all its blobs are there. Whether blobs of another one may have gone.
     pub(super) fn publish(
         &self,
         name: &ModelName,
@@ -43,7 +43,7 @@ impl Store {
         }
         let old = self.load(name);
         self.replace_manifest(name, bytes)?;
-        Ok(old.is_ok_and(|old| old.bytes != bytes))
+        Ok(old.is_ok_and(|old| old.bytes != bytes) && !self.keeps_replaced())
     }
 
     /// Gives a model a second name; an existing destination is replaced. Blobs are shared.
@@ -88,6 +88,7 @@ impl Store {
         let is_temp = |name: &str| name.starts_with(files::TEMP_PREFIX);
         let removed = sweep(self.inner.blobs.folder().path(), is_unused)
             .and_then(|n| Ok(n + sweep(self.inner.manifests.path(), is_temp)?));
+        remove_empty(self.inner.manifests.path(), 3);
         removed.map_err(Error::io("cannot sweep the store"))
     }
 
@@ -112,7 +113,9 @@ impl Store {
             .manifests
             .write(&self.manifest_path(name), bytes)
             .map_err(Error::io(format!("cannot write the manifest of '{name}'")))?;
-        self.remove_unused(&old);
+        if !self.keeps_replaced() {
+            self.remove_unused(&old);
+        }
         Ok(())
     }
 
@@ -159,6 +162,18 @@ impl Store {
                 return;
             }
         }
+    }
+}
+
+/// Removes the empty folders below one, `depth` levels down; links stay.
+fn remove_empty(folder: &Path, depth: usize) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        if depth > 1 {
+            remove_empty(&entry.path(), depth - 1);
+        }
+        // Fails where something is in it.
+        let _ = fs::remove_dir(entry.path());
     }
 }
 

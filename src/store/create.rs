@@ -65,8 +65,10 @@ impl Store {
             self.take_model(&request.from)?
         };
         self.rewrite_weights(request, &mut draft, client)?;
+        let adapter = self.adapter_layer(request, &draft, client)?;
+        draft.layers.extend(adapter);
         let _guard = self.change()?;
-        self.add_adapters(request, &mut draft)?;
+        self.check_adapters(&draft)?;
         self.apply(request, &mut draft)?;
         let mut say = |status: &str| client.tell(step(status));
         let config = draft.config(request)?;

@@ -3,6 +3,10 @@
 use super::Error;
 use sha2::{Digest as _, Sha256};
 use std::fmt;
+use std::io::{self, Read};
+
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 20;
 
 /// A SHA-256 digest. The only way to a blob's path, so a path is never built from unchecked text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +27,18 @@ impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(Sha256::digest(bytes).into())
+    }
+
+    /// The digest of all bytes that are still to be read.
+    pub fn of_reader(mut from: impl Read) -> io::Result<Digest> {
+        let mut hasher = Sha256::new();
+        let mut piece = vec![0; PIECE];
+        loop {
+            match from.read(&mut piece)? {
+                0 => return Ok(Digest::finish(hasher)),
+                n => hasher.update(&piece[..n]),
+            }
+        }
     }
 
     /// The digest of everything `hasher` has seen.
@@ -73,6 +89,13 @@ mod tests {
         ] {
             assert_eq!(Digest::parse(&text).unwrap(), digest);
         }
+    }
+
+    #[test]
+    fn of_a_file_in_pieces() {
+        let bytes = vec![7; 2 * PIECE + 1];
+        assert_eq!(Digest::of_reader(&bytes[..]).unwrap(), Digest::of(&bytes));
+        assert_eq!(Digest::of_reader(io::empty()).unwrap(), Digest::of(b""));
     }
 
     #[test]

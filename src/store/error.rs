@@ -40,7 +40,7 @@ pub enum Error {
     #[error("model '{model}' is damaged: {why}; delete it and create or pull it again")]
     Damaged { model: String, why: String },
     /// A GGUF blob that does not parse. Status 500.
-    #[error("blob \"{digest}\" cannot be used: {}", super::facts::gguf_problem(.source))]
+    #[error("blob \"{digest}\" cannot be used: {}", .source.problem())]
     Gguf {
         digest: Digest,
         source: crate::gguf::Error,

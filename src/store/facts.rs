@@ -2,7 +2,7 @@
 
 use super::quantize::is_unquantized;
 use super::{Digest, Error};
-use crate::gguf::{self, Gguf};
+use crate::gguf::Gguf;
 use std::path::Path;
 
 /// Facts of a GGUF file. Absent numbers are 0.
@@ -141,15 +141,6 @@ pub(super) fn file_type_label(number: Option<u64>) -> &'static str {
         Some(37) => "TQ2_0",
         Some(38) => "MXFP4",
         _ => "unknown",
-    }
-}
-
-/// What is wrong with a GGUF file, without the server's path to it.
-pub(super) fn gguf_problem(error: &gguf::Error) -> String {
-    match error {
-        gguf::Error::Open { source, .. } => format!("it cannot be opened: {source}"),
-        gguf::Error::Invalid { what, .. } => format!("it is not a valid GGUF file: {what}"),
-        gguf::Error::Unsupported { what, .. } => format!("it is not supported: {what}"),
     }
 }
 

@@ -78,6 +78,7 @@ impl Folder {
     /// Puts `bytes` at `path`, replacing what is there. After a crash the old or the new file is there, whole.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let parent = path.parent().unwrap_or(&self.path);
+        let new: Vec<&Path> = parent.ancestors().take_while(|p| !p.exists()).collect();
         fs::create_dir_all(parent)?;
         if !fs::canonicalize(parent)?.starts_with(fs::canonicalize(&self.path)?) {
             return Err(io::Error::other(
@@ -86,7 +87,10 @@ impl Folder {
         }
         let mut file = self.temp()?;
         file.as_file_mut().write_all(bytes)?;
-        publish(file, path)
+        publish(file, path)?;
+        // Or a power cut takes the folders, and the file with them.
+        let above = new.iter().filter_map(|folder| folder.parent());
+        above.into_iter().try_for_each(sync_folder)
     }
 }
 
@@ -131,14 +135,42 @@ pub(super) fn lock(root: &Path) -> io::Result<Option<File>> {
     let mut options = File::options();
     let options = options.create(true).truncate(false).write(true);
     let file = options.open(root.join(".ollama-wgpu.lock"))?;
-    match file.try_lock() {
-        Ok(()) => return Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => {}
-        Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => return Ok(None),
-        Err(TryLockError::Error(e)) => return Err(e),
+    match file.lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
+        Err(e) => Err(e),
     }
-    file.lock()?;
-    Ok(Some(file))
+}
+
+/// Whether this is now the only handle that has the file locked; always, where the file system has no locks.
+pub(super) fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => Ok(true),
+        Err(TryLockError::Error(e)) => Err(e),
+    }
+}
+
+/// Writes all bytes at a position; the handle's own position is left to others.
+pub(super) fn write_at(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::FileExt::write_all_at(file, bytes, position)
+    }
+    #[cfg(windows)]
+    {
+        let (mut rest, mut position) = (bytes, position);
+        while !rest.is_empty() {
+            let n = std::os::windows::fs::FileExt::seek_write(file, rest, position)?;
+            if n == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            rest = &rest[n..];
+            position += n as u64;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! so there is never a manifest whose blob another call took away. Reading needs no lock, since files are replaced
 //! whole. What a crash leaves behind are temporary files that no one reads and [`Store::prune`] removes.
 
+mod access;
 mod blobs;
 mod capabilities;
 mod changes;
@@ -21,6 +22,7 @@ pub mod manifest;
 pub mod modelfile;
 mod name;
 mod parameters;
+mod partial;
 mod quantize;
 pub mod registry;
 mod resolve;
@@ -28,6 +30,7 @@ mod show;
 mod template;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use blobs::BlobUpload;
 pub use convert::convertible;
@@ -38,6 +41,7 @@ pub use facts::{GgufFacts, human_number, n_parameters};
 pub use name::{ModelName, Source, split_source};
 pub use parameters::{Parameter, parse_parameter};
 pub use resolve::ResolvedModel;
+pub use verify::Damage;
 
 use crate::chat::Capability;
 use blobs::Blobs;
@@ -47,6 +51,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -65,8 +70,11 @@ struct Inner {
     manifests: Folder,
     blobs: Blobs,
     changes: Mutex<()>,
+    /// Whether blobs stay that only a replaced manifest named.
+    keeps_replaced: AtomicBool,
     entries: Mutex<HashMap<PathBuf, Known>>,
-    facts: Mutex<HashMap<Digest, Arc<GgufFacts>>>,
+    /// What files of a size, in bytes, were found to hold.
+    facts: Mutex<HashMap<Digest, (u64, Arc<GgufFacts>)>>,
 }
 
 /// A model of the store, as lists show it.
@@ -117,12 +125,23 @@ impl Store {
             manifests: Folder::open(root.join("manifests"))?,
             blobs: Blobs::open(root.join("blobs"))?,
             changes: Mutex::default(),
+            keeps_replaced: AtomicBool::new(false),
             entries: Mutex::default(),
             facts: Mutex::default(),
         };
         Ok(Store {
             inner: Arc::new(inner),
         })
+    }
+
+    /// From now on, leaves the blobs alone that only a replaced manifest named: what `OLLAMA_NOPRUNE` asks for. Those of
+    /// deleted models go all the same.
+    pub fn keep_replaced(&self) {
+        self.inner.keeps_replaced.store(true, Ordering::Relaxed);
+    }
+
+    fn keeps_replaced(&self) -> bool {
+        self.inner.keeps_replaced.load(Ordering::Relaxed)
     }
 
     /// All readable models, newest first by whole seconds, then by name. Damaged ones are left out with one warning.
@@ -165,19 +184,21 @@ impl Store {
 
     /// Facts of a model's GGUF file, read once.
     pub fn facts(&self, digest: &Digest) -> Result<Arc<GgufFacts>, Error> {
-        if let Some(facts) = lock(&self.inner.facts).get(digest) {
+        let size = self.inner.blobs.size(digest)?;
+        if let Some((_, facts)) = lock(&self.inner.facts).get(digest).filter(|f| f.0 == size) {
             return Ok(facts.clone());
         }
-        self.inner.blobs.size(digest)?;
         let facts = Arc::new(GgufFacts::read(digest, &self.inner.blobs.path(digest))?);
-        lock(&self.inner.facts).insert(*digest, facts.clone());
+        lock(&self.inner.facts).insert(*digest, (size, facts.clone()));
         Ok(facts)
     }
 
-    /// Whether a blob is there.
+    /// Whether a blob is there; one that was cut since it was looked into is not.
     pub fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
         match self.inner.blobs.size(digest) {
-            Ok(_) => Ok(true),
+            Ok(size) => Ok(lock(&self.inner.facts)
+                .get(digest)
+                .is_none_or(|f| f.0 == size)),
             Err(Error::BlobNotFound(_)) => Ok(false),
             Err(e) => Err(e),
         }
@@ -196,26 +217,6 @@ impl Store {
     /// Whether a layer's blob is there in its full length.
     fn has_whole_blob(&self, layer: &manifest::Layer) -> bool {
         matches!(self.inner.blobs.size(&layer.digest), Ok(size) if size == layer.size)
-    }
-
-    /// Where a blob is put together, and the state of its part `n`: Ollama's names.
-    fn partial_path(&self, digest: &Digest) -> PathBuf {
-        self.inner.blobs.partial(digest)
-    }
-
-    fn part_path(&self, digest: &Digest, n: u64) -> PathBuf {
-        let mut path = self.partial_path(digest).into_os_string();
-        path.push(format!("-{n}"));
-        path.into()
-    }
-
-    fn remove_partial(&self, digest: &Digest) {
-        self.inner.blobs.remove_partial(digest);
-    }
-
-    /// Gives a blob that has been put together its name, if its bytes are right; else they are removed.
-    fn adopt_partial(&self, digest: &Digest) -> Result<(), Error> {
-        self.inner.blobs.adopt_partial(digest)
     }
 
     /// A model's name as stored, its manifest, and the manifest's bytes.

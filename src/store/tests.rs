@@ -277,6 +277,14 @@ fn replacing_a_model_removes_what_only_it_used() {
     assert!(!f.store.has_blob(&Digest::of(b"one")).unwrap());
     assert_eq!(f.resolve("a").unwrap().system.as_deref(), Some("two"));
     assert_eq!(f.resolve("a").unwrap().parent_model, "a:latest");
+    f.store.keep_replaced();
+    f.create(json!({"model": "a", "from": "a", "system": "three"}))
+        .unwrap();
+    let kept = Digest::of(b"two");
+    assert!(f.store.has_blob(&kept).unwrap());
+    f.delete("a").unwrap();
+    assert!(f.store.has_blob(&kept).unwrap(), "of an earlier one");
+    assert!(!f.store.has_blob(&Digest::of(b"three")).unwrap());
 }
 
 #[test]
@@ -299,6 +307,8 @@ fn the_sweep_takes_only_old_and_unused_files() {
         fs::write(blobs.join(name), "old style").unwrap();
     }
     fs::write(f.dir.path().join("manifests/.tmp-x"), "").unwrap();
+    let empty = f.dir.path().join("manifests/host/user/model");
+    fs::create_dir_all(&empty).unwrap();
     fs::write(blobs.join(".tmp-young"), "").unwrap();
     for name in [".tmp-abc", "sha256-123-partial"] {
         age(blobs.join(name));
@@ -307,6 +317,8 @@ fn the_sweep_takes_only_old_and_unused_files() {
     age(f.store.blob_path(&orphan));
     age(f.store.blob_path(&used));
     assert_eq!(f.store.prune().unwrap(), 4);
+    assert!(!f.dir.path().join("manifests/host").exists());
+    f.resolve("m").unwrap();
     assert!(f.store.has_blob(&used).unwrap() && f.store.has_blob(&young).unwrap());
     assert!(!f.store.has_blob(&orphan).unwrap());
     assert!(f.blob_files().contains(".tmp-young"));

@@ -35,7 +35,7 @@ pub fn doctor() -> Result<()> {
         writeln!(out, "  {adapter}, driver {}", adapter.driver.trim())?;
         writeln!(
             out,
-            "     buffers up to {:.1} GB, bindings up to {:.1} GB, {} KiB of workgroup memory, {}",
+            "     buffers up to {:.1} GB, bindings up to {:.1} GB, {} KiB of workgroup memory, {}, prompts in {}",
             giga(limits.buffer_bytes),
             giga(limits.binding_bytes),
             limits.workgroup_bytes >> 10,
@@ -43,7 +43,8 @@ pub fn doctor() -> Result<()> {
                 None => "no subgroups".to_owned(),
                 Some((least, most)) if least == most => format!("subgroups of {least}"),
                 Some((least, most)) => format!("subgroups of {least} to {most}"),
-            }
+            },
+            limits.arithmetic
         )?;
     }
     if all.is_empty() {

@@ -11,7 +11,7 @@ use super::loaded::Parts;
 use super::{Inner, LoadRequest};
 use crate::engine::placement::Placement;
 use crate::engine::{Engine, EngineOptions, Error, open};
-use crate::gguf::{Gguf, Lora};
+use crate::gguf::{self, Gguf, Lora};
 use crate::model::{self, Model};
 
 /// How often a load is looked at, in parts of the time for which it may stand still.
@@ -93,8 +93,8 @@ fn load_parts(
         }
         None => false,
     };
-    let file = |e: &dyn std::fmt::Display| Error::File(e.to_string());
-    let gguf = Gguf::open(&request.path).map_err(|e| file(&e))?;
+    let problem = |e: gguf::Error| Error::File(format!("the model's file: {}", e.problem()));
+    let gguf = Gguf::open(&request.path).map_err(problem)?;
     let gguf = Arc::new(gguf.with_current_names());
     let adapters = request.adapters.iter().map(|path| adapter(path));
     let adapters = adapters.collect::<Result<Vec<Lora>, Error>>()?;
@@ -130,7 +130,7 @@ fn load_parts(
 }
 
 fn adapter(path: &Path) -> Result<Lora, Error> {
-    let gguf = Gguf::open(path).map_err(|e| Error::File(format!("adapter: {e}")))?;
+    let gguf = Gguf::open(path).map_err(|e| Error::File(format!("adapter: {}", e.problem())))?;
     let adapter = Lora::new(Arc::new(gguf)).map_err(model::Error::Adapter)?;
     Ok(adapter)
 }

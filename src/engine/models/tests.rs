@@ -189,7 +189,7 @@ async fn other_adapters_load_the_model_anew() {
     };
     let error = models.acquire(&missing).await.err().expect("it is refused");
     assert!(
-        error.to_string().contains("adapter: cannot open"),
+        error.to_string().contains("adapter: it cannot be opened"),
         "{error}"
     );
 }

@@ -1,7 +1,8 @@
 //! Experts: the choice, products with the matrices of the chosen, their sum.
 
-use super::matmul::{TileShape, VecShape};
+use super::matmul::VecShape;
 use super::parts::with_weights;
+use super::tile::{TileInput, TileShape};
 use super::{Dispatch, Program, WORKGROUP, per_number};
 use crate::backend::{
     BufferId, ExpertProducts, Gating, Heads, Phase, Routing, Rows, View, WeightId,
@@ -134,7 +135,8 @@ impl Dispatch<'_> {
         let shape = TileShape::new(self.tuning, n_slots.div_ceil(weight.n_experts));
         let groups = self.expert_groups(products, weight, shape.columns(), program);
         for shard in 0..weight.shards.len() {
-            let launch = self.matmul_experts_tile(products, weight, shard, groups, out, shape);
+            let launch =
+                self.matmul_experts_tile(products, weight, shard, (groups, shape), out, program);
             program.launches.push(launch);
         }
         Ok(())
@@ -152,6 +154,7 @@ impl Dispatch<'_> {
         let group_rows = shape.workgroup / shape.lanes * shape.rows_per_lane;
         let groups = expert_rows.div_ceil(group_rows);
         let shader = Shader::new("kernels/matmul_experts_vec")
+            .parts(&["parts/fma4", self.slot_part(products, weight)])
             .number("WG", shape.workgroup)
             .number("LANES", shape.lanes)
             .number("ROWS_PER_LANE", shape.rows_per_lane);
@@ -183,22 +186,24 @@ impl Dispatch<'_> {
         products: &ExpertProducts,
         weight: &WeightShape,
         shard: usize,
-        groups: ExpertGroups,
+        (groups, shape): (ExpertGroups, TileShape),
         out: BufferId,
-        shape: TileShape,
+        program: &mut Program,
     ) -> Launch {
-        let shader = Shader::new("kernels/matmul_experts_tile")
-            .number("WG", shape.workgroup)
-            .number("TILE_ROWS", shape.tile_rows)
-            .number("TILE_COLUMNS", shape.columns())
-            .number("BLOCK", shape.block)
-            .number("BLOCK_COLUMNS", shape.block_columns)
-            .number("LIST_AT", self.list_at(products, weight, shape.columns()));
+        let input = TileInput {
+            first: products.input,
+            stride: products.slot_stride,
+            n_sources: products.n_used,
+        };
+        let floats = [self.slot_part(products, weight), "parts/source_slots"];
+        let shader = shape.numbers(Shader::new("kernels/matmul_experts_tile"));
+        let shader = shader.number("LIST_AT", self.list_at(products, weight, shape.columns()));
+        let (shader, input) = self.tile_input(shader, input, weight, &floats, program);
         let expert_rows = weight.rows / weight.n_experts;
         Launch {
             shader: self.expert_product(shader, products, weight, shard, out),
             bindings: vec![
-                reads(self.slot(products.input.buffer)),
+                input,
                 reads(Slot::Scratch(groups.scratch)),
                 reads(self.bias_slot(products)),
                 reads(Slot::Weight(products.weight, shard)),
@@ -296,18 +301,22 @@ impl Dispatch<'_> {
             .number("FIRST_ROW", weight.shards[shard].first_row)
             .number("OUT_STRIDE", self.stride(out))
             .flag("HAS_BIAS", products.bias.is_some())
-            .parts(&["parts/fma4", "parts/expert_store"]);
+            .parts(&["parts/expert_store"]);
+        with_weights(shader, weight, weight.shards[shard])
+    }
+
+    /// Vectors where all offsets allow it, single columns elsewhere.
+    fn slot_part(&self, products: &ExpertProducts, weight: &WeightShape) -> &'static str {
         let aligned = [
             self.stride(products.input.buffer),
             products.input.offset,
             products.slot_stride,
         ];
         let whole = weight.layout.cols.is_multiple_of(32);
-        let part = match whole && aligned.iter().all(|n| n.is_multiple_of(4)) {
+        match whole && aligned.iter().all(|n| n.is_multiple_of(4)) {
             true => "parts/slot_quads",
             false => "parts/slot_columns",
-        };
-        with_weights(shader.parts(&[part]), weight, weight.shards[shard])
+        }
     }
 
     fn route_slot(&self, products: &ExpertProducts) -> Slot {

@@ -1,12 +1,13 @@
 //! Products: which of the two kernels, and how its work is shared out.
 
-use super::Dispatch;
 use super::norm::RmsNorm;
 use super::parts::{with_gate, with_weights};
+use super::tile::{TileInput, TileShape};
+use super::{Dispatch, Program};
 use crate::backend::{Activation, BufferId, Phase, Rows, View, WeightId};
 use crate::gpu::buffer::WeightShape;
 use crate::gpu::device::Tuning;
-use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
+use crate::gpu::launch::{Binding, Extent, Launch, Slot, reads, writes};
 use crate::gpu::shader::Shader;
 
 /// Rows of x that `matmul_vec` takes at a time, at most.
@@ -67,40 +68,6 @@ impl VecShape {
     }
 }
 
-/// How `matmul_tile` shares out a product. The order of a sum is the same for every shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TileShape {
-    pub workgroup: usize,
-    pub tile_rows: usize,
-    pub block: usize,
-    pub block_columns: usize,
-}
-
-impl TileShape {
-    /// Columns of out that are rows of x.
-    pub fn columns(&self) -> usize {
-        self.workgroup / (self.tile_rows / self.block) * self.block_columns
-    }
-
-    pub fn new(tuning: Tuning, n: usize) -> TileShape {
-        if tuning.software {
-            // Large blocks of few invocations: reads of workgroup memory cost more than products.
-            return TileShape {
-                workgroup: 16,
-                tile_rows: 32,
-                block: 8,
-                block_columns: 8,
-            };
-        }
-        TileShape {
-            workgroup: 128,
-            tile_rows: 64,
-            block: 4,
-            block_columns: if n <= 16 { 2 } else { 4 },
-        }
-    }
-}
-
 /// Lanes that share a row of `spans` spans: as many as leave few of them idle in the last round.
 fn lanes(spans: usize) -> usize {
     let idle = |lanes: &usize| spans.next_multiple_of(*lanes) - spans;
@@ -112,14 +79,14 @@ fn lanes(spans: usize) -> usize {
 impl Dispatch<'_> {
     /// Prompts go through `matmul_tile` whatever their length, so that a result does not depend on
     /// how a prompt is cut; single tokens and wanted rows go through `matmul_vec`.
-    pub(super) fn matmul(&self, operands: &Operands, weight: &WeightShape) -> Vec<Launch> {
-        let shards = 0..weight.shards.len();
-        shards
-            .map(|shard| match self.is_tiled(operands.out) {
-                true => self.matmul_tile(operands, weight, shard),
+    pub(super) fn matmul(&self, operands: &Operands, weight: &WeightShape, program: &mut Program) {
+        for shard in 0..weight.shards.len() {
+            let launch = match self.is_tiled(operands.out) {
+                true => self.matmul_tile(operands, weight, shard, program),
                 false => self.matmul_vec(operands, weight, shard, None, None),
-            })
-            .collect()
+            };
+            program.launches.push(launch);
+        }
     }
 
     /// Whether the product that `out` holds goes through `matmul_tile`.
@@ -180,7 +147,9 @@ impl Dispatch<'_> {
             Extent::Fixed(groups.div_ceil(MAX_GRID)),
             Extent::Rows(rows, n),
         ];
-        let mut launch = self.product(shader, operands, weight, shard, grid);
+        let shader = shader.parts(&["parts/fma4", self.x_part(operands.input)]);
+        let x = reads(self.slot(operands.input.buffer));
+        let mut launch = self.product(shader, operands, x, weight, shard, grid);
         let scales = norm.and_then(|norm| norm.weight);
         let scales = scales.map_or(Slot::Nothing, |id| Slot::Weight(id, 0));
         launch
@@ -189,27 +158,28 @@ impl Dispatch<'_> {
         launch
     }
 
-    fn matmul_tile(&self, operands: &Operands, weight: &WeightShape, shard: usize) -> Launch {
+    fn matmul_tile(
+        &self,
+        operands: &Operands,
+        weight: &WeightShape,
+        shard: usize,
+        program: &mut Program,
+    ) -> Launch {
         let shape = TileShape::new(self.tuning, self.plan.shape.n_tokens);
-        let tile_columns = shape.columns();
-        let TileShape {
-            workgroup,
-            tile_rows,
-            block,
-            block_columns,
-        } = shape;
-        let shader = Shader::new("kernels/matmul_tile")
-            .number("WG", workgroup)
-            .number("TILE_ROWS", tile_rows)
-            .number("TILE_COLUMNS", tile_columns)
-            .number("BLOCK", block)
-            .number("BLOCK_COLUMNS", block_columns);
+        let input = TileInput {
+            first: operands.input,
+            stride: 0,
+            n_sources: 1,
+        };
+        let floats = [self.x_part(operands.input), "parts/source_rows"];
+        let shader = shape.numbers(Shader::new("kernels/matmul_tile"));
+        let (shader, input) = self.tile_input(shader, input, weight, &floats, program);
         let grid = [
-            Extent::Fixed(weight.shards[shard].rows.div_ceil(tile_rows)),
-            Extent::Rows(self.rows(operands.out), tile_columns),
+            Extent::Fixed(weight.shards[shard].rows.div_ceil(shape.tile_rows)),
+            Extent::Rows(self.rows(operands.out), shape.columns()),
             Extent::Fixed(1),
         ];
-        self.product(shader, operands, weight, shard, grid)
+        self.product(shader, operands, input, weight, shard, grid)
     }
 
     /// What both kernels share: operands and their numbers.
@@ -217,6 +187,7 @@ impl Dispatch<'_> {
         &self,
         shader: Shader,
         operands: &Operands,
+        x: Binding,
         weight: &WeightShape,
         shard: usize,
         grid: [Extent; 3],
@@ -228,15 +199,14 @@ impl Dispatch<'_> {
             .view(shader, "X", input)
             .number("OUT_STRIDE", self.stride(out))
             .number("OUT_OFFSET", weight.shards[shard].first_row)
-            .flag("HAS_BIAS", operands.bias.is_some())
-            .parts(&["parts/fma4", self.x_part(input)]);
+            .flag("HAS_BIAS", operands.bias.is_some());
         let shader = self.residual(shader, residual);
         let shader = with_weights(shader, weight, weight.shards[shard]);
         let bias = operands.bias.map_or(Slot::Nothing, |b| Slot::Weight(b, 0));
         Launch {
             shader: self.rows_word(shader, rows),
             bindings: vec![
-                reads(self.slot(input.buffer)),
+                x,
                 reads(bias),
                 reads(residual.map_or(Slot::Nothing, |r| self.slot(r.buffer))),
                 reads(Slot::Weight(operands.weight, shard)),
@@ -248,7 +218,7 @@ impl Dispatch<'_> {
     }
 
     /// Vectors where all offsets allow it, single columns elsewhere.
-    fn x_part(&self, input: View) -> &'static str {
+    pub(super) fn x_part(&self, input: View) -> &'static str {
         match self.is_in_quads(input) {
             true => "parts/x_quads",
             false => "parts/x_columns",
@@ -265,6 +235,7 @@ impl Dispatch<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::arithmetic::Arithmetic;
     use crate::gpu::device::Reduction;
 
     #[test]
@@ -282,6 +253,7 @@ mod tests {
             let tuning = Tuning {
                 reduction: Reduction::Memory,
                 software,
+                arithmetic: Arithmetic::default(),
             };
             let lanes = |n| VecShape::new(tuning, 4096, 18, n).lanes;
             assert!([2, 4, 8].iter().all(|&n| lanes(n) == lanes(1)));

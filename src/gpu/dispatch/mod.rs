@@ -10,6 +10,7 @@ mod norm;
 mod parts;
 mod recurrent;
 mod streams;
+mod tile;
 mod top_k;
 
 pub(super) use attention::tile_rows;
@@ -26,6 +27,7 @@ use crate::backend::{
 };
 use experts::ExpertGroups;
 use parts::{activation_parts, swish_numbers, with_cache, with_gate, with_weights};
+use tile::RoundedInput;
 
 /// Invocations of a workgroup in kernels without reductions.
 const WORKGROUP: usize = 64;
@@ -44,6 +46,8 @@ pub(super) struct Program {
     splits: Option<usize>,
     /// The latest list of slots by expert.
     groups: Option<ExpertGroups>,
+    /// The latest input in 16 bits.
+    rounded: Option<RoundedInput>,
 }
 
 impl Program {
@@ -141,7 +145,7 @@ impl Dispatch<'_> {
                     out,
                 };
                 let shape = self.matrix(weight, input.cols)?;
-                program.launches.extend(self.matmul(&operands, shape));
+                self.matmul(&operands, shape, program);
             }
             Op::MoeRoute {
                 scores,

@@ -71,6 +71,12 @@ pub(super) fn with_weights(shader: Shader, weight: &WeightShape, shard: Shard) -
         .parts(weight_parts(layout.quant))
 }
 
+/// Whether the halves of a span have scales of their own.
+pub(super) fn two_scales(quant: QuantType) -> bool {
+    use QuantType::{IQ1_M, IQ2_S, IQ2_XS, NVFP4, Q2_K, Q3_K, Q6_K};
+    matches!(quant, Q2_K | Q3_K | Q6_K | IQ1_M | IQ2_XS | IQ2_S | NVFP4)
+}
+
 fn weight_parts(quant: QuantType) -> &'static [&'static str] {
     macro_rules! quantised {
         ($codes:literal, $values:literal, $quant:literal) => {

@@ -79,6 +79,14 @@ impl<'a> Checkpoint<'a> {
         Ok(())
     }
 
+    /// Fails where a file lost bytes since it was opened, which are then missing in what was made of it.
+    pub fn check_whole(&self) -> Result<(), Error> {
+        match self.shards.iter().find(|shard| !shard.is_whole()) {
+            Some(shard) => Err(bad(&shard.name, "it was cut while it was read")),
+            None => Ok(()),
+        }
+    }
+
     /// Every tensor, with the file that it lies in.
     pub fn tensors(&self) -> impl Iterator<Item = (&Shard, &Entry)> {
         let shards = self.shards.iter();

@@ -181,6 +181,23 @@ impl Config {
         }
     }
 
+    /// Refuses members that are set: to anything but false, nothing, or `none`.
+    pub fn unset(&self, keys: &[&str]) -> Result<(), Error> {
+        let is_set = |key: &&&str| match self.get(key) {
+            None | Some(Value::Bool(false)) => false,
+            Some(Value::Array(items)) => !items.is_empty(),
+            Some(Value::Object(members)) => !members.is_empty(),
+            Some(value) => value.as_str() != Some("none"),
+        };
+        match keys.iter().find(is_set) {
+            Some(key) => Err(Error::Unsupported(format!(
+                "{}: {key} is not supported",
+                self.name
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Ids of tokens, given as a number or as a list; what is no id counts as absent.
     pub fn token_ids(&self, key: &str) -> Vec<u32> {
         let id = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());

@@ -1,5 +1,6 @@
 //! Checkpoints in Hugging Face's format to GGUF: a folder's weights, settings and vocabulary become one file.
 
+mod adapter;
 mod arch;
 mod checkpoint;
 mod config;
@@ -14,6 +15,7 @@ use super::quantize::Level;
 use super::{Digest, Error, Store};
 use crate::gguf::Header;
 use crate::quant::QuantType;
+pub(super) use adapter::convert_adapter;
 use arch::Keys;
 use checkpoint::Checkpoint;
 use config::Config;
@@ -88,7 +90,8 @@ pub(super) fn convert(
         .write(out)
         .map_err(Error::io("cannot write the model"))?;
     let total = tensors.total();
-    tensors.write(out, &mut |done| progress(done, total))
+    tensors.write(out, &mut |done| progress(done, total))?;
+    checkpoint.check_whole()
 }
 
 /// llama.cpp's number for files whose matrices have this type.

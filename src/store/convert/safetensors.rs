@@ -5,8 +5,8 @@
 
 use super::limits::{Few, parse};
 use super::{Error, bad};
+use crate::gguf::MappedFile;
 use crate::quant::QuantType;
-use memmap2::Mmap;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use std::collections::HashSet;
 use std::fmt;
@@ -44,7 +44,7 @@ const DTYPES: &[(&str, u64)] = &[
 pub struct Shard {
     /// Its name in the request.
     pub name: String,
-    map: Mmap,
+    map: MappedFile,
     /// In the order of the data.
     pub entries: Vec<Entry>,
 }
@@ -77,15 +77,18 @@ impl Shard {
     pub fn open(name: &str, path: &Path) -> Result<Shard, Error> {
         let cannot = || Error::io(format!("cannot read {name}"));
         let file = File::open(path).map_err(cannot())?;
-        // SAFETY: the map is read-only. A file that another program truncates while it is mapped would fault; blobs
-        // are replaced, never rewritten.
-        let map = unsafe { Mmap::map(&file) }.map_err(cannot())?;
+        let map = MappedFile::new(file).map_err(cannot())?;
         let entries = entries(name, &map)?;
         Ok(Shard {
             name: name.into(),
             map,
             entries,
         })
+    }
+
+    /// Whether the file still has all its bytes; if not, zeros may have been read in place of some.
+    pub fn is_whole(&self) -> bool {
+        self.map.is_whole()
     }
 
     /// The bytes of one of its tensors.

@@ -1,57 +1,51 @@
 //! The adapters of a model under construction: those of the model it is made from, and the request's.
 
-use super::{Draft, media, unsupported};
+use super::{Client, Draft, DraftLayer, media, step};
 use crate::api::CreateRequest;
 use crate::gguf::{Gguf, Lora};
-use crate::store::files_map::digests;
+use crate::store::convert::convert_adapter;
+use crate::store::files_map::{check_files, digests};
 use crate::store::{Digest, Error, Store};
 use std::sync::Arc;
 
 impl Store {
-    /// Adds the request's adapter, and checks all that the model has then.
-    pub(super) fn add_adapters(
+    /// The layer of the request's adapter, if it has one: a GGUF file, or one made of a folder of safetensors.
+    pub(super) fn adapter_layer(
         &self,
         request: &CreateRequest,
-        draft: &mut Draft,
-    ) -> Result<(), Error> {
+        draft: &Draft,
+        client: &mut dyn Client,
+    ) -> Result<Option<DraftLayer>, Error> {
         let adapters = digests(&request.adapters)?;
-        if request
-            .adapters
-            .keys()
-            .any(|name| name.ends_with(".safetensors"))
-        {
-            return Err(unsupported(
-                "importing safetensors adapters is not supported: convert the adapter to GGUF first",
-            ));
-        }
-        if adapters.len() > 1 {
-            return Err(Error::BadRequest(
-                "only one adapter is currently supported".into(),
-            ));
-        }
-        for (_, digest) in adapters {
-            let mut layer = self.gguf_layer(&digest, self.has_gguf_magic(&digest)?)?;
-            layer.layer.media_type = media::ADAPTER.into();
-            draft.layers.push(layer);
-        }
-        self.check_adapters(draft)
+        let is_safetensors = |name: &str| name.ends_with(".safetensors");
+        let digest = match adapters.as_slice() {
+            [] => return Ok(None),
+            all if all.iter().any(|(name, _)| is_safetensors(name)) => {
+                check_files(&request.adapters)?;
+                client.tell(step("converting adapter"));
+                let base = self.open_gguf(weights(draft)?)?;
+                let mut blob = self.inner.blobs.begin("the converted adapter")?;
+                convert_adapter(self, all, &base, &mut blob)?;
+                blob.finish(None)?.0
+            }
+            [(_, digest)] => *digest,
+            _ => {
+                let text = "only one adapter is currently supported";
+                return Err(Error::BadRequest(text.into()));
+            }
+        };
+        let mut layer = self.gguf_layer(&digest, self.has_gguf_magic(&digest)?)?;
+        layer.layer.media_type = media::ADAPTER.into();
+        Ok(Some(layer))
     }
 
     /// Refuses an adapter that is none, or that is for other weights than the model's.
-    fn check_adapters(&self, draft: &Draft) -> Result<(), Error> {
-        let of = |media_type: &str| -> Vec<&Digest> {
-            let layers = draft.layers.iter().map(|layer| &layer.layer);
-            let found = layers.filter(|layer| layer.media_type == media_type);
-            found.map(|layer| &layer.digest).collect()
-        };
-        let (adapters, weights) = (of(media::ADAPTER), of(media::MODEL));
+    pub(super) fn check_adapters(&self, draft: &Draft) -> Result<(), Error> {
+        let adapters: Vec<&Digest> = of(draft, media::ADAPTER).collect();
         if adapters.is_empty() {
             return Ok(());
         }
-        let wrong = |what: String| Error::BadRequest(format!("adapter: {what}"));
-        let no_weights = || wrong("there are no weights that it could change".into());
-        let weights = weights.first().ok_or_else(no_weights)?;
-        let model = self.open_gguf(weights)?.with_current_names();
+        let model = self.open_gguf(weights(draft)?)?.with_current_names();
         for digest in adapters {
             let adapter = Lora::new(Arc::new(self.open_gguf(digest)?)).map_err(wrong)?;
             adapter.check(&model).map_err(wrong)?;
@@ -66,4 +60,20 @@ impl Store {
         };
         Gguf::open(&self.blob_path(digest)).map_err(problem)
     }
+}
+
+/// The digests of the layers of a type.
+fn of<'a>(draft: &'a Draft, media_type: &str) -> impl Iterator<Item = &'a Digest> {
+    let layers = draft.layers.iter().map(|layer| &layer.layer);
+    let found = layers.filter(move |layer| layer.media_type == media_type);
+    found.map(|layer| &layer.digest)
+}
+
+fn weights(draft: &Draft) -> Result<&Digest, Error> {
+    let no_weights = || wrong("there are no weights that it could change".into());
+    of(draft, media::MODEL).next().ok_or_else(no_weights)
+}
+
+fn wrong(what: String) -> Error {
+    Error::BadRequest(format!("adapter: {what}"))
 }

@@ -5,7 +5,6 @@ use super::{Client, Draft, DraftLayer, Layer, media, step, unsupported};
 use crate::api::{CreateRequest, Progress};
 use crate::gguf::Gguf;
 use crate::store::convert::convert;
-use crate::store::facts::gguf_problem;
 use crate::store::files_map::digests;
 use crate::store::quantize::{Level, Rewrite};
 use crate::store::{Digest, Error, GgufFacts, Store};
@@ -33,7 +32,7 @@ impl Store {
             return self.take_checkpoint(request, &digests(files)?, client);
         }
         let mut draft = Draft::default();
-        let mut parts = Vec::new();
+        let (mut parts, mut models) = (Vec::new(), Vec::new());
         for (name, digest) in digests(files)? {
             let is_gguf = self.has_gguf_magic(&digest)?;
             if !is_gguf && !name.ends_with(".gguf") {
@@ -41,13 +40,25 @@ impl Store {
             }
             client.tell(step("parsing GGUF"));
             let layer = self.gguf_layer(&digest, is_gguf)?;
-            match layer.facts.as_ref().is_some_and(|facts| facts.n_splits > 1) {
-                true => parts.push(layer),
-                false => draft.layers.push(layer),
+            if layer.facts.as_ref().is_some_and(|facts| facts.n_splits > 1) {
+                parts.push(layer);
+                continue;
             }
+            if layer.layer.media_type == media::MODEL {
+                models.push(name);
+            }
+            draft.layers.push(layer);
         }
         if !parts.is_empty() {
+            models.push("the model in several files");
             draft.layers.push(joined(parts)?);
+        }
+        if models.len() > 1 {
+            let text = format!(
+                "{} are a model each: give the path of one",
+                models.join(", ")
+            );
+            return Err(Error::BadRequest(text));
         }
         if draft.layers.is_empty() {
             return Err(Error::BadRequest("unknown type".into()));
@@ -79,7 +90,7 @@ impl Store {
             None => blob.finish(None)?.0,
             Some(level) => {
                 let converted = Gguf::open(blob.path());
-                let converted = converted.map_err(|e| unsupported(&gguf_problem(&e)))?;
+                let converted = converted.map_err(|e| unsupported(&e.problem()))?;
                 let facts = GgufFacts::of(&converted);
                 self.rewrite(
                     &[converted],
@@ -189,6 +200,9 @@ impl Store {
         rewrite.write(&mut blob, &mut |completed| {
             told.tell(completed, total, client)
         })?;
+        if !parts.iter().all(Gguf::is_whole) {
+            return Err(unsupported("the model's file was cut while it was read"));
+        }
         blob.finish(None)
     }
 }

@@ -1,19 +1,16 @@
 //! A blob in parts, several at once, beside its place in the store; what is there after a crash is not fetched again.
 
 use super::http::{Session, accepted, transport};
-use super::{Error, PARTS_AT_ONCE, part_bytes};
+use super::{Error, PARTS_AT_ONCE, blocking, part_bytes};
 use crate::store::manifest::Layer;
+use crate::store::partial::{Part, Partial};
 use crate::store::{self, Store};
 use futures_util::stream::{StreamExt, TryStreamExt, iter};
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
-use serde::{Deserialize, Serialize};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 /// Bytes of a part that are written at once; no more are fetched again after a crash.
 const WRITE_BYTES: usize = 1 << 20;
@@ -22,16 +19,8 @@ const MAX_TRIES: u32 = 6;
 const MAX_STALLS: u32 = 20;
 /// Fewer bytes than these, in the time of a stall, are as good as none.
 const MIN_BYTES: u64 = 4 << 10;
-
-/// A part's state, as its file has it. Sizes in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Part {
-    n: u64,
-    offset: u64,
-    size: u64,
-    completed: u64,
-}
+/// Between two looks at a download of another server on the same folder.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The download of one blob.
 pub(super) struct Download {
@@ -45,14 +34,18 @@ pub(super) struct Download {
 impl Download {
     /// Fetches what is missing; the blob is then whole, but not verified.
     pub(super) async fn run(self) -> Result<(), Error> {
-        let parts = match self.resume() {
+        let claimed = claim(&self.store, &self.layer, &self.completed).await?;
+        let Some(partial) = claimed else {
+            return Ok(());
+        };
+        let parts = match partial.files().parts(self.layer.size) {
             Some(parts) => parts,
             None => {
-                self.clear();
+                partial.clear().map_err(|e| self.disk(e))?;
                 self.split()
             }
         };
-        match self.fetch_all(parts).await {
+        match self.fetch_all(&partial, parts).await {
             // One stream, of which what is on disk is skipped.
             Err(Error::NoRanges) => {
                 let whole = Part {
@@ -61,34 +54,32 @@ impl Download {
                     size: self.layer.size,
                     completed: 0,
                 };
-                self.clear();
-                self.fetch_all(vec![whole]).await
+                partial.clear().map_err(|e| self.disk(e))?;
+                self.fetch_all(&partial, vec![whole]).await
             }
             done => done,
         }
     }
 
-    async fn fetch_all(&self, parts: Vec<Part>) -> Result<(), Error> {
-        let data = self.data();
-        prepare(&data, self.layer.size).map_err(|e| self.disk(e))?;
-        let done = parts.iter().map(|part| part.completed).sum();
-        self.completed.store(done, Ordering::Relaxed);
+    async fn fetch_all(&self, partial: &Partial, parts: Vec<Part>) -> Result<(), Error> {
+        partial.prepare(self.layer.size).map_err(|e| self.disk(e))?;
+        self.completed.store(n_bytes(&parts), Ordering::Relaxed);
         for part in &parts {
-            self.save(part)?;
+            partial.save(part).map_err(|e| self.disk(e))?;
         }
         let is_only = parts.len() == 1;
-        let fetches = iter(parts).map(|part| Ok(self.fetch(part, is_only)));
+        let fetches = iter(parts).map(|part| Ok(self.fetch(partial, part, is_only)));
         fetches
             .try_buffer_unordered(PARTS_AT_ONCE)
             .try_for_each(|()| std::future::ready(Ok(())))
             .await
     }
 
-    async fn fetch(&self, mut part: Part, is_only: bool) -> Result<(), Error> {
+    async fn fetch(&self, partial: &Partial, mut part: Part, is_only: bool) -> Result<(), Error> {
         let (mut n_failures, mut n_stalls) = (0, 0);
         while part.completed < part.size {
             let before = part.completed;
-            let result = self.attempt(&mut part, is_only).await;
+            let result = self.attempt(partial, &mut part, is_only).await;
             if part.completed > before {
                 (n_failures, n_stalls) = (0, 0);
             }
@@ -116,7 +107,12 @@ impl Download {
     }
 
     /// One request for the rest of a part. What came is on disk afterwards, also after an error.
-    async fn attempt(&self, part: &mut Part, is_only: bool) -> Result<(), Error> {
+    async fn attempt(
+        &self,
+        partial: &Partial,
+        part: &mut Part,
+        is_only: bool,
+    ) -> Result<(), Error> {
         let stall = self.session.registry.timing().stall;
         let start = part.offset + part.completed;
         let end = part.offset + part.size - 1;
@@ -138,22 +134,14 @@ impl Download {
             _ if is_only => start,
             _ => return Err(Error::NoRanges),
         };
-        let mut file = tokio::fs::File::options();
-        let mut file = file
-            .write(true)
-            .open(self.data())
-            .await
-            .map_err(|e| self.disk(e))?;
-        let position = std::io::SeekFrom::Start(start);
-        file.seek(position).await.map_err(|e| self.disk(e))?;
-        self.receive(response, skip, &mut file, part).await
+        self.receive(response, skip, partial, part).await
     }
 
     async fn receive(
         &self,
         mut response: Response,
         mut skip: u64,
-        file: &mut tokio::fs::File,
+        partial: &Partial,
         part: &mut Part,
     ) -> Result<(), Error> {
         let stall = self.session.registry.timing().stall;
@@ -191,54 +179,31 @@ impl Download {
                 }
             }
             if buffer.len() >= WRITE_BYTES || (!is_open && !buffer.is_empty()) {
-                file.write_all(&buffer).await.map_err(|e| self.disk(e))?;
-                file.flush().await.map_err(|e| self.disk(e))?;
-                part.completed += buffer.len() as u64;
-                self.completed
-                    .fetch_add(buffer.len() as u64, Ordering::Relaxed);
-                buffer.clear();
-                self.save(part)?;
+                buffer = self.write(partial, part, buffer).await?;
             }
         }
         result
     }
 
-    fn data(&self) -> PathBuf {
-        self.store.partial_path(&self.layer.digest)
-    }
-
-    fn state(&self, n: u64) -> PathBuf {
-        self.store.part_path(&self.layer.digest, n)
-    }
-
-    /// Replaces the part's file: whenever the process dies, the old or the new one is whole.
-    fn save(&self, part: &Part) -> Result<(), Error> {
-        let path = self.state(part.n);
-        let mut text = serde_json::to_vec(part).map_err(|e| self.disk(e.into()))?;
-        text.push(b'\n');
-        let new = path.with_extension("new");
-        open_own(&new)
-            .and_then(|mut file| file.write_all(&text))
-            .and_then(|()| std::fs::rename(&new, &path))
-            .map_err(|e| self.disk(e))
-    }
-
-    /// The parts of a download that broke off; `None` where they do not make up the blob.
-    fn resume(&self) -> Option<Vec<Part>> {
-        let length = own_bytes(&self.data())?;
-        let read = |n| {
-            own_bytes(&self.state(n))?;
-            let file = std::fs::File::open(self.state(n)).ok()?;
-            serde_json::from_reader::<_, Part>(std::io::Read::take(file, 1024)).ok()
+    /// Writes the next bytes of a part, and then how far it is. Returns the buffer, empty.
+    async fn write(
+        &self,
+        partial: &Partial,
+        part: &mut Part,
+        mut buffer: Vec<u8>,
+    ) -> Result<Vec<u8>, Error> {
+        let n_bytes = buffer.len() as u64;
+        let position = part.offset + part.completed;
+        part.completed += n_bytes;
+        let (partial, state) = (partial.clone(), part.clone());
+        let work = move || {
+            let written = partial.write(&buffer, position);
+            buffer.clear();
+            Ok(written.and_then(|()| partial.save(&state)).map(|()| buffer))
         };
-        let parts: Vec<Part> = (0..u64::from(u16::MAX)).map_while(read).collect();
-        let mut next = 0;
-        for (n, part) in (0..).zip(&parts) {
-            let is_next = part.n == n && part.offset == next && part.completed <= part.size;
-            next = is_next.then(|| part.offset.checked_add(part.size))??;
-        }
-        let is_whole = next == self.layer.size && length == self.layer.size && !parts.is_empty();
-        is_whole.then_some(parts)
+        let buffer = blocking(work).await?.map_err(|e| self.disk(e))?;
+        self.completed.fetch_add(n_bytes, Ordering::Relaxed);
+        Ok(buffer)
     }
 
     fn split(&self) -> Vec<Part> {
@@ -254,44 +219,51 @@ impl Download {
         offsets.map(part).collect()
     }
 
-    /// Forgets what is on disk.
-    fn clear(&self) {
-        self.store.remove_partial(&self.layer.digest);
-    }
-
     fn disk(&self, source: std::io::Error) -> Error {
-        Error::Store(store::Error::Io {
-            what: format!("cannot write blob {}", self.layer.digest),
-            source,
-        })
+        disk(&self.layer, source)
     }
+}
+
+/// Takes an unfinished blob. Waits while another server on the same folder has it, and tells how far that is; `None`
+/// once the store has the blob.
+pub(super) async fn claim(
+    store: &Store,
+    layer: &Layer,
+    completed: &AtomicU64,
+) -> Result<Option<Partial>, Error> {
+    let files = store.partial(&layer.digest);
+    let mut is_told = false;
+    while !store.has_whole_blob(layer) {
+        let claimed = files.claim().map_err(|e| disk(layer, e))?;
+        if claimed.is_some() {
+            return Ok(claimed);
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::info!("blob {} is being fetched by another server", layer.digest);
+        }
+        if let Some(parts) = files.parts(layer.size) {
+            completed.store(n_bytes(&parts), Ordering::Relaxed);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(None)
+}
+
+/// Bytes that are on disk.
+fn n_bytes(parts: &[Part]) -> u64 {
+    parts.iter().map(|part| part.completed).sum()
+}
+
+fn disk(layer: &Layer, source: std::io::Error) -> Error {
+    Error::Store(store::Error::Io {
+        what: format!("cannot write blob {}", layer.digest),
+        source,
+    })
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Error> {
     let stalled = |_| Error::Stalled(limit.as_secs());
     tokio::time::timeout(limit, work).await.map_err(stalled)
-}
-
-/// Makes the file as long as the blob will be, without writing it.
-fn prepare(path: &Path, bytes: u64) -> std::io::Result<()> {
-    let mut file = std::fs::File::options();
-    let file = file.create(true).truncate(false).write(true).open(path)?;
-    file.set_len(bytes)
-}
-
-/// Size of a file that lies there itself; `None` of a link, a pipe and the like, which no download leaves behind.
-fn own_bytes(path: &Path) -> Option<u64> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
-    metadata.is_file().then_some(metadata.len())
-}
-
-/// Makes a new file, whatever was there.
-fn open_own(path: &Path) -> std::io::Result<std::fs::File> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    std::fs::File::create_new(path)
 }
 
 /// Whether the part that comes begins where it was asked to.

@@ -292,12 +292,18 @@ impl Registry {
     /// Checks the bytes of a fetched blob and makes it one of the store.
     async fn give_name(&self, layer: &Layer) -> Result<(), Error> {
         let _naming = self.inner.naming.lock().await;
-        let (store, layer) = (self.inner.store.clone(), layer.clone());
+        let store = self.inner.store.clone();
+        let Some(partial) = download::claim(&store, layer, &AtomicU64::new(0)).await? else {
+            return Ok(());
+        };
+        let layer = layer.clone();
         blocking(move || {
-            if store.has_whole_blob(&layer) {
+            // Named by another server and deleted again: then publishing misses it, and the pull starts over.
+            if partial.files().parts(layer.size).is_none() {
+                partial.remove();
                 return Ok(());
             }
-            match store.adopt_partial(&layer.digest) {
+            match partial.adopt(&store.blob_path(&layer.digest)) {
                 Err(super::Error::DigestMismatch { expected, got }) => Err(Error::Mismatch {
                     want: expected,
                     got,

@@ -2,6 +2,7 @@
 
 use super::http::{Session, accepted};
 use super::{Error, part_bytes};
+use crate::store::blobs::missing_or_io;
 use crate::store::manifest::Layer;
 use crate::store::{ModelName, Store};
 use futures_util::StreamExt;
@@ -169,12 +170,7 @@ impl Upload<'_> {
 
     /// A part of the blob as it is read, counted and summed.
     async fn part(&self, start: u64, bytes: u64, sum: &Arc<Mutex<Md5>>) -> Result<Body, Error> {
-        let broken = |source| {
-            Error::Store(crate::store::Error::Io {
-                what: format!("cannot read blob {}", self.layer.digest),
-                source,
-            })
-        };
+        let broken = |e| Error::Store(missing_or_io(&self.layer.digest, e));
         let path = self.store.blob_path(&self.layer.digest);
         let mut file = tokio::fs::File::open(path).await.map_err(broken)?;
         let position = std::io::SeekFrom::Start(start);

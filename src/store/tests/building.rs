@@ -287,6 +287,10 @@ fn refusals_write_nothing() {
             "a.safetensors: it is no safetensors file",
         ),
         (
+            json!({"model": "m", "files": two}),
+            "a.gguf, b.gguf are a model each: give the path of one",
+        ),
+        (
             json!({"model": "m", "from": "base", "adapters": two}),
             "only one adapter is currently supported",
         ),

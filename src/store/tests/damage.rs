@@ -193,3 +193,53 @@ fn a_folder_that_cannot_be_made_is_named() {
     let error = Store::open(&file).unwrap_err().to_string();
     assert!(error.contains("OLLAMA_MODELS"), "{error}");
 }
+
+#[test]
+fn changed_bytes_are_found_and_discarded() {
+    let f = Fixture::new();
+    let weights = f.model("base", 8);
+    f.create(json!({"model": "other", "from": "base", "system": "Be brief."}))
+        .unwrap();
+    let names = |texts: &[&str]| -> Vec<ModelName> {
+        let parsed = texts.iter().map(|text| ModelName::parse(text).unwrap());
+        parsed.collect()
+    };
+    let mut told = Vec::new();
+    let mut verify = |names: &[ModelName]| {
+        let tell = &mut |name: &ModelName| told.push(name.to_string());
+        f.store.verify(names, tell)
+    };
+    assert_eq!(verify(&[]).unwrap(), []);
+    let path = f.store.blob_path(&weights);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    // Nothing else notices.
+    f.resolve("other").unwrap();
+    let found = verify(&names(&["other", "base"])).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(
+        (found[0].model.to_string().as_str(), found[0].digest),
+        ("other:latest", weights)
+    );
+    let other = Digest::of(&bytes).to_string();
+    assert!(found[0].why.contains(&other), "{}", found[0].why);
+    f.store.discard(&found[0]).unwrap();
+    assert!(
+        f.resolve("base")
+            .unwrap_err()
+            .to_string()
+            .contains("is missing")
+    );
+    assert_eq!(verify(&names(&["base"])).unwrap()[0].why, "is missing");
+    assert!(matches!(verify(&names(&["nope"])), Err(Error::NotFound(_))));
+    let all = [
+        "base:latest",
+        "other:latest",
+        "other:latest",
+        "base:latest",
+        "base:latest",
+        "nope:latest",
+    ];
+    assert_eq!(told, all);
+}

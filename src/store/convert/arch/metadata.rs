@@ -67,6 +67,49 @@ pub fn qwen2(config: &Config, keys: &mut Keys) -> Result<Factors, Error> {
     decoder(config, keys, "silu")
 }
 
+/// Experts of a layer, of each of which a token uses some.
+pub fn n_experts(config: &Config) -> Result<u32, Error> {
+    match config.optional_u32("num_local_experts")? {
+        Some(n) => Ok(n),
+        None => config.u32("num_experts"),
+    }
+}
+
+fn experts(config: &Config, keys: &mut Keys) -> Result<(), Error> {
+    let (n, n_used) = (n_experts(config)?, config.u32("num_experts_per_tok")?);
+    if n_used > n {
+        return Err(config.bad(
+            "num_experts_per_tok",
+            format!("is more than the {n} there are"),
+        ));
+    }
+    keys.u32("expert_count", n);
+    keys.u32("expert_used_count", n_used);
+    Ok(())
+}
+
+pub fn mixtral(config: &Config, keys: &mut Keys) -> Result<Factors, Error> {
+    experts(config, keys)?;
+    decoder(config, keys, "silu")
+}
+
+pub fn qwen3_moe(config: &Config, keys: &mut Keys) -> Result<Factors, Error> {
+    experts(config, keys)?;
+    keys.u32(
+        "expert_feed_forward_length",
+        config.u32("moe_intermediate_size")?,
+    );
+    // Readers of GGUF let all layers have experts, and the weights of those that are used sum to one.
+    config.unset(&["mlp_only_layers"])?;
+    if config.optional_u32("decoder_sparse_step")?.unwrap_or(1) != 1 {
+        return Err(config.bad("decoder_sparse_step", "other than 1 is not supported"));
+    }
+    if config.optional_bool("norm_topk_prob")? != Some(true) {
+        return Err(config.bad("norm_topk_prob", "other than true is not supported"));
+    }
+    qwen2(config, keys)
+}
+
 /// The first generation of Gemma.
 pub fn gemma(config: &Config, keys: &mut Keys) -> Result<Factors, Error> {
     any_gemma(config, keys, 10000.0)

@@ -7,7 +7,7 @@ use super::Error;
 use super::config::Config;
 use super::rope::Factors;
 use crate::gguf::Header;
-pub use metadata::heads;
+pub use metadata::{heads, n_experts};
 pub use table::ARCHITECTURES;
 
 /// How a tensor of the checkpoint becomes one of the GGUF file.
@@ -19,9 +19,12 @@ pub enum Change {
     KeyHeads,
     /// Norms whose weights are kept as differences to one.
     PlusOne,
+    /// The matrix of this expert, which is joined with those of the others.
+    Expert(u32),
 }
 
-/// Names without their endings `.weight`, which must be there, and `.bias`; a `*` stands for the number of a layer.
+/// Names without their endings `.weight`, which must be there, and `.bias`; a `*` stands for the number of a layer, a
+/// second one for that of an expert.
 pub struct TensorRow {
     pub from: &'static str,
     pub to: &'static str,
@@ -58,6 +61,19 @@ pub fn by_name(name: &str) -> Result<&'static Architecture, Error> {
         Error::Unsupported(format!(
             "unsupported architecture {name:?}; supported are {}",
             names.join(", ")
+        ))
+    })
+}
+
+/// The row of a `general.architecture`.
+pub fn by_arch(arch: &str) -> Result<&'static Architecture, Error> {
+    let row = ARCHITECTURES.iter().find(|row| row.arch == arch);
+    row.ok_or_else(|| {
+        let mut archs: Vec<&str> = ARCHITECTURES.iter().map(|row| row.arch).collect();
+        archs.dedup();
+        Error::Unsupported(format!(
+            "safetensors adapters for models of the architecture {arch:?} are not supported; those for {} are",
+            archs.join(", ")
         ))
     })
 }

@@ -1,6 +1,6 @@
 //! The table of architectures, and how their tensors are called.
 
-use super::metadata::{bert, decoder, gemma, gemma2, gemma3, qwen2};
+use super::metadata::{bert, decoder, gemma, gemma2, gemma3, mixtral, qwen2, qwen3_moe};
 use super::{Architecture, Change, TensorRow};
 
 const fn row(from: &'static str, to: &'static str) -> TensorRow {
@@ -105,6 +105,33 @@ const FFN: &[TensorRow] = &[
     row("model.layers.*.mlp.up_proj", "blk.*.ffn_up"),
     row("model.layers.*.mlp.down_proj", "blk.*.ffn_down"),
 ];
+const MIXTRAL_FFN: &[TensorRow] = &[
+    row("model.layers.*.block_sparse_moe.gate", "blk.*.ffn_gate_inp"),
+    row(
+        "model.layers.*.block_sparse_moe.experts.*.w1",
+        "blk.*.ffn_gate_exps",
+    ),
+    row(
+        "model.layers.*.block_sparse_moe.experts.*.w2",
+        "blk.*.ffn_down_exps",
+    ),
+    row(
+        "model.layers.*.block_sparse_moe.experts.*.w3",
+        "blk.*.ffn_up_exps",
+    ),
+];
+const QWEN_EXPERTS: &[TensorRow] = &[
+    row("model.layers.*.mlp.gate", "blk.*.ffn_gate_inp"),
+    row(
+        "model.layers.*.mlp.experts.*.gate_proj",
+        "blk.*.ffn_gate_exps",
+    ),
+    row(
+        "model.layers.*.mlp.experts.*.down_proj",
+        "blk.*.ffn_down_exps",
+    ),
+    row("model.layers.*.mlp.experts.*.up_proj", "blk.*.ffn_up_exps"),
+];
 const PHI3: &[TensorRow] = &[
     row("model.layers.*.self_attn.qkv_proj", "blk.*.attn_qkv"),
     row("model.layers.*.self_attn.o_proj", "blk.*.attn_output"),
@@ -156,6 +183,13 @@ pub const ARCHITECTURES: &[Architecture] = &[
         ..DECODER
     },
     Architecture {
+        names: &["MixtralForCausalLM"],
+        arch: "llama",
+        tensors: &[OUTER, NORMS, LLAMA_ATTENTION, MIXTRAL_FFN],
+        write: mixtral,
+        ..DECODER
+    },
+    Architecture {
         names: &["Qwen2ForCausalLM"],
         arch: "qwen2",
         tensors: &[OUTER, NORMS, ATTENTION, FFN],
@@ -167,6 +201,13 @@ pub const ARCHITECTURES: &[Architecture] = &[
         arch: "qwen3",
         tensors: &[OUTER, NORMS, HEAD_NORMS, ATTENTION, FFN],
         write: qwen2,
+        ..DECODER
+    },
+    Architecture {
+        names: &["Qwen3MoeForCausalLM"],
+        arch: "qwen3moe",
+        tensors: &[OUTER, NORMS, HEAD_NORMS, ATTENTION, QWEN_EXPERTS],
+        write: qwen3_moe,
         ..DECODER
     },
     Architecture {

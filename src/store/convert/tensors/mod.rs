@@ -1,8 +1,9 @@
 //! The tensors of a checkpoint as those of a GGUF file: names, types, order of rows.
 
+mod adapter;
 mod names;
 
-use super::arch::{Architecture, Change, heads};
+use super::arch::{Architecture, Change, heads, n_experts};
 use super::checkpoint::Checkpoint;
 use super::config::{Config, MAX_EXTENT};
 use super::rope::Factors;
@@ -10,14 +11,19 @@ use super::safetensors::{Entry, Shard};
 use super::{Error, bad};
 use crate::gguf::Header;
 use crate::quant::QuantType;
+pub use adapter::Base;
 use names::Names;
 use std::collections::BTreeMap;
 use std::io::Write;
 
 /// Weights that are converted at a time.
 const PIECE: usize = 1 << 20;
-/// Small matrices that stay in 32-bit floats.
-const KEPT: [&str; 2] = ["position_embd.weight", "token_types.weight"];
+/// Ends of the names of small matrices that become 32-bit floats.
+const KEPT: [&str; 3] = [
+    "position_embd.weight",
+    "token_types.weight",
+    ".ffn_gate_inp.weight",
+];
 const EMBEDDING: &str = "token_embd.weight";
 
 /// A tensor of the file that is made.
@@ -39,6 +45,14 @@ enum Source<'a> {
         /// What is added to each weight.
         plus: f32,
     },
+    /// A matrix whose columns become rows, of 32-bit floats.
+    Turned {
+        bytes: &'a [u8],
+        quant: QuantType,
+        n_heads: Option<u64>,
+    },
+    /// Matrices of one shape and type, one behind the other.
+    Joined(Vec<Target<'a>>),
     Values(Vec<f32>),
 }
 
@@ -67,18 +81,26 @@ impl<'a> Tensors<'a> {
             is_tied,
         };
         let mut found = BTreeMap::new();
+        let mut experts: BTreeMap<_, BTreeMap<u32, Target>> = BTreeMap::new();
         for (shard, entry) in checkpoint.tensors() {
             let Some((name, change)) = names.of(&shard.name, &entry.name)? else {
                 continue;
             };
             let target = target(&name, change, shard, entry, config, float)?;
-            if found.insert(order(&name), target).is_some() {
+            let other = match change {
+                Change::Expert(n) => experts.entry(order(&name)).or_default().insert(n, target),
+                _ => found.insert(order(&name), target),
+            };
+            if other.is_some() {
                 let text = format!(
                     "tensor {:?} is another's twin: both would be {name}",
                     entry.name
                 );
                 return Err(bad(&shard.name, text));
             }
+        }
+        for (key, parts) in experts {
+            found.insert(key, joined(parts, n_experts(config)?)?);
         }
         names.check_complete(found.values().map(|target| target.name.as_str()))?;
         let mut targets: Vec<Target> = found.into_values().collect();
@@ -185,7 +207,7 @@ fn target<'a>(
     if !(1..=2).contains(&entry.shape.len()) || !entry.shape.iter().all(is_extent) {
         return Err(wrong("is no vector or matrix of a model"));
     }
-    let is_kept = entry.shape.len() == 1 || KEPT.contains(&name);
+    let is_kept = entry.shape.len() == 1 || KEPT.iter().any(|end| name.ends_with(end));
     let quant = match (is_kept, float, stored) {
         (true, ..) => QuantType::F32,
         (_, Some(Floats::As(quant)), _) => quant,
@@ -227,34 +249,54 @@ impl Target<'_> {
                 .iter()
                 .flat_map(|v| v.to_le_bytes())
                 .collect::<Vec<u8>>()),
+            Source::Joined(parts) => parts.iter().try_for_each(|part| part.write(out)),
             Source::Stored {
                 bytes,
                 quant,
-                n_heads: Some(n_heads),
+                n_heads,
                 plus,
+            } => self.write_rows(bytes, *quant, *n_heads, *plus, out),
+            Source::Turned {
+                bytes,
+                quant,
+                n_heads,
             } => {
-                // A vector is a matrix of one column.
-                let row = bytes.len() / self.shape[self.shape.len() - 1] as usize;
-                let mut piece = Vec::new();
-                for turned in bytes
-                    .chunks(bytes.len() / *n_heads as usize)
-                    .flat_map(|head| interleaved(head, row))
-                {
-                    piece.extend_from_slice(turned);
-                    if piece.len() >= PIECE {
-                        self.write_pieces(&piece, *quant, *plus, out)?;
-                        piece.clear();
-                    }
-                }
-                self.write_pieces(&piece, *quant, *plus, out)
+                let mut weights = vec![0.0; bytes.len() / quant.block_bytes()];
+                quant.decode(bytes, &mut weights);
+                let n_rows = self.shape[1] as usize;
+                let turned = (0..n_rows).flat_map(|row| weights[row..].iter().step_by(n_rows));
+                let turned: Vec<u8> = turned.flat_map(|weight| weight.to_le_bytes()).collect();
+                self.write_rows(&turned, QuantType::F32, *n_heads, 0.0, out)
             }
-            Source::Stored {
-                bytes,
-                quant,
-                n_heads: None,
-                plus,
-            } => self.write_pieces(bytes, *quant, *plus, out),
         }
+    }
+
+    /// Writes rows, with those of each of `n_heads` heads in the order in which pairs turn.
+    fn write_rows(
+        &self,
+        bytes: &[u8],
+        from: QuantType,
+        n_heads: Option<u64>,
+        plus: f32,
+        out: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(n_heads) = n_heads else {
+            return self.write_pieces(bytes, from, plus, out);
+        };
+        // A vector is a matrix of one column.
+        let row = bytes.len() / self.shape[self.shape.len() - 1] as usize;
+        let mut piece = Vec::new();
+        for turned in bytes
+            .chunks(bytes.len() / n_heads as usize)
+            .flat_map(|head| interleaved(head, row))
+        {
+            piece.extend_from_slice(turned);
+            if piece.len() >= PIECE {
+                self.write_pieces(&piece, from, plus, out)?;
+                piece.clear();
+            }
+        }
+        self.write_pieces(&piece, from, plus, out)
     }
 
     fn write_pieces(
@@ -283,6 +325,31 @@ impl Target<'_> {
         }
         Ok(())
     }
+}
+
+/// The matrices of all experts as one tensor.
+fn joined(parts: BTreeMap<u32, Target>, n_experts: u32) -> Result<Target, Error> {
+    let numbers = parts.keys().copied();
+    let is_complete = numbers.eq(0..n_experts);
+    let parts: Vec<Target> = parts.into_values().collect();
+    let first = &parts[0];
+    let (name, mut shape, quant) = (first.name.clone(), first.shape.clone(), first.quant);
+    let is_even = parts
+        .iter()
+        .all(|part| part.shape == shape && part.quant == quant);
+    if !is_complete || !is_even {
+        let text = format!(
+            "{name} needs {n_experts} experts of one shape and type, and the safetensors files have others"
+        );
+        return Err(Error::BadRequest(text));
+    }
+    shape.push(u64::from(n_experts));
+    Ok(Target {
+        name,
+        shape,
+        quant,
+        source: Source::Joined(parts),
+    })
 }
 
 /// Rows of a head: each of the first half, and behind it that of the second half which turns with it.

@@ -58,12 +58,15 @@ impl Names<'_> {
         for row in self.rows() {
             // Models that only embed lack the name of the part that writes.
             let bare = row.from.strip_prefix("model.").unwrap_or(row.from);
-            let Some(layer) = matched(row.from, stem).or_else(|| matched(bare, stem)) else {
+            let Some(numbers) = matched(row.from, stem).or_else(|| matched(bare, stem)) else {
                 continue;
             };
-            let layer = match layer {
-                None => return Ok(Some((format!("{}.{kind}", row.to), row.change))),
-                Some(layer) => layer,
+            let Some(&layer) = numbers.first() else {
+                return Ok(Some((format!("{}.{kind}", row.to), row.change)));
+            };
+            let change = match numbers.get(1) {
+                Some(&expert) => Change::Expert(expert),
+                None => row.change,
             };
             if layer >= self.n_layers {
                 let text = format!(
@@ -73,7 +76,7 @@ impl Names<'_> {
                 return Err(bad(file, text));
             }
             let to = row.to.replace('*', &layer.to_string());
-            return Ok(Some((format!("{to}.{kind}"), row.change)));
+            return Ok(Some((format!("{to}.{kind}"), change)));
         }
         Err(unknown())
     }
@@ -89,7 +92,7 @@ impl Names<'_> {
             for layer in 0..layers {
                 let layer = layer.to_string();
                 if !found.contains(format!("{}.weight", row.to.replace('*', &layer)).as_str()) {
-                    let name = row.from.replace('*', &layer);
+                    let name = row.from.replacen('*', &layer, 1);
                     let text =
                         format!("tensor \"{name}.weight\" is missing from the safetensors files");
                     return Err(Error::BadRequest(text));
@@ -100,14 +103,19 @@ impl Names<'_> {
     }
 }
 
-/// Whether a name fits a pattern; the number that stands for its `*`, if it has one.
-fn matched(pattern: &str, name: &str) -> Option<Option<u32>> {
-    let Some((before, behind)) = pattern.split_once('*') else {
-        return (pattern == name).then_some(None);
-    };
-    let number = name.strip_prefix(before)?.strip_suffix(behind)?;
-    let is_plain = number == "0" || !number.starts_with(['0', '+']);
-    is_plain.then(|| number.parse().ok())?.map(Some)
+/// The numbers that stand for the `*` of a pattern, where a name fits it.
+fn matched(pattern: &str, name: &str) -> Option<Vec<u32>> {
+    let mut parts = pattern.split('*');
+    let mut rest = name.strip_prefix(parts.next()?)?;
+    let mut numbers = Vec::new();
+    for part in parts {
+        let end = rest.find(|c: char| !c.is_ascii_digit());
+        let (number, behind) = rest.split_at(end.unwrap_or(rest.len()));
+        let is_plain = number == "0" || !number.starts_with('0');
+        numbers.push(is_plain.then(|| number.parse().ok())??);
+        rest = behind.strip_prefix(part)?;
+    }
+    rest.is_empty().then_some(numbers)
 }
 
 #[cfg(test)]
@@ -140,6 +148,15 @@ mod tests {
         );
         let bare = of(&llama, "layers.1.mlp.up_proj.weight");
         assert_eq!(bare, Some(("blk.1.ffn_up.weight".into(), Change::None)));
+        let mixtral = names("MixtralForCausalLM", false);
+        let expert = of(
+            &mixtral,
+            "model.layers.2.block_sparse_moe.experts.13.w2.weight",
+        );
+        assert_eq!(
+            expert,
+            Some(("blk.2.ffn_down_exps.weight".into(), Change::Expert(13)))
+        );
         let gemma = names("Gemma3ForConditionalGeneration", true);
         for name in [
             "language_model.model.norm.weight",

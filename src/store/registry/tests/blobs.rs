@@ -244,11 +244,10 @@ async fn forged_parts_are_thrown_away() {
     ] {
         let server = with_blobs(|asked, _| blob_reply(asked, true));
         let (folder, registry) = registry();
-        let data = registry.inner.store.partial_path(&Digest::of(&blob()));
-        std::fs::write(&data, vec![9; whole as usize]).unwrap();
+        let files = registry.inner.store.partial(&Digest::of(&blob()));
+        std::fs::write(files.data(), vec![9; whole as usize]).unwrap();
         for (n, text) in (0..).zip(&parts) {
-            let path = registry.inner.store.part_path(&Digest::of(&blob()), n);
-            std::fs::write(path, text).unwrap();
+            std::fs::write(files.state(n), text).unwrap();
         }
         let (_, result) = pull(&registry, &name_of(&server)).await;
         assert!(result.is_ok(), "{parts:?}: {result:?}");
@@ -273,12 +272,11 @@ async fn links_and_pipes_in_place_of_parts_are_thrown_away() {
             std::fs::write(&secret, "s").unwrap();
             let server = with_blobs(|asked, _| blob_reply(asked, true));
             let (folder, registry) = registry();
-            let digest = Digest::of(&blob());
-            let store = &registry.inner.store;
+            let files = registry.inner.store.partial(&Digest::of(&blob()));
             let path = match place {
-                "data" => store.partial_path(&digest),
-                "state" => store.part_path(&digest, 0),
-                _ => store.part_path(&digest, 0).with_extension("new"),
+                "data" => files.data(),
+                "state" => files.state(0),
+                _ => files.new_state(0),
             };
             match kind {
                 "link" => symlink(&secret, &path).unwrap(),
