@@ -91,14 +91,3 @@ fn a_lost_gpu_fails_what_runs_and_is_opened_anew() {
         assert!(matches!(next(&mut events), Event::Piece { .. }));
     });
 }
-
-/// What a model asks for while it loads.
-#[test]
-fn nothing_can_be_made_on_a_lost_gpu() {
-    in_time(|| {
-        let device = opened();
-        device.lose();
-        let error = device.sibling().err().expect("it is lost");
-        assert!(matches!(error, BackendError::Lost { .. }), "{error:?}");
-    });
-}
