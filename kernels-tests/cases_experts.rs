@@ -27,6 +27,8 @@ pub fn all(cases: &mut Vec<Case>, types: &[QuantType]) {
         (QuantType::F16, Sizes::new(1, 1, 5, 7), 2),
         (QuantType::F16, Sizes::new(64, 8, 4, 32), 40),
         (QuantType::Q8_0, Sizes::new(4, 2, 130, 96), 67),
+        // About half of the experts get more tokens than the CPU takes for few.
+        (QuantType::Q4_K, Sizes::new(16, 2, 37, 512), 67),
     ] {
         for run in [(Phase::Decode, 1), (Phase::Decode, 3), (Phase::Prefill, n)] {
             products(cases, quant, sizes, run, &ways);

@@ -43,7 +43,7 @@ fn tiny(name: &str) -> String {
     format!("tiny/{name}.gguf")
 }
 
-fn load_on(
+pub fn load_on(
     backend: Box<dyn Backend>,
     file: &str,
     n_parallel: usize,

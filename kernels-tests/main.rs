@@ -15,6 +15,7 @@ mod engine;
 mod file;
 mod golden;
 mod imported;
+mod lost;
 mod low_rank;
 mod models;
 mod profile;

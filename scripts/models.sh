@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches models into the cache, each once and checked by its SHA-256.
 # usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates,
-# json-schema
+# library, json-schema
 source "$(dirname "$0")/lib.sh"
 
 MODELS="$CACHE/test-models"
@@ -121,11 +121,29 @@ PY
       fi ;;
     vocabs) llama_cpp vocabs 4 'ggml-vocab-*' ;;
     templates) llama_cpp templates 5 'templates/*' ;;
+    # Ollama's Go template beside the Jinja template of the same model, as Hugging Face's hub maps them: one JSON array.
+    library)
+      file="$MODELS/library-templates.json"
+      if [ ! -f "$file" ]; then
+        say "fetching $(basename "$file")"
+        package=huggingface-ollama-utils-0.0.18.tgz
+        (cd "$SOURCES" && npm pack --silent @huggingface/ollama-utils@0.0.18 >/dev/null) ||
+          fail "cannot download @huggingface/ollama-utils; is the npm registry reachable?"
+        echo "3d8beba35ea5d634970e29090ab45234e54a3db8d9263cf72e0031c1cc44f8d5  $SOURCES/$package" |
+          sha256sum -c --quiet || fail "the checksum of $package is wrong"
+        tar -xzf "$SOURCES/$package" -C "$SOURCES" package/src/chat-template-automap.ts
+        # The array is written in JavaScript within TypeScript.
+        node -e 'const text = fs.readFileSync(0, "utf8");
+          const list = text.slice(text.indexOf("= [") + 2, text.lastIndexOf("]") + 1);
+          process.stdout.write(JSON.stringify(vm.runInNewContext(list)));' \
+          <"$SOURCES/package/src/chat-template-automap.ts" >"$SOURCES/library.json"
+        mv "$SOURCES/library.json" "$file"
+      fi ;;
     # The JSON-Schema-Test-Suite, which a validator brings along.
     json-schema)
       unpack json-schema jsonschema==4.26.0 0c26707e2efad8aa1bfc5b7ce170f3fccc2e4918ff85989ba9ffa9facb2be326 \
         4 '*/json/tests/draft2020-12/*.json' ;;
-    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates, json-schema" ;;
+    *) fail "unknown model '$model'; known are smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates, library, json-schema" ;;
   esac
 done
 echo "$MODELS"

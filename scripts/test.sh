@@ -11,7 +11,7 @@ need /usr/share/vulkan/icd.d/lvp_icd*.json=mesa-vulkan-drivers \
   node=nodejs npm=npm curl=curl
 
 mkdir -p target
-ln -sfn "$(scripts/models.sh smollm2 qwen-coder gemma minilm tiny checkpoints vocabs templates json-schema | tail -n 1)" target/test-models
+ln -sfn "$(scripts/models.sh smollm2 qwen-coder gemma minilm tiny checkpoints vocabs templates library json-schema | tail -n 1)" target/test-models
 
 say "unit and integration tests, GPU cases on Mesa's software Vulkan"
 LAVAPIPE="$(ls /usr/share/vulkan/icd.d/lvp_icd*.json | head -n 1)"

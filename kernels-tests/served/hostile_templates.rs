@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(6);
 const MODEL: &str = "tiny/tiny-llama.gguf";
 
 /// A model whose chat template is another text.
-fn model_with_template(source: &str) -> Vec<u8> {
+pub fn model_with_template(source: &str) -> Vec<u8> {
     let mut bytes = std::fs::read(models::path(MODEL)).expect("a model");
     let key = b"tokenizer.chat_template";
     let at = bytes.windows(key.len()).position(|w| w == key);

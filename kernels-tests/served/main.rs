@@ -21,6 +21,7 @@ mod models;
 mod names;
 mod offload;
 mod openai;
+mod prompts;
 mod pulling;
 mod refusals;
 mod registry;

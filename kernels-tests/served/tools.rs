@@ -43,7 +43,8 @@ fn fits(arguments: &Value) {
     assert_eq!(arguments.as_object().expect("members").len(), 2);
 }
 
-fn extended(mut body: Value, more: &Value) -> Value {
+/// A request with more members, which win.
+pub fn extended(mut body: Value, more: &Value) -> Value {
     let more = more.as_object().expect("members").clone();
     body.as_object_mut().expect("an object").extend(more);
     body

@@ -362,7 +362,7 @@ class Tests(Suite):
 
     def test_a_client_that_leaves_while_weights_are_made(self):
         server = self.server(self.work / "left")
-        weights = gguf(256 << 20, self.random, 0)
+        weights = gguf(96 << 20, self.random, 0)
         server.upload(weights)
         blobs = server.models / "blobs"
         before = set(blobs.iterdir())

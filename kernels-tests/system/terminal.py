@@ -124,7 +124,7 @@ def typed_ahead(env):
 def several_lines(env):
     prompt = Prompt(env)
     prompt.type('/set system """one\r')
-    prompt.wait(r"\.\.\. ")
+    prompt.wait(r'\.\.\. Use """ to end')
     prompt.type('two"""\r')
     prompt.wait("Set system message")
     prompt.type("/show system\r")

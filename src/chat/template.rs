@@ -11,6 +11,9 @@ pub const MAX_SOURCE_BYTES: usize = 1 << 20;
 /// Longest prompt a template may write beyond the text it was given, in bytes.
 pub const MAX_OUTPUT_BYTES: usize = 64 << 20;
 
+/// The Go template of a model that has none.
+pub const BARE: &str = "{{ .Prompt }}";
+
 /// What a prompt is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct RenderInput<'a> {

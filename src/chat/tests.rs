@@ -1,5 +1,7 @@
 //! Templates against recorded prompts, and conversations fitted into a context.
 
+mod go;
+mod library;
 mod published;
 
 use super::*;
@@ -413,6 +415,18 @@ fn arguments_are_text_for_templates_that_join_them() {
     let template = Template::parse_jinja(source, "", "").unwrap();
     let call = json!([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}]);
     assert_eq!(render(&template, &messages(&call), &[]), "<{\"a\":1}>");
+}
+
+#[test]
+fn contents_are_parts_for_templates_that_read_no_texts() {
+    let fails = "{% for m in messages %}{{ '<' + m.content[0]['text'] + '>' }}{% endfor %}";
+    let leaves_out = "{% for m in messages %}<{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}>{% endfor %}";
+    let takes_both = "{% for m in messages %}<{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text + '!' }}{% endif %}>{% endfor %}";
+    for source in [fails, leaves_out, takes_both] {
+        let template = Template::parse_jinja(source, "", "").unwrap();
+        let turns = [Message::new(Role::System, "s"), user("a", 0)];
+        assert_eq!(render(&template, &turns, &[]), "<s><a>", "{source}");
+    }
 }
 
 #[test]

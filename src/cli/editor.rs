@@ -1,6 +1,6 @@
 //! The line editor of the interactive prompt, with the history of earlier sessions.
 
-use super::compose;
+use super::{compose, whole};
 use anyhow::{Context as _, Result};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
@@ -53,7 +53,7 @@ impl LineEditor {
         let history = MemHistory::with_config(&config);
         let mut editor =
             Editor::with_history(config, history).context("cannot use the terminal")?;
-        editor.set_helper(Some(Placeholder));
+        editor.set_helper(Some(Placeholder("")));
         editor.bind_sequence(KeyEvent::ctrl('J'), Cmd::Newline);
         let keys = Keys::default();
         for (key, handler) in [
@@ -77,8 +77,9 @@ impl LineEditor {
         })
     }
 
-    /// Waits for a line. Blocks the thread.
-    pub fn read(&mut self, prompt: &str) -> Result<Input> {
+    /// Waits for a line; `placeholder` stands there while nothing is typed. Blocks the thread.
+    pub fn read(&mut self, prompt: &str, placeholder: &'static str) -> Result<Input> {
+        self.editor.set_helper(Some(Placeholder(placeholder)));
         let mut begun = String::new();
         loop {
             match self.editor.readline_with_initial(prompt, (&begun, "")) {
@@ -103,7 +104,7 @@ impl LineEditor {
         let edited = compose::edited(&line);
         self.typed_ahead = terminal::TypedAhead::kept();
         edited.unwrap_or_else(|error| {
-            eprintln!("Error: {error:#}");
+            eprintln!("Error: {}", whole(&error));
             line
         })
     }
@@ -215,13 +216,13 @@ fn save(history: &MemHistory, file: &Path) -> Result<()> {
 }
 
 /// The grey text on an empty line.
-struct Placeholder;
+struct Placeholder(&'static str);
 
-struct Grey;
+struct Grey(&'static str);
 
 impl Hint for Grey {
     fn display(&self) -> &str {
-        "Send a message (/? for help)"
+        self.0
     }
 
     fn completion(&self) -> Option<&str> {
@@ -240,7 +241,7 @@ impl Hinter for Placeholder {
     type Hint = Grey;
 
     fn hint(&self, line: &str, _pos: usize, _context: &Context<'_>) -> Option<Grey> {
-        line.is_empty().then_some(Grey)
+        line.is_empty().then_some(Grey(self.0))
     }
 }
 

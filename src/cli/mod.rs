@@ -100,7 +100,7 @@ enum Command {
     /// Ask a model, once or in a conversation
     #[command(
         override_usage = "ollama-wgpu run MODEL [PROMPT] [flags]",
-        after_help = "Environment Variables:\n  OLLAMA_HOST         Address of the server (default 127.0.0.1:11434)\n  OLLAMA_NOHISTORY    Do not keep the history of the interactive prompt\n  OLLAMA_EDITOR       Editor that Ctrl + g opens (default VISUAL, EDITOR, vi)"
+        after_help = "Environment Variables:\n  OLLAMA_HOST         Address of the server (default 127.0.0.1:11434)\n  OLLAMA_API_KEY      Key for a server that asks for one\n  OLLAMA_NOHISTORY    Do not keep the history of the interactive prompt\n  OLLAMA_EDITOR       Editor that Ctrl + g opens (default VISUAL, EDITOR, vi)"
     )]
     Run(run::Arguments),
     /// Unload a model
@@ -173,10 +173,24 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to be told if stderr is gone too.
-            writeln!(io::stderr(), "Error: {error:#}").ok();
+            writeln!(io::stderr(), "Error: {}", whole(&error)).ok();
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, each once: some tell theirs themselves.
+fn whole(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text += ": ";
+            text += &cause;
+        }
+    }
+    text
 }
 
 /// Did the reader of our output go away, as `head` does?

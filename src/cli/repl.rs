@@ -5,6 +5,7 @@ use super::client::{Client, Error};
 use super::editor::{Input, LineEditor};
 use super::session::Session;
 use super::slash::{self, Outcome};
+use super::whole;
 use crate::api::{ChatReply, ChatRequest, Message, ShowReply};
 use crate::settings;
 use anyhow::{Context, Result};
@@ -43,7 +44,7 @@ pub async fn run(client: &Client, session: Session, shown: &ShowReply) -> Result
             continue;
         }
         if let Err(error) = editor.remember(&text) {
-            eprintln!("{error:#}");
+            eprintln!("{}", whole(&error));
         }
         match slash::command(&mut repl, &text).await? {
             Outcome::Quit => return Ok(()),
@@ -57,9 +58,12 @@ pub async fn run(client: &Client, session: Session, shown: &ShowReply) -> Result
 async fn read_message(mut editor: LineEditor) -> Result<(Option<String>, LineEditor)> {
     let mut open: Option<String> = None;
     loop {
-        let prompt = if open.is_some() { "... " } else { ">>> " };
+        let (prompt, placeholder) = match open {
+            None => (">>> ", "Send a message (/? for help)"),
+            Some(_) => ("... ", "Use \"\"\" to end the message"),
+        };
         let (input, returned) = tokio::task::spawn_blocking(move || {
-            let input = editor.read(prompt);
+            let input = editor.read(prompt, placeholder);
             (input, editor)
         })
         .await
@@ -145,7 +149,7 @@ impl Repl<'_> {
                 });
             }
             Err(error) if is_answered(&error) => {
-                eprintln!("Error: {error:#}\n");
+                eprintln!("Error: {}\n", whole(&error));
                 self.messages.pop();
             }
             Err(error) => return Err(error),

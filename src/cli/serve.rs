@@ -2,7 +2,7 @@
 
 use super::{device, log};
 use crate::backend::KvType;
-use crate::engine::{KeepAlive, Models, ModelsSettings};
+use crate::engine::{self, KeepAlive, Models, ModelsSettings};
 use crate::server::{self, App, Keys, Origins, RequestLog, ServerSettings};
 use crate::settings::Settings;
 use crate::store::Store;
@@ -18,6 +18,7 @@ const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// Runs the server; returns when it was told to stop.
 pub fn serve() -> Result<()> {
+    engine::share_one_heap();
     let settings = Settings::from_env();
     log::to_stderr(settings.log_level);
     for warning in &settings.warnings {

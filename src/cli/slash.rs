@@ -4,7 +4,7 @@ use super::client::Client;
 use super::repl::{Repl, history_file, is_answered, message};
 use super::session::{self, can};
 use super::show::{self, Section};
-use super::{create, list};
+use super::{create, list, whole};
 use crate::api::{CreateRequest, Object, ShowReply, ShowRequest};
 use crate::store::{Parameter, parse_parameter};
 use anyhow::Result;
@@ -57,7 +57,7 @@ pub async fn command(repl: &mut Repl<'_>, line: &str) -> Result<Outcome> {
     match done {
         Err(error) if !is_answered(&error) => Err(error),
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            eprintln!("Error: {}", whole(&error));
             Ok(Outcome::Done)
         }
         Ok(()) => Ok(Outcome::Done),

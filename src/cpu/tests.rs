@@ -151,7 +151,7 @@ fn products_have_one_arithmetic() {
             _ => &[256, 1536],
         };
         for &cols in lengths {
-            for (rows, n_tokens) in [(1, 1), (3, 2), (7, 9), (67, 13)] {
+            for (rows, n_tokens) in [(1, 1), (3, 2), (7, 9), (67, 13), (9, 20), (3, 50)] {
                 let first = rows / 2;
                 let row_bytes = quant.row_bytes(cols);
                 let bytes = random.rows(quant, rows * cols);

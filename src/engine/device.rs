@@ -64,7 +64,7 @@ pub fn load(
             .unwrap_or(model.config().layers.len() + 1);
         let may_shrink = placed.may_shrink && n_gpu_layers > 0;
         match load_placed(model, placed, options, cancelled) {
-            Err(error) if may_shrink && is_memory(&error) => {
+            Err(error) if may_shrink && error.is_memory() => {
                 tracing::warn!("{error}; fewer layers are tried on the GPU");
                 most = Some(n_gpu_layers * 3 / 4);
             }
@@ -89,7 +89,7 @@ fn load_placed(
         if cancelled() {
             return Err(Error::Canceled);
         }
-        backend.load(weight)?;
+        backend.load(weight).map_err(|e| weight_error(e, model))?;
     }
     let prepared = match model.pooling() {
         None => Device::prepare(model, backend, n_gpu_layers, options).map(Loaded::Generator),
@@ -321,12 +321,15 @@ fn alloc_cache(
     }
 }
 
-/// Whether a device's memory was too small.
-fn is_memory(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::ContextMemory { .. } | Error::Backend(BackendError::OutOfMemory { .. })
-    )
+/// Says that it is the weights that do not fit.
+fn weight_error(error: BackendError, model: &Model) -> Error {
+    match error {
+        BackendError::OutOfMemory { device, .. } => Error::WeightMemory {
+            device,
+            bytes: model.weight_bytes(),
+        },
+        error => error.into(),
+    }
 }
 
 /// Names the option that asked for too much.

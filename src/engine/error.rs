@@ -45,7 +45,14 @@ pub enum Error {
         n_ctx: usize,
         bytes: u64,
     },
-    /// The device failed, or cannot hold the weights.
+    /// The weights do not fit.
+    #[error(
+        "model requires more memory than is available on {device}: \
+         its weights need {bytes} bytes; use a smaller quantization, or set num_gpu to fewer layers \
+         or to 0 to run on the CPU"
+    )]
+    WeightMemory { device: String, bytes: u64 },
+    /// The device failed, or cannot hold what the model needs.
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// A request without tokens.
@@ -81,4 +88,16 @@ pub enum Error {
          internal error, check ollama server logs for details: {0}"
     )]
     Stopped(String),
+}
+
+impl Error {
+    /// Whether the device's memory was too small.
+    pub fn is_memory(&self) -> bool {
+        matches!(
+            self,
+            Error::ContextMemory { .. }
+                | Error::WeightMemory { .. }
+                | Error::Backend(BackendError::OutOfMemory { .. })
+        )
+    }
 }

@@ -21,6 +21,16 @@ pub fn give_back_soon(runtime: &Handle) {
     });
 }
 
+/// Has all threads share one heap. glibc would make one for each few, and gives the end of those, up to 64 MiB each, back only when
+/// it is freed in one piece. To be called before there are other threads.
+pub fn share_one_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the function takes no pointer; the setting is one that glibc knows.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Gives free pages back to the system. glibc keeps those of blocks below 32 MiB, which the layers of a cache are: without this,
 /// a server that has unloaded its model stays as large as with it.
 pub fn give_back() {

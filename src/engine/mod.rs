@@ -43,6 +43,7 @@ use worker::Worker;
 pub use crate::model::normalised;
 pub use error::Error;
 pub use grammar::{Constraint, Grammar, Reasoning, prepared_schema};
+pub use memory::share_one_heap;
 pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,
 };

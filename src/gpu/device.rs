@@ -307,6 +307,11 @@ impl Device {
         Some(report.total_reserved_bytes)
     }
 
+    /// Ends the device.
+    pub fn lose(&self) {
+        self.device.destroy();
+    }
+
     /// An error where the device failed since it was opened.
     pub fn check(&self) -> Result<(), BackendError> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-/// What is read of a file, at most.
+/// The largest file.
 const MAX_BYTES: u64 = 256 << 20;
 const DIGEST_BYTES: usize = 32;
 
 /// The compiled kernels of a device, and the file that has them between runs: a SHA-256 digest, then what it is of.
 pub(super) struct DiskCache {
     cache: wgpu::PipelineCache,
+    adapter: String,
     path: PathBuf,
 }
 
@@ -42,7 +43,11 @@ impl DiskCache {
             })
         };
         let refused = pollster::block_on(invalid.pop());
-        refused.is_none().then_some(DiskCache { cache, path })
+        refused.is_none().then_some(DiskCache {
+            cache,
+            adapter,
+            path,
+        })
     }
 
     /// For the description of a pipeline.
@@ -50,14 +55,18 @@ impl DiskCache {
         &self.cache
     }
 
-    /// Writes all that was compiled so far. Without it kernels are compiled again: a failure is logged, no more.
+    /// Writes all that was compiled so far, unless it is too large. Without it kernels are compiled again: a failure is logged, no more.
     pub fn save(&self) {
-        let Some(data) = self.cache.get_data() else {
+        let fits = |data: &Vec<u8>| (DIGEST_BYTES + data.len()) as u64 <= MAX_BYTES;
+        let Some(data) = self.cache.get_data().filter(fits) else {
             return;
         };
-        if let Err(error) = write(&self.path, &data) {
-            let path = self.path.display();
-            tracing::debug!("cannot write compiled kernels to {path}: {error}");
+        match write(&self.path, &data) {
+            Ok(()) => remove_other_versions(&self.path, &self.adapter),
+            Err(error) => {
+                let path = self.path.display();
+                tracing::debug!("cannot write compiled kernels to {path}: {error}");
+            }
         }
     }
 }
@@ -85,6 +94,21 @@ fn write(path: &Path, data: &[u8]) -> io::Result<()> {
     file.write_all(data)?;
     file.persist(path)?;
     Ok(())
+}
+
+/// Removes what other versions of the program left of an adapter beside its file.
+fn remove_other_versions(path: &Path, adapter: &str) {
+    let Some(Ok(entries)) = path.parent().map(fs::read_dir) else {
+        return;
+    };
+    let prefix = format!("{adapter}_");
+    for entry in entries.flatten() {
+        let is_of_adapter = entry.file_name().to_string_lossy().starts_with(&prefix);
+        if is_of_adapter && entry.path() != path {
+            // One that cannot be removed takes some place, no more.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Whether the file is this user's, as a new file would be, and closed to writers besides.
@@ -121,6 +145,18 @@ fn create_private(folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_version_of_an_adapter_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let names = ["vulkan_1_2_0.1.0", "vulkan_1_2_0.2.0", "vulkan_1_20_0.1.0"];
+        for name in names {
+            write(&at(name), b"compiled").expect("it is written");
+        }
+        remove_other_versions(&at(names[1]), "vulkan_1_2");
+        assert_eq!(names.map(|name| at(name).exists()), [false, true, true]);
+    }
 
     #[test]
     fn only_whole_files_are_read() {

@@ -105,6 +105,11 @@ impl GpuBackend {
         })
     }
 
+    /// Ends the device under all models on it, as a driver that fails does: for tests.
+    pub fn lose(&self) {
+        self.device.lose();
+    }
+
     /// The launches of the last step of a plan; none where it was not prepared.
     pub fn profile(&self, plan: PreparedId) -> Vec<LaunchProfile> {
         self.plans.get(plan.0).map_or(Vec::new(), Prepared::profile)

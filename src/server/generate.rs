@@ -123,7 +123,10 @@ impl Prompt {
     ) -> Result<Prompt, ApiError> {
         let template = match (request.raw, request.template.as_str()) {
             (true, _) => None,
-            (_, "") => app.template(&found.model, lease)?,
+            (_, "") => match app.template(&found.model, lease)? {
+                None => Some(prompt::bare_template()?),
+                template => template,
+            },
             (_, text) => Some(Template::parse_go(text)?),
         };
         let rendered = match &template {

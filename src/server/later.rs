@@ -3,17 +3,8 @@
 use super::error::ApiError;
 use super::{App, Incoming, Response};
 use std::sync::Arc;
-use warp::http::StatusCode;
 
 type Answer = Result<Response, ApiError>;
-
-/// `POST /api/me`: there are no accounts.
-pub async fn account(_: Arc<App>, _: Incoming) -> Answer {
-    Err(ApiError::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "account unavailable",
-    ))
-}
 
 /// `POST /v1/audio/transcriptions`.
 pub async fn transcriptions(_: Arc<App>, _: Incoming) -> Answer {

@@ -11,6 +11,7 @@ mod embed;
 mod error;
 mod generate;
 mod generation;
+mod hosted;
 mod inflate;
 mod keep_alive;
 mod keys;
@@ -127,7 +128,16 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         route!(POST, "/v1/embeddings", openai::embeddings),
         route!(GET, "/v1/models", openai::list),
         route!(GET, "/v1/models/*model", openai::get),
-        route!(POST, "/api/me", later::account),
+        route!(POST, "/api/me", hosted::account),
+        route!(POST, "/api/signout", hosted::sign_out),
+        route!(DELETE, "/api/user/keys/:key", hosted::sign_out),
+        route!(POST, "/api/experimental/web_search", hosted::web_search),
+        route!(POST, "/api/experimental/web_fetch", hosted::web_fetch),
+        route!(
+            GET,
+            "/api/experimental/model-recommendations",
+            hosted::recommendations
+        ),
         route!(POST, "/v1/completions", openai::completions),
         route!(POST, "/v1/responses", openai::responses),
         route!(POST, "/v1/messages", anthropic::messages),

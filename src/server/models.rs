@@ -8,6 +8,7 @@ use crate::api::{
     CopyRequest, DeleteRequest, ListReply, ListedModel, LoadedModel, Message, ModelDetails, Object,
     PsReply, ShowReply, ShowRequest, TensorEntry,
 };
+use crate::chat::template::BARE;
 use crate::engine::RunningModel;
 use crate::gguf::Gguf;
 use crate::store::{self, ModelEntry, ModelName, ResolvedModel, manifest::Config};
@@ -128,8 +129,8 @@ fn described(
 ) -> Result<ShowReply, ApiError> {
     let facts = app.store.facts(&model.model_digest)?;
     let template = prompt::template_of(
-        &model,
-        &facts,
+        model.template.as_deref(),
+        facts.chat_template.as_deref(),
         &EdgeTokens::default(),
         app.settings.go_template,
     );
@@ -147,10 +148,7 @@ fn described(
         license: model.license.join("\n"),
         modelfile: model.modelfile(),
         parameters,
-        template: template
-            .as_ref()
-            .map(|t| t.text().to_owned())
-            .unwrap_or_default(),
+        template: template.as_ref().map_or(BARE, |t| t.text()).to_owned(),
         details: details(&model.config, &model.parent_model),
         messages: model.messages.iter().map(role_and_content).collect(),
         model_info: metadata::model_info(&gguf, request.verbose),

@@ -291,8 +291,8 @@ impl App {
     pub fn capabilities(&self, model: &ResolvedModel) -> Result<Vec<Capability>, ApiError> {
         let facts = self.store.facts(&model.model_digest)?;
         let template = prompt::template_of(
-            model,
-            &facts,
+            model.template.as_deref(),
+            facts.chat_template.as_deref(),
             &EdgeTokens::default(),
             self.settings.go_template,
         )?;
@@ -307,8 +307,8 @@ impl App {
     ) -> Result<Option<Template>, ApiError> {
         let facts = self.store.facts(&model.model_digest)?;
         prompt::template_of(
-            model,
-            &facts,
+            model.template.as_deref(),
+            facts.chat_template.as_deref(),
             &EdgeTokens::of(lease.tokenizer()),
             self.settings.go_template,
         )

@@ -6,9 +6,10 @@ mod weights;
 use super::files_map::{check_files, digests};
 use super::manifest::{Config, Layer, Manifest, media};
 use super::resolve::Layers;
-use super::{Digest, Error, GgufFacts, ModelName, Source, Store, json, split_source, template};
+use super::{Digest, Error, GgufFacts, ModelName, Source, Store, json, split_source};
 use crate::api::{CreateRequest, Progress};
 use crate::chat::Template;
+use crate::chat::shipped::recognise;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -126,11 +127,17 @@ impl Store {
 
     /// A Go template for weights whose own chat template is a known one, with its stop strings.
     fn add_recognised_template(&self, draft: &mut Draft) -> Result<(), Error> {
-        let jinja = draft
-            .layers
-            .iter()
-            .find_map(|layer| layer.facts.as_ref()?.chat_template.as_deref());
-        let Some(shipped) = jinja.and_then(template::recognise) else {
+        let mut facts = draft.layers.iter().filter_map(|l| l.facts.as_deref());
+        let shipped = facts.find_map(|facts| {
+            let jinja = facts.chat_template.as_deref()?;
+            Some(recognise(
+                jinja,
+                &facts.bos,
+                &facts.eos,
+                !facts.leaves_bos_out,
+            ))
+        });
+        let Some(shipped) = shipped.flatten() else {
             return Ok(());
         };
         let mut layer = self.new_layer(media::TEMPLATE, shipped.template.as_bytes())?;

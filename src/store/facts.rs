@@ -27,6 +27,12 @@ pub struct GgufFacts {
     pub has_blocks: bool,
     /// `tokenizer.chat_template`, a Jinja template.
     pub chat_template: Option<String>,
+    /// Text of the beginning-of-sequence token; empty if the file names none.
+    pub bos: String,
+    /// Text of the end-of-sequence token; empty if the file names none.
+    pub eos: String,
+    /// Says that prompts begin without the former.
+    pub leaves_bos_out: bool,
     /// Number of files the model was split into; 0 or 1 if it was not.
     pub n_splits: u64,
     /// Place of this file among them, from 0.
@@ -62,6 +68,9 @@ impl GgufFacts {
             hears: has("audio.block_count") || gguf.bool("clip.has_audio_encoder") == Some(true),
             has_blocks: has("block_count"),
             chat_template: gguf.str("tokenizer.chat_template").map(str::to_owned),
+            bos: token_text(gguf, "tokenizer.ggml.bos_token_id"),
+            eos: token_text(gguf, "tokenizer.ggml.eos_token_id"),
+            leaves_bos_out: gguf.bool("tokenizer.ggml.add_bos_token") == Some(false),
             n_splits: gguf.u64("split.count").unwrap_or_default(),
             split: gguf.u64("split.no").unwrap_or_default(),
             is_unquantized: is_unquantized(gguf),
@@ -79,6 +88,14 @@ impl GgufFacts {
     pub fn parameter_size(&self) -> String {
         human_number(self.n_parameters)
     }
+}
+
+/// The text of the token whose id stands under `key`, if it is in the vocabulary.
+fn token_text(gguf: &Gguf, key: &str) -> String {
+    let id = gguf.u64(key).and_then(|id| usize::try_from(id).ok());
+    let text = id.and_then(|id| gguf.strings("tokenizer.ggml.tokens")?.nth(id));
+    text.map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        .unwrap_or_default()
 }
 
 /// Weights in all tensors of a file.

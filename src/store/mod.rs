@@ -27,7 +27,6 @@ mod quantize;
 pub mod registry;
 mod resolve;
 mod show;
-mod template;
 #[cfg(test)]
 mod tests;
 mod verify;

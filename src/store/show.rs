@@ -3,6 +3,7 @@
 use super::json;
 use super::modelfile::{self, Command};
 use super::resolve::ResolvedModel;
+use crate::chat::template::BARE;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -35,7 +36,7 @@ impl ResolvedModel {
         commands.extend(self.adapter_paths.iter().map(|p| Command::Adapter(path(p))));
         commands.extend(self.draft_path.iter().map(|p| Command::Draft(path(p))));
         commands.extend(self.projectors.iter().map(|(_, p)| Command::From(path(p))));
-        let template = self.template.as_deref().unwrap_or("{{ .Prompt }}");
+        let template = self.template.as_deref().unwrap_or(BARE);
         commands.push(Command::Template(template.to_owned()));
         commands.extend(self.system.clone().map(Command::System));
         commands.extend(given(&self.config.renderer).map(Command::Renderer));

@@ -298,7 +298,7 @@ fn heads_and_paths_of_every_kind() {
 #[test]
 fn methods_of_every_route() {
     let target = Target::new(&[]);
-    const ROUTES: [(&str, &[&str]); 16] = [
+    const ROUTES: [(&str, &[&str]); 19] = [
         ("/", &["GET", "HEAD"]),
         ("/api/version", &["GET", "HEAD"]),
         ("/api/tags", &["GET", "HEAD"]),
@@ -313,6 +313,9 @@ fn methods_of_every_route() {
         ("/api/delete", &["DELETE"]),
         ("/api/pull", &["POST"]),
         ("/api/blobs/sha256:0", &["HEAD", "POST"]),
+        ("/api/user/keys/x", &["DELETE"]),
+        ("/api/experimental/web_search", &["POST"]),
+        ("/api/experimental/model-recommendations", &["GET"]),
         ("/v1/models", &["GET"]),
         ("/v1/chat/completions", &["POST"]),
     ];

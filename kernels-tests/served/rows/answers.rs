@@ -112,6 +112,21 @@ async fn the_context_is_the_requests_the_models_or_the_environments() {
 }
 
 #[tokio::test]
+async fn copilot_finds_the_name_that_it_sent() {
+    let server = server_with(&[TINY], &[]);
+    for (agent, changed) in [("GitHubCopilotChat/0.1", true), ("curl/8", false)] {
+        let request = reqwest::Client::new().post(server.url("/api/show"));
+        let request = request
+            .header("User-Agent", agent)
+            .body("{\"model\":\"TINY\"}");
+        let text = request.send().await.expect("a reply").text().await;
+        let shown: Value = serde_json::from_str(&text.expect("a body")).expect("JSON");
+        let name = &shown["model_info"]["general.basename"];
+        assert_eq!(name == "TINY", changed, "{agent}: {name}");
+    }
+}
+
+#[tokio::test]
 async fn no_answer_is_longer_than_ten_contexts() {
     let server = server_with(&[TINY], &[]);
     for (num_predict, length) in [(-1, 80), (1000, 80), (79, 79), (1, 1), (0, 0)] {

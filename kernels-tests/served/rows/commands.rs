@@ -1,6 +1,6 @@
 //! Commands and flags, by what the server is asked and what is printed.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
@@ -126,6 +126,57 @@ async fn the_flags_of_run_reach_the_server() {
     }
 }
 
+#[test]
+fn addresses_of_every_form() {
+    let server = server_with(&[TINY], &[]);
+    let (_, port) = server.address.rsplit_once(':').expect("a port");
+    for host in [
+        format!("127.0.0.1:{port}"),
+        format!(":{port}"),
+        format!("0.0.0.0:{port}"),
+        format!("localhost:{port}"),
+        format!("http://127.0.0.1:{port}"),
+        format!("http://127.0.0.1:{port}/"),
+        format!(" \"127.0.0.1:{port}\" "),
+    ] {
+        let output = at(&host, &["list"], "");
+        let listed = String::from_utf8_lossy(&output.stdout).contains("tiny:latest");
+        assert!(listed, "{host}: {output:?}");
+    }
+    let (exit, error) = refusal(&at(
+        &format!("http://127.0.0.1:{port}/ollama"),
+        &["show", "tiny"],
+        "",
+    ));
+    assert!(exit == Some(1) && error.contains("404"), "{error}");
+    for (host, bound) in [
+        (":0", "0.0.0.0:"),
+        ("127.0.0.1:0", "127.0.0.1:"),
+        ("http://localhost:0", ""),
+    ] {
+        let mut command = binary();
+        command
+            .arg("serve")
+            .env("OLLAMA_HOST", host)
+            .env("OLLAMA_WGPU_DEVICE", "cpu");
+        command
+            .env("HOME", server.home.path())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let line = lines
+            .map_while(Result::ok)
+            .find(|line| line.contains("INFO listening on"));
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+        let line = line.expect("it listens");
+        assert!(
+            line.contains(&format!("listening on {bound}")),
+            "{host}: {line}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn rm_unloads_before_it_deletes() {
     let server = server_with(&[TINY], &[]);
@@ -220,5 +271,36 @@ fn wrong_words_and_no_server() {
             "{long}"
         );
         assert_eq!((&short, &help), (&long, &long), "{command}");
+    }
+}
+
+#[test]
+fn a_start_that_fails_says_why_once() {
+    for (name, value, error) in [
+        (
+            "OLLAMA_MODELS",
+            "/dev/null/models",
+            "cannot make the models folder /dev/null/models/manifests (set OLLAMA_MODELS to one that can be written): \
+             Not a directory (os error 20)",
+        ),
+        (
+            "OLLAMA_WGPU_API_KEYS_FILE",
+            "/nowhere/keys",
+            "OLLAMA_WGPU_API_KEYS_FILE: /nowhere/keys: No such file or directory (os error 2)",
+        ),
+        (
+            "OLLAMA_ORIGINS",
+            "example.com",
+            "OLLAMA_ORIGINS entry \"example.com\" is not an origin: give a scheme (such as https://) or one *",
+        ),
+    ] {
+        let mut command = binary();
+        command.arg("serve").env("OLLAMA_HOST", "127.0.0.1:0");
+        let output = command
+            .env("OLLAMA_WGPU_DEVICE", "cpu")
+            .env(name, value)
+            .output();
+        let found = refusal(&output.expect("it runs"));
+        assert_eq!(found, (Some(1), format!("Error: {error}\n")));
     }
 }

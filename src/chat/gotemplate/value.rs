@@ -26,7 +26,7 @@ pub enum Form {
     Json,
     /// A map that is absent: `{}` where it is printed, null inside JSON.
     Absent,
-    /// A list of one as its item, in JSON too: a property's type.
+    /// A list of one as its item, in JSON too, and an empty one as nothing: a property's type.
     Single,
 }
 
@@ -180,6 +180,7 @@ impl Value {
             Value::Map(map) if map.form == Form::Absent => out.push_str("{}"),
             Value::Record(record) if record.form == Form::Json => self.print_json(out),
             Value::List(list) if list.is_single() => list.items[0].print_inner(out),
+            Value::List(list) if list.form == Form::Single && list.items.is_empty() => {}
             Value::List(list) => {
                 out.push('[');
                 print_joined(out, list.items.iter(), |out, item| item.print_inner(out));

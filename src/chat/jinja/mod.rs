@@ -34,6 +34,18 @@ const NAME: &str = "chat_template";
 /// How DeepSeek's templates tell a turn of calls.
 const CALLS_WITHOUT_CONTENT: &str = "'assistant' and message['content'] is none";
 
+/// How templates that know contents in parts name the text of one.
+const TEXT_OF_PART: [&str; 3] = ["['text']", "[\"text\"]", ".text"];
+
+/// What templates do not agree about.
+#[derive(Debug, Clone, Copy, Default)]
+struct Form {
+    /// Arguments of tool calls are JSON as text, not objects.
+    arguments_as_text: bool,
+    /// Contents are lists of parts, not texts.
+    content_as_parts: bool,
+}
+
 /// A parsed template with its environment.
 #[derive(Debug)]
 pub struct JinjaTemplate {
@@ -74,7 +86,8 @@ impl JinjaTemplate {
     }
 
     /// The prompt for a conversation. Arguments of tool calls are given as objects, and as text
-    /// to a template that fails on objects.
+    /// to a template that fails on objects; contents as texts, and as lists of one part to a
+    /// template that fails on texts or leaves them out.
     pub fn render(&self, input: &RenderInput) -> Result<String, Error> {
         let tools = input
             .tools
@@ -91,13 +104,20 @@ impl JinjaTemplate {
         input: &RenderInput,
     ) -> Result<String, Error> {
         let (messages, prefill) = split_prefill(input.messages);
-        let render = |as_text| self.run(messages, tools, as_text, input);
-        let mut prompt = match render(false) {
-            Err(Error::Render(_)) if messages.iter().any(|m| !m.tool_calls.is_empty()) => {
-                render(true)
-            }
-            result => result,
-        }?;
+        let render = |form| self.run(messages, tools, form, input);
+        let mut form = Form::default();
+        let mut result = render(form);
+        let has_calls = messages.iter().any(|m| !m.tool_calls.is_empty());
+        if has_calls && matches!(result, Err(Error::Render(_))) {
+            form.arguments_as_text = true;
+            result = render(form);
+        }
+        let is_told = |prompt: &String| is_told(prompt, messages);
+        if self.reads_parts() && !result.as_ref().is_ok_and(is_told) {
+            form.content_as_parts = true;
+            result = render(form).ok().filter(is_told).map_or(result, Ok);
+        }
+        let mut prompt = result?;
         if !prefill.is_empty() && parser::is_harmony(&self.source) {
             prompt.push_str(parser::FINAL);
         }
@@ -105,11 +125,15 @@ impl JinjaTemplate {
         Ok(prompt)
     }
 
+    fn reads_parts(&self) -> bool {
+        TEXT_OF_PART.iter().any(|part| self.source.contains(part))
+    }
+
     fn run(
         &self,
         messages: &[Message],
         tools: &[serde_json::Value],
-        arguments_as_text: bool,
+        form: Form,
         input: &RenderInput,
     ) -> Result<String, Error> {
         let given = messages.iter().map(size).sum::<usize>()
@@ -122,7 +146,7 @@ impl JinjaTemplate {
         let mut env = self.env.clone();
         env.set_fuel(Some(fuel as u64));
         let render = || {
-            let context = self.context(messages, tools, arguments_as_text, input);
+            let context = self.context(messages, tools, form, input);
             let template = env.get_template(NAME).map_err(|e| to_error(e, fuel))?;
             template.render(context).map_err(|e| to_error(e, fuel))
         };
@@ -133,13 +157,11 @@ impl JinjaTemplate {
         &self,
         messages: &[Message],
         tools: &[serde_json::Value],
-        arguments_as_text: bool,
+        form: Form,
         input: &RenderInput,
     ) -> Value {
         let now = input.now;
-        let messages = messages
-            .iter()
-            .map(|m| self.message_value(m, arguments_as_text));
+        let messages = messages.iter().map(|m| self.message_value(m, form));
         let mut context = vec![
             ("messages", Value::from_iter(messages)),
             ("add_generation_prompt", true.into()),
@@ -180,7 +202,7 @@ impl JinjaTemplate {
 
     /// A turn as templates read it. A template that knows no calls gets them as text, in the model's own form; to one that
     /// looks for calls where there is no content, an empty one is none.
-    fn message_value(&self, message: &Message, arguments_as_text: bool) -> Value {
+    fn message_value(&self, message: &Message, form: Form) -> Value {
         let content = match message.tool_calls.as_slice() {
             [] => message.content.as_str().into(),
             calls if !self.source.contains("tool_calls") => {
@@ -192,6 +214,12 @@ impl JinjaTemplate {
             }
             _ => message.content.as_str().into(),
         };
+        let content = match content.as_str() {
+            Some(text) if form.content_as_parts => {
+                Value::from_iter([Value::from_pairs([("type", "text"), ("text", text)])])
+            }
+            _ => content,
+        };
         let mut out: Vec<(&str, Value)> =
             vec![("role", message.role.as_str().into()), ("content", content)];
         if !message.thinking.is_empty() {
@@ -202,7 +230,7 @@ impl JinjaTemplate {
             let calls = message
                 .tool_calls
                 .iter()
-                .map(|call| call_value(call, arguments_as_text));
+                .map(|call| call_value(call, form.arguments_as_text));
             out.push(("tool_calls", Value::from_iter(calls)));
         }
         for (key, text) in [
@@ -246,6 +274,13 @@ fn split_prefill(messages: &[Message]) -> (&[Message], &str) {
         }
         _ => (messages, ""),
     }
+}
+
+/// Whether a prompt holds what was said first and last.
+fn is_told(prompt: &str, messages: &[Message]) -> bool {
+    let ends = messages.first().into_iter().chain(messages.last());
+    ends.map(|m| m.content.trim())
+        .all(|text| prompt.contains(text))
 }
 
 fn size(message: &Message) -> usize {

@@ -211,10 +211,15 @@ enum Found {
 /// Looks for the arguments of a call of `name` in `value`, from outside in.
 fn search(value: &Value, name: &str) -> Found {
     match value {
-        Value::Object(object) if object.contains_key("name") => ["arguments", "parameters"]
-            .iter()
-            .find_map(|key| object.get(*key).and_then(as_arguments))
-            .map_or(Found::Incomplete, Found::Arguments),
+        // `tool_name` is Command R's.
+        Value::Object(object)
+            if object.contains_key("name") || object.contains_key("tool_name") =>
+        {
+            ["arguments", "parameters"]
+                .iter()
+                .find_map(|key| object.get(*key).and_then(as_arguments))
+                .map_or(Found::Incomplete, Found::Arguments)
+        }
         Value::Object(object) => match object.get(name).and_then(as_arguments) {
             Some(arguments) => Found::Arguments(arguments),
             None => first_found(object.values(), name),

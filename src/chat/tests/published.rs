@@ -3,12 +3,13 @@
 use super::*;
 use std::path::{Path, PathBuf};
 
-fn folder() -> PathBuf {
+/// A folder of the test models.
+pub fn folder(name: &str) -> PathBuf {
     let models = std::env::var_os("OLLAMA_WGPU_TEST_MODELS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-models"),
         PathBuf::from,
     );
-    let folder = models.join("templates");
+    let folder = models.join(name);
     assert!(
         folder.is_dir(),
         "no {}: scripts/test.sh fetches it",
@@ -19,7 +20,7 @@ fn folder() -> PathBuf {
 
 /// Name and text of every template.
 fn published() -> Vec<(String, String)> {
-    let entries = std::fs::read_dir(folder()).unwrap();
+    let entries = std::fs::read_dir(folder("templates")).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     let mut files: Vec<PathBuf> = paths
         .filter(|path| path.extension().is_some_and(|e| e == "jinja"))
@@ -32,7 +33,7 @@ fn published() -> Vec<(String, String)> {
     files.iter().map(named).collect()
 }
 
-fn weather() -> Vec<Tool> {
+pub fn weather() -> Vec<Tool> {
     tools(
         &json!([{"type": "function", "function": {"name": "get_weather", "description": "Weather of a city",
         "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "The city"}},
@@ -40,7 +41,7 @@ fn weather() -> Vec<Tool> {
     )
 }
 
-fn talk() -> Vec<Message> {
+pub fn talk() -> Vec<Message> {
     messages(&json!([
         {"role": "user", "content": "Is it warm in Paris?"},
         {"role": "assistant", "content": "I can look."},
@@ -49,7 +50,7 @@ fn talk() -> Vec<Message> {
 }
 
 /// The talk, with a call of the tool and its answer.
-fn talk_with_call() -> Vec<Message> {
+pub fn talk_with_call() -> Vec<Message> {
     let call = json!({"id": "abcdefghi", "type": "function", "function": {"name": "get_weather", "arguments": {"city": "Paris"}}});
     let more = messages(&json!([
         {"role": "assistant", "content": "", "tool_calls": [call]},
@@ -114,6 +115,25 @@ fn every_template_renders_a_conversation_with_and_without_tools() {
         n_templates >= 69 && n_with_tools >= 50,
         "{n_templates}, {n_with_tools} with tools"
     );
+}
+
+/// Steps are counted: a template that took more for a message the longer the conversation is would be refused.
+#[test]
+fn long_conversations_render_in_linear_time() {
+    let turns = |n: usize| -> Vec<Message> {
+        let pairs = (0..n).flat_map(|_| talk().into_iter().take(2));
+        pairs.chain(talk().into_iter().skip(2)).collect()
+    };
+    let (short, long) = (turns(1), turns(100));
+    for (name, text) in published() {
+        let template = Template::parse_jinja(&text, "<s>", "</s>").unwrap();
+        let (prompt, longer) = (
+            render(&template, &short, &weather()),
+            render(&template, &long, &weather()),
+        );
+        let grown = longer.len().checked_sub(prompt.len());
+        assert!(grown.is_some_and(|n| n > 99 * 30), "{name}: {longer}");
+    }
 }
 
 /// What ends the turn of a call, after which the templates write the tool's answer.

@@ -17,7 +17,6 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
 use super::memory;
-use crate::backend::BackendError;
 use loaded::{Loaded, Parts};
 
 pub use loaded::Lease;
@@ -97,10 +96,7 @@ impl Models {
         let inner = &self.inner;
         inner.make_room(request).await;
         let (mut result, mut turn) = inner.load_parts(request, turn).await?;
-        let is_memory = matches!(
-            result,
-            Err(Error::ContextMemory { .. } | Error::Backend(BackendError::OutOfMemory { .. }))
-        );
+        let is_memory = result.as_ref().is_err_and(Error::is_memory);
         if is_memory && !inner.lock().loaded.is_empty() {
             inner
                 .unload_while(|state| state.loaded.first().map(|l| l.id))

@@ -189,6 +189,36 @@ fn a_known_chat_template_brings_its_go_form() {
 }
 
 #[test]
+fn a_recognised_template_brings_its_stop_strings() {
+    let f = Fixture::new();
+    let jinja = "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}{{ '<|assistant|>\n' }}";
+    let create = |name: &str, jinja: &str| {
+        let digest = f.blob(&gguf("phi3", &[("tokenizer.chat_template", jinja)], 8));
+        let files = json!({"m.gguf": digest.to_string()});
+        f.create(json!({"model": name, "files": files})).unwrap()
+    };
+    let steps = create("phi", jinja);
+    assert!(
+        steps.contains(&"using autodetected template phi-3".to_string()),
+        "{steps:?}"
+    );
+    let model = f.resolve("phi").unwrap();
+    assert_eq!(
+        Value::Object(model.params.clone()).to_string(),
+        r#"{"stop":["<|end|>","<|system|>","<|user|>","<|assistant|>"]}"#
+    );
+    assert!(model.modelfile().contains("PARAMETER stop <|system|>\n"));
+    let with_tools = format!("{jinja}{{% if tools %}}{{% endif %}}");
+    let steps = create("other", &with_tools);
+    assert!(
+        !steps.iter().any(|step| step.contains("autodetected")),
+        "{steps:?}"
+    );
+    let model = f.resolve("other").unwrap();
+    assert_eq!((model.template, model.params.len()), (None, 0));
+}
+
+#[test]
 fn projectors_and_adapters_become_their_layers() {
     let f = Fixture::new();
     let weights = f.blob(&gguf("llama", &[], 8));

@@ -25,7 +25,7 @@ async fn a_load_that_stands_still_is_given_up() {
         let error = waiting.await.expect("no panic").err();
         assert_eq!(error, Some(Error::Stalled { patience: PATIENCE }));
     }
-    assert!(begun.elapsed() >= PATIENCE && begun.elapsed() < 5 * PATIENCE);
+    assert!(begun.elapsed() >= PATIENCE && begun.elapsed() < 50 * PATIENCE);
     assert_eq!(n_opened.load(Ordering::SeqCst), 1, "who waits is told, too");
     // The thread is still at it; what it makes is dropped once it comes back.
     gate.send(true).expect("an open gate");
