@@ -4,6 +4,7 @@ mod answers;
 mod commands;
 mod environment;
 mod errors;
+mod refusals;
 mod store;
 
 use serde_json::Value;

@@ -166,7 +166,7 @@ fn walk<'t, 'p>(mut text: &'t str, pattern: &'p str) -> (&'t str, &'p str) {
         }
         let next = text.trim_start();
         let rest = match mark {
-            HOLE => Some(next.trim_start_matches(is_word)),
+            HOLE => Some(next.trim_start_matches(|c| is_word(c) || c == HOLE)),
             mark => next.strip_prefix(mark),
         };
         match rest {
