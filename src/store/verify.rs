@@ -25,9 +25,12 @@ impl Store {
         tell: &mut dyn FnMut(&ModelName),
     ) -> Result<Vec<Damage>, Error> {
         let names = match names {
-            [] => self
-                .walk(&|_, _| true)
-                .map_err(Error::io("cannot list the models"))?,
+            [] => {
+                let walked = self.walk(&|_, _| true);
+                let mut all = walked.map_err(Error::io("cannot list the models"))?;
+                all.sort();
+                all
+            }
             names => names.to_vec(),
         };
         let mut seen = HashMap::new();

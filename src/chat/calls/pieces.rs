@@ -4,6 +4,7 @@ use super::members::{KEY, Style, Texts};
 use super::{Body, HOLE, Written};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::cmp::Reverse;
 
 /// Shortest tag that tells a call within a text; a brace or bracket does at its start.
 const MIN_TAG: usize = 3;
@@ -195,15 +196,16 @@ pub fn end_of_turn(after: &str, after_words: &str) -> usize {
     let (after_words, n) = (&after_words[..bounded(after_words)], bounded(after));
     let starts = after[..n].char_indices().map(|(at, _)| at);
     let alike = starts.map(|at| {
-        let words = after_words
-            .char_indices()
-            .map(|(from, _)| &after_words[from..]);
-        let longest = words.map(|words| common_prefix(&after[at..n], words)).max();
-        (longest.unwrap_or(0), at)
+        let words = after_words.char_indices().map(|(from, _)| from);
+        let lengths = words.map(|from| {
+            let length = common_prefix(&after[at..n], &after_words[from..]);
+            (length, Reverse(from))
+        });
+        (lengths.max().unwrap_or_default(), at)
     });
-    // The longest, of several the first.
-    let longest = alike.max_by_key(|&(longest, at)| (longest, n - at));
-    let Some((_, at)) = longest.filter(|&(longest, _)| longest >= MIN_END) else {
+    // The longest; of several the one that a turn of words ends with first, and of those the first.
+    let longest = alike.max_by_key(|&(alike, at)| (alike, n - at));
+    let Some((_, at)) = longest.filter(|&((length, _), _)| length >= MIN_END) else {
         return after.len();
     };
     // Tags may end alike, which does not end a turn.

@@ -447,14 +447,19 @@ async fn others_leave_when_memory_is_short() {
 }
 
 #[tokio::test]
-async fn unusable_files_are_errors_that_name_them() {
+async fn a_file_that_is_not_there_is_an_error() {
     let (models, n_opened) = simple();
     let nowhere = LoadRequest {
         path: "/nowhere/model.gguf".into(),
         ..request("tiny-llama")
     };
     let error = models.acquire(&nowhere).await.err().expect("no file");
-    assert!(error.to_string().contains("/nowhere/model.gguf"), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("the model's file: it cannot be opened"),
+        "{text}"
+    );
+    assert!(!text.contains("nowhere"), "clients learn no paths: {text}");
     assert_eq!(n_opened.load(Ordering::SeqCst), 0);
     assert!(models.running().is_empty());
 }
