@@ -163,12 +163,13 @@ def composed(env):
     prompt.type("/set system kept\x07")
     prompt.wait("Error: the editor \"false\" failed")
     prompt.type("\r")
-    prompt.wait("Set system message")
+    # Between two lines the terminal is not the program's yet: there Ctrl-C would end it.
+    prompt.wait("Set system message.*>>> ")
     # A line that was begun is forgotten without a word; on an empty one the hint comes.
     prompt.type("/set system never\x03")
     prompt.wait("never\n>>> ")
     prompt.type("/show system\r")
-    shown = prompt.wait("/show system.*kept")
+    shown = prompt.wait("/show system.*kept.*>>> ")
     assert "Use Ctrl" not in shown, shown
     prompt.type("\x03")
     prompt.wait(r"Use Ctrl \+ d or /bye to exit")
