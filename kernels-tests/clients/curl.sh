@@ -15,7 +15,7 @@ status() { curl -sS -o /dev/null -w '%{http_code}' "$BASE$1" "${@:2}"; }
 expect "root" '^Ollama is running$' "$(curl -sS "$BASE/")"
 expect "root by grep" '^1$' "$(curl -s "$BASE/" | grep -c Ollama)"
 expect "root by HEAD" '^HTTP/1.1 200' "$(curl -sSI "$BASE/")"
-expect "tags by grep" '^3$' "$(curl -s "$BASE/api/tags" | grep -o '"name":' | wc -l | tr -d ' ')"
+expect "tags by grep" '^4$' "$(curl -s "$BASE/api/tags" | grep -o '"name":' | wc -l | tr -d ' ')"
 expect "version" '"version":"[0-9]+\.[0-9]+\.[0-9]+' "$(curl -sS "$BASE/api/version")"
 expect "tags" '"name":"smollm2:latest"' "$(curl -sS "$BASE/api/tags")"
 expect "show" '"general.architecture":"llama"' "$(post /api/show '{"model":"smollm2"}')"
