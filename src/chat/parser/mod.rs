@@ -349,4 +349,6 @@ pub(super) fn visible_for_jinja(template: &JinjaTemplate, tools: &[Tool]) -> Vec
 #[cfg(test)]
 mod splits;
 #[cfg(test)]
+mod tagged_tests;
+#[cfg(test)]
 mod tests;
