@@ -383,9 +383,9 @@ impl Events {
         if self.is_over {
             return None;
         }
-        let was_nearly_full = self.receiver.len() + EVENTS_PER_STEP > EVENT_QUEUE;
         let event = self.receiver.recv().await;
-        if was_nearly_full {
+        // Asked afterwards: what fills the queue while this waits stops the sequence, and nobody else would wake the worker.
+        if self.receiver.len() + EVENTS_PER_STEP >= EVENT_QUEUE {
             self.inbox.ring();
         }
         let event = event.unwrap_or_else(|| Event::Failed(self.reason()));

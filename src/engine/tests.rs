@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::backend::BackendError;
+use std::time::{Duration, Instant};
 
 #[test]
 fn truncated_prompts_have_ollamas_lengths() {
@@ -192,4 +193,28 @@ async fn closing_fails_what_runs() {
         last(events.expect("a place")).await,
         Event::Failed(Error::Unloaded)
     );
+}
+
+/// A client about as fast as the device, whose queue is full again and again: each time that it makes room counts.
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_all_of_its_answer() {
+    let (engine, _) = engine(None, 8);
+    for seed in 0..40 {
+        let mut request = Request::new(vec![10; 40]);
+        request.n_predict = Some(400);
+        request.max_repeats = None;
+        request.params.seed = Some(seed);
+        let mut events = engine.submit(request).expect("a place");
+        let read = async {
+            while events.recv().await.is_some() {
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_micros(30) {
+                    std::hint::spin_loop();
+                }
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(20), read).await;
+        ended.unwrap_or_else(|_| panic!("request {seed} waits for its reader, and that for it"));
+    }
+    engine.close();
 }
