@@ -199,7 +199,7 @@ async fn closing_fails_what_runs() {
 #[tokio::test]
 async fn a_client_that_reads_slowly_gets_all_of_its_answer() {
     let (engine, _) = engine(None, 8);
-    for seed in 0..40 {
+    for seed in 0..300 {
         let mut request = Request::new(vec![10; 40]);
         request.n_predict = Some(400);
         request.max_repeats = None;
