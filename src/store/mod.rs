@@ -253,11 +253,17 @@ impl Store {
             model: name.to_string(),
             why,
         };
-        let (bytes, metadata) = self
-            .inner
-            .manifests
-            .read(&self.manifest_path(&name), MAX_MANIFEST_BYTES)
-            .map_err(|e| damaged(format!("its manifest cannot be read ({e})")))?;
+        let path = self.manifest_path(&name);
+        let read = self.inner.manifests.read(&path, MAX_MANIFEST_BYTES);
+        let (bytes, metadata) = read.map_err(|e| {
+            // Another process may have deleted the model since it was found.
+            match fs::symlink_metadata(&path) {
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound => {
+                    Error::NotFound(name.to_string())
+                }
+                _ => damaged(format!("its manifest cannot be read ({e})")),
+            }
+        })?;
         let manifest = Manifest::parse(&bytes).map_err(damaged)?;
         let modified_at = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         Ok(Loaded {
