@@ -147,7 +147,7 @@ impl<P: Packing> Pages for BlockPages<P> {
             0 => (d, 0),
             _ => (d / 2, d % 2),
         };
-        let scale = isa.splat(isa.half(scales[d / 2]));
+        let scale = isa.splat_half(scales[d / 2]);
         isa.mul(scale, P::codes(isa, &codes[vector], part))
     }
 

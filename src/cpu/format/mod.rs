@@ -259,7 +259,7 @@ impl<T: Stepped> Format for Scaled<T> {
 
     #[inline(always)]
     fn head<I: Isa>(isa: I, block: &[u8]) -> I::F {
-        isa.splat(half_at(isa, block, 0))
+        isa.splat_half(u16::from_le_bytes(*array(block, 0)))
     }
 
     #[inline(always)]

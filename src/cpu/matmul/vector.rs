@@ -40,7 +40,9 @@ fn vector<I: Isa, F: Format>(isa: I, kernel: &Vector<'_>) {
     match kernel.product.n_tokens() {
         1 => vector_of::<I, F, 4, 1>(isa, kernel),
         _ if !I::WIDE => unreachable!("`matmul` sends tokens to panels where registers are few"),
-        2..=4 => vector_of::<I, F, 4, 4>(isa, kernel),
+        2 => vector_of::<I, F, 4, 2>(isa, kernel),
+        3..=4 => vector_of::<I, F, 4, 4>(isa, kernel),
+        5..=6 => vector_of::<I, F, 2, 6>(isa, kernel),
         _ => vector_of::<I, F, 2, FEW_TOKENS>(isa, kernel),
     }
 }
@@ -85,9 +87,11 @@ fn dot_rows<I: Isa, F: Format, const R: usize, const T: usize>(
     let ahead = rows[0]
         .as_ptr()
         .wrapping_add(AHEAD + (R - 1) * rows[0].len());
+    // Only where nothing else hides the time that a scale takes to widen.
+    let stage = F::SCALED && T == 1;
     let mut scales = [[0.0; RUN]; R];
     for b in 0..n_blocks {
-        if F::SCALED && b % RUN == 0 {
+        if stage && b % RUN == 0 {
             let n = RUN.min(n_blocks - b);
             for r in 0..R {
                 widen_scales::<I, F>(isa, &rows[r][b * F::BYTES..], n, &mut scales[r]);
@@ -98,9 +102,9 @@ fn dot_rows<I: Isa, F: Format, const R: usize, const T: usize>(
         for block in &mut blocks {
             *block = &block[b * F::BYTES..][..F::BYTES];
         }
-        let mut heads = [F::scaled_head(isa, blocks[0], scales[0][b % RUN]); R];
+        let mut heads = [head::<I, F>(isa, blocks[0], stage.then_some(scales[0][b % RUN])); R];
         for r in 1..R {
-            heads[r] = F::scaled_head(isa, blocks[r], scales[r][b % RUN]);
+            heads[r] = head::<I, F>(isa, blocks[r], stage.then_some(scales[r][b % RUN]));
         }
         dot_block::<I, F, R, T>(isa, blocks, heads, x, b * F::SPANS, &mut acc);
     }
@@ -123,6 +127,15 @@ fn dot_rows<I: Isa, F: Format, const R: usize, const T: usize>(
         let four = isa.sum4([acc[t][0], acc[t][1], acc[t + 1][0], acc[t + 1][1]]);
         sums[t][first..first + 2].copy_from_slice(&four[..2]);
         sums[t + 1][first..first + 2].copy_from_slice(&four[2..]);
+    }
+}
+
+/// What is decoded once of a block, whose scale may be known.
+#[inline(always)]
+fn head<I: Isa, F: Format>(isa: I, block: &[u8], scale: Option<f32>) -> F::Head<I> {
+    match scale {
+        Some(scale) => F::scaled_head(isa, block, scale),
+        None => F::head(isa, block),
     }
 }
 
@@ -161,12 +174,17 @@ fn dot_block<I: Isa, F: Format, const R: usize, const T: usize>(
         *vectors = &x.as_chunks().0[span..span + F::SPANS];
     }
     for j in 0..F::SPANS {
-        for r in 0..R {
-            let w = F::span(isa, blocks[r], &heads[r], j);
+        // All rows are decoded first: a vector of activations is loaded once for them.
+        let mut w = [F::span(isa, blocks[0], &heads[0], j); R];
+        for r in 1..R {
+            w[r] = F::span(isa, blocks[r], &heads[r], j);
+        }
+        for half in 0..2 {
             for t in 0..T {
-                let [low, high] = &vectors[t][j];
-                acc[t][r] = isa.fma(w[0], isa.load(low), acc[t][r]);
-                acc[t][r] = isa.fma(w[1], isa.load(high), acc[t][r]);
+                let x = isa.load(&vectors[t][j][half]);
+                for r in 0..R {
+                    acc[t][r] = isa.fma(w[r][half], x, acc[t][r]);
+                }
             }
         }
     }

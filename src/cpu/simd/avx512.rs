@@ -193,6 +193,10 @@ impl Isa for Avx512 {
         unsafe { _mm512_cvtss_f32(_mm512_cvtph_ps(_mm256_set1_epi16(bits as i16))) }
     }
     #[inline(always)]
+    fn splat_half(self, bits: u16) -> Self::F {
+        unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(bits as i16)) }
+    }
+    #[inline(always)]
     fn four_halves(self, [a, b, c, d]: [u16; 4]) -> [f32; 4] {
         let low = u32::from(a) | u32::from(b) << 16;
         let high = u32::from(c) | u32::from(d) << 16;

@@ -108,6 +108,11 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn store_halves(self, x: Self::F, out: &mut [u16; 16]);
     /// One half float, widened.
     fn half(self, bits: u16) -> f32;
+    /// One half float, widened, in all lanes.
+    #[inline(always)]
+    fn splat_half(self, bits: u16) -> Self::F {
+        self.splat(self.half(bits))
+    }
     /// Four half floats, widened.
     #[inline(always)]
     fn four_halves(self, x: [u16; 4]) -> [f32; 4] {
