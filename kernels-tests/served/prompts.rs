@@ -115,7 +115,8 @@ async fn the_models_own_template_stands_for_a_named_renderer() {
         let created = server.post("/api/create", &extended(body, &more)).await;
         assert_eq!(created.status, 200, "{}", created.text);
     };
-    let stub = json!({"template": "{{ .Prompt }}", "renderer": "qwen3-coder", "parser": "qwen3-coder"});
+    let stub =
+        json!({"template": "{{ .Prompt }}", "renderer": "qwen3-coder", "parser": "qwen3-coder"});
     create("coder", stub).await;
     let shown = server.post("/api/show", &json!({"model": "coder"})).await;
     let shown = shown.json();
@@ -134,7 +135,8 @@ async fn the_models_own_template_stands_for_a_named_renderer() {
     assert_eq!(created.status, 200, "{}", created.text);
     let of_child = extended(chat.clone(), &json!({"model": "child"}));
     assert_eq!(prompt(&server, "/api/chat", of_child).await, expected);
-    let own = json!({"template": "{{ range .Messages }}<{{ .Content }}>{{ end }}", "parser": "qwen3"});
+    let own =
+        json!({"template": "{{ range .Messages }}<{{ .Content }}>{{ end }}", "parser": "qwen3"});
     create("coder", own).await;
     assert_eq!(prompt(&server, "/api/chat", chat.clone()).await, "<U>");
     let shown = server.post("/api/show", &json!({"model": "coder"})).await;

@@ -144,6 +144,7 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         ),
         route!(POST, "/v1/completions", openai::completions),
         route!(POST, "/v1/responses", openai::responses),
+        route!(POST, "/v1/responses/input_tokens", openai::input_tokens),
         route!(POST, "/v1/messages", anthropic::messages),
         route!(POST, "/v1/messages/count_tokens", anthropic::count_tokens),
         route!(POST, "/v1/audio/transcriptions", later::transcriptions),
@@ -231,7 +232,7 @@ async fn answer(
         _ if keys
             .is_some_and(|keys| !keys::is_open(method, path) && !keys.admit(&incoming.headers)) =>
         {
-            keys::refusal(path)
+            keys::refusal(path, &incoming.headers)
         }
         Found::Handler(handler, segment) => {
             incoming.segment = segment;

@@ -286,7 +286,12 @@ mod tests {
             ("", STUB, "", None),
             ("olmo3", GO, "", None),
             ("olmo3", STUB, JINJA, None),
-            ("olmo3", STUB, "", Some("renderer \"olmo3\" is not built in")),
+            (
+                "olmo3",
+                STUB,
+                "",
+                Some("renderer \"olmo3\" is not built in"),
+            ),
             ("olmo3", "", "", Some("renderer \"olmo3\" is not built in")),
             ("nosuch", GO, JINJA, Some("unknown renderer \"nosuch\"")),
         ] {
