@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::arithmetic::Arithmetic;
 use super::disk_cache::DiskCache;
 use super::limits::{missing_limit, requested_limits};
+use super::memory::own_bytes;
 use super::profile::TrafficCounters;
 use crate::backend::{BackendError, DeviceInfo};
 use crate::settings::cache_folder;
@@ -30,6 +31,8 @@ pub struct AdapterSummary {
     pub api: String,
     pub kind: AdapterKind,
     pub driver: String,
+    /// Memory of its own, where the driver tells; a CPU in disguise has none.
+    pub memory_bytes: Option<u64>,
 }
 
 impl std::fmt::Display for AdapterSummary {
@@ -150,7 +153,7 @@ pub(super) fn ranked_adapters() -> Vec<(wgpu::Adapter, AdapterSummary)> {
     let mut ranked: Vec<_> = found
         .into_iter()
         .map(|adapter| {
-            let summary = summarise(&adapter.get_info());
+            let summary = summarise(&adapter);
             (adapter, summary)
         })
         .collect();
@@ -161,13 +164,16 @@ pub(super) fn ranked_adapters() -> Vec<(wgpu::Adapter, AdapterSummary)> {
     ranked
 }
 
-fn summarise(info: &wgpu::AdapterInfo) -> AdapterSummary {
+fn summarise(adapter: &wgpu::Adapter) -> AdapterSummary {
+    let info = adapter.get_info();
+    let kind = kind(info.device_type, &info.name);
     AdapterSummary {
         index: 0,
         name: info.name.clone(),
         api: format!("{:?}", info.backend),
-        kind: kind(info.device_type, &info.name),
         driver: format!("{} {}", info.driver, info.driver_info),
+        memory_bytes: own_bytes(adapter).filter(|_| kind != AdapterKind::Software),
+        kind,
     }
 }
 
@@ -298,6 +304,7 @@ impl Device {
             name: self.summary.name.clone(),
             api: self.summary.api.clone(),
             is_gpu: true,
+            memory_bytes: self.summary.memory_bytes,
         }
     }
 
@@ -419,6 +426,7 @@ mod tests {
             api: "Vulkan".into(),
             kind,
             driver: String::new(),
+            memory_bytes: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Loading and unloading, with real files on a fake device.
 
+mod context;
 mod faults;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,6 +83,7 @@ async fn bytes_on_gpu(gpu: FakeGpu, settings: ModelsSettings, num_gpu: i64) -> (
 }
 
 const ROOMY: FakeGpu = FakeGpu {
+    memory_bytes: None,
     free_bytes: u64::MAX,
     max_weights: usize::MAX,
 };

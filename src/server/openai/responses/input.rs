@@ -11,7 +11,6 @@ use serde_json::Value;
 /// 400 that names the item.
 pub fn messages(input: &Value) -> Result<Vec<Message>, ApiError> {
     let items = match input {
-        Value::Null => return Ok(Vec::new()),
         Value::String(text) if text.is_empty() => return Ok(Vec::new()),
         Value::String(text) => return Ok(vec![with_role("user", text.clone())]),
         Value::Array(items) => items,
