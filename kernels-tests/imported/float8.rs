@@ -76,7 +76,7 @@ fn bytes(n: usize, n_exponent: i32) -> Vec<u8> {
     let all: Vec<u8> = (0..=255)
         .filter(|&b| number(b, n_exponent).abs() <= 16.0)
         .collect();
-    let at = |i: usize| all[(i * 2_654_435_761 >> 7) % all.len()];
+    let at = |i: usize| all[((i * 2_654_435_761) >> 7) % all.len()];
     (0..n).map(at).collect()
 }
 
