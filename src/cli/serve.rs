@@ -3,7 +3,7 @@
 use super::{device, log};
 use crate::backend::KvType;
 use crate::engine::{self, KeepAlive, Models, ModelsSettings};
-use crate::server::{self, App, Keys, Origins, RequestLog, ServerSettings};
+use crate::server::{self, App, Keys, Origins, RequestLog, ServerSettings, Templates};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::store::registry::Registry;
@@ -78,6 +78,7 @@ async fn listen(settings: Settings) -> Result<()> {
             go_template: settings.go_template,
             request_log,
         },
+        templates: Templates::default(),
     };
     if let Some(warning) = exposure(bound, keys.is_some(), tls.is_some()) {
         tracing::warn!("{warning}");

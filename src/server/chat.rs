@@ -7,7 +7,7 @@ use super::options::Options;
 use super::prompt::{self, Conversation, Rendered};
 use super::run::{self, Common, Found, Job, Outcome};
 use super::tool_choice::ToolChoice;
-use super::{App, Incoming, Response, body, stream, time};
+use super::{App, Incoming, Response, body, stream, templates, time};
 use crate::api::{ChatReply, ChatRequest, DebugInfo, Message};
 use crate::chat::{self, Capability, Template, Tool};
 use crate::engine::{KeepAlive, Lease};
@@ -128,10 +128,10 @@ fn rendered(
     (tools, think): (Vec<Tool>, Option<chat::Think>),
     options: &Options,
     lease: &Lease,
-) -> Result<(Template, Conversation, Rendered), ApiError> {
+) -> Result<(Arc<Template>, Conversation, Rendered), ApiError> {
     let template = app
         .template(&found.model, lease)?
-        .map_or_else(prompt::fallback_template, Ok)?;
+        .unwrap_or_else(|| templates::FALLBACK.clone());
     let conversation = Conversation {
         messages: prompt::assembled(&found.model, &request.messages),
         tools,

@@ -27,6 +27,7 @@ mod route;
 mod run;
 mod status;
 mod stream;
+mod templates;
 mod time;
 mod tls;
 mod tool_choice;
@@ -53,6 +54,7 @@ pub use access::Origins;
 pub use keys::Keys;
 pub use listen::bind;
 pub use request_log::RequestLog;
+pub use templates::Templates;
 pub use tls::acceptor as tls_acceptor;
 
 type Response = warp::reply::Response;
@@ -63,6 +65,8 @@ pub struct App {
     pub registry: Registry,
     pub models: Models,
     pub settings: ServerSettings,
+    /// Parsed when they are first asked for.
+    pub templates: Templates,
 }
 
 /// What the user's settings say about serving.

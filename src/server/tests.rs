@@ -57,6 +57,7 @@ impl Api {
                 loopback_only: true,
                 ..ServerSettings::default()
             },
+            templates: Templates::default(),
         };
         Api {
             app: Arc::new(app),
