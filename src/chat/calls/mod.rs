@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 pub(super) use inferred::{Inferred, inferred};
-pub(super) use written::{written_by_go, written_by_jinja};
+pub(super) use written::{written_by_go, written_by_jinja, written_by_named};
 
 /// A tool that may be called.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,7 +3,7 @@
 use super::members::{Style, Texts};
 use super::{Body, Words, Written};
 use crate::chat::jinja::JinjaTemplate;
-use crate::chat::parser::{self, CallFormat};
+use crate::chat::parser::{self, CallFormat, Format, Named};
 use std::borrow::Cow;
 
 /// Where a JSON call keeps its parts.
@@ -143,11 +143,23 @@ pub fn written_by_jinja(template: &JinjaTemplate) -> Written {
     if parser::has_recipients(text) {
         return in_parts();
     }
-    let format = match template.call_format() {
-        CallFormat::Known(format) => format,
-        CallFormat::Inferred(form) => return form.written.clone(),
-        CallFormat::Unknown => return alone("{", arguments_key(text)),
-    };
+    match template.call_format() {
+        CallFormat::Known(format) => written(format, text),
+        CallFormat::Inferred(form) => form.written.clone(),
+        CallFormat::Unknown => alone("{", arguments_key(text)),
+    }
+}
+
+/// The form of the parser that a model's config names; none where that reads no calls.
+pub fn written_by_named(named: &Named) -> Option<Written> {
+    if parser::is_harmony(named.marks) {
+        return Some(harmony());
+    }
+    parser::format_of(named.marks).map(|format| written(&format, named.marks))
+}
+
+/// The form of a format; `text` is the template, or has its marks, and tells which of several.
+fn written(format: &Format, text: &str) -> Written {
     let (frame, call): (Frame, Body) = match format.mark {
         "<function=example_function_name>{" => (
             ("<function=", Some("</function><function="), "</function>"),
