@@ -277,6 +277,15 @@ impl Engine {
     /// # Errors
     /// As [`Engine::submit`]; [`Error::InvalidEmbedding`] if one of the vectors is none.
     pub async fn embed(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, Error> {
+        let raw = self.embed_raw(texts).await?;
+        Ok(raw.iter().map(|vector| normalised(vector)).collect())
+    }
+
+    /// As [`Engine::embed`], of the length that pooling gives.
+    ///
+    /// # Errors
+    /// As [`Engine::embed`].
+    pub async fn embed_raw(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, Error> {
         let ModelInbox::Texts(inbox) = &self.shared.inbox else {
             return Err(Error::NotAnEmbedder);
         };

@@ -5,6 +5,7 @@ mod asserted;
 mod commands;
 mod environment;
 mod errors;
+mod lasting;
 mod refusals;
 mod store;
 
