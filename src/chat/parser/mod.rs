@@ -1,5 +1,6 @@
 //! Generated text, piece by piece, to thinking, content and tool calls.
 
+mod bare;
 mod bodies;
 mod formats;
 mod generic;

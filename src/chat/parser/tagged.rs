@@ -1,5 +1,6 @@
 //! Tool calls between two tags, told from the content around them.
 
+use super::bare::{BareCalls, Notation};
 use super::{Call, Tool, ToolCall, formats::Format, thinking::partial_tag};
 use crate::chat::calls::Inferred;
 use std::sync::Arc;
@@ -25,17 +26,18 @@ pub struct TaggedParser {
     /// The blanks before the last opening tag, which are content if no call follows a tag that is a word.
     blanks: String,
     n_calls: usize,
+    /// The answer as long as it may be calls without tags.
+    bare: Option<BareCalls>,
 }
 
 impl TaggedParser {
     /// Of a known format.
     pub fn new(format: Format, tools: &[Tool]) -> TaggedParser {
-        TaggedParser::of(
-            format.open,
-            format.close,
-            Reader::Format(format.read),
-            tools,
-        )
+        let reader = Reader::Format(format.read);
+        TaggedParser {
+            bare: Notation::of(format).map(|notation| BareCalls::new(notation, tools)),
+            ..TaggedParser::of(format.open, format.close, reader, tools)
+        }
     }
 
     /// Of the format that a template's own calls show.
@@ -55,6 +57,7 @@ impl TaggedParser {
             held: String::new(),
             blanks: String::new(),
             n_calls: 0,
+            bare: None,
         }
     }
 
@@ -65,7 +68,16 @@ impl TaggedParser {
 
     /// Takes a piece; returns complete calls and content.
     pub fn push(&mut self, piece: &str) -> (Vec<ToolCall>, String) {
-        self.held.push_str(piece);
+        match &mut self.bare {
+            None => self.held.push_str(piece),
+            Some(bare) => match bare.push(piece) {
+                None => return Default::default(),
+                Some(text) => {
+                    self.bare = None;
+                    self.held = text;
+                }
+            },
+        }
         let (mut calls, mut content) = (Vec::new(), String::new());
         loop {
             let goes_on = match self.is_inside {
@@ -80,11 +92,19 @@ impl TaggedParser {
 
     /// What was held back at the end. A body whose closing tag never came counts if it is complete.
     pub fn finish(&mut self) -> (Vec<ToolCall>, String) {
+        let (mut calls, mut content) = match self.bare.take().map(BareCalls::finish) {
+            None => Default::default(),
+            Some(Ok(found)) => {
+                let mut calls = Vec::new();
+                self.give(found, &mut calls);
+                return (calls, String::new());
+            }
+            Some(Err(text)) => self.push(&text),
+        };
         let held = std::mem::take(&mut self.held);
-        let (mut calls, mut content) = (Vec::new(), String::new());
         match self.is_inside {
             true => self.read(&held, &mut calls, &mut content),
-            false => content = held,
+            false => content.push_str(&held),
         }
         (calls, content)
     }
@@ -137,6 +157,10 @@ impl TaggedParser {
             }
             content.push_str(body);
         }
+        self.give(found, calls);
+    }
+
+    fn give(&mut self, found: Vec<Call>, calls: &mut Vec<ToolCall>) {
         for (name, arguments) in found {
             calls.push(ToolCall {
                 id: String::new(),

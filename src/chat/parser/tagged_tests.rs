@@ -358,3 +358,71 @@ fn any_body_is_a_call_or_text() {
         );
     }
 }
+
+/// Small models forget the tags; an answer that is calls of declared tools and nothing else is those calls.
+#[test]
+fn calls_without_tags_are_read() {
+    let call = r#"{"name": "f", "arguments": {"city": "P}\"{"}}"#;
+    let one = json!([[0, "f", {"city": "P}\"{"}]]);
+    let two = json!([[0, "f", {"city": "P}\"{"}], [1, "f", {"city": "P}\"{"}]]);
+    for text in [call.to_owned(), format!("\n {call}\n")] {
+        assert_eq!(parsed("<tool_call>", &text), (one.clone(), String::new()));
+    }
+    let both = format!("{call}\n{call}");
+    assert_eq!(parsed("<tool_call>", &both), (two, String::new()));
+    let llama = r#"{ "name" : "f", "parameters": {}}"#;
+    let none = json!([[0, "f", {}]]);
+    assert_eq!(parsed("<tool_call>", llama), (none, String::new()));
+    for text in [
+        r#"{"name": "g", "arguments": {}}"#,
+        r#"{"name": "f", "price": 3}"#,
+        r#"{"name": "f"}"#,
+        r#"{"name": "f", "arguments": {}} is a call"#,
+        r#"{"name": "f", "arguments": {"#,
+        r#"{"names": []}"#,
+        r#"So: {"name": "f", "arguments": {}}"#,
+        "```json\n{\"name\": \"f\", \"arguments\": {}}\n```",
+        "{",
+        " ",
+    ] {
+        let expected = (json!([]), text.to_owned());
+        assert_eq!(parsed("<tool_call>", text), expected);
+    }
+    let tagged = format!("{{}} <tool_call>{call}</tool_call>");
+    assert_eq!(parsed("<tool_call>", &tagged), (one, "{}".into()));
+    for text in [
+        "[f(city='P)\\'', n=[1, 2])]",
+        "f(city='P)\\'', n=[1, 2])",
+        "\nf(city='P)\\'',\n n=[1, 2])\n",
+    ] {
+        let expected = json!([[0, "f", {"city": "P)'", "n": [1, 2]}]]);
+        assert_eq!(
+            parsed("<|tool_call_start|>", text),
+            (expected, String::new())
+        );
+    }
+    let two = json!([[0, "f", {}], [1, "f", {"n": 1}]]);
+    for text in ["[f(), f(n=1)]", "f()\nf(n=1)"] {
+        let expected = (two.clone(), String::new());
+        assert_eq!(parsed("<|tool_call_start|>", text), expected, "{text}");
+    }
+    for text in ["f(x) isn't linear", "g()", "[1] is", "f", "[", "[f(n=1), g()]"] {
+        let expected = (json!([]), text.to_owned());
+        assert_eq!(parsed("<|tool_call_start|>", text), expected);
+    }
+}
+
+/// Text is not kept from those who wait for it longer than it may be a call.
+#[test]
+fn text_that_can_be_no_call_is_given_out_at_once() {
+    let format = *FORMATS.iter().find(|f| f.mark == "<tool_call>").unwrap();
+    for (pieces, content) in [
+        (&["{\"na", "mes\": "][..], "{\"names\":"),
+        (&["{\"name\": \"", "x"], "{\"name\": \"x"),
+        (&["Hello"], "Hello"),
+    ] {
+        let mut parser = TaggedParser::new(format, &[tool()]);
+        let out: String = pieces.iter().map(|piece| parser.push(piece).1).collect();
+        assert_eq!(out, content);
+    }
+}
