@@ -171,32 +171,22 @@ pub fn partial_tag(text: &str, tag: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::splits::both_ways;
     use super::*;
 
-    /// Whole, and in pieces of one character.
-    fn both_ways(prompt: &str, text: &str) -> (String, String) {
-        let run = |pieces: Vec<String>| {
+    /// Reasoning and content of an answer to `prompt`.
+    fn parsed(prompt: &str, text: &str) -> (String, String) {
+        both_ways(text, |pieces| {
             let mut parser = ThinkingParser::new("<think>", "</think>", prompt).ended_by("<call>");
             let mut out = (String::new(), String::new());
-            for (thinking, content) in pieces
-                .iter()
-                .map(|p| parser.push(p))
-                .collect::<Vec<_>>()
-                .into_iter()
-                .chain([parser.finish()])
-            {
+            let mut add = |(thinking, content): (String, String)| {
                 out.0 += &thinking;
                 out.1 += &content;
-            }
+            };
+            pieces.iter().for_each(|piece| add(parser.push(piece)));
+            add(parser.finish());
             out
-        };
-        let whole = run(vec![text.into()]);
-        assert_eq!(
-            whole,
-            run(text.chars().map(String::from).collect()),
-            "{text:?} in pieces"
-        );
-        whole
+        })
     }
 
     #[test]
@@ -219,7 +209,7 @@ mod tests {
         ];
         for (text, thinking, content) in cases {
             assert_eq!(
-                both_ways("", text),
+                parsed("", text),
                 (thinking.into(), content.into()),
                 "{text:?}"
             );
@@ -238,10 +228,10 @@ mod tests {
             ("why <call>f", "why ", "<call>f"),
         ] {
             let expected = (thinking.to_owned(), content.to_owned());
-            assert_eq!(both_ways(prompt, text), expected, "{text}");
+            assert_eq!(parsed(prompt, text), expected, "{text}");
         }
         // Words of the assistant's that the prompt ends with are no reasoning.
-        let continued = both_ways("<|assistant|><think>\nSure, ", "so");
+        let continued = parsed("<|assistant|><think>\nSure, ", "so");
         assert_eq!(continued, (String::new(), "so".into()));
     }
 

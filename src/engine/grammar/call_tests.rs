@@ -72,6 +72,10 @@ fn formats() -> Vec<(Template, String)> {
             "[TOOL_CALLS]f[ARGS]{\"city\": \"Paris\", \"n\": 7}[TOOL_CALLS]g[ARGS]{}",
         ),
         (
+            jinja("<|start|><|message|><atem:function_calls>"),
+            " to=f<|message|><atem:function_calls>\n<atem:invoke name=\"f\">\n<atem:parameter name=\"city\">Paris</atem:parameter>\n<atem:parameter name=\"n\">7</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|><|start|>assistant to=g<|message|><atem:function_calls>\n<atem:invoke name=\"g\">\n</atem:invoke>\n</atem:function_calls>",
+        ),
+        (
             jinja("<｜tool▁calls▁begin｜>"),
             "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"city\": \"Paris\", \"n\": 7}<｜tool▁call▁end｜><｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
         ),
