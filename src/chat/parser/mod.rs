@@ -388,6 +388,8 @@ fn visible(marks: &str, of_calls: &[&str]) -> Vec<String> {
 }
 
 #[cfg(test)]
+mod mended_tests;
+#[cfg(test)]
 mod named_tests;
 #[cfg(test)]
 mod splits;
