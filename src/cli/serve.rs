@@ -66,8 +66,15 @@ async fn listen(settings: Settings) -> Result<()> {
         .log_requests
         .then(|| log_requests(tls.is_some()))
         .transpose()?;
+    let registry = Registry::new(store.clone());
+    if !bound.ip().is_loopback() && keys.is_none() {
+        registry.close_network(settings.registries.clone());
+    }
+    if let Some(agent) = &settings.user_agent {
+        registry.call_itself(agent.clone());
+    }
     let app = App {
-        registry: Registry::new(store.clone()),
+        registry,
         store,
         models: Models::new(device::opener(settings.device.clone()), loading(&settings)),
         settings: ServerSettings {

@@ -236,6 +236,13 @@ pub fn start(
     load: Duration,
 ) -> Result<Objects<Piece>, ApiError> {
     let tokenizer = lease.tokenizer();
+    let n_vocab = tokenizer.n_vocab();
+    let mut biased = options.logit_bias.iter();
+    if let Some((id, _)) = biased.find(|&&(id, _)| id as usize >= n_vocab) {
+        return Err(ApiError::bad_request(format!(
+            "logit_bias names token {id}, and the model has {n_vocab}"
+        )));
+    }
     let mut context = job.tokens.clone();
     if tokenizer.adds_bos() && context.first().copied() == tokenizer.bos() {
         context.remove(0);
@@ -282,6 +289,7 @@ fn sampling(options: &Options) -> SamplingParams {
         repeat_penalty: options.repeat_penalty,
         presence_penalty: options.presence_penalty,
         frequency_penalty: options.frequency_penalty,
+        logit_bias: options.logit_bias.clone(),
         seed: u64::try_from(options.seed).ok(),
     }
 }

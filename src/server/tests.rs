@@ -388,6 +388,23 @@ async fn missing_endpoints_say_so() {
 }
 
 #[tokio::test]
+async fn registries_of_a_closed_network_are_forbidden() {
+    let api = Api::new();
+    api.app.registry.close_network(Vec::new());
+    let near = "127.0.0.1:1/library/m";
+    for (path, body) in [
+        ("/api/pull", json!({"model": near})),
+        ("/api/pull", json!({"model": near, "stream": false})),
+        ("/api/push", json!({"model": near})),
+        ("/api/create", json!({"model": "m", "from": near})),
+    ] {
+        let (status, error) = api.refusal("POST", path, body).await;
+        assert_eq!(status, 403, "{path}: {error}");
+        assert!(error.starts_with("127.0.0.1:1 is an address of"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_panic_in_a_handler_is_an_answer() {
     let api = Api::new();
     let incoming = Incoming {

@@ -30,7 +30,7 @@ pub struct TaggedParser {
     blanks: String,
     n_calls: usize,
     /// The answer as long as it may be calls without tags.
-    bare: Option<BareCalls>,
+    bare: Option<Box<BareCalls>>,
     /// Whether bodies are read that lack some of their tags, so that one that was cut off looks whole.
     is_lenient: bool,
 }
@@ -40,7 +40,7 @@ impl TaggedParser {
     pub fn new(format: Format, tools: &[Tool]) -> TaggedParser {
         let reader = Reader::Format(format.read);
         TaggedParser {
-            bare: Notation::of(format).map(|notation| BareCalls::new(notation, tools)),
+            bare: Notation::of(format).map(|notation| Box::new(BareCalls::new(notation, tools))),
             is_lenient: LENIENT.contains(&format.mark),
             ..TaggedParser::of(format.open, format.close, reader, tools)
         }
@@ -99,7 +99,7 @@ impl TaggedParser {
 
     /// What was held back at the end. A body whose closing tag never came counts if it is complete.
     pub fn finish(&mut self) -> (Vec<ToolCall>, String) {
-        let (mut calls, mut content) = match self.bare.take().map(BareCalls::finish) {
+        let (mut calls, mut content) = match self.bare.take().map(|bare| bare.finish()) {
             None => Default::default(),
             Some(Ok(found)) => {
                 let mut calls = Vec::new();

@@ -229,7 +229,13 @@ mod tests {
             first[1]["content_block"],
             json!({"type": "text", "text": ""})
         );
-        assert_eq!(first[4]["content_block"]["input"], json!({}));
+        assert_eq!(
+            first[4]["content_block"],
+            json!({"type": "tool_use", "id": "call_1", "name": "f", "input": {}})
+        );
+        let thinking = Events::new("msg_1".into(), Vec::new()).of(&reply("t", "", 0, ""));
+        let empty = json!({"type": "thinking", "thinking": ""});
+        assert_eq!(thinking[1]["content_block"], empty);
         assert_eq!(first[5]["delta"]["partial_json"], "{}");
         let last = events.of(&cached(reply("", "", 0, "length")));
         assert_eq!(last[0]["delta"], json!({"stop_reason": "tool_use"}));

@@ -212,6 +212,17 @@ mod tests {
             Value::Object(with(more).unwrap().options),
             json!({"num_predict": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 4, "stop": ["."]})
         );
+        let system = with(json!({"system": "a"})).unwrap();
+        assert_eq!(system.messages[0].content, "a");
+        let image = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"},
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}},
+            {"type": "text", "text": "b"}]}]});
+        let image = with(image).unwrap();
+        let turn = &image.messages[0];
+        assert_eq!(
+            (turn.content.as_str(), turn.images[0].0.as_slice()),
+            ("ab", b"hi".as_slice())
+        );
         let system =
             json!({"system": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]});
         let chat = with(system).unwrap();

@@ -27,6 +27,7 @@ struct Completion {
     top_p: Option<f64>,
     frequency_penalty: Option<f64>,
     presence_penalty: Option<f64>,
+    logit_bias: Option<Value>,
     response_format: Option<ResponseFormat>,
     tools: Vec<Value>,
     tool_choice: Option<Value>,
@@ -45,13 +46,14 @@ struct Completion {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StreamOptions {
+    #[serde(deserialize_with = "body::or_default")]
     pub include_usage: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ResponseFormat {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "body::or_default")]
     kind: String,
     json_schema: Option<JsonSchema>,
 }
@@ -65,6 +67,7 @@ struct JsonSchema {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Reasoning {
+    #[serde(deserialize_with = "body::or_default")]
     effort: String,
 }
 
@@ -166,6 +169,7 @@ fn options(request: &Completion) -> Object {
         "presence_penalty",
         request.presence_penalty.map(Value::from),
     );
+    set("logit_bias", request.logit_bias.clone());
     set("top_p", Some(json!(request.top_p.unwrap_or(1.0))));
     options
 }
@@ -267,13 +271,13 @@ mod tests {
         let body = json!({
             "model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 999, "seed": 123,
             "stop": ["a", 5, "b"], "temperature": 3.0, "frequency_penalty": 4.0, "presence_penalty": 5.0, "top_p": 6.0,
-            "response_format": {"type": " JSON_object "}, "logprobs": true, "top_logprobs": 20,
+            "response_format": {"type": " JSON_object "}, "logprobs": true, "top_logprobs": 20, "logit_bias": {"5": -1},
         });
         let chat = chat(body);
         assert_eq!(
             Value::Object(chat.options),
             json!({"stop": ["a", "b"], "num_predict": 999, "temperature": 3.0, "seed": 123,
-                "frequency_penalty": 4.0, "presence_penalty": 5.0, "top_p": 6.0})
+                "frequency_penalty": 4.0, "presence_penalty": 5.0, "logit_bias": {"5": -1}, "top_p": 6.0})
         );
         assert_eq!(
             (chat.format, chat.logprobs, chat.top_logprobs),
@@ -360,6 +364,14 @@ mod tests {
     }
 
     #[test]
+    fn tools_are_handed_on_as_they_are() {
+        let sent = r#"[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{"z":{"type":"string","enum":["b","a"],"description":"e"},"a":{"type":"integer"}},"required":["z"]}}}]"#;
+        let tools: Value = serde_json::from_str(sent).unwrap();
+        let body = json!({"messages": [{"role": "user", "content": "x"}], "tools": tools});
+        assert_eq!(Value::Array(chat(body).tools).to_string(), sent);
+    }
+
+    #[test]
     fn tool_turns() {
         let call = |name: &str| json!([{"id": "c", "function": {"name": name, "arguments": "{\"b\":1,\"a\":2}"}}]);
         let messages = with_messages(json!([
@@ -403,6 +415,13 @@ mod tests {
         }
         for (member, value) in [
             ("functions", json!([])),
+            ("logit_bias", json!(null)),
+            ("stream_options", json!({"include_usage": null})),
+            ("reasoning", json!({"effort": null})),
+            (
+                "response_format",
+                json!({"type": null, "json_schema": null}),
+            ),
             ("function_call", json!("none")),
             ("web_search_options", json!(null)),
             ("modalities", json!(["text"])),

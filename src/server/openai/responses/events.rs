@@ -405,6 +405,16 @@ mod tests {
         );
         assert_eq!(output[0]["encrypted_content"], "a");
         assert_ne!(output[1]["id"], output[2]["id"]);
+        let states: Vec<_> = events
+            .iter()
+            .filter(|e| e["item"]["type"] == "function_call")
+            .map(|e| (&e["item"]["status"], &e["item"]["arguments"]))
+            .collect();
+        let (added, done) = (
+            (&json!("in_progress"), &json!("")),
+            (&json!("completed"), &json!("{}")),
+        );
+        assert_eq!(states, [added, done, added, done]);
     }
 
     #[test]
@@ -452,6 +462,11 @@ mod tests {
             .position(|n| n == "function_call_arguments.delta")
             .unwrap();
         assert!(end < call);
+        let around = run(&[reply("", "a", 1, ""), reply("", "b", 0, "stop")]);
+        let output = &around.last().unwrap()["response"]["output"];
+        let text = |i: usize| output[i]["content"][0]["text"].clone();
+        assert_eq!([text(0), text(2)], ["a", "b"]);
+        assert_ne!(output[0]["id"], output[2]["id"]);
     }
 
     #[test]

@@ -297,6 +297,19 @@ mod tests {
         let between =
             json!([call("1", "f"), {"role": "assistant", "content": "calling"}, output("1")]);
         assert_eq!(short(between), ["assistant:calling::f", "tool:9::f"]);
+        let both = json!([{"role": "assistant", "content": "a"}, call("1", "f"),
+            {"role": "assistant", "content": "b"}, output("1")]);
+        assert_eq!(short(both), ["assistant:a\nb::f", "tool:9::f"]);
+        let apart = json!([call("1", "f"), {"role": "assistant", "content": "x"}, call("2", "g")]);
+        assert_eq!(short(apart), ["assistant:::f", "assistant:x::g"]);
+        let parts = json!([call("1", "f"), {"type": "function_call_output", "call_id": "1", "output": [
+            {"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b"},
+            {"type": "input_image", "image_url": "data:;base64,aGk="}]}]);
+        let found = messages(&parts).unwrap();
+        assert_eq!(
+            (found[1].content.as_str(), found[1].images[0].0.as_slice()),
+            ("ab", b"hi".as_slice())
+        );
         let elsewhere = json!([call("1", "f"), {"role": "assistant", "content": "x"}, output("2")]);
         assert_eq!(
             short(elsewhere),

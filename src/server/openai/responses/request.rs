@@ -44,6 +44,7 @@ struct Sent {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Reasoning {
+    #[serde(deserialize_with = "body::or_default")]
     effort: String,
     summary: Option<String>,
 }
@@ -326,7 +327,13 @@ mod tests {
             refusal(json!({"input": "x", "conversation": {"id": "c"}})).contains("conversation")
         );
         assert!(refusal(json!({"input": "x", "prompt": {"id": "pmpt_1"}})).contains("prompt"));
-        assert!(translated(json!({"input": "x", "previous_response_id": null})).is_ok());
+        assert!(
+            translated(
+                json!({"input": "x", "previous_response_id": null, "text": {"format": null},
+            "reasoning": {"effort": null, "summary": null}})
+            )
+            .is_ok()
+        );
         for body in [json!({}), json!({"input": null})] {
             assert!(refusal(body).starts_with("input is required"));
         }
