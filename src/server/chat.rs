@@ -137,7 +137,7 @@ fn rendered(
         tools,
         think,
     };
-    let room = common(request).room(options, lease.engine().n_ctx());
+    let room = common(request).room(options, lease);
     let rendered = conversation.render(
         &template,
         lease.tokenizer(),
@@ -203,7 +203,7 @@ fn job(
     check_images(request)?;
     let common = common(request);
     let tokenizer = lease.tokenizer();
-    let room = common.room(options, lease.engine().n_ctx());
+    let room = common.room(options, lease);
     let visible = template.visible_tokens(&conversation.tools);
     let parser = template.output_parser(text, &conversation.tools, conversation.think);
     let calls = choice.constraint(request, template, lease)?;

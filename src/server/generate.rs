@@ -166,7 +166,7 @@ impl Prompt {
         }
         let tokenizer = lease.tokenizer();
         let tokens = prompt::encode(tokenizer, self.template.as_deref(), &self.rendered.text);
-        let room = common.room(options, lease.engine().n_ctx());
+        let room = common.room(options, lease);
         let visible = self
             .template
             .as_ref()
@@ -215,7 +215,7 @@ fn rendered_with(
         let text = template.render_insert(&request.prompt, &request.suffix, &input)?;
         return Ok(Rendered { text, n_images: 0 });
     }
-    let room = common(request).room(options, lease.engine().n_ctx());
+    let room = common(request).room(options, lease);
     conversation.render(
         template,
         lease.tokenizer(),

@@ -20,6 +20,8 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The architecture whose full context is not shifted unless the request says so.
+const UNSHIFTED: &str = "deepseek2";
 /// A context smaller than this is raised to it.
 const MIN_CONTEXT: i64 = 4;
 /// Most alternatives that can be asked for at each token.
@@ -170,12 +172,14 @@ impl Common<'_> {
     }
 
     /// How the prompt is to fit into the loaded context.
-    pub fn room(&self, options: &Options, n_ctx: usize) -> Room {
+    pub fn room(&self, options: &Options, lease: &Lease) -> Room {
         Room {
-            n_ctx,
+            n_ctx: lease.engine().n_ctx(),
             n_keep: options.num_keep,
             truncate: self.truncate.unwrap_or(true),
-            shift: self.shift.unwrap_or(true),
+            shift: self
+                .shift
+                .unwrap_or(lease.gguf().architecture() != UNSHIFTED),
         }
     }
 }

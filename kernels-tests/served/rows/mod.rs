@@ -1,6 +1,7 @@
 //! Behaviour of Ollama's API that no recording shows: what it asserts of names, stores, prompts, options and embeddings.
 
 mod answers;
+mod asserted;
 mod commands;
 mod environment;
 mod errors;
