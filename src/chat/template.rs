@@ -96,9 +96,21 @@ impl Template {
     /// The prompt for a conversation, up to where the model's answer begins. A conversation that
     /// ends with the assistant's words leaves that turn open, to be continued.
     pub fn render(&self, input: &RenderInput) -> Result<String, Error> {
+        let input = &RenderInput {
+            think: input.think.map(|think| self.known_level(think)),
+            ..*input
+        };
         match &self.language {
             Language::Go(template) => go_data::render(template, input),
             Language::Jinja(template) => template.render(input),
+        }
+    }
+
+    /// Models with messages that have headers know no level above `high`.
+    fn known_level(&self, think: Think) -> Think {
+        match think {
+            Think::Max if parser::dialect_of(self.text()).is_some() => Think::High,
+            think => think,
         }
     }
 

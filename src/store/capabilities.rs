@@ -69,7 +69,7 @@ fn towers(facts: &GgufFacts, projectors: &[&GgufFacts]) -> Vec<Capability> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Capability::{Audio, Completion, Embedding, Thinking, Vision};
+    use Capability::{Audio, Completion, Embedding, Insert, Thinking, Tools, Vision};
 
     #[test]
     fn in_order_without_duplicates() {
@@ -87,6 +87,36 @@ mod tests {
             collect(&config, &facts, &[], None),
             [Vision, Completion, Audio, Thinking]
         );
+    }
+
+    #[test]
+    fn a_named_parser_says_what_it_reads() {
+        let jinja = "{{ tools }}<think></think>";
+        let jinja = Template::parse_jinja(jinja, "", "").unwrap();
+        let go = "{{ range .Messages }}{{ end }}{{ .Suffix }}";
+        let go = Template::parse_go(go).unwrap();
+        let tower = GgufFacts {
+            hears: true,
+            ..GgufFacts::default()
+        };
+        let found = |parser: &str, template: Option<&Template>, projectors: &[&GgufFacts]| {
+            let config = Config {
+                parser: parser.into(),
+                ..Config::default()
+            };
+            collect(&config, &GgufFacts::default(), projectors, template)
+        };
+        let seeing = [Completion, Vision, Audio, Tools, Thinking];
+        assert_eq!(found("gemma4", None, &[&tower]), seeing);
+        // What the GGUF's template could do does not count, what a Go template can does.
+        assert_eq!(found("qwen3-coder", Some(&jinja), &[]), [Completion, Tools]);
+        assert_eq!(found("passthrough", Some(&jinja), &[]), [Completion]);
+        assert_eq!(
+            found("olmo3-think", Some(&go), &[]),
+            [Completion, Insert, Thinking]
+        );
+        let of_template = [Tools, Thinking, Completion];
+        assert_eq!(found("nosuch", Some(&jinja), &[]), of_template);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Generated text, piece by piece, to thinking, content and tool calls.
 
+mod bare;
 mod bodies;
+mod dialects;
 mod formats;
 mod generic;
 mod harmony;
@@ -12,12 +14,12 @@ mod thinking;
 
 use super::calls::{self, Inferred};
 use super::{Think, Tool, ToolCall, gotemplate::GoTemplate, jinja::JinjaTemplate};
-pub(super) use bodies::{Call, typed_as_declared};
+pub(super) use bodies::{Call, declared, member, typed_as};
+pub(super) use dialects::{Dialect, dialect_of};
 use formats::FORMATS;
 pub(super) use formats::Format;
 use generic::GenericParser;
 use harmony::HarmonyParser;
-pub(super) use harmony::{FINAL, TOKENS as HARMONY_TOKENS, is_harmony};
 pub use named::{Named, is_renderer, named};
 pub(super) use notations::literal;
 use recipients::RecipientParser;
@@ -195,8 +197,8 @@ pub(super) fn for_go(
     tools: &[Tool],
     think: Option<Think>,
 ) -> OutputParser {
-    if is_harmony(template.text()) {
-        return harmony_parser(prompt, think);
+    if let Some(dialect) = dialect_of(template.text()) {
+        return messages_parser(dialect, prompt, tools, think);
     }
     let tags = template
         .thinking_tags()
@@ -209,8 +211,13 @@ pub(super) fn for_go(
     OutputParser::of_sections(thinking, tools)
 }
 
-fn harmony_parser(prompt: &str, think: Option<Think>) -> OutputParser {
-    let parser = HarmonyParser::new(prompt, think != Some(Think::Off));
+fn messages_parser(
+    dialect: &'static Dialect,
+    prompt: &str,
+    tools: &[Tool],
+    think: Option<Think>,
+) -> OutputParser {
+    let parser = HarmonyParser::new(dialect, prompt, tools, think != Some(Think::Off));
     OutputParser(Layout::Messages(parser))
 }
 
@@ -223,8 +230,8 @@ pub(super) fn for_jinja(
     think: Option<Think>,
 ) -> OutputParser {
     let text = template.text();
-    if is_harmony(text) {
-        return harmony_parser(prompt, think);
+    if let Some(dialect) = dialect_of(text) {
+        return messages_parser(dialect, prompt, tools, think);
     }
     if has_recipients(text) {
         let parts = ToolParser::Recipients(RecipientParser::new(prompt, tools));
@@ -244,8 +251,8 @@ pub(super) fn for_named(
     tools: &[Tool],
     think: Option<Think>,
 ) -> OutputParser {
-    if is_harmony(named.marks) {
-        return harmony_parser(prompt, think);
+    if let Some(dialect) = dialect_of(named.marks) {
+        return messages_parser(dialect, prompt, tools, think);
     }
     let calls = match (tools, format_of(named.marks)) {
         ([], _) | (_, None) => ToolParser::None,
@@ -327,8 +334,8 @@ fn tags_of(text: &str) -> Option<(&'static str, &'static str)> {
 
 /// Texts that the parser of [`for_go`] looks for and that may be special tokens.
 pub(super) fn visible_for_go(template: &GoTemplate, tools: &[Tool]) -> Vec<String> {
-    if is_harmony(template.text()) {
-        return HARMONY_TOKENS.map(str::to_string).to_vec();
+    if let Some(dialect) = dialect_of(template.text()) {
+        return dialect.tokens.iter().map(|tag| (*tag).to_owned()).collect();
     }
     let tags = template
         .thinking_tags()
@@ -368,8 +375,8 @@ pub(super) fn visible_for_named(named: &Named, tools: &[Tool]) -> Vec<String> {
 }
 
 fn visible(marks: &str, of_calls: &[&str]) -> Vec<String> {
-    if is_harmony(marks) {
-        return HARMONY_TOKENS.map(str::to_string).to_vec();
+    if let Some(dialect) = dialect_of(marks) {
+        return dialect.tokens.iter().map(|tag| (*tag).to_owned()).collect();
     }
     let tags = tags_of(marks)
         .into_iter()
@@ -380,6 +387,10 @@ fn visible(marks: &str, of_calls: &[&str]) -> Vec<String> {
         .collect()
 }
 
+#[cfg(test)]
+mod mended_tests;
+#[cfg(test)]
+mod named_tests;
 #[cfg(test)]
 mod splits;
 #[cfg(test)]

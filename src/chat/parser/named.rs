@@ -29,7 +29,7 @@ const fn thinking(name: &'static str, marks: &'static str) -> Named {
     }
 }
 
-const NAMED: [Named; 27] = [
+pub const NAMED: [Named; 27] = [
     thinking("qwen3", "<think></think><tool_call>"),
     thinking("qwen3-thinking", "<think></think><tool_call>"),
     thinking("qwen3.5", "<think></think><function="),

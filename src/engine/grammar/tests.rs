@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use super::*;
 
 const WORDS: [&str; 6] = ["{\"", "\":", "true", "name", "}\n", " \n"];
-const CONTROLS: [&str; 6] = [
+const CONTROLS: [&str; 7] = [
     "</end of thought>",
     "<|start|>",
     "<|channel|>",
     "<|constrain|>",
     "<|message|>",
     "<|end|>",
+    "<|eom|>",
 ];
 const CONTROL: u32 = 256 + WORDS.len() as u32;
 const END: u32 = CONTROL + CONTROLS.len() as u32;
