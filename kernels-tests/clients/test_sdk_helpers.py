@@ -176,7 +176,7 @@ def test_anthropic_streams_thinking_and_a_call(claude, thinker):
         message = stream.get_final_message()
     thought, use = message.content
     assert (thought.type, use.type, use.input) == ("thinking", "tool_use", {"city": "Paris"})
-    assert message.stop_reason == "tool_use"
+    assert message.stop_reason == "tool_use" and isinstance(thought.signature, str)
     assert "".join(event.thinking for event in events if event.type == "thinking") == thought.thinking
     kinds = [event.type for event in events if event.type.startswith("content_block_st") or event.type == "input_json"]
     block = ["content_block_start", "content_block_stop"]

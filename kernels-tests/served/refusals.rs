@@ -62,6 +62,7 @@ const ROWS: &str = r#"
 /v1/responses | 400 | {"input": "x", "text": {"format": {"type": "xml"}}} | "xml"
 /v1/responses | 400 | {"input": "x", "tools": [{"type": "web_search"}]} | "web_search" is not supported
 /v1/responses | 400 | {"input": "x", "previous_response_id": "resp_1"} | previous_response_id
+/v1/responses | 400 | {"input": [{"type": "item_reference", "id": "rs_1"}]} | nothing is kept between requests
 /v1/responses | 400 | {} | input is required
 /v1/responses | 400 | {"input": null} | input is required
 /v1/responses | 400 | {"input": "x", "prompt": {"id": "p"}} | prompt is not supported

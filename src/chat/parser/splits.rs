@@ -95,6 +95,13 @@ fn answers() -> Vec<(Template, String)> {
         (jinja("functools["), "functools is a module; Action: none".into()),
         (jinja("List of tools: ["), "<|tool_call_start|>[f(n=7)]<|tool_call_end|>bye".into()),
         (jinja(">>>${recipient}"), ">>>all\nSo >> é>>>f\n{\"n\": 7}>>>f\n{}>>>g\nwho>>>f\nno".into()),
+        (jinja("<tool_call>"), format!("\n{json}\n{json}\n")),
+        (jinja("<tool_call>"), format!("{json} bye <")),
+        (jinja("<|tool_call_start|>"), "[f(city='P\\'', n=7), f()]".into()),
+        (
+            jinja("<|tool_call>call:"),
+            "<|tool_call>call:f{n:7}<tool_call|><tool_call|> <|tool_response>bye<tool".into(),
+        ),
         (jinja("x"), json.to_owned()),
         (jinja("x"), "{\"other\": 1} {".into()),
         (go(&thinking_go.replace("TAG", "<call>")), format!("<call>{json}<call>{json}")),

@@ -53,6 +53,10 @@ fn check(item: &Value) -> Result<(), ApiError> {
         "message" => check_parts(&item["content"], "content"),
         "function_call_output" => check_parts(&item["output"], "output"),
         "function_call" | "reasoning" | "web_search_call" => Ok(()),
+        "item_reference" => Err(refused(
+            "item_reference is not supported, as nothing is kept between requests: send the item itself, \
+             as clients do with \"store\": false",
+        )),
         other => Err(refused(&format!("unknown input item type: {other:?}"))),
     }
 }
@@ -341,6 +345,8 @@ mod tests {
             refusal(json!([{}])),
             "input[0]: input item missing required 'type' field"
         );
+        let reference = json!([{"type": "item_reference", "id": "rs_1"}]);
+        assert!(refusal(reference).contains("\"store\": false"));
         let with = |content: Value| refusal(json!([{"role": "user", "content": content}]));
         assert_eq!(
             with(json!([{"type": "bogus"}])),
