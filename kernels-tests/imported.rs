@@ -3,6 +3,8 @@
 
 mod adapters;
 mod experts;
+mod float8;
+mod pre_tokenizers;
 mod vocabularies;
 mod written;
 

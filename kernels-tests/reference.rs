@@ -46,6 +46,7 @@ impl Backend for Reference {
             name: "f64 reference".into(),
             api: "none".into(),
             is_gpu: false,
+            memory_bytes: None,
         }
     }
 

@@ -2,7 +2,7 @@
 # Real clients and frameworks against the real server with real models: curl, PyPI, npm. Each of PyPI ollama, openai,
 # anthropic, langchain-ollama, llama-index-llms-ollama, litellm and npm ollama, openai, ai: chat, stream, a tool's call and
 # its result (in a stream, too), structured output, embeddings and errors, as far as the client has them (Anthropic's API
-# has neither structured output nor embeddings).
+# has no embeddings).
 source "$(dirname "$0")/../../scripts/lib.sh"
 
 HERE="$PWD/kernels-tests/clients"

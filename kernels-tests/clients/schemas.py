@@ -1,4 +1,26 @@
-"""300 JSON Schemas: every kind of value in every kind of place."""
+"""300 JSON Schemas: every kind of value in every kind of place; and the check of formats that validators leave out."""
+import datetime
+import re
+
+import jsonschema
+
+# What the installed checker knows, and times as RFC 3339 has them, which it checks with other packages only.
+FORMATS = jsonschema.FormatChecker()
+TIME = r"([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d+)?(z|[+-]([01]\d|2[0-3]):[0-5]\d)"
+
+
+@FORMATS.checks("time")
+def is_time(text):
+    return not isinstance(text, str) or re.fullmatch(TIME, text.lower()) is not None
+
+
+@FORMATS.checks("date-time", raises=ValueError)
+def is_date_time(text):
+    if not isinstance(text, str):
+        return True
+    date, t, time = text.lower().partition("t")
+    return bool(t) and bool(datetime.date.fromisoformat(date)) and is_time(time)
+
 
 LEAVES = {
     "word": {"type": "string", "pattern": "^[A-Z][a-z]{1,6}$"},

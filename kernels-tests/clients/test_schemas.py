@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jsonschema
 import ollama
 
-from schemas import SCHEMAS
+from schemas import FORMATS, SCHEMAS
 
 CLIENT = ollama.Client(host=f"http://{os.environ['OLLAMA_HOST']}")
 PROMPT = [{"role": "user", "content": "Give me a short example of a record as JSON."}]
@@ -27,8 +27,7 @@ def test_finished_answers_validate():
             continue
         finished += 1
         try:
-            checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
-            validator = jsonschema.Draft202012Validator(SCHEMAS[name], format_checker=checker)
+            validator = jsonschema.Draft202012Validator(SCHEMAS[name], format_checker=FORMATS)
             validator.validate(json.loads(reply.message.content))
         except (ValueError, jsonschema.ValidationError) as error:
             problems.append(f"{name}: {reply.message.content!r}: {str(error).splitlines()[0]}")

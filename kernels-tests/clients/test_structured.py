@@ -9,6 +9,8 @@ import ollama
 import openai
 import pytest
 
+from schemas import FORMATS
+
 HOST = f"http://{os.environ['OLLAMA_HOST']}"
 MODEL = "smollm2"
 
@@ -81,9 +83,8 @@ def test_finished_answers_validate(answers, name):
         answer = answers[name, temperature]
         if answer.done_reason == "stop":
             finished += 1
-            jsonschema.Draft202012Validator(
-                SCHEMAS[name], format_checker=jsonschema.FormatChecker()
-            ).validate(json.loads(answer.message.content))
+            validator = jsonschema.Draft202012Validator(SCHEMAS[name], format_checker=FORMATS)
+            validator.validate(json.loads(answer.message.content))
         else:
             assert answer.done_reason == "length"
     assert finished or name == "recursion", "neither answer ended"
@@ -102,11 +103,9 @@ def test_json_mode_gives_objects():
     assert isinstance(json.loads(answer.response), dict)
 
 
-def test_a_regex_restricts_the_answer():
-    body = {
-        "model": MODEL, "prompt": "Is the sky blue?", "stream": False,
-        "options": {"grammar": "/(Yes|No)[.]/", "temperature": 0},
-    }
+@pytest.mark.parametrize("grammar", ["/(Yes|No)[.]/", 'start: WORD "."\nWORD: "Yes" | "No"\n'])
+def test_a_grammar_restricts_the_answer(grammar):
+    body = {"model": MODEL, "prompt": "Is the sky blue?", "stream": False, "options": {"grammar": grammar, "temperature": 0}}
     with urllib.request.urlopen(f"{HOST}/api/generate", json.dumps(body).encode()) as reply:
         assert json.load(reply)["response"] in ("Yes.", "No.")
 

@@ -16,7 +16,11 @@ fn strings(is_apart: impl Fn(char) -> bool) -> Vec<String> {
 }
 
 /// Compares ids with the library's; lists the texts with others.
-fn id_problems(tokenizer_json: &[u8], made: &Gguf, is_apart: impl Fn(char) -> bool) -> Vec<String> {
+pub fn id_problems(
+    tokenizer_json: &[u8],
+    made: &Gguf,
+    is_apart: impl Fn(char) -> bool,
+) -> Vec<String> {
     let peer = tokenizers::Tokenizer::from_bytes(tokenizer_json).expect("a tokenizer");
     let tokenizer = Tokenizer::from_gguf(made).expect("a supported vocabulary");
     let strings = strings(is_apart);
@@ -120,45 +124,6 @@ fn ends_of_answers_are_those_of_the_generation() {
         made.u32("tokenizer.ggml.eos_token_id"),
         wanted.u32("tokenizer.ggml.eos_token_id")
     );
-}
-
-/// Pre-tokenizers that no tiny model has, in a vocabulary of bytes.
-#[test]
-fn pre_tokenizers_are_recognised_by_their_patterns() {
-    let split = |regex: &str| json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false });
-    let digits = json!({ "type": "Digits", "individual_digits": true });
-    let bytes = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
-    const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-    const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-    let coder = [
-        "[\r\n]",
-        r"\s?\p{L}+",
-        r"\s?\p{P}+",
-        "[一-龥ࠀ-一가-\u{d7ff}]+",
-    ];
-    let coder = coder.map(split).into_iter().chain([digits, bytes(false)]);
-    for (pre, steps) in [
-        ("gpt-2", json!([bytes(true)])),
-        ("dbrx", json!([split(LLAMA3), bytes(false)])),
-        ("qwen35", json!([split(QWEN35), bytes(false)])),
-        ("deepseek-coder", json!(coder.collect::<Vec<_>>())),
-    ] {
-        let files = changed("llama", "tokenizer.json", |tokenizer| {
-            tokenizer["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": steps });
-            tokenizer["model"]["ignore_merges"] = false.into();
-        });
-        let made = imported(&files, "");
-        assert_eq!(made.str("tokenizer.ggml.pre"), Some(pre));
-        // One of its patterns takes spaces beyond ASCII for Asian letters, which llama.cpp's does not.
-        let is_apart = |c: char| pre == "deepseek-coder" && !c.is_ascii() && c.is_whitespace();
-        let problems = id_problems(&files["tokenizer.json"], &made, is_apart);
-        assert!(
-            problems.is_empty(),
-            "{pre}: {} differ:\n{}",
-            problems.len(),
-            problems[..problems.len().min(5)].join("\n")
-        );
-    }
 }
 
 /// A file of its own comes before the settings, and of several templates the default counts.

@@ -432,6 +432,7 @@ fn the_doctor_examines_the_device() {
             "adapters:\n  0: vulkan:llvmpipe",
             "GB/s",
             "billion at Q4_K_M",
+            "context where nobody names one: 4096 tokens",
             "self-test: products of 13 types are right",
         ] {
             assert!(found.contains(part), "{device}: {part:?} is not in {found}");

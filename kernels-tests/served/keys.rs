@@ -77,6 +77,14 @@ async fn only_those_with_a_key_may_call() {
         shape("/v1/messages").await["error"]["type"],
         "authentication_error"
     );
+    let models = get(
+        &server,
+        "/v1/models",
+        Some(("anthropic-version", "2023-06-01")),
+    )
+    .await;
+    let refused: Value = models.json().await.expect("JSON");
+    assert_eq!(refused["error"]["type"], "authentication_error");
     let list = |key: &str| {
         let mut command = binary();
         command
@@ -86,6 +94,29 @@ async fn only_those_with_a_key_may_call() {
         command.output().expect("it runs").status.success()
     };
     assert!(list("alpha") && !list("wrong"));
+}
+
+#[cfg(unix)]
+#[test]
+fn keys_that_other_users_may_read_are_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("keys");
+    std::fs::write(&file, "alpha").expect("write");
+    for (mode, is_told) in [(0o600, false), (0o640, true), (0o604, true)] {
+        let rights = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&file, rights).expect("its owner");
+        let server = server(&file);
+        while !server.log().contains("listening on") {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let log = server.log();
+        assert_eq!(
+            log.contains("may read the API keys"),
+            is_told,
+            "{mode:o}: {log}"
+        );
+    }
 }
 
 #[cfg(unix)]
@@ -183,6 +214,15 @@ fn wrong_settings_are_named_at_the_start() {
         text.contains("OLLAMA_WGPU_API_KEYS_FILE") && text.contains("/nonexistent/keys"),
         "{text}"
     );
+    let keys = folder.path().join("keys");
+    for (content, part) in [
+        ("# nobody\n", "no key in the file"),
+        ("\u{0}".repeat(2 << 20).as_str(), "1 MiB"),
+    ] {
+        std::fs::write(&keys, content).expect("write");
+        let text = refusal(&[("OLLAMA_WGPU_API_KEYS_FILE", keys.to_str().expect("a path"))]);
+        assert!(text.contains(part) && text.contains("keys"), "{text}");
+    }
     let text = refusal(&[("OLLAMA_WGPU_TLS_CERT", CERTIFICATE)]);
     assert!(text.contains("OLLAMA_WGPU_TLS_KEY"), "{text}");
     let text = refusal(&[

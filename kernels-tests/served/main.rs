@@ -3,6 +3,7 @@
 mod adapters;
 mod bad_input;
 mod bench;
+mod broken_streams;
 mod cache;
 mod checkpoints;
 mod cli;

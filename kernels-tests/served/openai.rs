@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::models;
 use crate::server::{Server, frames};
+use crate::tools::extended;
 
 const SMOLLM2: &str = "smollm2-135m-instruct-q4_1.gguf";
 
@@ -194,6 +195,45 @@ async fn completions_of_openais_older_api() {
         ),
         (&json!(""), &json!("stop"))
     );
+}
+
+#[tokio::test]
+async fn a_bias_moves_tokens_on_both_of_openais_apis() {
+    let server = server();
+    let options = json!({"temperature": 0, "num_predict": 1});
+    let native =
+        json!({"model": "smollm2", "prompt": "Say hi.", "stream": false, "options": options});
+    let native = server.post("/api/generate", &native).await.json();
+    let word = native["response"].as_str().expect("text").to_owned();
+    let tokens = native["context"].as_array().expect("tokens");
+    let id = tokens.last().expect("one").to_string();
+    let with = |bias: Value| json!({"temperature": 0, "max_tokens": 3, "max_completion_tokens": 3, "logit_bias": bias});
+    let older = async |more: Value| {
+        let body = json!({"model": "smollm2", "prompt": "Name a colour."});
+        server.post("/v1/completions", &extended(body, &more)).await
+    };
+    let newer = async |more: Value| server.post("/v1/chat/completions", &chat(more)).await;
+    let said = newer(with(json!({ id.as_str(): 100 }))).await.json();
+    let written = older(with(json!({ id.as_str(): 100 }))).await.json();
+    assert_eq!(said["choices"][0]["message"]["content"], word.repeat(3));
+    assert_eq!(written["choices"][0]["text"], word.repeat(3));
+    let never = json!({"prompt": "Say hi.", "logit_bias": { id.as_str(): -100 }, "temperature": 0, "max_tokens": 1});
+    let never = older(never).await.json();
+    assert_ne!(never["choices"][0]["text"], word.as_str());
+    for bad in [
+        json!({"99999999": 1}),
+        json!({"x": 1}),
+        json!({"1": 101}),
+        json!([1]),
+    ] {
+        for reply in [
+            newer(with(bad.clone())).await,
+            older(with(bad.clone())).await,
+        ] {
+            assert_eq!(reply.status, 400, "{bad}: {}", reply.text);
+            assert!(reply.text.contains("logit_bias"), "{}", reply.text);
+        }
+    }
 }
 
 /// All choices use the model that the first one got: one that waited for the model again would wait for a reload, and that for it.

@@ -30,7 +30,9 @@ async fn prompt(server: &Server, path: &str, body: Value) -> String {
         .await;
     assert_eq!(reply.status, 200, "{}", reply.text);
     let text = &reply.json()["_debug_info"]["rendered_template"];
-    text.as_str().expect("a prompt").to_owned()
+    // The model's template is filled up with blanks.
+    let text = text.as_str().expect("a prompt");
+    text.trim_end_matches(' ').to_owned()
 }
 
 #[tokio::test]
@@ -62,9 +64,7 @@ async fn a_recognised_template_renders_unless_the_setting_says_no() {
             json!([{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]);
         let body = json!({"model": "phi", "messages": messages});
         assert_eq!(
-            prompt(&server, "/api/chat", body)
-                .await
-                .trim_end_matches(' '),
+            prompt(&server, "/api/chat", body).await,
             "<|system|>\nS<|end|>\n<|user|>\nU<|end|>\n<|assistant|>\n"
         );
     }
@@ -104,4 +104,47 @@ async fn generate_fills_gaps_and_takes_a_template_of_its_own() {
         "{}",
         reply.text
     );
+}
+
+/// Models of Ollama's library bring a template that says nothing, and the names of what renders and reads instead.
+#[tokio::test]
+async fn the_models_own_template_stands_for_a_named_renderer() {
+    let server = server(&[("OLLAMA_GO_TEMPLATE", "1")]);
+    let create = async |name: &str, more: Value| {
+        let body = json!({"model": name, "from": "phi", "stream": false});
+        let created = server.post("/api/create", &extended(body, &more)).await;
+        assert_eq!(created.status, 200, "{}", created.text);
+    };
+    let stub =
+        json!({"template": "{{ .Prompt }}", "renderer": "qwen3-coder", "parser": "qwen3-coder"});
+    create("coder", stub).await;
+    let shown = server.post("/api/show", &json!({"model": "coder"})).await;
+    let shown = shown.json();
+    let modelfile = shown["modelfile"].as_str().expect("a Modelfile");
+    for line in ["RENDERER qwen3-coder\n", "PARSER qwen3-coder\n"] {
+        assert!(modelfile.contains(line), "{modelfile}");
+    }
+    assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
+    let messages = json!([{"role": "user", "content": "U"}]);
+    let chat = json!({"model": "coder", "messages": messages});
+    let expected = "<|user|>\nU<|end|>\n<|assistant|>\n";
+    assert_eq!(prompt(&server, "/api/chat", chat.clone()).await, expected);
+    // It is inherited, and another template is seen at once.
+    let child = json!({"model": "child", "from": "coder", "stream": false});
+    let created = server.post("/api/create", &child).await;
+    assert_eq!(created.status, 200, "{}", created.text);
+    let of_child = extended(chat.clone(), &json!({"model": "child"}));
+    assert_eq!(prompt(&server, "/api/chat", of_child).await, expected);
+    let own =
+        json!({"template": "{{ range .Messages }}<{{ .Content }}>{{ end }}", "parser": "qwen3"});
+    create("coder", own).await;
+    assert_eq!(prompt(&server, "/api/chat", chat.clone()).await, "<U>");
+    let shown = server.post("/api/show", &json!({"model": "coder"})).await;
+    let capabilities = &shown.json()["capabilities"];
+    assert_eq!(capabilities, &json!(["completion", "tools", "thinking"]));
+    create("coder", json!({"renderer": "nosuch"})).await;
+    let refused = server.post("/api/chat", &chat).await;
+    assert_eq!(refused.status, 500, "{}", refused.text);
+    let text = "unknown renderer \\\"nosuch\\\"";
+    assert!(refused.text.contains(text), "{}", refused.text);
 }

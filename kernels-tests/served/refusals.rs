@@ -32,6 +32,13 @@ const ROWS: &str = r#"
 /v1/chat/completions | 400 | {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema"}} | needs a schema
 /v1/chat/completions | 400 | {"messages": [{"role": "user", "content": "x"}], "tool_choice": "sometimes"} | tool_choice "sometimes"
 /v1/chat/completions | 400 | {"messages": [{"role": "user", "content": "x"}], "tool_choice": "required"} | needs tools
+/v1/chat/completions | 400 | {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "%"}}]}]} | invalid input_audio base64 data
+/v1/chat/completions | 400 | {"messages": [{"role": "user", "content": "x"}], "functions": [{"name": "f"}]} | send them as tools
+/v1/chat/completions | 400 | {"messages": [{"role": "user", "content": "x"}], "web_search_options": {}} | web_search_options is not supported
+/v1/chat/completions | 400 | {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "custom", "custom": {"name": "f"}}]} | tool type "custom" is not supported
+/v1/chat/completions | 400 | {"messages": [{"role": "user", "content": "x"}], "modalities": ["audio"]} | modalities
+/v1/chat/completions | 400 | {"messages": [{"role": "user", "content": "x"}], "n": 0} | n must be between 1 and 128
+/v1/chat/completions | 400 | {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}} | invalid format: 
 /v1/chat/completions | 404 | {"messages": [{"role": "user", "content": "x"}], "model": "nosuch"} | model 'nosuch' not found
 /v1/completions | 404 | {"model": "", "prompt": "x"} | model '' not found
 /v1/completions | 400 | {"model": "minilm", "prompt": "x"} | does not support generate
@@ -55,6 +62,23 @@ const ROWS: &str = r#"
 /v1/responses | 400 | {"input": "x", "text": {"format": {"type": "xml"}}} | "xml"
 /v1/responses | 400 | {"input": "x", "tools": [{"type": "web_search"}]} | "web_search" is not supported
 /v1/responses | 400 | {"input": "x", "previous_response_id": "resp_1"} | previous_response_id
+/v1/responses | 400 | {"input": [{"type": "item_reference", "id": "rs_1"}]} | nothing is kept between requests
+/v1/responses | 400 | {} | input is required
+/v1/responses | 400 | {"input": null} | input is required
+/v1/responses | 400 | {"input": "x", "prompt": {"id": "p"}} | prompt is not supported
+/v1/responses | 400 | {"input": "x", "conversation": "conv_1"} | conversation is not supported
+/v1/responses | 400 | {"input": "x", "model": ""} | model is required
+/v1/responses | 404 | {"input": "x", "model": "nosuch"} | model 'nosuch' not found
+/v1/responses | 400 | {"input": "x", "model": "minilm"} | does not support chat
+/v1/responses | 400 | {"input": "x", "reasoning": {"effort": "extreme"}} | invalid reasoning value: "extreme"
+/v1/responses | 400 | {"input": "x", "reasoning": {"effort": "low"}} | does not support thinking
+/v1/responses | 400 | {"input": "x", "top_logprobs": 21} | top_logprobs must be between 0 and 20
+/v1/responses | 400 | {"input": "x", "tools": [{"type": "function", "name": "f"}]} | does not support tools
+/v1/responses | 400 | {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "https://x/y.png"}]}]} | image URLs are not currently supported
+/v1/responses | 400 | {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/gif;base64,aGk="}]}]} | invalid image input
+/v1/responses | 400 | {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,aGk="}]}]} | does not support images
+/v1/responses/input_tokens | 400 | {} | input is required
+/v1/responses/input_tokens | 404 | {"input": "x", "model": "nosuch"} | model 'nosuch' not found
 /v1/messages | 400 | {"model": ""} | model is required
 /v1/messages | 400 | {} | max_tokens is required and must be positive
 /v1/messages | 400 | {"max_tokens": 1} | messages is required
@@ -68,6 +92,14 @@ const ROWS: &str = r#"
 /v1/messages | 400 | {"max_tokens": 2, "messages": [{"role": "user", "content": "x"}], "tools": [{"name": "s", "type": "web_search_20250305"}]} | is not supported
 /v1/messages | 400 | {"max_tokens": 2, "messages": [{"role": "user", "content": "x"}], "tool_choice": {"type": "odd"}} | tool_choice
 /v1/messages | 400 | {"max_tokens": 2, "messages": [{"role": "user", "content": "x"}], "model": "minilm"} | does not support chat
+/v1/messages | 400 | {"max_tokens": 2, "messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f", "input_schema": {"type": "object"}}]} | library/smollm2:latest does not support tools
+/v1/messages | 400 | {"max_tokens": 2, "messages": [{"role": "user", "content": "x"}], "output_config": {"format": {"type": "xml"}}} | invalid output_config.format
+/v1/messages | 400 | {"max_tokens": 2, "messages": [{"role": "user", "content": "x"}], "output_config": {"format": {"type": "json_schema", "schema": {"not": {}}}}} | invalid format: 
+/v1/messages | 400 | {"max_tokens": 2, "messages": [{"role": "user", "content": "x"}], "model": "a/b/c/d/e"} | invalid model name
+/v1/messages | 400 | {"max_tokens": 2, "messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "aGk="}}]}]} | does not support images
+/v1/messages/count_tokens | 400 | {} | messages is required
+/v1/messages/count_tokens | 404 | {"messages": [{"role": "user", "content": "x"}], "model": "nosuch"} | model 'nosuch' not found
+/v1/messages/count_tokens | 400 | {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": "aGk="}}]}]} | does not support images
 /v1/messages | 404 | {"max_tokens": 2, "messages": [{"role": "user", "content": "x"}], "model": "nosuch"} | model 'nosuch' not found
 "#;
 
@@ -109,7 +141,7 @@ async fn refusals_have_the_text_and_the_shape_of_their_api() {
             404 => "not_found_error",
             _ => "invalid_request_error",
         };
-        let is_anthropic = path == MESSAGES;
+        let is_anthropic = path.starts_with(MESSAGES);
         let expected = match is_anthropic {
             true => json!({"type": kind, "message": message}),
             false => json!({"message": message, "type": kind, "param": null, "code": null}),
@@ -118,6 +150,38 @@ async fn refusals_have_the_text_and_the_shape_of_their_api() {
         let id = refused["request_id"].as_str().unwrap_or_default();
         assert_eq!(id.starts_with("req_"), is_anthropic, "{refused}");
         assert_eq!(refused["type"] == "error", is_anthropic, "{refused}");
+    }
+}
+
+/// What is no request at all.
+#[tokio::test]
+async fn bodies_of_every_form_are_refused_in_the_shape_of_their_api() {
+    let server = Server::start(&[]);
+    for path in [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/responses/input_tokens",
+        MESSAGES,
+        "/v1/messages/count_tokens",
+    ] {
+        for (body, text) in [
+            ("", "EOF"),
+            ("{\"model\": \"m\"", "unexpected EOF"),
+            ("{,}", "invalid JSON"),
+            ("[]", "array into a request object"),
+            ("{\"model\": 5}", "number into field model"),
+        ] {
+            let request = reqwest::Client::new().post(server.url(path)).body(body);
+            let reply = request.send().await.expect("an answer");
+            assert_eq!(reply.status(), 400, "{path} {body}");
+            let refused: Value = reply.json().await.expect("JSON");
+            let message = refused["error"]["message"].as_str().unwrap_or_default();
+            assert!(message.contains(text), "{path} {body}: {refused}");
+            assert_eq!(refused["error"]["type"], "invalid_request_error");
+            assert_eq!(refused["type"] == "error", path.starts_with(MESSAGES));
+        }
     }
 }
 

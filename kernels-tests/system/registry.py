@@ -81,7 +81,11 @@ class Tests(Suite):
             self.assertIsNone(self.model(server), "no model before its blobs")
             if kill == N_KILLS:
                 self.relay.unlimit()
+                idle = server.memory("VmHWM")
                 self.assertEqual(server.pull(self.name)[-1], {"status": "success"})
+                grown = server.memory("VmHWM") - idle
+                print(f"a pull took {grown / (1 << 20):.1f} MiB of memory at most", file=sys.stderr)
+                self.assertLess(grown, 16 << 20, "a pull keeps pieces of a blob in memory, not parts")
             else:
                 pull = threading.Thread(target=server.try_pull, args=(self.name,))
                 pull.start()
@@ -102,7 +106,9 @@ class Tests(Suite):
         self.assertEqual(len(valid_blobs(models)), 4)
         self.assertGreater(len(known), 0, "the last pull resumed")
         # Beyond the blob: what was under way at each kill, at most a write for each part at once and what sockets hold.
-        print(f"fetched {(self.relay.sent - fetched) / BLOB_BYTES:.2f} times the blob with {N_KILLS} kills", file=sys.stderr)
+        times = (self.relay.sent - fetched) / BLOB_BYTES
+        print(f"fetched {times:.2f} times the blob with {N_KILLS} kills", file=sys.stderr)
+        self.assertLess(times, 1.5)
 
     def test_two_servers_on_one_folder(self):
         models = self.work / "shared"

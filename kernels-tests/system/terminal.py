@@ -210,15 +210,16 @@ def saved(env):
     prompt = Prompt(env)
     for line, answer in [
         ("/set parameter stop one two", "Set parameter 'stop' to 'one, two'"),
-        ("/set parameter temperature hot", "Couldn't set parameter: invalid float value"),
+        ("/set parameter temperature hot", 'Couldn\'t set parameter: "invalid float value [hot]"'),
         ("/set parameter num_predict 3", "Set parameter 'num_predict'"),
         ("/set parameter", "Usage:"),
-        ("/set system", "Usage:"),
+        ("/set system", "Available Commands:"),
         ("/set format yaml", "Invalid or missing format. For 'json' mode use '/set format json'"),
         ("/set nonsense", "Unknown command '/set nonsense'"),
         ("/show nonsense", "Unknown command '/show nonsense'"),
         ("/set think", 'warning: model "smollm2" does not support thinking output'),
         ("/save", "Usage:"),
+        ("/save a//b", "error: The model name 'a//b' is invalid"),
         ("/load", "Usage:"),
         ("/set nothink", "Set 'nothink' mode"),
         ("/set system Be brief.", "Set system message"),
@@ -226,7 +227,8 @@ def saved(env):
         ("/save told", "Created new model 'told'"),
     ]:
         prompt.type(line + "\r")
-        prompt.wait(re.escape(line) + ".*?" + re.escape(answer))
+        shown = prompt.wait(re.escape(line) + ".*?" + re.escape(answer))
+        assert "writing manifest" not in shown, shown
     prompt.leaves("/bye\r")
     text = subprocess.run([BINARY, "show", "--modelfile", "told"], env=env, capture_output=True, text=True, check=True).stdout
     for line in ["SYSTEM Be brief.", "PARAMETER num_predict 3", "PARAMETER stop one", "PARAMETER stop two", "MESSAGE user Say hello.", "MESSAGE assistant"]:

@@ -238,6 +238,9 @@ pub struct CreateRequest {
     pub parser: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub requires: String,
+    /// Where a hosted model is, which no model of this server can be.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remote_host: String,
     #[serde(skip_serializing_if = "Object::is_empty")]
     pub info: Object,
 }

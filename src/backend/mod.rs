@@ -186,6 +186,8 @@ pub struct DeviceInfo {
     /// Such as `Vulkan`, `Metal`, `Dx12` or `CPU`.
     pub api: String,
     pub is_gpu: bool,
+    /// Memory of a GPU's own, where its driver tells.
+    pub memory_bytes: Option<u64>,
 }
 
 /// A plan that a backend has made ready to run.

@@ -167,6 +167,7 @@ impl Backend for SplitBackend {
             name: format!("{} and {}", front.name, rest.name),
             api: format!("{} and {}", front.api, rest.api),
             is_gpu: front.is_gpu || rest.is_gpu,
+            memory_bytes: front.memory_bytes,
         }
     }
 

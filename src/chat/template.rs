@@ -2,7 +2,10 @@
 
 use super::{
     Callable, Capability, Error, Message, OutputParser, Rules, Think, Tool, calls, capabilities,
-    go_data, gotemplate::GoTemplate, jinja::JinjaTemplate, parser,
+    go_data,
+    gotemplate::GoTemplate,
+    jinja::JinjaTemplate,
+    parser::{self, Named, named},
 };
 use chrono::NaiveDateTime;
 
@@ -26,7 +29,11 @@ pub struct RenderInput<'a> {
 
 /// A parsed template; cheap to render, parsed once a model.
 #[derive(Debug)]
-pub struct Template(Language);
+pub struct Template {
+    language: Language,
+    /// Reads the answers, if the model's config names it.
+    named: Option<&'static Named>,
+}
 
 #[derive(Debug)]
 enum Language {
@@ -39,21 +46,35 @@ impl Template {
     /// (`template: :1: unclosed action`).
     pub fn parse_go(text: &str) -> Result<Template, Error> {
         check_source(text)?;
-        Ok(Template(Language::Go(go_data::parse(text)?)))
+        Ok(Template::of(Language::Go(go_data::parse(text)?)))
     }
 
     /// Parses a GGUF's `tokenizer.chat_template`. `bos` and `eos` are the texts of those tokens,
     /// empty where the vocabulary has none.
     pub fn parse_jinja(text: &str, bos: &str, eos: &str) -> Result<Template, Error> {
         check_source(text)?;
-        Ok(Template(Language::Jinja(Box::new(JinjaTemplate::parse(
-            text, bos, eos,
-        )?))))
+        let template = JinjaTemplate::parse(text, bos, eos)?;
+        Ok(Template::of(Language::Jinja(Box::new(template))))
+    }
+
+    fn of(language: Language) -> Template {
+        Template {
+            language,
+            named: None,
+        }
+    }
+
+    /// The same, with answers read by the parser that the model's config names. A name that nobody knows changes nothing.
+    pub fn read_by(self, parser: &str) -> Template {
+        Template {
+            named: named(parser),
+            ..self
+        }
     }
 
     /// Whether a Go template uses this field or variable, in lower case.
     pub fn mentions(&self, identifier: &str) -> bool {
-        match &self.0 {
+        match &self.language {
             Language::Go(template) => template.identifiers().contains(identifier),
             Language::Jinja(_) => false,
         }
@@ -61,12 +82,12 @@ impl Template {
 
     /// Whether this is a GGUF's Jinja template.
     pub fn is_jinja(&self) -> bool {
-        matches!(self.0, Language::Jinja(_))
+        matches!(self.language, Language::Jinja(_))
     }
 
     /// The text it was parsed from.
     pub fn text(&self) -> &str {
-        match &self.0 {
+        match &self.language {
             Language::Go(template) => template.text(),
             Language::Jinja(template) => template.text(),
         }
@@ -75,9 +96,21 @@ impl Template {
     /// The prompt for a conversation, up to where the model's answer begins. A conversation that
     /// ends with the assistant's words leaves that turn open, to be continued.
     pub fn render(&self, input: &RenderInput) -> Result<String, Error> {
-        match &self.0 {
+        let input = &RenderInput {
+            think: input.think.map(|think| self.known_level(think)),
+            ..*input
+        };
+        match &self.language {
             Language::Go(template) => go_data::render(template, input),
             Language::Jinja(template) => template.render(input),
+        }
+    }
+
+    /// Models with messages that have headers know no level above `high`.
+    fn known_level(&self, think: Think) -> Think {
+        match think {
+            Think::Max if parser::dialect_of(self.text()).is_some() => Think::High,
+            think => think,
         }
     }
 
@@ -88,7 +121,7 @@ impl Template {
         suffix: &str,
         input: &RenderInput,
     ) -> Result<String, Error> {
-        match &self.0 {
+        match &self.language {
             Language::Go(template) => go_data::render_insert(template, prompt, suffix, input),
             Language::Jinja(_) => Err(Error::Render(
                 "the model's chat template has no insert form".into(),
@@ -98,7 +131,7 @@ impl Template {
 
     /// What the template lets a model do: some of tools, insert and thinking.
     pub fn capabilities(&self) -> Vec<Capability> {
-        match &self.0 {
+        match &self.language {
             Language::Go(template) => capabilities::of_go(template),
             Language::Jinja(template) => capabilities::of_jinja(template.text()),
         }
@@ -111,7 +144,10 @@ impl Template {
         tools: &[Tool],
         think: Option<Think>,
     ) -> OutputParser {
-        match &self.0 {
+        if let Some(named) = self.named {
+            return parser::for_named(named, prompt, tools, think);
+        }
+        match &self.language {
             Language::Go(template) => parser::for_go(template, prompt, tools, think),
             Language::Jinja(template) => parser::for_jinja(template, prompt, tools, think),
         }
@@ -127,16 +163,20 @@ impl Template {
         rules: Rules,
         control: &dyn Fn(&str) -> Option<u32>,
     ) -> Result<String, Error> {
-        let written = match &self.0 {
+        let named = self.named.and_then(calls::written_by_named);
+        let written = named.unwrap_or_else(|| match &self.language {
             Language::Go(template) => calls::written_by_go(template.text(), &template.tool_tag()),
             Language::Jinja(template) => calls::written_by_jinja(template),
-        };
+        });
         written.grammar(tools, rules, control)
     }
 
     /// Texts of special tokens that the parser needs to see: the engine must not hide them.
     pub fn visible_tokens(&self, tools: &[Tool]) -> Vec<String> {
-        match &self.0 {
+        if let Some(named) = self.named {
+            return parser::visible_for_named(named, tools);
+        }
+        match &self.language {
             Language::Go(template) => parser::visible_for_go(template, tools),
             Language::Jinja(template) => parser::visible_for_jinja(template, tools),
         }
@@ -145,7 +185,7 @@ impl Template {
     /// `prompt` without the BOS text that a tokenizer adding BOS would double. Call it only for
     /// such a tokenizer. A Go template's own BOS stays unless it is `<bos>`, as in Ollama.
     pub fn without_bos<'p>(&self, prompt: &'p str) -> &'p str {
-        let bos = match &self.0 {
+        let bos = match &self.language {
             Language::Go(_) => "<bos>",
             Language::Jinja(template) => template.bos(),
         };

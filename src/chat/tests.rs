@@ -1,5 +1,6 @@
 //! Templates against recorded prompts, and conversations fitted into a context.
 
+mod assembly;
 mod go;
 mod library;
 mod published;
@@ -189,64 +190,11 @@ fn a_recorded_conversation_that_is_too_long_loses_its_oldest_messages() {
     assert_eq!(prompt.n_dropped, 2);
 }
 
-/// The template of Ollama's tests of prompt assembly.
-const THREE_BRANCHES: &str = "{{ if .System }}{{ .System }} {{ end }}{{ if .Prompt }}{{ .Prompt }} {{ end }}{{ if .Response }}{{ .Response }} {{ end }}";
-
 fn user(content: &str, n_images: usize) -> Message {
     Message {
         n_images,
         ..Message::new(Role::User, content)
     }
-}
-
-#[test]
-fn images_are_marked_in_the_order_of_the_messages_kept() {
-    let template = Template::parse_go(THREE_BRANCHES).unwrap();
-    let fitted = |messages: &[Message], n_ctx: usize| {
-        let input = RenderInput {
-            messages,
-            tools: &[],
-            think: None,
-            now: now(),
-        };
-        let prompt = fit(&template, &input, Some(n_ctx), str::len).unwrap();
-        (prompt.text, prompt.images)
-    };
-    let joined = [user("You're a test, Harry!", 0), user("", 1), user("", 1)];
-    let expected = "You're a test, Harry!\n\n[img-0]\n\n[img-1] ".to_string();
-    assert_eq!(fitted(&joined, 40), (expected, vec![(1, 0), (2, 0)]));
-    assert_eq!(
-        fitted(&joined, 39),
-        ("[img-0]\n\n[img-1] ".into(), vec![(1, 0), (2, 0)])
-    );
-    assert_eq!(fitted(&joined, 16), ("[img-0] ".into(), vec![(2, 0)]));
-    let placed = [user("You're a test, Harry! [img]", 1)];
-    assert_eq!(fitted(&placed, 99).0, "You're a test, Harry! [img-0] ");
-    assert_eq!(fitted(&[user("Look", 2)], 99).0, "[img-0][img-1]Look ");
-}
-
-#[test]
-fn dropped_system_messages_move_to_the_front() {
-    let template =
-        Template::parse_go("{{ range .Messages }}{{ .Role }}:{{ .Content }};{{ end }}").unwrap();
-    let say = |role: Role, text: &str| Message::new(role, text);
-    let messages = [
-        say(Role::User, "a"),
-        say(Role::System, "s"),
-        say(Role::Assistant, "b"),
-        say(Role::User, "c"),
-    ];
-    let input = RenderInput {
-        messages: &messages,
-        tools: &[],
-        think: None,
-        now: now(),
-    };
-    let text = |n_ctx| fit(&template, &input, n_ctx, str::len).unwrap().text;
-    assert_eq!(text(None), "user:a;system:s;assistant:b;user:c;");
-    assert_eq!(text(Some(30)), "system:s;assistant:b;user:c;");
-    assert_eq!(text(Some(20)), "system:s;user:c;");
-    assert_eq!(text(Some(1)), "system:s;user:c;");
 }
 
 #[test]
@@ -406,6 +354,8 @@ fn jinja_templates_have_the_reference_environment() {
     let think = "{{ enable_thinking }}{{ reasoning_effort }}";
     assert_eq!(print(think, None), "");
     assert_eq!(print(think, Some(Think::Off)), "False");
+    assert_eq!(print(think, Some(Think::On)), "True");
+    assert_eq!(print(think, Some(Think::Max)), "Truemax");
     assert_eq!(print(think, Some(Think::High)), "Truehigh");
 }
 

@@ -126,7 +126,14 @@ impl Parameters {
 }
 
 impl Property {
-    fn from_json(value: &Value) -> Result<Property, Error> {
+    /// The declared types, members of unions included.
+    pub fn types(&self) -> Vec<String> {
+        let inner = self.any_of.iter().flat_map(Property::types);
+        self.kind.iter().cloned().chain(inner).collect()
+    }
+
+    /// Reads the schema of one value.
+    pub fn from_json(value: &Value) -> Result<Property, Error> {
         let object = Object::new(value, "property")?;
         Ok(Property {
             any_of: object

@@ -33,6 +33,10 @@ pub struct Arguments {
     /// Quantize the model's weights, which must be F32, F16 or BF16, to this level (for example Q4_K_M)
     #[arg(short, long, value_name = "LEVEL")]
     quantize: Option<String>,
+    #[arg(long, hide = true, value_name = "LEVEL")]
+    draft_quantize: Option<String>,
+    #[arg(long, hide = true)]
+    experimental: bool,
 }
 
 /// Runs the command.
@@ -40,6 +44,11 @@ pub async fn create(client: &Client, arguments: Arguments) -> Result<()> {
     let [name] = usage::exactly(arguments.names)?;
     if ModelName::parse(&name).is_err() {
         bail!("invalid model name: {name}");
+    }
+    if arguments.experimental {
+        bail!(
+            "--experimental, which keeps a model as safetensors, is not supported; without it they are converted"
+        );
     }
     let (commands, folder) = read(arguments.file.as_deref())?;
     client.check().await?;
@@ -49,15 +58,21 @@ pub async fn create(client: &Client, arguments: Arguments) -> Result<()> {
     for parameter in &plan.deprecated {
         writeln!(io::stdout(), "warning: parameter {parameter} is deprecated")?;
     }
+    if arguments.draft_quantize.is_some() && plan.draft.is_empty() {
+        bail!("--draft-quantize requires a DRAFT model");
+    }
     let mut request = gather(client, plan, &folder, &mut steps).await?;
+    request.draft_quantize = arguments.draft_quantize.unwrap_or_default();
     request.model = name;
     request.quantize = arguments.quantize.unwrap_or_default();
     follow(client, &request, &mut steps).await
 }
 
-/// Sends a create request and shows its progress.
+/// Sends a create request and waits for its end.
 pub async fn send(client: &Client, request: &CreateRequest) -> Result<()> {
-    follow(client, request, &mut Steps::new()).await
+    let mut replies = client.stream::<Progress>("/api/create", request).await?;
+    while replies.next().await?.is_some() {}
+    Ok(())
 }
 
 async fn follow(client: &Client, request: &CreateRequest, steps: &mut Steps) -> Result<()> {

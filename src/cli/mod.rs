@@ -79,6 +79,9 @@ Environment Variables:
   OLLAMA_WGPU_API_KEYS_FILE   File of the keys of those who may call, one a line; SIGHUP reads it again
   OLLAMA_WGPU_TLS_CERT        PEM file of the certificate chain to serve https with
   OLLAMA_WGPU_TLS_KEY         PEM file of its private key
+  OLLAMA_WGPU_REGISTRIES      Registries of this network, HOST or HOST:PORT, separated by commas, that a server
+                              without keys asks though others reach it
+  OLLAMA_WGPU_USER_AGENT      What registries are told of the program's name and version
   OLLAMA_ORIGINS              Origins of web pages that may ask, separated by commas
   OLLAMA_GO_TEMPLATE          Prefer Go templates (true) or the model file's own (false)
   OLLAMA_NO_CLOUD             Say that hosted models are off

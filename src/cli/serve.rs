@@ -3,7 +3,7 @@
 use super::{device, log};
 use crate::backend::KvType;
 use crate::engine::{self, KeepAlive, Models, ModelsSettings};
-use crate::server::{self, App, Keys, Origins, RequestLog, ServerSettings};
+use crate::server::{self, App, Keys, Origins, RequestLog, ServerSettings, Templates};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::store::registry::Registry;
@@ -66,8 +66,15 @@ async fn listen(settings: Settings) -> Result<()> {
         .log_requests
         .then(|| log_requests(tls.is_some()))
         .transpose()?;
+    let registry = Registry::new(store.clone());
+    if !bound.ip().is_loopback() && keys.is_none() {
+        registry.close_network(settings.registries.clone());
+    }
+    if let Some(agent) = &settings.user_agent {
+        registry.call_itself(agent.clone());
+    }
     let app = App {
-        registry: Registry::new(store.clone()),
+        registry,
         store,
         models: Models::new(device::opener(settings.device.clone()), loading(&settings)),
         settings: ServerSettings {
@@ -78,9 +85,18 @@ async fn listen(settings: Settings) -> Result<()> {
             go_template: settings.go_template,
             request_log,
         },
+        templates: Templates::default(),
     };
-    warn_of_exposure(bound, keys.is_some(), tls.is_some());
+    if let Some(warning) = exposure(bound, keys.is_some(), tls.is_some()) {
+        tracing::warn!("{warning}");
+    }
     if let Some(keys) = keys {
+        if let Some(path) = keys.readable_by_others() {
+            let path = path.display();
+            tracing::warn!(
+                "other users may read the API keys in {path}: take the right away with chmod 600"
+            );
+        }
         reload_on_hangup(keys)?;
     }
     tracing::info!(
@@ -93,21 +109,19 @@ async fn listen(settings: Settings) -> Result<()> {
     Ok(())
 }
 
-/// A server that others reach should know its callers, and not send keys in the clear.
-fn warn_of_exposure(bound: SocketAddr, has_keys: bool, has_tls: bool) {
-    if bound.ip().is_loopback() {
-        return;
-    }
+/// What to warn of: a server that others reach should know its callers, and not send keys in the clear.
+fn exposure(bound: SocketAddr, has_keys: bool, has_tls: bool) -> Option<String> {
     match (has_keys, has_tls) {
-        (false, _) => tracing::warn!(
+        _ if bound.ip().is_loopback() => None,
+        (false, _) => Some(format!(
             "listening on {bound} without API keys: whoever reaches it can use and delete models; \
              set OLLAMA_WGPU_API_KEYS_FILE"
-        ),
-        (true, false) => tracing::warn!(
+        )),
+        (true, false) => Some(format!(
             "listening on {bound} without TLS: API keys can be read on the way; \
              set OLLAMA_WGPU_TLS_CERT and OLLAMA_WGPU_TLS_KEY"
-        ),
-        (true, true) => {}
+        )),
+        (true, true) => None,
     }
 }
 
@@ -217,4 +231,26 @@ fn stop() -> Result<impl Future<Output = ()>> {
             std::future::pending::<()>().await;
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_others_reach_are_warned_of() {
+        for (address, has_keys, has_tls, part) in [
+            ("127.0.0.1:1", false, false, None),
+            ("[::1]:1", false, false, None),
+            ("0.0.0.0:1", false, false, Some("without API keys")),
+            ("[::]:1", false, true, Some("without API keys")),
+            ("192.0.2.1:1", true, false, Some("without TLS")),
+            ("192.0.2.1:1", true, true, None),
+        ] {
+            let warning = exposure(address.parse().expect("an address"), has_keys, has_tls);
+            assert_eq!(warning.is_some(), part.is_some(), "{address}: {warning:?}");
+            let warning = warning.unwrap_or_default();
+            assert!(warning.contains(part.unwrap_or_default()), "{warning}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::session::{self, can};
 use super::show::{self, Section};
 use super::{create, list, whole};
 use crate::api::{CreateRequest, Object, ShowReply, ShowRequest};
-use crate::store::{Parameter, parse_parameter};
+use crate::store::{ModelName, Parameter, parse_parameter};
 use anyhow::Result;
 use serde_json::Value;
 
@@ -113,6 +113,10 @@ async fn save(repl: &Repl<'_>, model: &str) -> Result<()> {
         messages,
         ..Default::default()
     };
+    if ModelName::parse(model).is_err() {
+        println!("error: The model name '{model}' is invalid");
+        return Ok(());
+    }
     create::send(repl.client, &request).await?;
     println!("Created new model '{model}'");
     Ok(())
@@ -124,7 +128,7 @@ fn set(repl: &mut Repl<'_>, line: &str, arguments: &[&str]) {
         ["parameter", name, values @ ..] if !values.is_empty() => {
             set_parameter(&mut session.options, name, values);
         }
-        ["parameter", ..] => println!("Usage:\n  /set parameter <name> <value>"),
+        ["parameter", ..] => eprintln!("{HELP_PARAMETERS}"),
         ["system", ..] => set_system(repl, line),
         ["history"] => {
             repl.history = history_file();
@@ -178,11 +182,11 @@ fn set_parameter(options: &mut Object, name: &str, values: &[&str]) {
             }
             Ok(Parameter::Item(text)) => stops.push(Value::String(text)),
             Ok(Parameter::Deprecated) => {
-                println!("Couldn't set parameter: {name} is deprecated");
+                println!("Couldn't set parameter: \"{name} is deprecated\"");
                 return;
             }
             Err(error) => {
-                println!("Couldn't set parameter: {error}");
+                println!("Couldn't set parameter: {:?}", error.to_string());
                 return;
             }
         }
@@ -199,7 +203,7 @@ fn set_system(repl: &mut Repl<'_>, line: &str) {
     let text = text.strip_prefix("\"\"\"").unwrap_or(text);
     let text = text.strip_suffix("\"\"\"").unwrap_or(text);
     if text.is_empty() {
-        println!("Usage:\n  /set system <message>");
+        eprintln!("{HELP_SET}");
         return;
     }
     if repl.messages.last().is_some_and(|m| m.role == "system") {
@@ -265,17 +269,16 @@ async fn show(repl: &Repl<'_>, arguments: &[&str]) -> Result<()> {
 fn section(section: Section, model: &ShowReply, nothing: &str) {
     let text = section.text(model);
     let text = text.trim_end();
-    println!("{}\n", if text.is_empty() { nothing } else { text });
+    println!("{}", if text.is_empty() { nothing } else { text });
 }
 
 fn show_parameters(model: &ShowReply, options: &Object) {
+    println!("Model defined parameters:");
     if model.parameters.is_empty() {
-        println!("No parameters were specified for this model.");
-    } else {
-        println!("Model defined parameters:");
-        for line in model.parameters.lines() {
-            println!("  {line}");
-        }
+        println!("  No additional parameters were specified for this model.");
+    }
+    for line in model.parameters.lines() {
+        println!("  {line}");
     }
     println!();
     if !options.is_empty() {
@@ -291,11 +294,10 @@ fn show_system(repl: &Repl<'_>, model: &ShowReply) {
     let said = repl.messages.iter().rev().find(|m| m.role == "system");
     match said {
         Some(message) => println!("{}\n", message.content),
-        None => section(
-            Section::System,
-            model,
-            "No system message was specified for this model.",
-        ),
+        None if model.system.is_empty() => {
+            println!("No system message was specified for this model.");
+        }
+        None => println!("{}\n", model.system),
     }
 }
 
@@ -337,6 +339,24 @@ Available Commands:
   /set quiet                     Show no timings
   /set think [level]             Let the model reason first (low, medium, high or max)
   /set nothink                   Do not let the model reason
+";
+
+const HELP_PARAMETERS: &str = "\
+Usage:
+  /set parameter <name> <value>
+
+Parameters:
+  seed <int>                   Where the random numbers begin
+  num_predict <int>            Most tokens of an answer
+  num_ctx <int>                Tokens of context
+  temperature <float>          0 takes the likeliest token, more is freer
+  top_k <int>                  Choose among so many tokens
+  top_p <float>                Choose among the tokens of so much probability
+  min_p <float>                Leave out what has less than this share of the likeliest token's probability
+  repeat_penalty <float>       How much less likely tokens become that were there before
+  repeat_last_n <int>          How far back these are looked for
+  num_gpu <int>                Layers on the GPU
+  stop <text> <text> ...       Texts that end an answer
 ";
 
 const HELP_SHOW: &str = "\

@@ -119,6 +119,7 @@ impl Backend for CpuBackend {
             name: self.name(),
             api: "CPU".into(),
             is_gpu: false,
+            memory_bytes: None,
         }
     }
 

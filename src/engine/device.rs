@@ -51,11 +51,13 @@ pub fn load(
         let n_ctx = options.n_ctx;
         tracing::warn!(n_ctx, n_ctx_train, "num_ctx is above the trained context");
     }
-    let options = options.fit(n_ctx_train);
+    let mut options = options.fit(n_ctx_train);
     let mut most = None;
     loop {
         let placed = place(model, &options, most)?;
-        let options = match placed.backend.device().is_gpu && model.pooling().is_none() {
+        options.n_ctx = placed.n_ctx;
+        options = options.fit(n_ctx_train);
+        let fitted = match placed.backend.device().is_gpu && model.pooling().is_none() {
             true => placement::for_gpu(model, &options),
             false => options,
         };
@@ -63,12 +65,20 @@ pub fn load(
             .n_gpu_layers
             .unwrap_or(model.config().layers.len() + 1);
         let may_shrink = placed.may_shrink && n_gpu_layers > 0;
-        match load_placed(model, placed, options, cancelled) {
+        let smaller_ctx = placed.smaller_ctx;
+        match load_placed(model, placed, fitted, cancelled) {
+            Err(error)
+                if error.is_memory()
+                    && let Some(n_ctx) = smaller_ctx =>
+            {
+                tracing::warn!("{error}; a context of {n_ctx} tokens is tried");
+                options.n_ctx = n_ctx;
+            }
             Err(error) if may_shrink && error.is_memory() => {
                 tracing::warn!("{error}; fewer layers are tried on the GPU");
                 most = Some(n_gpu_layers * 3 / 4);
             }
-            loaded => return loaded.map(|loaded| (loaded, options)),
+            loaded => return loaded.map(|loaded| (loaded, fitted)),
         }
     }
 }

@@ -113,7 +113,7 @@ impl EmbeddingWorker {
         if texts.is_empty() {
             return Ok(());
         }
-        let vectors = self.embedder.embed(&texts)?;
+        let vectors = self.embedder.embed_raw(&texts)?;
         let mut requests = self.requests.iter_mut().filter(|r| !r.is_complete());
         let mut request = requests.next();
         for vector in vectors {

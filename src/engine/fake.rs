@@ -40,6 +40,8 @@ struct Kv {
 /// The memory of a fake GPU.
 #[derive(Debug, Clone, Copy)]
 pub struct FakeGpu {
+    /// Bytes that it says it has.
+    pub memory_bytes: Option<u64>,
     /// Bytes that it says are free.
     pub free_bytes: u64,
     /// Weights that there is room for.
@@ -289,6 +291,7 @@ impl Backend for FakeBackend {
             name: "fake".into(),
             api: "none".into(),
             is_gpu: self.options.gpu.is_some(),
+            memory_bytes: self.options.gpu.and_then(|gpu| gpu.memory_bytes),
         }
     }
 

@@ -4,6 +4,7 @@
 //! (`worker.rs`) takes requests, schedules steps, samples, and sends [`Event`]s; that of a model
 //! which embeds (`embedding.rs`) answers each request once.
 
+mod context;
 mod device;
 mod draft;
 mod embedding;
@@ -41,6 +42,7 @@ use sequence::{EVENT_QUEUE, EVENTS_PER_STEP, Submission, Ticket};
 use worker::Worker;
 
 pub use crate::model::normalised;
+pub use context::automatic_ctx;
 pub use error::Error;
 pub use grammar::{Constraint, Grammar, Reasoning, prepared_schema};
 pub use memory::share_one_heap;
@@ -138,11 +140,11 @@ impl Engine {
         options: EngineOptions,
     ) -> Result<Engine, Error> {
         let mut backend = Some(backend);
-        let mut place = |_: &Model, _: &EngineOptions, _: Option<usize>| {
+        let mut place = |_: &Model, options: &EngineOptions, _: Option<usize>| {
             let backend = backend
                 .take()
                 .expect("it cannot shrink, so it is asked for once");
-            Ok(Placed::whole(backend))
+            Ok(Placed::whole(backend, options.n_ctx))
         };
         let model = Model::load(gguf)?;
         Engine::load_unless(&model, vocabulary, &mut place, options, &|| false)
@@ -275,6 +277,15 @@ impl Engine {
     /// # Errors
     /// As [`Engine::submit`]; [`Error::InvalidEmbedding`] if one of the vectors is none.
     pub async fn embed(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, Error> {
+        let raw = self.embed_raw(texts).await?;
+        Ok(raw.iter().map(|vector| normalised(vector)).collect())
+    }
+
+    /// As [`Engine::embed`], of the length that pooling gives.
+    ///
+    /// # Errors
+    /// As [`Engine::embed`].
+    pub async fn embed_raw(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, Error> {
         let ModelInbox::Texts(inbox) = &self.shared.inbox else {
             return Err(Error::NotAnEmbedder);
         };

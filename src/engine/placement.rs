@@ -1,5 +1,6 @@
 //! Which layers of a model go to a GPU that may be too small for all of them.
 
+use super::context::{MOST_CTX_TO_EMBED, automatic_ctx, smaller_ctx};
 use super::models::{DeviceRequest, OpenBackend};
 use super::{EngineOptions, Error};
 use crate::backend::{
@@ -25,20 +26,27 @@ pub struct Placed {
     pub n_gpu_layers: Option<usize>,
     /// Whether fewer layers may be tried should these not fit after all.
     pub may_shrink: bool,
+    /// Places of context for each sequence.
+    pub n_ctx: usize,
+    /// A shorter context that may be tried first.
+    pub smaller_ctx: Option<usize>,
 }
 
 impl Placed {
     /// All of it on one device.
-    pub fn whole(backend: Box<dyn Backend>) -> Placed {
+    pub fn whole(backend: Box<dyn Backend>, n_ctx: usize) -> Placed {
         Placed {
             backend,
             n_gpu_layers: None,
             may_shrink: false,
+            n_ctx,
+            smaller_ctx: None,
         }
     }
 }
 
-/// Opens the devices of a model for these options, with a bound on the layers on the GPU.
+/// Opens the devices of a model for these options, with a bound on the layers on the GPU. Of an automatic context the
+/// options have the longest that may be tried.
 pub type Place<'a> = dyn FnMut(&Model, &EngineOptions, Option<usize>) -> Result<Placed, Error> + 'a;
 
 /// What decides where a model's layers go.
@@ -49,6 +57,8 @@ pub struct Placement<'a> {
     pub overhead_bytes: u64,
     /// Whether a model that does not fit may be split: no other could make room for it.
     pub may_split: bool,
+    /// Whether the context is the server's to choose.
+    pub automatic_ctx: bool,
 }
 
 impl Placement<'_> {
@@ -64,12 +74,27 @@ impl Placement<'_> {
         most: Option<usize>,
     ) -> Result<Placed, Error> {
         let mut backend = (self.open)(&self.request)?;
+        let mut options = *options;
+        if self.automatic_ctx {
+            let memory = backend.device().memory_bytes;
+            let longest = match model.pooling() {
+                None => options.n_ctx,
+                Some(_) => options.n_ctx.min(MOST_CTX_TO_EMBED),
+            };
+            options.n_ctx = longest.min(automatic_ctx(memory, self.overhead_bytes));
+        }
+        let smaller = |n_ctx| {
+            let is_free = self.automatic_ctx && self.may_split;
+            is_free.then(|| smaller_ctx(n_ctx)).flatten()
+        };
         // A model that embeds keeps one cache for all its layers, so these stay together.
         if !backend.device().is_gpu || model.pooling().is_some() {
-            return Ok(Placed::whole(backend));
+            return Ok(Placed {
+                smaller_ctx: smaller(options.n_ctx),
+                ..Placed::whole(backend, options.n_ctx)
+            });
         }
-        let options = for_gpu(model, options);
-        let needs = Needs::new(model, &options);
+        let mut needs = Needs::new(model, &for_gpu(model, &options));
         let n_layers = needs.layers.len();
         let n = match usize::try_from(self.request.num_gpu) {
             Ok(wanted) => wanted,
@@ -78,6 +103,12 @@ impl Placement<'_> {
                 let free = backend
                     .free_bytes(needed)
                     .saturating_sub(self.overhead_bytes);
+                while needs.whole() > free
+                    && let Some(n_ctx) = smaller(options.n_ctx)
+                {
+                    options.n_ctx = n_ctx;
+                    needs = Needs::new(model, &for_gpu(model, &options));
+                }
                 let n = needs.n_fitting(free);
                 if n <= n_layers && !self.may_split {
                     return Err(needs.out_of_memory(&*backend));
@@ -87,10 +118,12 @@ impl Placement<'_> {
         };
         let n = model.config().cut(n.min(most.unwrap_or(usize::MAX)));
         let may_shrink = self.request.num_gpu < 0 && self.may_split;
+        let n_ctx = options.n_ctx;
         if n > n_layers {
             return Ok(Placed {
                 may_shrink,
-                ..Placed::whole(backend)
+                smaller_ctx: smaller(n_ctx),
+                ..Placed::whole(backend, n_ctx)
             });
         }
         let cpu = (self.open)(&DeviceRequest {
@@ -102,7 +135,7 @@ impl Placement<'_> {
                 "no layer fits {}; model runs on the CPU",
                 backend.device().name
             );
-            return Ok(Placed::whole(cpu));
+            return Ok(Placed::whole(cpu, n_ctx));
         }
         let (gpu_name, cpu_name) = (backend.device().name, cpu.device().name);
         tracing::info!("{n} of {n_layers} layers run on {gpu_name}, the rest on {cpu_name}");
@@ -110,6 +143,8 @@ impl Placement<'_> {
             backend: Box::new(SplitBackend::new(backend, cpu, n)),
             n_gpu_layers: Some(n),
             may_shrink,
+            n_ctx,
+            smaller_ctx: smaller(n_ctx),
         })
     }
 }

@@ -25,6 +25,8 @@ pub struct SamplingParams {
     pub presence_penalty: f32,
     /// Taken from the logit of a seen token for each time it was seen.
     pub frequency_penalty: f32,
+    /// Tokens, each once, and what is added to their logits before any other step.
+    pub logit_bias: Vec<(u32, f32)>,
     /// The same seed gives the same tokens; none draws a new one.
     pub seed: Option<u64>,
 }
@@ -41,6 +43,7 @@ impl Default for SamplingParams {
             repeat_penalty: 1.0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
             seed: None,
         }
     }

@@ -301,8 +301,8 @@ impl Gguf {
         })
     }
 
-    /// The items of an integer array, each as `i64`.
-    fn integers(&self, key: &str) -> Option<Vec<i64>> {
+    /// The items of an integer array, where all fit `i64`.
+    pub fn i64s(&self, key: &str) -> Option<Vec<i64>> {
         let array = self.array(key)?;
         let bytes = &self.map[array.range.clone()];
         macro_rules! read {
@@ -328,13 +328,13 @@ impl Gguf {
 
     /// The items of an integer array, where all fit `i32`.
     pub fn i32s(&self, key: &str) -> Option<Vec<i32>> {
-        let items = self.integers(key)?;
+        let items = self.i64s(key)?;
         items.into_iter().map(|v| i32::try_from(v).ok()).collect()
     }
 
     /// The items of an integer array, where all fit `u32`.
     pub fn u32s(&self, key: &str) -> Option<Vec<u32>> {
-        let items = self.integers(key)?;
+        let items = self.i64s(key)?;
         items.into_iter().map(|v| u32::try_from(v).ok()).collect()
     }
 
@@ -355,6 +355,14 @@ impl Gguf {
                 .collect(),
             _ => None,
         }
+    }
+
+    /// The items of an array of 64-bit floats.
+    pub fn f64s(&self, key: &str) -> Option<Vec<f64>> {
+        let array = self.array(key)?;
+        let (items, _) = self.map[array.range.clone()].as_chunks::<8>();
+        let items = items.iter().map(|b| f64::from_le_bytes(*b)).collect();
+        (array.element == ElementType::F64).then_some(items)
     }
 
     /// The items of an array of truth values.

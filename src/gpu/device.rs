@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::arithmetic::Arithmetic;
 use super::disk_cache::DiskCache;
 use super::limits::{missing_limit, requested_limits};
+use super::memory::own_bytes;
 use super::profile::TrafficCounters;
 use crate::backend::{BackendError, DeviceInfo};
 use crate::settings::cache_folder;
@@ -30,6 +31,8 @@ pub struct AdapterSummary {
     pub api: String,
     pub kind: AdapterKind,
     pub driver: String,
+    /// Memory of its own, where the driver tells; a CPU in disguise has none.
+    pub memory_bytes: Option<u64>,
 }
 
 impl std::fmt::Display for AdapterSummary {
@@ -150,7 +153,7 @@ pub(super) fn ranked_adapters() -> Vec<(wgpu::Adapter, AdapterSummary)> {
     let mut ranked: Vec<_> = found
         .into_iter()
         .map(|adapter| {
-            let summary = summarise(&adapter.get_info());
+            let summary = summarise(&adapter);
             (adapter, summary)
         })
         .collect();
@@ -161,13 +164,16 @@ pub(super) fn ranked_adapters() -> Vec<(wgpu::Adapter, AdapterSummary)> {
     ranked
 }
 
-fn summarise(info: &wgpu::AdapterInfo) -> AdapterSummary {
+fn summarise(adapter: &wgpu::Adapter) -> AdapterSummary {
+    let info = adapter.get_info();
+    let kind = kind(info.device_type, &info.name);
     AdapterSummary {
         index: 0,
         name: info.name.clone(),
         api: format!("{:?}", info.backend),
-        kind: kind(info.device_type, &info.name),
         driver: format!("{} {}", info.driver, info.driver_info),
+        memory_bytes: own_bytes(adapter).filter(|_| kind != AdapterKind::Software),
+        kind,
     }
 }
 
@@ -190,6 +196,17 @@ fn kind(device_type: wgpu::DeviceType, name: &str) -> AdapterKind {
 enum Failure {
     OutOfMemory(String),
     Lost(String),
+}
+
+impl Failure {
+    /// What an error that no scope caught means for the device: after one that is not of memory, nothing that it holds can
+    /// be relied on.
+    fn of(error: wgpu::Error) -> Failure {
+        match error {
+            wgpu::Error::OutOfMemory { .. } => Failure::OutOfMemory("a step".into()),
+            error => Failure::Lost(error.to_string()),
+        }
+    }
 }
 
 /// Memory that is taken from the driver at a time for buffers that are smaller; larger ones have
@@ -298,6 +315,7 @@ impl Device {
             name: self.summary.name.clone(),
             api: self.summary.api.clone(),
             is_gpu: true,
+            memory_bytes: self.summary.memory_bytes,
         }
     }
 
@@ -389,16 +407,13 @@ fn watch(device: &wgpu::Device) -> Arc<Mutex<Option<Failure>>> {
     let failure = Arc::new(Mutex::new(None));
     let record = |failure: &Mutex<Option<Failure>>, new: Failure| {
         let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(new);
+        if failure.is_none() {
+            tracing::error!("the GPU failed: {new:?}");
+            *failure = Some(new);
+        }
     };
     let shared = Arc::clone(&failure);
-    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-        let new = match error {
-            wgpu::Error::OutOfMemory { .. } => Failure::OutOfMemory("a step".into()),
-            error => Failure::Lost(error.to_string()),
-        };
-        record(&shared, new);
-    }));
+    device.on_uncaptured_error(Arc::new(move |error| record(&shared, Failure::of(error))));
     let shared = Arc::clone(&failure);
     device.set_device_lost_callback(move |reason, message| {
         if reason != wgpu::DeviceLostReason::Destroyed {
@@ -409,68 +424,4 @@ fn watch(device: &wgpu::Device) -> Arc<Mutex<Option<Failure>>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn adapter(index: usize, name: &str, kind: AdapterKind) -> AdapterSummary {
-        AdapterSummary {
-            index,
-            name: name.into(),
-            api: "Vulkan".into(),
-            kind,
-            driver: String::new(),
-        }
-    }
-
-    #[test]
-    fn software_is_used_only_when_named() {
-        let llvmpipe = adapter(1, "llvmpipe (LLVM 15)", AdapterKind::Software);
-        for name in ["1", "llvmpipe", "vulkan:LLVMpipe", "vulkan:1", "vulkan"] {
-            assert!(DeviceChoice::parse(name).accepts(&llvmpipe), "{name}");
-        }
-        for name in ["", "auto", "0", "metal:llvmpipe", "nvidia"] {
-            assert!(!DeviceChoice::parse(name).accepts(&llvmpipe), "{name}");
-        }
-        let gpu = adapter(0, "NVIDIA H100", AdapterKind::Discrete);
-        assert!(DeviceChoice::Automatic.accepts(&gpu));
-    }
-
-    #[test]
-    fn a_missing_device_is_named_with_those_there_are() {
-        let found = [adapter(0, "llvmpipe", AdapterKind::Software)];
-        let error = no_device(&DeviceChoice::parse("radeon"), found.iter());
-        assert_eq!(
-            error.to_string(),
-            "device \"radeon\" not found; available: 0: vulkan:llvmpipe (Software)"
-        );
-    }
-
-    #[test]
-    fn subgroups_are_used_where_their_sizes_are_known() {
-        let mut info = wgpu::AdapterInfo::new(wgpu::DeviceType::Other, wgpu::Backend::Vulkan);
-        let mut usable = |features, min, max| {
-            (info.subgroup_min_size, info.subgroup_max_size) = (min, max);
-            has_usable_subgroups(features, &info)
-        };
-        let subgroup = wgpu::Features::SUBGROUP;
-        for (min, max) in [(4, 4), (4, 128), (8, 8), (32, 32), (32, 64), (128, 128)] {
-            assert!(usable(subgroup, min, max), "{min} to {max}");
-            assert!(!usable(wgpu::Features::empty(), min, max));
-        }
-        for (min, max) in [(0, 0), (1, 128), (64, 256)] {
-            assert!(!usable(subgroup, min, max), "{min} to {max}");
-        }
-    }
-
-    #[test]
-    fn kinds_follow_type_and_name() {
-        assert_eq!(
-            kind(wgpu::DeviceType::Other, "SwiftShader Device"),
-            AdapterKind::Software
-        );
-        assert_eq!(
-            kind(wgpu::DeviceType::IntegratedGpu, "Intel"),
-            AdapterKind::Integrated
-        );
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ mod disk_cache;
 mod dispatch;
 mod launch;
 mod limits;
+mod memory;
 mod pipelines;
 mod prepared;
 mod profile;

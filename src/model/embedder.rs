@@ -94,8 +94,17 @@ impl Embedder {
     /// it). A vector does not depend on what else is in the step.
     ///
     /// # Errors
-    /// [`BackendError::Invalid`] for texts that are empty or do not fit; the backend's.
+    /// As [`Embedder::embed_raw`].
     pub fn embed(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, BackendError> {
+        let raw = self.embed_raw(texts)?;
+        Ok(raw.iter().map(|vector| normalised(vector)).collect())
+    }
+
+    /// As [`Embedder::embed`], of the length that pooling gives.
+    ///
+    /// # Errors
+    /// [`BackendError::Invalid`] for texts that are empty or do not fit; the backend's.
+    pub fn embed_raw(&mut self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, BackendError> {
         if texts.iter().any(|text| text.is_empty()) {
             return Err(BackendError::Invalid("a text without tokens".into()));
         }
@@ -109,7 +118,7 @@ impl Embedder {
         }
         self.backend.run(self.plan, &batch)?;
         let rows = self.backend.read(self.plan, self.output, texts.len())?;
-        Ok(rows.chunks_exact(self.dim).map(normalised).collect())
+        Ok(rows.chunks_exact(self.dim).map(<[f32]>::to_vec).collect())
     }
 }
 

@@ -7,6 +7,7 @@ use super::request_log::Entry;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use std::pin::Pin;
 use std::time::Duration;
@@ -181,6 +182,18 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 pub fn typed<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T, ApiError> {
     let object = Value::Object(object);
     T::deserialize(&object).map_err(|e| mismatch::<T>(&object, &e))
+}
+
+/// For members of nested objects: `null` is absent there too.
+///
+/// # Errors
+/// The deserializer's, for a value of another type.
+pub fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Every member has a default, so the member at fault is the one that fails alone.

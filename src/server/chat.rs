@@ -7,7 +7,7 @@ use super::options::Options;
 use super::prompt::{self, Conversation, Rendered};
 use super::run::{self, Common, Found, Job, Outcome};
 use super::tool_choice::ToolChoice;
-use super::{App, Incoming, Response, body, stream, time};
+use super::{App, Incoming, Response, body, stream, templates, time};
 use crate::api::{ChatReply, ChatRequest, DebugInfo, Message};
 use crate::chat::{self, Capability, Template, Tool};
 use crate::engine::{KeepAlive, Lease};
@@ -109,6 +109,7 @@ pub async fn count_tokens(app: &Arc<App>, request: ChatRequest) -> Result<usize,
     let found = common(&request).find(app).await?;
     let think = common(&request).thinking(&found)?;
     check_capabilities(&request, &found)?;
+    check_images(&request)?;
     let (options, lease) = common(&request).load(app, &found, &mut None).await?;
     let app = Arc::clone(app);
     blocking(move || {
@@ -127,16 +128,16 @@ fn rendered(
     (tools, think): (Vec<Tool>, Option<chat::Think>),
     options: &Options,
     lease: &Lease,
-) -> Result<(Template, Conversation, Rendered), ApiError> {
+) -> Result<(Arc<Template>, Conversation, Rendered), ApiError> {
     let template = app
         .template(&found.model, lease)?
-        .map_or_else(prompt::fallback_template, Ok)?;
+        .unwrap_or_else(|| templates::FALLBACK.clone());
     let conversation = Conversation {
         messages: prompt::assembled(&found.model, &request.messages),
         tools,
         think,
     };
-    let room = common(request).room(options, lease.engine().n_ctx());
+    let room = common(request).room(options, lease);
     let rendered = conversation.render(
         &template,
         lease.tokenizer(),
@@ -180,6 +181,16 @@ fn check_capabilities(request: &ChatRequest, found: &Found) -> Result<(), ApiErr
     Ok(())
 }
 
+fn check_images(request: &ChatRequest) -> Result<(), ApiError> {
+    match request.messages.iter().any(|m| !m.images.is_empty()) {
+        false => Ok(()),
+        true => Err(ApiError::bad_request(format!(
+            "\"{}\" does not support images",
+            request.model
+        ))),
+    }
+}
+
 fn job(
     request: &ChatRequest,
     choice: &ToolChoice,
@@ -189,15 +200,10 @@ fn job(
     lease: &Lease,
     options: &Options,
 ) -> Result<Job, ApiError> {
+    check_images(request)?;
     let common = common(request);
-    if request.messages.iter().any(|m| !m.images.is_empty()) {
-        return Err(ApiError::bad_request(format!(
-            "\"{}\" does not support images",
-            request.model
-        )));
-    }
     let tokenizer = lease.tokenizer();
-    let room = common.room(options, lease.engine().n_ctx());
+    let room = common.room(options, lease);
     let visible = template.visible_tokens(&conversation.tools);
     let parser = template.output_parser(text, &conversation.tools, conversation.think);
     let calls = choice.constraint(request, template, lease)?;

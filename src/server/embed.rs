@@ -6,6 +6,7 @@ use super::{App, Incoming, Response, body, keep_alive, prompt, run};
 use crate::api::{EmbedReply, EmbedRequest, EmbeddingsReply, EmbeddingsRequest, Object};
 use crate::chat::Capability;
 use crate::engine::{Lease, normalised};
+use crate::gguf::Gguf;
 use crate::tokenizer::Tokenizer;
 use serde_json::Value;
 use std::sync::Arc;
@@ -41,11 +42,29 @@ pub async fn embeddings(app: Arc<App>, incoming: Incoming) -> Result<Response, A
         e if e.message == TOO_LONG => ApiError::internal(TOO_LONG),
         e => e,
     })?;
-    let vectors = loaded.lease.engine().embed(tokens).await?;
+    let engine = loaded.lease.engine();
+    let vectors = match is_raw(loaded.lease.gguf()) {
+        true => engine.embed_raw(tokens).await?,
+        false => engine.embed(tokens).await?,
+    };
     let vector = vectors.into_iter().next().unwrap_or_default();
     Ok(ok_json(&EmbeddingsReply {
         embedding: vector.into_iter().map(f64::from).collect(),
     }))
+}
+
+/// Whether `/api/embeddings` gives a model's vectors as pooling makes them, as it did before there was `/api/embed`.
+fn is_raw(gguf: &Gguf) -> bool {
+    let architecture = gguf.architecture();
+    let is_normalised = gguf.bool(&format!("{architecture}.normalize_embeddings"));
+    let is_bert = gguf
+        .str("tokenizer.ggml.model")
+        .is_none_or(|kind| kind == "bert");
+    match architecture {
+        "bert" => !is_bert || is_normalised == Some(false),
+        "nomic-bert" | "nomic-bert-moe" => is_normalised != Some(true),
+        _ => false,
+    }
 }
 
 /// Checks in Ollama's order, loads, and embeds all texts.

@@ -6,7 +6,7 @@ use super::names::blocking;
 use super::options::Options;
 use super::prompt::{self, Conversation, Rendered};
 use super::run::{self, Common, Found, Job, Outcome};
-use super::{App, Incoming, Response, body, stream, time};
+use super::{App, Incoming, Response, body, stream, templates, time};
 use crate::api::{DebugInfo, GenerateReply, GenerateRequest};
 use crate::chat::{self, Capability, Message, OutputParser, Role, Template};
 use crate::engine::{KeepAlive, Lease};
@@ -108,7 +108,7 @@ fn check_capabilities(request: &GenerateRequest, found: &Found) -> Result<(), Ap
 /// A prompt and what is needed to read the answer to it.
 struct Prompt {
     rendered: Rendered,
-    template: Option<Template>,
+    template: Option<Arc<Template>>,
     think: Option<chat::Think>,
 }
 
@@ -123,11 +123,11 @@ impl Prompt {
     ) -> Result<Prompt, ApiError> {
         let template = match (request.raw, request.template.as_str()) {
             (true, _) => None,
-            (_, "") => match app.template(&found.model, lease)? {
-                None => Some(prompt::bare_template()?),
-                template => template,
-            },
-            (_, text) => Some(Template::parse_go(text)?),
+            (_, "") => {
+                let template = app.template(&found.model, lease)?;
+                Some(template.unwrap_or_else(|| templates::BARE.clone()))
+            }
+            (_, text) => Some(Arc::new(Template::parse_go(text)?)),
         };
         let rendered = match &template {
             None => Rendered {
@@ -165,8 +165,8 @@ impl Prompt {
             )));
         }
         let tokenizer = lease.tokenizer();
-        let tokens = prompt::encode(tokenizer, self.template.as_ref(), &self.rendered.text);
-        let room = common.room(options, lease.engine().n_ctx());
+        let tokens = prompt::encode(tokenizer, self.template.as_deref(), &self.rendered.text);
+        let room = common.room(options, lease);
         let visible = self
             .template
             .as_ref()
@@ -215,7 +215,7 @@ fn rendered_with(
         let text = template.render_insert(&request.prompt, &request.suffix, &input)?;
         return Ok(Rendered { text, n_images: 0 });
     }
-    let room = common(request).room(options, lease.engine().n_ctx());
+    let room = common(request).room(options, lease);
     conversation.render(
         template,
         lease.tokenizer(),

@@ -10,16 +10,20 @@ use warp::http::header::{CONTENT_ENCODING, HeaderMap};
 /// Largest compressed body, inflated.
 const MAX_INFLATED_BYTES: u64 = 20 << 20;
 
-/// Reads a body and translates it, off the event loop. The inner result is the translation's own.
+/// Reads a body and translates it, off the event loop. The inner result is for the shape of the API that was called: a
+/// body that cannot be read, and what the translation refuses.
 ///
 /// # Errors
-/// 400 or 413 for a body that is too large or cannot be inflated, which every API answers in the native shape.
+/// 400, 413 or 415 for a body that cannot be inflated, which every API answers in the native shape, as Ollama does.
 pub async fn translated<T: Send + 'static>(
     headers: HeaderMap,
     body: BodyStream,
     translate: impl FnOnce(&[u8]) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<Result<T, ApiError>, ApiError> {
-    let whole = body::read(body, body::LARGE_BODY_BYTES).await?;
+    let whole = match body::read(body, body::LARGE_BODY_BYTES).await {
+        Ok(whole) => whole,
+        Err(e) => return Ok(Err(e)),
+    };
     blocking(move || Ok(translate(&inflated(&headers, whole.bytes.into())?))).await
 }
 
@@ -61,7 +65,7 @@ fn inflated(headers: &HeaderMap, bytes: Vec<u8>) -> Result<Vec<u8>, ApiError> {
 mod tests {
     use super::*;
     use base64::Engine as _;
-    use warp::http::HeaderValue;
+    use warp::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 
     fn inflate(encoding: &'static str, bytes: &[u8]) -> Result<Vec<u8>, ApiError> {
         let mut headers = HeaderMap::new();
@@ -93,6 +97,21 @@ mod tests {
             StatusCode::UNSUPPORTED_MEDIA_TYPE
         );
         assert_eq!(inflate("identity", b"x").unwrap(), b"x");
+    }
+
+    /// What the server itself refuses of a body is told in the shape of the API; what it cannot inflate is not.
+    #[tokio::test]
+    async fn bodies_that_cannot_be_read_are_the_inner_result() {
+        let asked = async |name: HeaderName, value: &'static str| {
+            let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+            let body = futures_util::stream::iter([Ok(bytes::Bytes::from_static(b"{}"))]);
+            let body = BodyStream::new(body, &headers);
+            translated(headers, body, |bytes| Ok(bytes.to_vec())).await
+        };
+        let too_large = asked(CONTENT_LENGTH, "999999999").await.unwrap();
+        assert_eq!(too_large.unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(asked(CONTENT_LENGTH, "2").await, Ok(Ok(b"{}".to_vec())));
+        assert!(asked(CONTENT_ENCODING, "zstd").await.is_err());
     }
 
     #[test]

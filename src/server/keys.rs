@@ -49,6 +49,19 @@ impl Keys {
         Ok(n)
     }
 
+    /// The file, where other users of this machine may read it.
+    pub fn readable_by_others(&self) -> Option<&Path> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            const READABLE_BY_OTHERS: u32 = 0o044;
+            let mode = std::fs::metadata(&self.path).map_or(0, |file| file.mode());
+            (mode & READABLE_BY_OTHERS != 0).then_some(&self.path)
+        }
+        #[cfg(not(unix))]
+        None
+    }
+
     /// Whether a request brings one of the keys, as a bearer or as Anthropic's clients send it. Takes as long for
     /// every key.
     pub fn admit(&self, headers: &HeaderMap) -> bool {
@@ -98,7 +111,7 @@ pub fn is_open(method: &Method, path: &str) -> bool {
 }
 
 /// 401 in the shape of the API that was called.
-pub fn refusal(path: &str) -> Response {
+pub fn refusal(path: &str, headers: &HeaderMap) -> Response {
     let error = ApiError::new(
         StatusCode::UNAUTHORIZED,
         "missing or unknown API key: send one as \"Authorization: Bearer KEY\"",
@@ -107,6 +120,7 @@ pub fn refusal(path: &str) -> Response {
         Some(rest) if rest == "messages" || rest.starts_with("messages/") => {
             anthropic::refusal(&error)
         }
+        Some(_) if anthropic::is_asked(headers) => anthropic::refusal(&error),
         Some(_) => error.into_openai_refusal(),
         None => respond(error.status, JSON, to_json(&error.body())),
     };
@@ -180,7 +194,7 @@ mod tests {
             "/v1/messages/count_tokens",
             "/nope",
         ] {
-            let response = refusal(path);
+            let response = refusal(path, &HeaderMap::new());
             assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
             assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
         }

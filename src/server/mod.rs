@@ -27,6 +27,7 @@ mod route;
 mod run;
 mod status;
 mod stream;
+mod templates;
 mod time;
 mod tls;
 mod tool_choice;
@@ -53,6 +54,7 @@ pub use access::Origins;
 pub use keys::Keys;
 pub use listen::bind;
 pub use request_log::RequestLog;
+pub use templates::Templates;
 pub use tls::acceptor as tls_acceptor;
 
 type Response = warp::reply::Response;
@@ -63,6 +65,8 @@ pub struct App {
     pub registry: Registry,
     pub models: Models,
     pub settings: ServerSettings,
+    /// Parsed when they are first asked for.
+    pub templates: Templates,
 }
 
 /// What the user's settings say about serving.
@@ -140,6 +144,7 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
         ),
         route!(POST, "/v1/completions", openai::completions),
         route!(POST, "/v1/responses", openai::responses),
+        route!(POST, "/v1/responses/input_tokens", openai::input_tokens),
         route!(POST, "/v1/messages", anthropic::messages),
         route!(POST, "/v1/messages/count_tokens", anthropic::count_tokens),
         route!(POST, "/v1/audio/transcriptions", later::transcriptions),
@@ -227,7 +232,7 @@ async fn answer(
         _ if keys
             .is_some_and(|keys| !keys::is_open(method, path) && !keys.admit(&incoming.headers)) =>
         {
-            keys::refusal(path)
+            keys::refusal(path, &incoming.headers)
         }
         Found::Handler(handler, segment) => {
             incoming.segment = segment;

@@ -2,7 +2,7 @@
 
 use super::error::{ApiError, empty, ok_json};
 use super::names::{self, blocking};
-use super::prompt::{self, EdgeTokens};
+use super::templates::EdgeTokens;
 use super::{App, Incoming, Response, body, time};
 use crate::api::{
     CopyRequest, DeleteRequest, ListReply, ListedModel, LoadedModel, Message, ModelDetails, Object,
@@ -127,16 +127,11 @@ fn described(
     mut model: ResolvedModel,
     request: &ShowRequest,
 ) -> Result<ShowReply, ApiError> {
-    let facts = app.store.facts(&model.model_digest)?;
-    let template = prompt::template_of(
-        model.template.as_deref(),
-        facts.chat_template.as_deref(),
-        &EdgeTokens::default(),
-        app.settings.go_template,
-    );
+    app.store.facts(&model.model_digest)?;
     // A damaged template hides itself, not the model.
+    let template = app.parsed(&model, EdgeTokens::default());
     let template = template.unwrap_or_default();
-    let capabilities = model.capabilities(&app.store, template.as_ref())?;
+    let capabilities = model.capabilities(&app.store, template.as_deref())?;
     let parameters = model.parameters_text();
     if !request.system.is_empty() {
         model.system = Some(request.system.clone());

@@ -7,6 +7,9 @@ use serde_json::Value;
 /// Stop strings of one request, and the bytes of each.
 const MAX_STOPS: usize = 64;
 const MAX_STOP_BYTES: usize = 4 << 10;
+/// Tokens of one request whose logits are changed, and by how much at most, as OpenAI has it.
+const MAX_BIASES: usize = 1024;
+const MAX_BIAS: f64 = 100.0;
 
 /// Every option with the value that holds; `None` leaves the choice to the server.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +39,8 @@ pub struct Options {
     pub stop: Vec<String>,
     /// A Lark grammar or `/regex/` that the answer must match; beyond Ollama's options.
     pub grammar: Option<String>,
+    /// Tokens and what is added to their logits; beyond Ollama's options.
+    pub logit_bias: Vec<(u32, f32)>,
 }
 
 impl Default for Options {
@@ -62,6 +67,7 @@ impl Default for Options {
             frequency_penalty: 0.0,
             stop: Vec::new(),
             grammar: None,
+            logit_bias: Vec::new(),
         }
     }
 }
@@ -105,6 +111,7 @@ impl Options {
             "frequency_penalty" => self.frequency_penalty = float(name, value)?,
             "stop" => self.stop = strings(name, value)?,
             "grammar" => self.grammar = Some(string(name, value)?),
+            "logit_bias" => self.logit_bias = biases(value)?,
             _ => tracing::warn!(option = name, "unknown option ignored"),
         }
         Ok(())
@@ -164,6 +171,28 @@ fn string(name: &str, value: &Value) -> Result<String, ApiError> {
     text.ok_or_else(|| wrong_type(name, "type string"))
 }
 
+/// OpenAI's form: ids of tokens as the names of members.
+fn biases(value: &Value) -> Result<Vec<(u32, f32)>, ApiError> {
+    let members = value
+        .as_object()
+        .filter(|members| members.len() <= MAX_BIASES);
+    let pair = |(id, bias): (&String, &Value)| {
+        let bias = bias.as_f64().filter(|bias| bias.abs() <= MAX_BIAS)?;
+        Some((id.parse().ok()?, bias as f32))
+    };
+    let pairs = members.and_then(|members| members.iter().map(pair).collect::<Option<Vec<_>>>());
+    let mut pairs = pairs.ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "logit_bias must be an object of at most {MAX_BIASES} ids of tokens, \
+             each with a number between -{MAX_BIAS} and {MAX_BIAS}"
+        ))
+    })?;
+    // "7" and "07" are one token.
+    pairs.sort_unstable_by_key(|&(id, _)| id);
+    pairs.dedup_by_key(|&mut (id, _)| id);
+    Ok(pairs)
+}
+
 fn strings(name: &str, value: &Value) -> Result<Vec<String>, ApiError> {
     let items = value
         .as_array()
@@ -181,6 +210,30 @@ mod tests {
 
     fn object(value: Value) -> Object {
         value.as_object().expect("an object").clone()
+    }
+
+    #[test]
+    fn biases_are_read_in_openai_s_form() {
+        let of = |value: Value| {
+            let options = object(json!({ "logit_bias": value }));
+            Options::merge(&Object::new(), &options).map(|options| options.logit_bias)
+        };
+        assert_eq!(
+            of(json!({"9": -100, "7": 0.5})),
+            Ok(vec![(7, 0.5), (9, -100.0)])
+        );
+        assert_eq!(of(json!({})), Ok(vec![]));
+        assert_eq!(of(json!({"7": 1, "07": 1})), Ok(vec![(7, 1.0)]));
+        for bad in [
+            json!([]),
+            json!({"a": 1}),
+            json!({"-1": 1}),
+            json!({"1": 101}),
+            json!({"1": "x"}),
+        ] {
+            let error = of(bad).unwrap_err();
+            assert!(error.message.starts_with("logit_bias must be"), "{error}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::error::ApiError;
 use crate::api;
-use crate::chat::{self, Message, RenderInput, Role, Template, Think, Tool, ToolCall, shipped};
+use crate::chat::{self, Message, RenderInput, Role, Template, Think, Tool, ToolCall};
 use crate::engine::{self, truncate_prompt};
 use crate::store::ResolvedModel;
 use crate::tokenizer::Tokenizer;
@@ -34,60 +34,6 @@ pub struct Rendered {
     pub text: String,
     /// Images of the messages that were kept.
     pub n_images: usize,
-}
-
-/// Texts of the tokens that Jinja templates write themselves.
-#[derive(Debug, Clone, Default)]
-pub struct EdgeTokens {
-    pub bos: String,
-    pub eos: String,
-}
-
-impl EdgeTokens {
-    pub fn of(tokenizer: &Tokenizer) -> Self {
-        let text = |id: Option<u32>| {
-            id.and_then(|id| tokenizer.token_text(id))
-                .unwrap_or_default()
-                .to_owned()
-        };
-        EdgeTokens {
-            bos: text(tokenizer.bos()),
-            eos: text(tokenizer.eos()),
-        }
-    }
-}
-
-/// The template that renders a model's conversations, of its Go template and its GGUF's Jinja template; none where it has
-/// neither, or where the settings rule out the one it has.
-///
-/// `forced` is the setting `OLLAMA_GO_TEMPLATE`.
-pub fn template_of(
-    go: Option<&str>,
-    jinja: Option<&str>,
-    edges: &EdgeTokens,
-    forced: Option<bool>,
-) -> Result<Option<Template>, ApiError> {
-    let go = go.map(Template::parse_go).transpose()?;
-    let jinja = jinja.map(|text| Template::parse_jinja(text, &edges.bos, &edges.eos));
-    match (go, jinja) {
-        (Some(go), Some(Ok(jinja))) if chat::capabilities::prefers_jinja(&go, &jinja, forced) => {
-            Ok(Some(jinja))
-        }
-        (Some(_), None) if forced == Some(false) => Ok(None),
-        (Some(go), _) => Ok(Some(go)),
-        (None, Some(jinja)) => Ok(Some(jinja?)),
-        (None, None) => Ok(None),
-    }
-}
-
-/// What a model without any template completes prompts with.
-pub fn bare_template() -> Result<Template, ApiError> {
-    Ok(Template::parse_go(chat::template::BARE)?)
-}
-
-/// What a model without any template chats with.
-pub fn fallback_template() -> Result<Template, ApiError> {
-    Ok(Template::parse_go(shipped::chatml().template)?)
 }
 
 impl From<chat::Error> for ApiError {
@@ -293,32 +239,6 @@ mod tests {
             "assistant:<think>kept</think>b",
         ];
         assert_eq!(words(&messages), expected);
-    }
-
-    #[test]
-    fn one_of_two_templates_renders() {
-        const GO: &str = "{{ range .Messages }}{{ .Content }}{{ end }}";
-        const JINJA: &str = "{{ messages }}";
-        const ABLER: &str = "{{ messages }}{{ tools }}";
-        // The setting unset, `1` and `0`.
-        let cases = [
-            (Some(GO), Some(JINJA), ["go", "go", "jinja"]),
-            (Some(GO), Some(ABLER), ["jinja", "go", "jinja"]),
-            (Some(GO), Some("{% if %}"), ["go", "go", "go"]),
-            (None, Some(JINJA), ["jinja", "jinja", "jinja"]),
-            (Some(GO), None, ["go", "go", "none"]),
-            (None, None, ["none", "none", "none"]),
-        ];
-        for (go, jinja, expected) in cases {
-            let chosen = [None, Some(true), Some(false)].map(|forced| {
-                let template = template_of(go, jinja, &EdgeTokens::default(), forced).unwrap();
-                template.map_or("none", |t| if t.is_jinja() { "jinja" } else { "go" })
-            });
-            assert_eq!(chosen, expected, "{go:?} {jinja:?}");
-        }
-        let edges = EdgeTokens::default();
-        assert!(template_of(Some("{{ .Prompt"), Some(JINJA), &edges, None).is_err());
-        assert!(template_of(None, Some("{% if %}"), &edges, None).is_err());
     }
 
     #[test]

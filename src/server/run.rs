@@ -6,10 +6,10 @@ use super::generation::{self, Events, Generation, Piece};
 use super::keep_alive;
 use super::names::{self, blocking};
 use super::options::Options;
-use super::prompt::{self, EdgeTokens, Room};
+use super::prompt::{self, Room};
 use super::stream::Objects;
 use crate::api::{Object, Think};
-use crate::chat::{self, Capability, OutputParser, Template};
+use crate::chat::{self, Capability, OutputParser};
 use crate::engine::{
     Constraint, DeviceRequest, Grammar, KeepAlive, Lease, LoadRequest, Reasoning, Request,
     SamplingParams,
@@ -20,6 +20,8 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The architecture whose full context is not shifted unless the request says so.
+const UNSHIFTED: &str = "deepseek2";
 /// A context smaller than this is raised to it.
 const MIN_CONTEXT: i64 = 4;
 /// Most alternatives that can be asked for at each token.
@@ -170,12 +172,14 @@ impl Common<'_> {
     }
 
     /// How the prompt is to fit into the loaded context.
-    pub fn room(&self, options: &Options, n_ctx: usize) -> Room {
+    pub fn room(&self, options: &Options, lease: &Lease) -> Room {
         Room {
-            n_ctx,
+            n_ctx: lease.engine().n_ctx(),
             n_keep: options.num_keep,
             truncate: self.truncate.unwrap_or(true),
-            shift: self.shift.unwrap_or(true),
+            shift: self
+                .shift
+                .unwrap_or(lease.gguf().architecture() != UNSHIFTED),
         }
     }
 }
@@ -236,6 +240,13 @@ pub fn start(
     load: Duration,
 ) -> Result<Objects<Piece>, ApiError> {
     let tokenizer = lease.tokenizer();
+    let n_vocab = tokenizer.n_vocab();
+    let mut biased = options.logit_bias.iter();
+    if let Some((id, _)) = biased.find(|&&(id, _)| id as usize >= n_vocab) {
+        return Err(ApiError::bad_request(format!(
+            "logit_bias names token {id}, and the model has {n_vocab}"
+        )));
+    }
     let mut context = job.tokens.clone();
     if tokenizer.adds_bos() && context.first().copied() == tokenizer.bos() {
         context.remove(0);
@@ -282,36 +293,8 @@ fn sampling(options: &Options) -> SamplingParams {
         repeat_penalty: options.repeat_penalty,
         presence_penalty: options.presence_penalty,
         frequency_penalty: options.frequency_penalty,
+        logit_bias: options.logit_bias.clone(),
         seed: u64::try_from(options.seed).ok(),
-    }
-}
-
-impl App {
-    /// What a model can do, by the template that will render its chats.
-    pub fn capabilities(&self, model: &ResolvedModel) -> Result<Vec<Capability>, ApiError> {
-        let facts = self.store.facts(&model.model_digest)?;
-        let template = prompt::template_of(
-            model.template.as_deref(),
-            facts.chat_template.as_deref(),
-            &EdgeTokens::default(),
-            self.settings.go_template,
-        )?;
-        Ok(model.capabilities(&self.store, template.as_ref())?)
-    }
-
-    /// The template that renders a loaded model's chats.
-    pub fn template(
-        &self,
-        model: &ResolvedModel,
-        lease: &Lease,
-    ) -> Result<Option<Template>, ApiError> {
-        let facts = self.store.facts(&model.model_digest)?;
-        prompt::template_of(
-            model.template.as_deref(),
-            facts.chat_template.as_deref(),
-            &EdgeTokens::of(lease.tokenizer()),
-            self.settings.go_template,
-        )
     }
 }
 

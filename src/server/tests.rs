@@ -57,6 +57,7 @@ impl Api {
                 loopback_only: true,
                 ..ServerSettings::default()
             },
+            templates: Templates::default(),
         };
         Api {
             app: Arc::new(app),
@@ -384,6 +385,23 @@ async fn missing_endpoints_say_so() {
         status == 500 && text.starts_with("pull model manifest: Get \"https://127.0.0.1:1/v2/n/m/"),
         "{status} {text}"
     );
+}
+
+#[tokio::test]
+async fn registries_of_a_closed_network_are_forbidden() {
+    let api = Api::new();
+    api.app.registry.close_network(Vec::new());
+    let near = "127.0.0.1:1/library/m";
+    for (path, body) in [
+        ("/api/pull", json!({"model": near})),
+        ("/api/pull", json!({"model": near, "stream": false})),
+        ("/api/push", json!({"model": near})),
+        ("/api/create", json!({"model": "m", "from": near})),
+    ] {
+        let (status, error) = api.refusal("POST", path, body).await;
+        assert_eq!(status, 403, "{path}: {error}");
+        assert!(error.starts_with("127.0.0.1:1 is an address of"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -147,6 +147,7 @@ impl From<registry::Error> for ApiError {
             registry::Error::Store(inner) if inner.is_disk_full() => {
                 ApiError::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string())
             }
+            registry::Error::Private(_) => ApiError::new(StatusCode::FORBIDDEN, error.to_string()),
             _ => ApiError::internal(error.to_string()),
         }
     }

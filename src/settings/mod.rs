@@ -44,6 +44,10 @@ pub struct Settings {
     pub device: Option<String>,
     /// `OLLAMA_WGPU_API_KEYS_FILE`: who may call; `None` lets everyone.
     pub api_keys_file: Option<PathBuf>,
+    /// `OLLAMA_WGPU_REGISTRIES`: those of this network that a server without keys asks though others reach it.
+    pub registries: Vec<String>,
+    /// `OLLAMA_WGPU_USER_AGENT`: what the server calls itself to registries, which may turn old clients away by it.
+    pub user_agent: Option<String>,
     /// `OLLAMA_WGPU_TLS_CERT` and `OLLAMA_WGPU_TLS_KEY`: PEM files of the server's certificate chain and private key.
     pub tls_cert: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
@@ -130,6 +134,8 @@ impl Settings {
             no_cloud: env.is_on("OLLAMA_NO_CLOUD"),
             device: env.set("OLLAMA_WGPU_DEVICE"),
             api_keys_file: env.set("OLLAMA_WGPU_API_KEYS_FILE").map(PathBuf::from),
+            registries: env.list("OLLAMA_WGPU_REGISTRIES"),
+            user_agent: env.set("OLLAMA_WGPU_USER_AGENT"),
             tls_cert: env.set("OLLAMA_WGPU_TLS_CERT").map(PathBuf::from),
             tls_key: env.set("OLLAMA_WGPU_TLS_KEY").map(PathBuf::from),
             api_key: env.set("OLLAMA_API_KEY"),
@@ -283,6 +289,8 @@ mod tests {
             ("OLLAMA_CONTEXT_LENGTH", "0"),
             ("OLLAMA_MAX_QUEUE", "0"),
             ("OLLAMA_ORIGINS", "https://a, http://*.b ,"),
+            ("OLLAMA_WGPU_REGISTRIES", "10.0.0.5:5000, hub.local"),
+            ("OLLAMA_WGPU_USER_AGENT", "ollama/9.9.9"),
             ("OLLAMA_KV_CACHE_TYPE", "F32"),
             ("OLLAMA_GPU_OVERHEAD", "1073741824"),
             ("OLLAMA_NOPRUNE", "yes"),
@@ -293,6 +301,8 @@ mod tests {
         assert_eq!((set.num_parallel, set.max_queue), (4, 0));
         assert_eq!(set.context_length, None);
         assert_eq!(set.origins, ["https://a", "http://*.b"]);
+        assert_eq!(set.registries, ["10.0.0.5:5000", "hub.local"]);
+        assert_eq!(set.user_agent.as_deref(), Some("ollama/9.9.9"));
         assert_eq!(set.kv_cache_type, "f32");
         assert_eq!(set.gpu_overhead, 1 << 30);
         assert!(set.no_prune && !set.no_cloud);

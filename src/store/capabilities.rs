@@ -2,10 +2,11 @@
 
 use super::GgufFacts;
 use super::manifest::Config;
+use crate::chat::parser::named;
 use crate::chat::{Capability, Template, capabilities_of_model};
 
 /// Capabilities in Ollama's order, without duplicates: config, the Jinja template's, completion or embedding, towers,
-/// the Go template's.
+/// the Go template's, the parser's.
 pub(super) fn collect(
     config: &Config,
     facts: &GgufFacts,
@@ -24,6 +25,9 @@ pub(super) fn collect(
     let of_config = known
         .into_iter()
         .filter(|c| config.capabilities.iter().any(|text| text == c.as_str()));
+    // A parser that the config names says itself what its models can do.
+    let parser = named(&config.parser);
+    let template = template.filter(|template| parser.is_none() || !template.is_jinja());
     let mut of_model = capabilities_of_model(template, facts.pools);
     let base = if facts.pools {
         Capability::Embedding
@@ -35,6 +39,10 @@ pub(super) fn collect(
         .position(|c| *c == base)
         .map_or(0, |at| at + 1);
     of_model.splice(after_base..after_base, towers(facts, projectors));
+    if let Some(parser) = parser {
+        of_model.extend(parser.calls.then_some(Capability::Tools));
+        of_model.extend(parser.thinks.then_some(Capability::Thinking));
+    }
     if matches!(config.model_family.as_str(), "gptoss" | "gpt-oss") {
         of_model.push(Capability::Thinking);
     }
@@ -61,7 +69,7 @@ fn towers(facts: &GgufFacts, projectors: &[&GgufFacts]) -> Vec<Capability> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Capability::{Audio, Completion, Embedding, Thinking, Vision};
+    use Capability::{Audio, Completion, Embedding, Insert, Thinking, Tools, Vision};
 
     #[test]
     fn in_order_without_duplicates() {
@@ -79,6 +87,36 @@ mod tests {
             collect(&config, &facts, &[], None),
             [Vision, Completion, Audio, Thinking]
         );
+    }
+
+    #[test]
+    fn a_named_parser_says_what_it_reads() {
+        let jinja = "{{ tools }}<think></think>";
+        let jinja = Template::parse_jinja(jinja, "", "").unwrap();
+        let go = "{{ range .Messages }}{{ end }}{{ .Suffix }}";
+        let go = Template::parse_go(go).unwrap();
+        let tower = GgufFacts {
+            hears: true,
+            ..GgufFacts::default()
+        };
+        let found = |parser: &str, template: Option<&Template>, projectors: &[&GgufFacts]| {
+            let config = Config {
+                parser: parser.into(),
+                ..Config::default()
+            };
+            collect(&config, &GgufFacts::default(), projectors, template)
+        };
+        let seeing = [Completion, Vision, Audio, Tools, Thinking];
+        assert_eq!(found("gemma4", None, &[&tower]), seeing);
+        // What the GGUF's template could do does not count, what a Go template can does.
+        assert_eq!(found("qwen3-coder", Some(&jinja), &[]), [Completion, Tools]);
+        assert_eq!(found("passthrough", Some(&jinja), &[]), [Completion]);
+        assert_eq!(
+            found("olmo3-think", Some(&go), &[]),
+            [Completion, Insert, Thinking]
+        );
+        let of_template = [Tools, Thinking, Completion];
+        assert_eq!(found("nosuch", Some(&jinja), &[]), of_template);
     }
 
     #[test]

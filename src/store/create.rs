@@ -302,6 +302,11 @@ pub fn check_create(request: &CreateRequest) -> Result<ModelName, Error> {
             "draft models are not supported: leave DRAFT out",
         ));
     }
+    if !request.remote_host.is_empty() {
+        return Err(unsupported(
+            "hosted models are not available on this server: leave remote_host out",
+        ));
+    }
     let name = if request.model.is_empty() {
         &request.name
     } else {

@@ -40,6 +40,11 @@ async fn prompts_are_rendered_alike() {
     let template =
         json!({ "prompt": "Hi", "system": "S", "template": "<{{ .System }}|{{ .Prompt }}>" });
     assert_eq!(rendered("/api/generate", template).await, "<S|Hi>");
+    let images = json!({ "prompt": "[img] beside [img]", "images": ["AA==", "AQ=="], "template": "{{ .Prompt }}" });
+    assert_eq!(
+        rendered("/api/generate", images).await,
+        "[img-0] beside [img-1]"
+    );
     // What was said before comes first, and the new prompt last.
     let options = json!({ "num_predict": 2, "temperature": 0 });
     let said =

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::environment::kept_bodies;
 use super::{MINILM, TINY, asked, server_with};
+use crate::models;
 use crate::server::{Server, binary, free_port};
 
 fn run(server: &Server, words: &[&str], stdin: &str) -> Output {
@@ -201,6 +202,42 @@ async fn rm_unloads_before_it_deletes() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     panic!("still loaded: {running}");
+}
+
+#[test]
+fn what_create_does_not_make_is_named() {
+    let server = server_with(&[TINY], &[]);
+    let weights = models::path(TINY.1);
+    let modelfile = server.home.path().join("Modelfile");
+    let with_draft = format!("FROM tiny\nDRAFT {}\n", weights.display());
+    for (text, flags, error) in [
+        (
+            "FROM tiny\n",
+            &["--experimental"][..],
+            "--experimental, which keeps a model as safetensors, is not supported; without it they are converted",
+        ),
+        (
+            "FROM tiny\n",
+            &["--draft-quantize", "q8_0"],
+            "--draft-quantize requires a DRAFT model",
+        ),
+        (
+            &with_draft,
+            &["--draft-quantize", "q8_0"],
+            "500 Internal Server Error: draft models are not supported: leave DRAFT out",
+        ),
+    ] {
+        std::fs::write(&modelfile, text).expect("write");
+        let file = modelfile.to_str().expect("text");
+        let output = run(
+            &server,
+            &[&["create", "made", "-f", file], flags].concat(),
+            "",
+        );
+        let (exit, stderr) = refusal(&output);
+        assert_eq!(exit, Some(1), "{flags:?}");
+        assert!(stderr.ends_with(&format!("Error: {error}\n")), "{stderr}");
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Behaviour of Ollama's API that no recording shows: what it asserts of names, stores, prompts, options and embeddings.
 
 mod answers;
+mod asserted;
 mod commands;
 mod environment;
 mod errors;
+mod lasting;
 mod refusals;
 mod store;
 

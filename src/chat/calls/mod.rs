@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 pub(super) use inferred::{Inferred, inferred};
-pub(super) use written::{written_by_go, written_by_jinja};
+pub(super) use written::{written_by_go, written_by_jinja, written_by_named};
 
 /// A tool that may be called.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,8 +56,14 @@ pub struct Written {
 enum Words {
     /// Before calls and after them.
     Around,
-    /// In messages of their own, as gpt-oss has them.
-    InMessages,
+    /// In messages of their own, as gpt-oss and Glimmer have them: what stands between messages, and how the header of
+    /// one goes on that is no call's.
+    InMessages {
+        next: &'static str,
+        head: &'static str,
+        /// What may follow that, as a regular expression.
+        kinds: &'static str,
+    },
     /// In parts of their own, as Functionary has them.
     InParts,
 }
@@ -82,6 +88,9 @@ enum Body {
 
 /// Stands in a form that was read off a template for one word which no call shares with another: an id, an index.
 const HOLE: char = '\0';
+
+/// Stands in a form for the tool's name where that is written again.
+const NAME: char = '\u{2}';
 
 /// Most calls in a row: a small model that must call would go on without end.
 const MAX_CALLS: usize = 32;
@@ -132,7 +141,7 @@ impl Written {
                     (&**middle, &**close)
                 }
             };
-            let head = literal(&(self.head(&tool.name) + middle));
+            let head = literal(&(self.head(&tool.name) + &middle.replace(NAME, &tool.name)));
             let _ = writeln!(lark, "call_{i}: {head} args_{i} {}", literal(close));
         }
         Ok(lark)
@@ -152,6 +161,7 @@ impl Written {
                 ..
             } => {
                 let arguments = style.text(&call.arguments);
+                let middle = middle.replace(NAME, &call.name);
                 format!("{}{middle}{arguments}{close}", self.head(&call.name))
             }
         };
@@ -177,13 +187,12 @@ impl Written {
             return "start: calls\n".into();
         }
         let tag = self.tag.as_str();
-        if self.words == Words::InMessages {
+        if let Words::InMessages { next, head, kinds } = self.words {
             let literal = |text: &str| self.literal(text, control);
-            let next = literal("<|end|><|start|>assistant");
-            let (channel, message) = (literal("<|channel|>"), literal("<|message|>"));
+            let (next, head, message) = (literal(next), literal(head), literal("<|message|>"));
             return format!(
                 "start: (message next)* (message | begin calls)\nnext: {next}\nbegin: {}\n\
-                 message: {channel} KIND {message} TEXT\nKIND: /analysis|commentary|final/\n\
+                 message: {head} KIND {message} TEXT\nKIND: /{kinds}/\n\
                  TEXT: /([^<]|<[^|])*/\n",
                 literal(tag)
             );

@@ -1,10 +1,11 @@
 //! Calls read back in a form that was read off a template: the way round of its grammar. Blanks count for nothing where
 //! the form has markup.
 
-use super::members::{Style, Texts};
+use super::members::{KEY, Style, Texts};
 use super::{Body, HOLE, Written};
 use crate::chat::Tool;
-use crate::chat::parser::{Call, literal, typed_as_declared};
+use crate::chat::parser::{Call, declared, literal, member, typed_as};
+use crate::chat::tool::Property;
 use serde_json::{Map, Value};
 
 impl Written {
@@ -105,16 +106,73 @@ impl Style {
                 Some((value, eat(rest, &close)?))
             }
             Texts::Bare | Texts::BareAfter(_) => {
-                let end = rest.find(close.trim())?;
-                let (value, rest) = rest.split_at(end);
-                let blanks = &close[..close.len() - close.trim_start().len()];
-                let value = value.strip_suffix(blanks).unwrap_or(value);
-                let value = typed_as_declared(value, tools, tool, key);
-                Some((value, eat(rest, &close)?))
+                let (value, rest) = self.bare(rest, key)?;
+                let property = declared(tools, tool, key);
+                let nested = property.and_then(|property| self.nested(value, Some(property), 0));
+                Some((nested.unwrap_or_else(|| typed_as(value, property)), rest))
             }
         }
     }
+
+    /// A value as it stands, up to what closes it, and what follows that.
+    fn bare<'t>(&self, text: &'t str, key: &str) -> Option<(&'t str, &'t str)> {
+        let close = self.close_of(key);
+        let (mark, again) = (close.trim(), format!("{}{key}{}", self.open, self.middle));
+        let mut end = text.find(mark)?;
+        // Elements of the same name may stand within it.
+        let mut n_open = text[..end].matches(&again).count();
+        while n_open > 0 && self.close.contains(KEY) {
+            let Some(next) = text[end + mark.len()..].find(mark) else {
+                break;
+            };
+            let between = &text[end + mark.len()..end + mark.len() + next];
+            n_open = n_open - 1 + between.matches(&again).count();
+            end += mark.len() + next;
+        }
+        let (value, rest) = text.split_at(end);
+        let blanks = &close[..close.len() - close.trim_start().len()];
+        let value = value.strip_suffix(blanks).unwrap_or(value);
+        Some((value, eat(rest, &close)?))
+    }
+
+    /// A list or an object whose items or members are written one by one like arguments, as MiniMax M3 does: items are
+    /// called `item`. None where it is something else, or declared as something else.
+    fn nested(&self, text: &str, property: Option<&Property>, depth: usize) -> Option<Value> {
+        let types = property.map(Property::types).unwrap_or_default();
+        let may_be = |kind: &str| types.is_empty() || types.iter().any(|known| known == kind);
+        if depth == MAX_DEPTH || self.open.trim().is_empty() {
+            return None;
+        }
+        let of_items = property.and_then(|property| property.items.as_ref());
+        let of_items = of_items.and_then(|schema| Property::from_json(schema).ok());
+        let of_members = property.and_then(|property| property.properties.as_deref());
+        let (mut members, mut items) = (Map::new(), Vec::new());
+        let mut rest = text;
+        while members.is_empty() && items.is_empty() || !rest.trim().is_empty() {
+            let (key, after) = word(eat(rest, &self.open)?)?;
+            let (value, after) = self.bare(eat(after, &self.middle)?, key)?;
+            let property = match key {
+                "item" if may_be("array") => of_items.as_ref(),
+                key => of_members.and_then(|known| member(known, key)),
+            };
+            let nested = self.nested(value, property, depth + 1);
+            let value = nested.unwrap_or_else(|| typed_as(value, property));
+            match key {
+                "item" if may_be("array") => items.push(value),
+                key => drop(members.insert(key.to_owned(), value)),
+            }
+            rest = after;
+        }
+        match (members.is_empty(), items.is_empty()) {
+            (true, false) => Some(items.into()),
+            (false, true) if may_be("object") => Some(members.into()),
+            _ => None,
+        }
+    }
 }
+
+/// Deepest nesting of a value.
+const MAX_DEPTH: usize = 64;
 
 /// Characters of names of tools and arguments, and of what stands in a hole.
 fn is_word(c: char) -> bool {

@@ -3,7 +3,7 @@
 use super::members::{Style, Texts};
 use super::{Body, Words, Written};
 use crate::chat::jinja::JinjaTemplate;
-use crate::chat::parser::{self, CallFormat};
+use crate::chat::parser::{self, CallFormat, Dialect, Format, Named};
 use std::borrow::Cow;
 
 /// Where a JSON call keeps its parts.
@@ -117,6 +117,20 @@ const DSML: Body = Body::Members {
     close: Cow::Borrowed("</｜DSML｜invoke>\n"),
 };
 
+/// Glimmer's.
+const ATEM: Body = Body::Members {
+    open: Cow::Borrowed(""),
+    middle: Cow::Borrowed("<|message|><atem:function_calls>\n<atem:invoke name=\"\u{2}\">\n"),
+    style: Style {
+        open: Cow::Borrowed("<atem:parameter name=\""),
+        middle: Cow::Borrowed("\">"),
+        close: Cow::Borrowed("</atem:parameter>\n"),
+        between: Cow::Borrowed(""),
+        texts: Texts::Bare,
+    },
+    close: Cow::Borrowed("</atem:invoke>\n</atem:function_calls>"),
+};
+
 /// MiniCPM's.
 const PARAMS: Body = Body::Members {
     open: Cow::Borrowed(""),
@@ -137,17 +151,29 @@ type Frame = (&'static str, Option<&'static str>, &'static str);
 /// The form that a Jinja template asks for.
 pub fn written_by_jinja(template: &JinjaTemplate) -> Written {
     let text = template.text();
-    if parser::is_harmony(text) {
-        return harmony();
+    if let Some(dialect) = parser::dialect_of(text) {
+        return in_messages(dialect);
     }
     if parser::has_recipients(text) {
         return in_parts();
     }
-    let format = match template.call_format() {
-        CallFormat::Known(format) => format,
-        CallFormat::Inferred(form) => return form.written.clone(),
-        CallFormat::Unknown => return alone("{", arguments_key(text)),
-    };
+    match template.call_format() {
+        CallFormat::Known(format) => written(format, text),
+        CallFormat::Inferred(form) => form.written.clone(),
+        CallFormat::Unknown => alone("{", arguments_key(text)),
+    }
+}
+
+/// The form of the parser that a model's config names; none where that reads no calls.
+pub fn written_by_named(named: &Named) -> Option<Written> {
+    if let Some(dialect) = parser::dialect_of(named.marks) {
+        return Some(in_messages(dialect));
+    }
+    parser::format_of(named.marks).map(|format| written(&format, named.marks))
+}
+
+/// The form of a format; `text` is the template, or has its marks, and tells which of several.
+fn written(format: &Format, text: &str) -> Written {
     let (frame, call): (Frame, Body) = match format.mark {
         "<function=example_function_name>{" => (
             ("<function=", Some("</function><function="), "</function>"),
@@ -333,17 +359,36 @@ pub fn written_by_jinja(template: &JinjaTemplate) -> Written {
     }
 }
 
-/// gpt-oss's: a call is a message of its own, which the end of the answer ends.
-fn harmony() -> Written {
-    let before = "<|channel|>commentary to=functions.";
+/// A call is a message of its own, which the end of the answer ends. Glimmer names its tool twice, and its calls may
+/// follow each other.
+fn in_messages(dialect: &'static Dialect) -> Written {
+    let is_glimmer = dialect.ends.contains(&"<|eom|>");
+    let (before, call) = match is_glimmer {
+        true => (" to=", ATEM),
+        false => (
+            "<|channel|>commentary to=functions.",
+            json("", " <|constrain|>json<|message|>", ""),
+        ),
+    };
     Written {
         before: before.into(),
-        call: json("", " <|constrain|>json<|message|>", ""),
-        between: None,
+        call,
+        between: is_glimmer.then(|| "<|eom|><|start|>assistant to=".into()),
         after: String::new(),
         tag: before.into(),
-        tags: parser::HARMONY_TOKENS.map(str::to_owned).to_vec(),
-        words: Words::InMessages,
+        tags: dialect.tokens.iter().map(|tag| (*tag).to_owned()).collect(),
+        words: match is_glimmer {
+            true => Words::InMessages {
+                next: "<|eom|><|start|>assistant",
+                head: " to=",
+                kinds: "self|user",
+            },
+            false => Words::InMessages {
+                next: "<|end|><|start|>assistant",
+                head: "<|channel|>",
+                kinds: "analysis|commentary|final",
+            },
+        },
     }
 }
 
@@ -362,8 +407,8 @@ fn in_parts() -> Written {
 
 /// The form that a Go template asks for; `tag` is what it writes before a call.
 pub fn written_by_go(text: &str, tag: &str) -> Written {
-    if parser::is_harmony(text) {
-        return harmony();
+    if let Some(dialect) = parser::dialect_of(text) {
+        return in_messages(dialect);
     }
     let key = arguments_key(text);
     if tag == "{" {

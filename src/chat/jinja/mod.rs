@@ -118,8 +118,8 @@ impl JinjaTemplate {
             result = render(form).ok().filter(is_told).map_or(result, Ok);
         }
         let mut prompt = result?;
-        if !prefill.is_empty() && parser::is_harmony(&self.source) {
-            prompt.push_str(parser::FINAL);
+        if let Some(dialect) = parser::dialect_of(&self.source).filter(|_| !prefill.is_empty()) {
+            prompt.push_str(dialect.answer);
         }
         prompt.push_str(prefill);
         Ok(prompt)

@@ -137,14 +137,16 @@ fn xml_function(text: &str, tools: &[Tool]) -> Option<Call> {
     Some((name, arguments))
 }
 
-/// `NAME<arg_key>KEY</arg_key><arg_value>VALUE</arg_value>`.
+/// `NAME<arg_key>KEY</arg_key><arg_value>VALUE</arg_value>`; one of the middle tags may be missing.
 pub fn key_value_pairs(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
     let mut parts = body.split("<arg_key>");
     let name = parts.next()?.trim().to_string();
     let mut arguments = Map::new();
     for pair in parts {
-        let (key, value) = pair.split_once("</arg_key>")?;
-        let value = value.split_once("<arg_value>")?.1;
+        let (key, value) = pair
+            .split_once("<arg_value>")
+            .or_else(|| pair.split_once("</arg_key>"))?;
+        let key = key.trim().trim_end_matches("</arg_key>");
         let value = value
             .rsplit_once("</arg_value>")
             .map_or(value, |(value, _)| value);
@@ -152,6 +154,16 @@ pub fn key_value_pairs(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
         arguments.insert(key.trim().to_string(), value);
     }
     (!name.is_empty()).then(|| vec![(name, arguments)])
+}
+
+/// Whether the last argument of such a call, or of one of [`xml_functions`], has no end: the answer was cut off in it.
+pub fn is_cut(body: &str) -> bool {
+    let pairs = [
+        ("<parameter=", "</parameter>"),
+        ("<arg_key>", "</arg_value>"),
+    ];
+    let mut pairs = pairs.into_iter();
+    pairs.any(|(open, close)| body.rfind(open) > body.rfind(close))
 }
 
 /// How calls and arguments in elements with names are written.
@@ -171,6 +183,19 @@ pub fn invocations(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
         argument_end: "</parameter>",
     };
     elements.calls(body, tools)
+}
+
+/// [`invocations`] in Glimmer's own markup, in a message to the tool that is called.
+pub fn atem_calls(_: &str, body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
+    let elements = Elements {
+        call: "<atem:invoke name=\"",
+        call_end: "</atem:invoke>",
+        argument: "<atem:parameter name=\"",
+        argument_end: "</atem:parameter>",
+    };
+    let body = body.trim().strip_prefix("<atem:function_calls>")?.trim();
+    let body = body.strip_suffix("</atem:function_calls>").unwrap_or(body);
+    elements.calls(body.trim(), tools)
 }
 
 /// [`invocations`] in DeepSeek's own markup, with `string="true"` after the name of an argument that is a string and
@@ -278,30 +303,34 @@ pub fn solar_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
         .collect()
 }
 
-/// The types that a tool declares for an argument, members of unions included.
-fn declared_types(tools: &[Tool], name: &str, key: &str) -> Vec<String> {
-    fn types(property: &Property) -> Vec<String> {
-        let inner = property.any_of.iter().flat_map(types);
-        property.kind.iter().cloned().chain(inner).collect()
-    }
-    let tool = tools.iter().find(|tool| tool.name == name);
-    let properties = tool.and_then(|tool| tool.parameters.properties.as_ref());
-    let property = properties.and_then(|known| known.iter().find(|(known, _)| known == key));
-    property
-        .map(|(_, property)| types(property))
-        .unwrap_or_default()
+/// What a tool declares for an argument.
+pub fn declared<'t>(tools: &'t [Tool], name: &str, key: &str) -> Option<&'t Property> {
+    let tool = tools.iter().find(|tool| tool.name == name)?;
+    member(tool.parameters.properties.as_deref()?, key)
+}
+
+/// The property of this name.
+pub fn member<'p>(properties: &'p [(String, Property)], key: &str) -> Option<&'p Property> {
+    let found = properties.iter().find(|(known, _)| known == key);
+    found.map(|(_, property)| property)
 }
 
 /// A value written without quotes, as the type that a tool declares for its argument.
 pub fn typed_as_declared(text: &str, tools: &[Tool], name: &str, key: &str) -> Value {
-    typed(text, &declared_types(tools, name, key))
+    typed_as(text, declared(tools, name, key))
+}
+
+/// The same of one property, or of none.
+pub fn typed_as(text: &str, property: Option<&Property>) -> Value {
+    typed(text, &property.map(Property::types).unwrap_or_default())
 }
 
 /// A value written without quotes, as the first of its declared types that it fits; a string else.
 fn typed(text: &str, types: &[String]) -> Value {
     let has = |name: &str| types.iter().any(|known| known == name);
     let trimmed = text.trim();
-    if !types.is_empty() && trimmed.eq_ignore_ascii_case("null") {
+    let is_null = trimmed.eq_ignore_ascii_case("null") || trimmed == "None" && has("null");
+    if !types.is_empty() && is_null {
         return Value::Null;
     }
     if has("boolean") {
@@ -314,10 +343,21 @@ fn typed(text: &str, types: &[String]) -> Value {
     }
     let json = serde_json::from_str::<Value>(trimmed).ok();
     let fits = |value: &Value| match value {
-        Value::Number(n) => (has("integer") && n.as_i64().is_some()) || has("number"),
+        Value::Number(n) => has("number") || has("integer") && (n.is_i64() || n.is_u64()),
         Value::Array(_) => has("array"),
         Value::Object(_) => has("object"),
         _ => false,
     };
-    json.filter(fits).unwrap_or_else(|| text.into())
+    json.filter(fits).map_or_else(|| text.into(), as_integer)
+}
+
+/// A number that has a fraction of zero, as the whole number that it is.
+fn as_integer(value: Value) -> Value {
+    let whole = value
+        .as_f64()
+        .filter(|n| n.fract() == 0.0 && n.abs() < 1e15);
+    match whole {
+        Some(n) if value.as_i64().is_none() => (n as i64).into(),
+        _ => value,
+    }
 }

@@ -21,6 +21,13 @@ pub struct Format {
     pub read: fn(&str, &[Tool]) -> Option<Vec<Call>>,
 }
 
+impl Format {
+    /// Texts of it that may be special tokens.
+    pub fn tokens(&self) -> Vec<&'static str> {
+        [&[self.open, self.close], self.inner].concat()
+    }
+}
+
 /// The formats, most telling mark first.
 pub const FORMATS: [Format; 29] = [
     // Seed OSS: <function=f><parameter=city>Paris</parameter></function>

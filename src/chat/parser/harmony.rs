@@ -1,42 +1,8 @@
-//! The messages of a gpt-oss answer: each has a header, whose channel and recipient say whether its text is reasoning,
-//! content or the arguments of a call. OpenAI's harmony format, <https://cookbook.openai.com/articles/openai-harmony>.
+//! Answers of messages: each has a header that says whether its text is reasoning, content or the arguments of a call.
 
-use super::generic::as_arguments;
+use super::dialects::{Dialect, Kind, MESSAGE, START};
 use super::thinking::partial_tag;
-use super::{Delta, ReasoningTags, ToolCall};
-use serde_json::{Map, Value};
-
-pub const CHANNEL: &str = "<|channel|>";
-pub const MESSAGE: &str = "<|message|>";
-pub const CONSTRAIN: &str = "<|constrain|>";
-pub const END: &str = "<|end|>";
-pub const START: &str = "<|start|>";
-/// Ends a call; an end of generation too, so that it is seldom seen.
-const CALL: &str = "<|call|>";
-
-/// Special tokens that the parser needs to see.
-pub const TOKENS: [&str; 5] = [START, CHANNEL, CONSTRAIN, MESSAGE, END];
-
-/// What begins the answer proper.
-pub const FINAL: &str = "<|channel|>final<|message|>";
-
-/// How reasoning stands before an answer: the prompt ends with a header that only lacks its channel.
-const REASONING: ReasoningTags<'static> = ReasoningTags {
-    open: Some("<|channel|>analysis<|message|>"),
-    close: "<|end|><|start|>assistant",
-    answer: FINAL,
-    always: true,
-};
-
-/// Recipients that are no tools.
-const NO_TOOLS: [&str; 3] = ["user", "assistant", "all"];
-
-/// Whether a template, of either language, writes this format.
-pub fn is_harmony(template: &str) -> bool {
-    [START, CHANNEL, MESSAGE]
-        .iter()
-        .all(|tag| template.contains(tag))
-}
+use super::{Delta, ReasoningTags, Tool, ToolCall};
 
 /// Where in the answer the next character lies.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,18 +13,11 @@ enum Place {
     Between,
 }
 
-/// What the text of a message is.
-#[derive(Debug, Clone, PartialEq)]
-enum Kind {
-    Thinking,
-    Content,
-    /// The arguments of a call of this tool.
-    Call(String),
-}
-
 /// Splits an answer into its messages' texts.
 #[derive(Debug)]
 pub struct HarmonyParser {
+    dialect: &'static Dialect,
+    tools: Vec<Tool>,
     place: Place,
     kind: Kind,
     held: String,
@@ -71,8 +30,15 @@ pub struct HarmonyParser {
 impl HarmonyParser {
     /// For an answer to `prompt`, which has begun a message: with `<|start|>assistant`, or with a whole header and words
     /// to be continued.
-    pub fn new(prompt: &str, keeps_thinking: bool) -> HarmonyParser {
+    pub fn new(
+        dialect: &'static Dialect,
+        prompt: &str,
+        tools: &[Tool],
+        keeps_thinking: bool,
+    ) -> HarmonyParser {
         let mut parser = HarmonyParser {
+            dialect,
+            tools: tools.to_vec(),
             place: Place::Between,
             kind: Kind::Content,
             held: String::new(),
@@ -96,10 +62,10 @@ impl HarmonyParser {
         match (self.place, &self.kind) {
             (Place::Body, Kind::Thinking) => Some(ReasoningTags {
                 open: None,
-                ..REASONING
+                ..self.dialect.reasoning
             }),
             (Place::Body, _) => None,
-            _ => Some(REASONING),
+            _ => Some(self.dialect.reasoning),
         }
     }
 
@@ -123,7 +89,7 @@ impl HarmonyParser {
         match self.place {
             Place::Body | Place::Between => self.give(&held, &mut delta),
             // A model that writes no headers has written its answer here.
-            Place::Header if !held.contains(CHANNEL) => {
+            Place::Header if !held.contains(self.dialect.header) => {
                 delta.content += held.strip_prefix("assistant").unwrap_or(&held);
             }
             Place::Header => {}
@@ -134,10 +100,11 @@ impl HarmonyParser {
 
     /// Goes on to the next tag; false when more text is needed.
     fn step(&mut self, delta: &mut Delta) -> bool {
-        let tags: &[&str] = match self.place {
-            Place::Header => &[MESSAGE, START, END],
-            Place::Body => &[END, CALL, START],
-            Place::Between => &[START, CHANNEL],
+        let ends = self.dialect.ends.iter().copied();
+        let tags: Vec<&str> = match self.place {
+            Place::Header => [MESSAGE, START].into_iter().chain(ends).collect(),
+            Place::Body => ends.chain([START]).collect(),
+            Place::Between => [START].into_iter().chain(self.dialect.headless).collect(),
         };
         let found = tags
             .iter()
@@ -157,7 +124,7 @@ impl HarmonyParser {
         let before = &before[..at];
         match (self.place, tag) {
             (Place::Header, MESSAGE) => {
-                self.kind = kind_of(before);
+                self.kind = (self.dialect.kind)(before);
                 self.place = Place::Body;
                 return true;
             }
@@ -168,8 +135,8 @@ impl HarmonyParser {
         match tag {
             START => self.place = Place::Header,
             // A header without its beginning.
-            CHANNEL => {
-                self.held.insert_str(0, CHANNEL);
+            tag if self.dialect.headless == Some(tag) => {
+                self.held.insert_str(0, tag);
                 self.place = Place::Header;
             }
             _ => self.place = Place::Between,
@@ -187,57 +154,39 @@ impl HarmonyParser {
         }
     }
 
-    /// A call is made when its message ends; one whose arguments are no JSON object is given out as text.
+    /// A call is made when its message ends; one whose arguments cannot be read is given out as text.
     fn end_message(&mut self, delta: &mut Delta) {
         let Kind::Call(name) = std::mem::replace(&mut self.kind, Kind::Content) else {
             return;
         };
         let text = std::mem::take(&mut self.arguments);
-        let arguments = match text.trim() {
-            "" => Some(Map::new()),
-            json => as_arguments(&Value::String(json.to_owned())),
+        let Some(calls) = (self.dialect.calls)(&name, &text, &self.tools) else {
+            delta.content += &text;
+            return;
         };
-        match arguments {
-            None => delta.content += &text,
-            Some(arguments) => {
-                delta.tool_calls.push(ToolCall {
-                    id: String::new(),
-                    index: self.n_calls,
-                    name,
-                    arguments,
-                });
-                self.n_calls += 1;
-            }
+        for (name, arguments) in calls {
+            delta.tool_calls.push(ToolCall {
+                id: String::new(),
+                index: self.n_calls,
+                name,
+                arguments,
+            });
+            self.n_calls += 1;
         }
-    }
-}
-
-/// What a header says of its message: `assistant to=functions.f<|channel|>commentary <|constrain|>json`, in any order.
-fn kind_of(header: &str) -> Kind {
-    let is_between = |c: char| c.is_whitespace() || matches!(c, '<' | '>' | '|');
-    let recipient = header
-        .split(is_between)
-        .find_map(|word| word.strip_prefix("to="))
-        .filter(|name| !name.is_empty() && !NO_TOOLS.contains(name));
-    if let Some(name) = recipient {
-        return Kind::Call(name.strip_prefix("functions.").unwrap_or(name).to_owned());
-    }
-    let channel = header.split_once(CHANNEL).map_or("", |(_, rest)| rest);
-    match channel.split(is_between).find(|word| !word.is_empty()) {
-        Some("analysis") => Kind::Thinking,
-        _ => Kind::Content,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::dialects::dialect_of;
+    use super::super::splits::both_ways;
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    /// Reasoning, content and calls of an answer to `prompt`, whole and character by character.
+    /// Reasoning, content and calls of an answer to `prompt`.
     fn parsed(prompt: &str, text: &str) -> (String, String, Value) {
-        let run = |pieces: Vec<String>| {
-            let mut parser = HarmonyParser::new(prompt, true);
+        both_ways(text, |pieces| {
+            let mut parser = HarmonyParser::new(harmony(), prompt, &[], true);
             let mut deltas: Vec<Delta> = pieces.iter().map(|p| parser.push(p)).collect();
             deltas.push(parser.finish());
             let calls = deltas.iter().flat_map(|d| &d.tool_calls);
@@ -248,11 +197,11 @@ mod tests {
                     .map(|c| json!([c.index, c.name, c.arguments]))
                     .collect(),
             )
-        };
-        let whole = run(vec![text.into()]);
-        let cut = run(text.chars().map(String::from).collect());
-        assert_eq!(whole, cut, "{text:?} in pieces");
-        whole
+        })
+    }
+
+    fn harmony() -> &'static Dialect {
+        dialect_of("<|start|><|channel|><|message|>").unwrap()
     }
 
     const PROMPT: &str = "<|start|>user<|message|>Hi<|end|><|start|>assistant";
@@ -334,16 +283,16 @@ mod tests {
         let content = |text: &str| (String::new(), text.to_owned(), json!([]));
         assert_eq!(answer("<|channel|>final<|message|>Go"), content(" on"));
         assert_eq!(answer("<|channel|>analysis<|message|>Go").0, " on");
-        let tags = |prompt: &str| HarmonyParser::new(prompt, true).reasoning();
-        assert_eq!(tags(PROMPT), Some(REASONING));
-        assert_eq!(tags(&format!("{PROMPT}{FINAL}")), None);
+        let tags = |prompt: &str| HarmonyParser::new(harmony(), prompt, &[], true).reasoning();
+        assert_eq!(tags(PROMPT), Some(harmony().reasoning));
+        assert_eq!(tags(&format!("{PROMPT}{}", harmony().answer)), None);
         let open = format!("{PROMPT}<|channel|>analysis<|message|>");
         assert_eq!(tags(&open).expect("reasoning").open, None);
     }
 
     #[test]
     fn unwanted_reasoning_is_dropped() {
-        let mut parser = HarmonyParser::new(PROMPT, false);
+        let mut parser = HarmonyParser::new(harmony(), PROMPT, &[], false);
         let text = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>So";
         let delta = parser.push(text);
         assert_eq!(

@@ -1,9 +1,12 @@
 //! Generated text, piece by piece, to thinking, content and tool calls.
 
+mod bare;
 mod bodies;
+mod dialects;
 mod formats;
 mod generic;
 mod harmony;
+mod named;
 mod notations;
 mod recipients;
 mod tagged;
@@ -11,12 +14,13 @@ mod thinking;
 
 use super::calls::{self, Inferred};
 use super::{Think, Tool, ToolCall, gotemplate::GoTemplate, jinja::JinjaTemplate};
-pub(super) use bodies::{Call, typed_as_declared};
+pub(super) use bodies::{Call, declared, member, typed_as};
+pub(super) use dialects::{Dialect, dialect_of};
 use formats::FORMATS;
 pub(super) use formats::Format;
 use generic::GenericParser;
 use harmony::HarmonyParser;
-pub(super) use harmony::{FINAL, TOKENS as HARMONY_TOKENS, is_harmony};
+pub use named::{Named, is_renderer, named};
 pub(super) use notations::literal;
 use recipients::RecipientParser;
 pub(super) use recipients::{PART, TO_ALL, has_recipients};
@@ -193,8 +197,8 @@ pub(super) fn for_go(
     tools: &[Tool],
     think: Option<Think>,
 ) -> OutputParser {
-    if is_harmony(template.text()) {
-        return harmony_parser(prompt, think);
+    if let Some(dialect) = dialect_of(template.text()) {
+        return messages_parser(dialect, prompt, tools, think);
     }
     let tags = template
         .thinking_tags()
@@ -207,8 +211,13 @@ pub(super) fn for_go(
     OutputParser::of_sections(thinking, tools)
 }
 
-fn harmony_parser(prompt: &str, think: Option<Think>) -> OutputParser {
-    let parser = HarmonyParser::new(prompt, think != Some(Think::Off));
+fn messages_parser(
+    dialect: &'static Dialect,
+    prompt: &str,
+    tools: &[Tool],
+    think: Option<Think>,
+) -> OutputParser {
+    let parser = HarmonyParser::new(dialect, prompt, tools, think != Some(Think::Off));
     OutputParser(Layout::Messages(parser))
 }
 
@@ -221,8 +230,8 @@ pub(super) fn for_jinja(
     think: Option<Think>,
 ) -> OutputParser {
     let text = template.text();
-    if is_harmony(text) {
-        return harmony_parser(prompt, think);
+    if let Some(dialect) = dialect_of(text) {
+        return messages_parser(dialect, prompt, tools, think);
     }
     if has_recipients(text) {
         let parts = ToolParser::Recipients(RecipientParser::new(prompt, tools));
@@ -232,7 +241,29 @@ pub(super) fn for_jinja(
         [] => ToolParser::None,
         tools => calls_parser(template, tools),
     };
-    let thinking = tags_of(text).map(|(open, close)| {
+    sections(text, calls, prompt, think)
+}
+
+/// The parser that a model's config names, whatever renders its prompts.
+pub(super) fn for_named(
+    named: &Named,
+    prompt: &str,
+    tools: &[Tool],
+    think: Option<Think>,
+) -> OutputParser {
+    if let Some(dialect) = dialect_of(named.marks) {
+        return messages_parser(dialect, prompt, tools, think);
+    }
+    let calls = match (tools, format_of(named.marks)) {
+        ([], _) | (_, None) => ToolParser::None,
+        (tools, Some(format)) => ToolParser::Tagged(TaggedParser::new(format, tools)),
+    };
+    sections(named.marks, calls, prompt, think)
+}
+
+/// Reasoning between the tags that `marks` has, dropped if the request does not want it, then text with calls.
+fn sections(marks: &str, calls: ToolParser, prompt: &str, think: Option<Think>) -> OutputParser {
+    let thinking = tags_of(marks).map(|(open, close)| {
         let mut parser = ThinkingParser::new(open, close, prompt);
         if think == Some(Think::Off) {
             parser = parser.dropping();
@@ -289,7 +320,7 @@ fn calls_parser(template: &JinjaTemplate, tools: &[Tool]) -> ToolParser {
 }
 
 /// The format of calls that a Jinja template contains.
-fn format_of(text: &str) -> Option<Format> {
+pub(super) fn format_of(text: &str) -> Option<Format> {
     FORMATS
         .into_iter()
         .find(|format| text.contains(format.mark))
@@ -303,8 +334,8 @@ fn tags_of(text: &str) -> Option<(&'static str, &'static str)> {
 
 /// Texts that the parser of [`for_go`] looks for and that may be special tokens.
 pub(super) fn visible_for_go(template: &GoTemplate, tools: &[Tool]) -> Vec<String> {
-    if is_harmony(template.text()) {
-        return HARMONY_TOKENS.map(str::to_string).to_vec();
+    if let Some(dialect) = dialect_of(template.text()) {
+        return dialect.tokens.iter().map(|tag| (*tag).to_owned()).collect();
     }
     let tags = template
         .thinking_tags()
@@ -328,24 +359,38 @@ fn first_token(tag: &str) -> Option<String> {
 
 /// Texts that the parser of [`for_jinja`] looks for and that may be special tokens.
 pub(super) fn visible_for_jinja(template: &JinjaTemplate, tools: &[Tool]) -> Vec<String> {
-    let text = template.text();
-    if is_harmony(text) {
-        return HARMONY_TOKENS.map(str::to_string).to_vec();
-    }
-    let tags = tags_of(text)
-        .into_iter()
-        .flat_map(|(open, close)| [open, close]);
     let of_calls: Vec<&str> = match (tools, template.call_format()) {
         ([], _) | (_, CallFormat::Unknown) => Vec::new(),
-        (_, CallFormat::Known(format)) => [&[format.open, format.close], format.inner].concat(),
+        (_, CallFormat::Known(format)) => format.tokens(),
         (_, CallFormat::Inferred(form)) => form.tokens().iter().map(String::as_str).collect(),
     };
-    tags.chain(of_calls)
+    visible(template.text(), &of_calls)
+}
+
+/// The same of [`for_named`].
+pub(super) fn visible_for_named(named: &Named, tools: &[Tool]) -> Vec<String> {
+    let format = format_of(named.marks).filter(|_| !tools.is_empty());
+    let of_calls = format.map_or_else(Vec::new, |format| format.tokens());
+    visible(named.marks, &of_calls)
+}
+
+fn visible(marks: &str, of_calls: &[&str]) -> Vec<String> {
+    if let Some(dialect) = dialect_of(marks) {
+        return dialect.tokens.iter().map(|tag| (*tag).to_owned()).collect();
+    }
+    let tags = tags_of(marks)
+        .into_iter()
+        .flat_map(|(open, close)| [open, close]);
+    tags.chain(of_calls.iter().copied())
         .filter(|tag| !tag.is_empty())
         .map(|tag| first_token(tag).unwrap_or_else(|| tag.to_string()))
         .collect()
 }
 
+#[cfg(test)]
+mod mended_tests;
+#[cfg(test)]
+mod named_tests;
 #[cfg(test)]
 mod splits;
 #[cfg(test)]

@@ -26,21 +26,22 @@ pub fn literal(text: &str) -> Option<(Value, &str)> {
 }
 
 /// FunctionGemma's: [`bare_key_call`] with `<escape>` around texts.
-pub fn escaped_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
-    bare_key_call(body, "<escape>")
+pub fn escaped_calls(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
+    bare_key_call(body, "<escape>", tools)
 }
 
 /// Gemma 4's: [`bare_key_call`] with `<|"|>` around texts.
-pub fn quoted_calls(body: &str, _: &[Tool]) -> Option<Vec<Call>> {
-    bare_key_call(body, "<|\"|>")
+pub fn quoted_calls(body: &str, tools: &[Tool]) -> Option<Vec<Call>> {
+    bare_key_call(body, "<|\"|>", tools)
 }
 
 /// `call:NAME{KEY:VALUE,...}` with bare keys and texts between two marks `quote`.
-fn bare_key_call(body: &str, quote: &'static str) -> Option<Vec<Call>> {
+fn bare_key_call(body: &str, quote: &'static str, tools: &[Tool]) -> Option<Vec<Call>> {
     let (name, arguments) = body.strip_prefix("call:")?.split_once('{')?;
     let mut reader = BareKeys {
         rest: arguments,
         quote,
+        keys: keys_of(tools, name.trim()),
     };
     let arguments = reader.members(0)?;
     reader
@@ -55,6 +56,15 @@ struct BareKeys<'t> {
     rest: &'t str,
     /// Around texts.
     quote: &'static str,
+    /// The arguments that the tool declares.
+    keys: Vec<String>,
+}
+
+fn keys_of(tools: &[Tool], name: &str) -> Vec<String> {
+    let tool = tools.iter().find(|tool| tool.name == name);
+    let properties = tool.and_then(|tool| tool.parameters.properties.as_ref());
+    let names = properties.into_iter().flatten().map(|(key, _)| key.clone());
+    names.collect()
 }
 
 impl BareKeys<'_> {
@@ -74,9 +84,17 @@ impl BareKeys<'_> {
         found.is_some()
     }
 
-    /// A text after its opening mark, and the closing one.
+    /// A text after its opening mark, and the closing one. Where that is missing, the text ends before the next argument
+    /// that the tool declares, or with the call.
     fn text(&mut self) -> Option<String> {
-        let (text, rest) = self.rest.split_once(self.quote)?;
+        if let Some((text, rest)) = self.rest.split_once(self.quote) {
+            self.rest = rest;
+            return Some(text.to_string());
+        }
+        let next = self.keys.iter();
+        let next = next.filter_map(|key| self.rest.find(&format!(",{key}:")));
+        let end = next.min().or_else(|| self.rest.rfind('}'))?;
+        let (text, rest) = self.rest.split_at(end);
         self.rest = rest;
         Some(text.to_string())
     }

@@ -12,6 +12,14 @@ fn tool() -> Tool {
     .unwrap()
 }
 
+/// What `run` makes of a text, whole and character by character: the same.
+pub fn both_ways<T: PartialEq + std::fmt::Debug>(text: &str, run: impl Fn(&[&str]) -> T) -> T {
+    let whole = run(&[text]);
+    let characters: Vec<&str> = text.split_inclusive(|_: char| true).collect();
+    assert_eq!(whole, run(&characters), "{text:?} in pieces");
+    whole
+}
+
 /// A template of each format, and an answer to its prompt: reasoning, words, two calls where the format has several.
 fn answers() -> Vec<(Template, String)> {
     let jinja = |marks: &str| {
@@ -87,6 +95,13 @@ fn answers() -> Vec<(Template, String)> {
         (jinja("functools["), "functools is a module; Action: none".into()),
         (jinja("List of tools: ["), "<|tool_call_start|>[f(n=7)]<|tool_call_end|>bye".into()),
         (jinja(">>>${recipient}"), ">>>all\nSo >> é>>>f\n{\"n\": 7}>>>f\n{}>>>g\nwho>>>f\nno".into()),
+        (jinja("<tool_call>"), format!("\n{json}\n{json}\n")),
+        (jinja("<tool_call>"), format!("{json} bye <")),
+        (jinja("<|tool_call_start|>"), "[f(city='P\\'', n=7), f()]".into()),
+        (
+            jinja("<|tool_call>call:"),
+            "<|tool_call>call:f{n:7}<tool_call|><tool_call|> <|tool_response>bye<tool".into(),
+        ),
         (jinja("x"), json.to_owned()),
         (jinja("x"), "{\"other\": 1} {".into()),
         (go(&thinking_go.replace("TAG", "<call>")), format!("<call>{json}<call>{json}")),
@@ -104,18 +119,21 @@ fn answers() -> Vec<(Template, String)> {
     with_words.collect()
 }
 
-/// Answers of gpt-oss, whose template begins a message.
+/// Answers of gpt-oss and Glimmer, whose templates begin a message.
 fn harmony_answers() -> Vec<(Template, String)> {
     let texts = [
         "<|channel|>analysis<|message|>why < é<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"n\": 7}<|call|>",
         "<|channel|>commentary<|message|>So <|end|><|start|>assistant to=functions.f<|channel|>commentary<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>bye <|",
         "no header <|",
     ];
-    let template = || Template::parse_jinja("<|start|><|channel|><|message|>", "", "").unwrap();
-    texts
-        .into_iter()
-        .map(|text| (template(), text.to_owned()))
-        .collect()
+    let glimmer = " to=self<|message|>why < é<|eom|><|start|>assistant to=f<|message|><atem:function_calls>\n<atem:invoke name=\"f\">\n<atem:parameter name=\"n\">7</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|><|start|>assistant to=user<|message|>bye <|eot";
+    let template = |marks: &str| Template::parse_jinja(marks, "", "").unwrap();
+    let harmony = texts.map(|text| (template("<|start|><|channel|><|message|>"), text.to_owned()));
+    let glimmer = (
+        template("<|start|><|message|><atem:function_calls>"),
+        glimmer.to_owned(),
+    );
+    harmony.into_iter().chain([glimmer]).collect()
 }
 
 /// What comes out of these pieces, joined.

@@ -1,8 +1,12 @@
 //! Tool calls between two tags, told from the content around them.
 
-use super::{Call, Tool, ToolCall, formats::Format, thinking::partial_tag};
+use super::bare::{BareCalls, Notation};
+use super::{Call, Tool, ToolCall, bodies, formats::Format, thinking::partial_tag};
 use crate::chat::calls::Inferred;
 use std::sync::Arc;
+
+/// Marks of the formats that are read without some of their tags.
+const LENIENT: [&str; 3] = ["<seed:tool_call>", "<function=", "<arg_key>"];
 
 /// How the text between the tags is read.
 #[derive(Debug)]
@@ -25,17 +29,21 @@ pub struct TaggedParser {
     /// The blanks before the last opening tag, which are content if no call follows a tag that is a word.
     blanks: String,
     n_calls: usize,
+    /// The answer as long as it may be calls without tags.
+    bare: Option<Box<BareCalls>>,
+    /// Whether bodies are read that lack some of their tags, so that one that was cut off looks whole.
+    is_lenient: bool,
 }
 
 impl TaggedParser {
     /// Of a known format.
     pub fn new(format: Format, tools: &[Tool]) -> TaggedParser {
-        TaggedParser::of(
-            format.open,
-            format.close,
-            Reader::Format(format.read),
-            tools,
-        )
+        let reader = Reader::Format(format.read);
+        TaggedParser {
+            bare: Notation::of(format).map(|notation| Box::new(BareCalls::new(notation, tools))),
+            is_lenient: LENIENT.contains(&format.mark),
+            ..TaggedParser::of(format.open, format.close, reader, tools)
+        }
     }
 
     /// Of the format that a template's own calls show.
@@ -55,6 +63,8 @@ impl TaggedParser {
             held: String::new(),
             blanks: String::new(),
             n_calls: 0,
+            bare: None,
+            is_lenient: false,
         }
     }
 
@@ -65,7 +75,16 @@ impl TaggedParser {
 
     /// Takes a piece; returns complete calls and content.
     pub fn push(&mut self, piece: &str) -> (Vec<ToolCall>, String) {
-        self.held.push_str(piece);
+        match &mut self.bare {
+            None => self.held.push_str(piece),
+            Some(bare) => match bare.push(piece) {
+                None => return Default::default(),
+                Some(text) => {
+                    self.bare = None;
+                    self.held = text;
+                }
+            },
+        }
         let (mut calls, mut content) = (Vec::new(), String::new());
         loop {
             let goes_on = match self.is_inside {
@@ -80,11 +99,20 @@ impl TaggedParser {
 
     /// What was held back at the end. A body whose closing tag never came counts if it is complete.
     pub fn finish(&mut self) -> (Vec<ToolCall>, String) {
+        let (mut calls, mut content) = match self.bare.take().map(|bare| bare.finish()) {
+            None => Default::default(),
+            Some(Ok(found)) => {
+                let mut calls = Vec::new();
+                self.give(found, &mut calls);
+                return (calls, String::new());
+            }
+            Some(Err(text)) => self.push(&text),
+        };
         let held = std::mem::take(&mut self.held);
-        let (mut calls, mut content) = (Vec::new(), String::new());
         match self.is_inside {
+            true if self.is_lenient && !self.is_whole(&held) => content.push_str(&held),
             true => self.read(&held, &mut calls, &mut content),
-            false => content = held,
+            false => content.push_str(&held),
         }
         (calls, content)
     }
@@ -92,8 +120,10 @@ impl TaggedParser {
     /// Content up to the opening tag, with the blanks before it held back.
     fn take_content(&mut self, content: &mut String) -> bool {
         if self.is_after_call {
-            self.held = self.held.trim_start().to_string();
-            self.is_after_call = self.held.is_empty();
+            self.is_after_call = !self.is_past_noise();
+        }
+        if self.is_after_call {
+            return false;
         }
         if let Some(at) = self.held.find(&self.open) {
             let before = &self.held[..at];
@@ -107,6 +137,32 @@ impl TaggedParser {
         let n_decided = decided.trim_end().len();
         content.extend(self.held.drain(..n_decided));
         false
+    }
+
+    /// Drops blanks behind a call and tags that models repeat there; false when more text is needed.
+    fn is_past_noise(&mut self) -> bool {
+        let again = Some(self.close.as_str()).filter(|close| !self.open.starts_with(close));
+        let noise: Vec<&str> = again.into_iter().chain(["<|tool_response>"]).collect();
+        let mut rest = self.held.trim_start();
+        while let Some(after) = noise.iter().find_map(|tag| rest.strip_prefix(tag)) {
+            rest = after.trim_start();
+        }
+        self.held = rest.to_string();
+        !noise.iter().any(|tag| tag.starts_with(&self.held))
+    }
+
+    /// Whether a body without its end is complete all the same: a declared tool with every argument that it requires.
+    fn is_whole(&self, body: &str) -> bool {
+        let Reader::Format(read) = &self.reader else {
+            return true;
+        };
+        let calls = read(body.trim(), &self.tools).unwrap_or_default();
+        let has_required = |(name, arguments): &Call| {
+            let tool = self.tools.iter().find(|tool| tool.name == *name);
+            let mut required = tool.into_iter().flat_map(|tool| &tool.parameters.required);
+            tool.is_some() && required.all(|key| arguments.contains_key(key))
+        };
+        !bodies::is_cut(body) && calls.iter().all(has_required)
     }
 
     fn take_body(&mut self, calls: &mut Vec<ToolCall>, content: &mut String) -> bool {
@@ -137,6 +193,10 @@ impl TaggedParser {
             }
             content.push_str(body);
         }
+        self.give(found, calls);
+    }
+
+    fn give(&mut self, found: Vec<Call>, calls: &mut Vec<ToolCall>) {
         for (name, arguments) in found {
             calls.push(ToolCall {
                 id: String::new(),

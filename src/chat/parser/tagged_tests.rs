@@ -1,10 +1,11 @@
 //! Formats of calls between tags.
 
+use super::splits::both_ways;
 use super::tagged::TaggedParser;
 use super::*;
 use serde_json::{Value, json};
 
-fn tool() -> Tool {
+pub fn tool() -> Tool {
     Tool::from_json(
         &json!({"type": "function", "function": {"name": "f", "parameters": {
         "type": "object", "properties": {"city": {"type": "string"}, "n": {"type": "integer"},
@@ -13,34 +14,18 @@ fn tool() -> Tool {
     .unwrap()
 }
 
-/// The calls and the content of a text, whole and character by character.
-fn parsed(mark: &str, text: &str) -> (Value, String) {
+/// The calls and the content of a text.
+pub fn parsed(mark: &str, text: &str) -> (Value, String) {
     let format = *FORMATS.iter().find(|format| format.mark == mark).unwrap();
-    let run = |pieces: Vec<String>| {
+    both_ways(text, |pieces| {
         let mut parser = TaggedParser::new(format, &[tool()]);
-        let mut out = pieces
-            .iter()
-            .map(|piece| parser.push(piece))
-            .collect::<Vec<_>>();
+        let mut out: Vec<_> = pieces.iter().map(|piece| parser.push(piece)).collect();
         out.push(parser.finish());
         let calls = out.iter().flat_map(|(calls, _)| calls);
-        let calls = calls
-            .map(|c| json!([c.index, c.name, c.arguments]))
-            .collect::<Value>();
-        (
-            calls,
-            out.iter()
-                .map(|(_, content)| &content[..])
-                .collect::<String>(),
-        )
-    };
-    let whole = run(vec![text.into()]);
-    assert_eq!(
-        whole,
-        run(text.chars().map(String::from).collect()),
-        "{text:?} in pieces"
-    );
-    whole
+        let calls = calls.map(|c| json!([c.index, c.name, c.arguments]));
+        let content = out.iter().map(|(_, content)| content.as_str());
+        (calls.collect::<Value>(), content.collect::<String>())
+    })
 }
 
 #[test]

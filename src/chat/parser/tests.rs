@@ -298,7 +298,12 @@ fn hostile_answers_end() {
                 begun.elapsed()
             );
         }
-        let mut harmony = HarmonyParser::new("", true);
+        let mut harmony = HarmonyParser::new(
+            dialect_of("<|start|><|channel|><|message|>").unwrap(),
+            "",
+            &[],
+            true,
+        );
         for piece in [
             "<|channel|>commentary to=functions.f<|message|>",
             &long,

@@ -4,6 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     BeforeTag,
+    /// The prompt has opened it; a model may do so again.
+    Opened,
     AfterOpening,
     Thinking,
     AfterClosing,
@@ -28,7 +30,7 @@ impl ThinkingParser {
     /// For an answer to `prompt`: one that ends with the opening tag began the reasoning itself.
     pub fn new(open: &str, close: &str, prompt: &str) -> ThinkingParser {
         let state = match prompt.trim_end().ends_with(open) {
-            true => State::AfterOpening,
+            true => State::Opened,
             false => State::BeforeTag,
         };
         ThinkingParser {
@@ -59,7 +61,10 @@ impl ThinkingParser {
 
     /// Whether the next text belongs to the reasoning.
     pub fn is_thinking(&self) -> bool {
-        matches!(self.state, State::AfterOpening | State::Thinking)
+        matches!(
+            self.state,
+            State::Opened | State::AfterOpening | State::Thinking
+        )
     }
 
     /// The tag that would begin the reasoning, unless it has begun, and the one that ends it.
@@ -83,7 +88,7 @@ impl ThinkingParser {
     pub fn finish(&mut self) -> (String, String) {
         let held = std::mem::take(&mut self.held);
         match self.state {
-            State::Thinking if self.keep => (held, String::new()),
+            State::Opened | State::Thinking if self.keep => (held, String::new()),
             State::BeforeTag | State::Content => (String::new(), held),
             _ => Default::default(),
         }
@@ -92,7 +97,8 @@ impl ThinkingParser {
     /// Moves one state on; false when more text is needed.
     fn step(&mut self, thinking: &mut String, content: &mut String) -> bool {
         match self.state {
-            State::BeforeTag => self.find_opening(),
+            State::BeforeTag => self.find_opening(State::Content),
+            State::Opened => self.find_opening(State::AfterOpening),
             State::AfterOpening => self.skip_blanks(State::Thinking),
             State::Thinking => self.take_thinking(thinking),
             State::AfterClosing => self.skip_blanks(State::Content),
@@ -103,7 +109,8 @@ impl ThinkingParser {
         }
     }
 
-    fn find_opening(&mut self) -> bool {
+    /// Goes on behind the opening tag, or to `otherwise` where none comes.
+    fn find_opening(&mut self, otherwise: State) -> bool {
         let text = self.held.trim_start();
         if let Some(rest) = text.strip_prefix(&self.open) {
             self.held = rest.to_string();
@@ -113,7 +120,7 @@ impl ThinkingParser {
         if self.open.starts_with(text) {
             return false;
         }
-        self.state = State::Content;
+        self.state = otherwise;
         true
     }
 
@@ -164,32 +171,22 @@ pub fn partial_tag(text: &str, tag: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::splits::both_ways;
     use super::*;
 
-    /// Whole, and in pieces of one character.
-    fn both_ways(prompt: &str, text: &str) -> (String, String) {
-        let run = |pieces: Vec<String>| {
+    /// Reasoning and content of an answer to `prompt`.
+    fn parsed(prompt: &str, text: &str) -> (String, String) {
+        both_ways(text, |pieces| {
             let mut parser = ThinkingParser::new("<think>", "</think>", prompt).ended_by("<call>");
             let mut out = (String::new(), String::new());
-            for (thinking, content) in pieces
-                .iter()
-                .map(|p| parser.push(p))
-                .collect::<Vec<_>>()
-                .into_iter()
-                .chain([parser.finish()])
-            {
+            let mut add = |(thinking, content): (String, String)| {
                 out.0 += &thinking;
                 out.1 += &content;
-            }
+            };
+            pieces.iter().for_each(|piece| add(parser.push(piece)));
+            add(parser.finish());
             out
-        };
-        let whole = run(vec![text.into()]);
-        assert_eq!(
-            whole,
-            run(text.chars().map(String::from).collect()),
-            "{text:?} in pieces"
-        );
-        whole
+        })
     }
 
     #[test]
@@ -212,7 +209,7 @@ mod tests {
         ];
         for (text, thinking, content) in cases {
             assert_eq!(
-                both_ways("", text),
+                parsed("", text),
                 (thinking.into(), content.into()),
                 "{text:?}"
             );
@@ -221,8 +218,21 @@ mod tests {
 
     #[test]
     fn a_prompt_may_open_the_reasoning() {
-        let found = both_ways("<|assistant|><think>\n", "\nwhy</think>\n\nso");
-        assert_eq!(found, ("why".into(), "so".into()));
+        let prompt = "<|assistant|><think>\n";
+        for (text, thinking, content) in [
+            ("\nwhy</think>\n\nso", "why", "so"),
+            ("\n<think>\nwhy</think>so", "why", "so"),
+            ("<think><think>why</think>so", "<think>why", "so"),
+            ("</think>\n\nso", "", "so"),
+            ("<thi", "<thi", ""),
+            ("why <call>f", "why ", "<call>f"),
+        ] {
+            let expected = (thinking.to_owned(), content.to_owned());
+            assert_eq!(parsed(prompt, text), expected, "{text}");
+        }
+        // Words of the assistant's that the prompt ends with are no reasoning.
+        let continued = parsed("<|assistant|><think>\nSure, ", "so");
+        assert_eq!(continued, (String::new(), "so".into()));
     }
 
     #[test]

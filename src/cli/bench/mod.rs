@@ -140,6 +140,7 @@ fn load(
         },
         overhead_bytes: loading.gpu_overhead,
         may_split: true,
+        automatic_ctx: false,
     };
     let options = EngineOptions {
         n_ctx: loading.n_ctx.unwrap_or(N_CTX),

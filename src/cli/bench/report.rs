@@ -230,6 +230,7 @@ mod tests {
                 name: "CPU (avx2)".into(),
                 api: "CPU".into(),
                 is_gpu: false,
+                memory_bytes: None,
             },
             load_seconds: 0.25,
             first_token_seconds: 0.5,

@@ -5,6 +5,7 @@ pub mod selftest;
 use super::device;
 use crate::backend::Backend;
 use crate::cpu;
+use crate::engine::automatic_ctx;
 use crate::gpu::{AdapterKind, adapters, limits};
 use crate::settings::Settings;
 use anyhow::{Result, bail};
@@ -35,7 +36,8 @@ pub fn doctor() -> Result<()> {
         writeln!(out, "  {adapter}, driver {}", adapter.driver.trim())?;
         writeln!(
             out,
-            "     buffers up to {:.1} GB, bindings up to {:.1} GB, {} KiB of workgroup memory, {}, prompts in {}",
+            "     {}buffers up to {:.1} GB, bindings up to {:.1} GB, {} KiB of workgroup memory, {}, prompts in {}",
+            own_memory(adapter.memory_bytes),
             giga(limits.buffer_bytes),
             giga(limits.binding_bytes),
             limits.workgroup_bytes >> 10,
@@ -53,7 +55,8 @@ pub fn doctor() -> Result<()> {
             "  none: no GPU, or no driver for Vulkan, Metal or DX12"
         )?;
     }
-    let name = Settings::from_env().device;
+    let settings = Settings::from_env();
+    let name = settings.device;
     let mut backend = device::open(name.as_deref())?;
     let chosen = backend.device();
     let why = match &name {
@@ -75,6 +78,12 @@ pub fn doctor() -> Result<()> {
         });
         writeln!(out, "weights that fit there: {}", fits.join(", "))?;
     }
+    let automatic = automatic_ctx(chosen.memory_bytes, settings.gpu_overhead);
+    let context = settings.context_length.unwrap_or(automatic);
+    writeln!(
+        out,
+        "context where nobody names one: {context} tokens, or what a model was trained for"
+    )?;
     drop(backend);
     let open = || device::open(name.as_deref());
     let test = SelfTest::new()?;
@@ -106,6 +115,13 @@ fn free_bytes(backend: &mut dyn Backend, is_software: bool) -> Option<u64> {
         return cpu::available_bytes();
     }
     Some(backend.free_bytes(u64::MAX >> 16))
+}
+
+/// What there is of an adapter's own, where its driver tells.
+fn own_memory(bytes: Option<u64>) -> String {
+    bytes.map_or(String::new(), |bytes| {
+        format!("{:.1} GB of memory, ", giga(bytes))
+    })
 }
 
 fn giga(bytes: u64) -> f64 {

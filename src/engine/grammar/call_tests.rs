@@ -286,20 +286,25 @@ fn words_are_free_until_a_call_begins() {
     assert!(!accepts(grammar, "{\"name\": \"h\"}"));
 }
 
+/// Whether an answer is allowed in which control tokens are such.
+fn allows(template: &Template, required: bool, text: &str) -> bool {
+    let rules = Rules {
+        required,
+        several: true,
+    };
+    let nothing = json!({"type": "object", "properties": {}});
+    let tools = [tool("f", &schema()).1, tool("g", &nothing).1];
+    let source = template.call_grammar(&tools, rules, &control);
+    let source = Constraint::Grammar(source.expect("a format for the tools"));
+    let grammar = grammars().compile(&source, None).expect("compiles");
+    accepts_tokens(grammar, with_controls(text))
+}
+
 #[test]
 fn a_call_of_gpt_oss_is_a_message_of_its_own() {
     let template =
         Template::parse_jinja("<|start|><|channel|><|message|>", "", "").expect("a template");
-    let grammar = |required| {
-        let rules = Rules {
-            required,
-            several: true,
-        };
-        let source = template.call_grammar(&[tool("f", &schema()).1], rules, &control);
-        let source = Constraint::Grammar(source.expect("a format for the tool"));
-        grammars().compile(&source, None).expect("compiles")
-    };
-    let allows = |required, text: &str| accepts_tokens(grammar(required), with_controls(text));
+    let allows = |required, text: &str| allows(&template, required, text);
     let call = "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"city\": \"Paris\", \"n\": 7}";
     let thought = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant";
     let words = "<|channel|>final<|message|>Paris < Rome";
@@ -319,6 +324,40 @@ fn a_call_of_gpt_oss_is_a_message_of_its_own() {
     assert!(!allows(false, &both.replace('7', "70")));
     let expected = vec![("f".to_owned(), json!({"city": "Paris", "n": 7}))];
     assert_eq!(parsed(&template, &both), (expected, String::new()));
+}
+
+#[test]
+fn calls_of_glimmer_are_messages_with_their_tool_named_twice() {
+    let template = "<|start|><|message|><atem:function_calls>";
+    let template = Template::parse_jinja(template, "", "").expect("a template");
+    let call = " to=f<|message|><atem:function_calls>\n<atem:invoke name=\"f\">\n<atem:parameter name=\"city\">Paris</atem:parameter>\n<atem:parameter name=\"n\">7</atem:parameter>\n</atem:invoke>\n</atem:function_calls>";
+    let other = " to=g<|message|><atem:function_calls>\n<atem:invoke name=\"g\">\n</atem:invoke>\n</atem:function_calls>";
+    let next = "<|eom|><|start|>assistant";
+    let two = format!("{call}{next}{other}");
+    let thought = format!(" to=self<|message|>hm{next}");
+    let words = " to=user<|message|>Paris < Rome";
+    let allows = |required, text: &str| allows(&template, required, text);
+    for text in [call, &two] {
+        assert!(allows(true, text) && allows(false, text), "{text}");
+    }
+    for text in [
+        words.to_owned(),
+        format!("{thought}{words}"),
+        format!("{thought}{two}"),
+    ] {
+        assert!(allows(false, &text) && !allows(true, &text), "{text}");
+    }
+    for wrong in [
+        call.replace("name=\"f\"", "name=\"g\""),
+        call.replace('7', "70"),
+    ] {
+        assert!(!allows(true, &wrong), "{wrong}");
+    }
+    let expected = [
+        ("f".to_owned(), json!({"city": "Paris", "n": 7})),
+        ("g".to_owned(), json!({})),
+    ];
+    assert_eq!(parsed(&template, &two), (expected.to_vec(), String::new()));
 }
 
 #[test]

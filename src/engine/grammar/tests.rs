@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use super::*;
 
 const WORDS: [&str; 6] = ["{\"", "\":", "true", "name", "}\n", " \n"];
-const CONTROLS: [&str; 6] = [
+const CONTROLS: [&str; 7] = [
     "</end of thought>",
     "<|start|>",
     "<|channel|>",
     "<|constrain|>",
     "<|message|>",
     "<|end|>",
+    "<|eom|>",
 ];
 const CONTROL: u32 = 256 + WORDS.len() as u32;
 const END: u32 = CONTROL + CONTROLS.len() as u32;
@@ -355,6 +356,107 @@ fn what_cannot_be_compiled_is_named_in_bounded_time() {
         assert!(error.contains(part) && error.len() > 18, "{text}: {error}");
         assert!(start.elapsed() < 2 * MAX_COMPILE_TIME, "{text}");
     }
+}
+
+/// Keywords of the standard, and of its earlier drafts, that no automaton holds.
+fn unsupported() -> Vec<(&'static str, Value)> {
+    let any = || json!({ "type": "string" });
+    let object = |name: &str, value: Value| json!({ "type": "object", name: value });
+    let array = |name: &str, value: Value| json!({ "type": "array", name: value });
+    let format = |name: &str| json!({ "type": "string", "format": name });
+    vec![
+        ("not", json!({ "type": "string", "not": { "const": "a" } })),
+        ("if", object("if", json!({ "required": ["a"] }))),
+        ("then", object("then", json!({ "required": ["a"] }))),
+        ("else", object("else", json!({ "required": ["a"] }))),
+        ("propertyNames", object("propertyNames", any())),
+        (
+            "dependentRequired",
+            object("dependentRequired", json!({ "a": ["b"] })),
+        ),
+        (
+            "dependentSchemas",
+            object("dependentSchemas", json!({ "a": {} })),
+        ),
+        (
+            "dependencies",
+            object("dependencies", json!({ "a": ["b"] })),
+        ),
+        (
+            "unevaluatedProperties",
+            object("unevaluatedProperties", json!(false)),
+        ),
+        ("uniqueItems", array("uniqueItems", json!(true))),
+        ("contains", array("contains", any())),
+        ("minContains", array("minContains", json!(1))),
+        ("maxContains", array("maxContains", json!(1))),
+        ("unevaluatedItems", array("unevaluatedItems", json!(false))),
+        ("$dynamicRef", json!({ "$dynamicRef": "#node" })),
+        ("$recursiveRef", json!({ "$recursiveRef": "#" })),
+        (
+            "example.com",
+            json!({ "$ref": "https://example.com/schema" }),
+        ),
+        (
+            "#node",
+            json!({ "$ref": "#node", "$defs": { "n": { "$anchor": "node" } } }),
+        ),
+        ("no-such-format", format("no-such-format")),
+        ("idn-email", format("idn-email")),
+        ("uri-reference", format("uri-reference")),
+        ("regex", format("regex")),
+        ("json-pointer", format("json-pointer")),
+    ]
+}
+
+#[test]
+fn unsupported_keywords_are_named_wherever_they_stand() {
+    let grammars = grammars();
+    let places: [fn(Value) -> Value; 5] = [
+        |schema| schema,
+        |schema| json!({ "type": "object", "properties": { "x": schema }, "required": ["x"] }),
+        |schema| json!({ "type": "array", "items": schema, "minItems": 1 }),
+        |schema| json!({ "anyOf": [{ "type": "null" }, schema] }),
+        |schema| json!({ "$defs": { "d": schema }, "type": "array", "items": { "$ref": "#/$defs/d" } }),
+    ];
+    let mut problems = Vec::new();
+    for (name, source) in unsupported() {
+        for (i, place) in places.iter().enumerate() {
+            match grammars.compile(&schema(place(source.clone())), None) {
+                Ok(_) => problems.push(format!("{name} at {i}: compiled")),
+                Err(error) if error.to_string().contains(name) => {}
+                Err(error) => problems.push(format!("{name} at {i}: {error}")),
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// What earlier drafts call `prefixItems` and `items`.
+#[test]
+fn lists_of_the_older_form_are_understood() {
+    let items = json!([{ "type": "boolean" }, { "type": "null" }]);
+    let source =
+        json!({ "type": "array", "items": items, "additionalItems": false, "minItems": 2 });
+    match compiled(&schema(source)) {
+        Ok(grammar) => {
+            assert!(accepts(grammar.clone(), "[true, null]"));
+            assert!(!accepts(grammar.clone(), "[true, null, 1]"));
+            assert!(!accepts(grammar, "[null, true]"));
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn annotations_are_no_constraints() {
+    let source = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://example.com/a", "$comment": "c",
+        "title": "t", "description": "d", "default": true, "examples": [1], "deprecated": true, "readOnly": true,
+        "writeOnly": false, "type": "boolean",
+    });
+    let grammar = compiled(&schema(source)).expect("compiles");
+    assert!(accepts(grammar, "false"));
 }
 
 /// Sources that are odd, and answer in bounded time whatever they answer.

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::Inner;
 use super::options::{KeepAlive, LoadRequest, ModelsSettings, RunningModel};
 use crate::engine::grammar::Grammars;
-use crate::engine::{Constraint, Engine, Error, Grammar, Reasoning};
+use crate::engine::{Constraint, Engine, EngineOptions, Error, Grammar, Reasoning, automatic_ctx};
 use crate::gguf::Gguf;
 use crate::tokenizer::Tokenizer;
 
@@ -40,12 +40,25 @@ impl Loaded {
     /// Whether it can serve a request as it is.
     pub fn serves(&self, request: &LoadRequest, settings: &ModelsSettings) -> bool {
         let engine = &self.parts.engine;
-        let wanted = settings.options(request).fit(engine.n_ctx_train());
+        let n_ctx_train = engine.n_ctx_train();
+        let options = |request, n_ctx| {
+            let options = settings.options(request, n_ctx_train);
+            EngineOptions { n_ctx, ..options }.fit(n_ctx_train)
+        };
+        let n_ctx = settings.n_ctx(request).unwrap_or_else(|| {
+            match settings.n_ctx(&self.request) {
+                // Memory may have left room for less than it would now.
+                None => engine.n_ctx(),
+                Some(_) => automatic_ctx(engine.device().memory_bytes, settings.gpu_overhead),
+            }
+        });
+        // What a device made of the options is no reason to load the model again.
+        let is_same = options(request, n_ctx) == options(&self.request, engine.n_ctx());
         let (new, old) = (&request.device, &self.request.device);
         self.request.path == request.path
             && self.request.adapters == request.adapters
             && engine.is_alive()
-            && wanted == *engine.options()
+            && is_same
             && (new.num_gpu < 0 || new.num_gpu == old.num_gpu)
             && new.main_gpu == old.main_gpu
             && new.num_thread == old.num_thread

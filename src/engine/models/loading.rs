@@ -110,6 +110,7 @@ fn load_parts(
         request: request.device,
         overhead_bytes: inner.settings.gpu_overhead,
         may_split: inner.lock().loaded.is_empty(),
+        automatic_ctx: inner.settings.n_ctx(request).is_none(),
     };
     let mut place =
         |model: &Model, options: &EngineOptions, most| placement.place(model, options, most);
@@ -118,7 +119,7 @@ fn load_parts(
         &model,
         vocabulary,
         &mut place,
-        inner.settings.options(request),
+        inner.settings.options(request, model.config().n_ctx_train),
         &|| !goes_on(),
     )?;
     Ok(Parts {

@@ -6,9 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::backend::{Backend, BackendError, KvType};
 use crate::engine::EngineOptions;
-
-/// Context of requests that name none, where the settings name none either.
-const DEFAULT_CTX: usize = 4096;
+use crate::engine::context::MOST_CTX;
 
 /// Prompt tokens in one step, where the request names no number.
 const DEFAULT_BATCH: usize = 512;
@@ -66,7 +64,7 @@ pub struct ModelsSettings {
     pub n_parallel: usize,
     /// For requests that name none (`OLLAMA_KEEP_ALIVE`).
     pub keep_alive: KeepAlive,
-    /// Context of requests that name none (`OLLAMA_CONTEXT_LENGTH`).
+    /// Context of requests that name none (`OLLAMA_CONTEXT_LENGTH`); none is automatic.
     pub n_ctx: Option<usize>,
     /// How long a load may make no progress (`OLLAMA_LOAD_TIMEOUT`); none is for ever.
     pub load_timeout: Option<Duration>,
@@ -125,11 +123,17 @@ pub struct RunningModel {
 }
 
 impl ModelsSettings {
-    /// How the engine is to load the model.
-    pub(super) fn options(&self, request: &LoadRequest) -> EngineOptions {
-        let n_ctx = request.num_ctx.or(self.n_ctx).unwrap_or(DEFAULT_CTX);
+    /// The context that the request or the settings name; else it is automatic.
+    pub(super) fn n_ctx(&self, request: &LoadRequest) -> Option<usize> {
+        request.num_ctx.or(self.n_ctx)
+    }
+
+    /// How the engine is to load a model of this trained context. Of an automatic context it is the longest that may be
+    /// tried.
+    pub(super) fn options(&self, request: &LoadRequest, n_ctx_train: usize) -> EngineOptions {
+        let longest = MOST_CTX.min(n_ctx_train);
         EngineOptions {
-            n_ctx,
+            n_ctx: self.n_ctx(request).unwrap_or(longest),
             n_parallel: self.n_parallel.max(1),
             n_batch: request
                 .num_batch

@@ -1,6 +1,8 @@
 //! Loading and unloading, with real files on a fake device.
 
+mod context;
 mod faults;
+mod options;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -82,6 +84,7 @@ async fn bytes_on_gpu(gpu: FakeGpu, settings: ModelsSettings, num_gpu: i64) -> (
 }
 
 const ROOMY: FakeGpu = FakeGpu {
+    memory_bytes: None,
     free_bytes: u64::MAX,
     max_weights: usize::MAX,
 };
@@ -191,53 +194,6 @@ async fn other_adapters_load_the_model_anew() {
         error.to_string().contains("adapter: it cannot be opened"),
         "{error}"
     );
-}
-
-#[tokio::test]
-async fn other_options_load_the_model_anew_when_its_users_have_left() {
-    let (models, n_opened) = simple();
-    let first = models.acquire(&request("tiny-llama")).await.expect("loads");
-    let small = LoadRequest {
-        num_ctx: Some(64),
-        ..request("tiny-llama")
-    };
-    let again = models.acquire(&small);
-    tokio::pin!(again);
-    let early = tokio::select! {
-        biased;
-        _ = &mut again => true,
-        () = tokio::task::yield_now() => false,
-    };
-    assert!(!early, "the first user is still there");
-    drop(first);
-    let again = again.await.expect("loads");
-    assert_eq!(again.engine().n_ctx(), 64);
-    assert_eq!(n_opened.load(Ordering::SeqCst), 2);
-    let open = LoadRequest {
-        device: DeviceRequest {
-            num_gpu: -7,
-            ..small.device
-        },
-        ..small.clone()
-    };
-    models
-        .acquire(&open)
-        .await
-        .expect("negative num_gpu fits any");
-    assert_eq!(n_opened.load(Ordering::SeqCst), 2);
-}
-
-#[tokio::test]
-async fn a_context_above_the_trained_one_is_lowered_and_no_reason_to_reload() {
-    let (models, n_opened) = simple();
-    let huge = |n| LoadRequest {
-        num_ctx: Some(n),
-        ..request("tiny-llama")
-    };
-    let lease = models.acquire(&huge(usize::MAX)).await.expect("loads");
-    assert_eq!(lease.engine().n_ctx(), lease.engine().n_ctx_train());
-    models.acquire(&huge(1 << 40)).await.expect("loaded");
-    assert_eq!(n_opened.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Logits to the next token: penalties, top-k, typical-p, top-p, min-p, temperature, draw, in
+//! Logits to the next token: biases, penalties, top-k, typical-p, top-p, min-p, temperature, draw, in
 //! llama.cpp's order.
 //!
 //! The backend's best candidates are used where they provably decide; else the caller reads the
@@ -69,6 +69,7 @@ impl Sampler {
         params.top_p = or(params.top_p, 1.0);
         params.typical_p = or(params.typical_p, 1.0);
         params.min_p = or(params.min_p, 0.0).min(1.0);
+        params.logit_bias.retain(|(_, bias)| bias.is_finite());
         Sampler { params, seed }
     }
 
@@ -77,6 +78,9 @@ impl Sampler {
     /// last. It depends on the request alone: so does who chooses, and with it the token.
     pub fn on_device(&self, before: &[u32], index: usize) -> Option<Sampling> {
         let p = &self.params;
+        if !p.logit_bias.is_empty() {
+            return None;
+        }
         let best = Sampling {
             penalties: self.penalties(before)?,
             ..Sampling::best()
@@ -137,6 +141,10 @@ impl Sampler {
         index: usize,
         allowed: Option<&Allowed>,
     ) -> Result<Option<u32>, Error> {
+        if !self.params.logit_bias.is_empty() {
+            // Any token outside of the candidates may be lifted over them.
+            return Ok(None);
+        }
         let pairs = best.ids.iter().copied().zip(best.logits.iter().copied());
         let seen = self.seen(history);
         let last = pairs.clone().next_back().ok_or(Error::InvalidLogits)?;
@@ -169,6 +177,7 @@ impl Sampler {
             return Err(Error::Grammar("no token may come next".into()));
         }
         ranking.is_whole = true;
+        self.bias(&mut ranking);
         self.penalise(&mut ranking, &self.seen(history));
         self.keep_best(&mut ranking.entries);
         ranking.entries.sort_unstable_by(by_rank);
@@ -186,6 +195,16 @@ impl Sampler {
         if (1..entries.len()).contains(&n) {
             entries.select_nth_unstable_by(n - 1, by_rank);
             entries.truncate(n);
+        }
+    }
+
+    /// Adds the biases to entries that are in the order of their ids.
+    fn bias(&self, ranking: &mut Ranking) {
+        for &(id, bias) in &self.params.logit_bias {
+            if let Ok(at) = ranking.entries.binary_search_by_key(&id, |entry| entry.id) {
+                ranking.entries[at].logit += f64::from(bias);
+                ranking.log_sum_exp = None;
+            }
         }
     }
 

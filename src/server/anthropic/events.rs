@@ -1,6 +1,6 @@
 //! Native chat replies as the events of a streamed message.
 
-use super::reply::{end, tool_use, usage};
+use super::reply::{end, thinking, tool_use, usage};
 use crate::api::{ChatReply, ToolCall};
 use serde_json::{Value, json};
 
@@ -92,7 +92,10 @@ impl Events {
         if self.open != Some(block) {
             self.close(events);
             self.open = Some(block);
-            events.push(self.block_start(json!({"type": name, name: ""})));
+            events.push(self.block_start(match block {
+                Block::Text => json!({"type": "text", "text": ""}),
+                Block::Thinking => thinking(""),
+            }));
         }
         events.push(self.delta(json!({"type": format!("{name}_delta"), name: text})));
     }
@@ -229,7 +232,13 @@ mod tests {
             first[1]["content_block"],
             json!({"type": "text", "text": ""})
         );
-        assert_eq!(first[4]["content_block"]["input"], json!({}));
+        assert_eq!(
+            first[4]["content_block"],
+            json!({"type": "tool_use", "id": "call_1", "name": "f", "input": {}})
+        );
+        let thinking = Events::new("msg_1".into(), Vec::new()).of(&reply("t", "", 0, ""));
+        let empty = json!({"type": "thinking", "thinking": "", "signature": ""});
+        assert_eq!(thinking[1]["content_block"], empty);
         assert_eq!(first[5]["delta"]["partial_json"], "{}");
         let last = events.of(&cached(reply("", "", 0, "length")));
         assert_eq!(last[0]["delta"], json!({"stop_reason": "tool_use"}));

@@ -1,6 +1,8 @@
 //! Anthropic's Messages API over the native chat: `/v1/messages` and `/v1/messages/count_tokens`.
 
+mod content;
 mod events;
+mod models;
 mod reply;
 mod request;
 
@@ -17,6 +19,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Instant;
 use warp::http::StatusCode;
+
+pub use models::{get, is_asked, list};
 
 /// `POST /v1/messages`.
 pub async fn messages(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {

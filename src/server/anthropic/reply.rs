@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 pub fn message(id: &str, reply: &ChatReply, stop_sequences: &[String]) -> Value {
     let mut content = Vec::new();
     if !reply.message.thinking.is_empty() {
-        content.push(json!({"type": "thinking", "thinking": reply.message.thinking}));
+        content.push(thinking(&reply.message.thinking));
     }
     if !reply.message.content.is_empty() {
         content.push(json!({"type": "text", "text": reply.message.content}));
@@ -30,6 +30,11 @@ pub fn message(id: &str, reply: &ChatReply, stop_sequences: &[String]) -> Value 
     }
     message["usage"] = usage(reply);
     message
+}
+
+/// A block of reasoning. Clients insist on a signature, of which there is none: nothing is checked when it comes back.
+pub fn thinking(text: &str) -> Value {
+    json!({"type": "thinking", "thinking": text, "signature": ""})
 }
 
 /// A block that calls a tool.
@@ -105,7 +110,7 @@ mod tests {
         assert_eq!(
             message("msg_1", &reply(full), &[]),
             json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [
-                {"type": "thinking", "thinking": "a"}, {"type": "text", "text": "b"},
+                {"type": "thinking", "thinking": "a", "signature": ""}, {"type": "text", "text": "b"},
                 {"type": "tool_use", "id": "call_1", "name": "f", "input": {}},
             ], "stop_reason": "tool_use", "usage": {"input_tokens": 3, "cache_read_input_tokens": 32, "output_tokens": 2}})
         );

@@ -1,11 +1,10 @@
 //! `/v1/messages` requests as native chat requests.
 
-use crate::api::{ChatRequest, ImageData, Message, Object, Think, ToolCall, ToolCallFunction};
+use super::content::{texts, turns, with_role};
+use crate::api::{ChatRequest, Object, Think};
 use crate::chat::Tool;
 use crate::server::body;
 use crate::server::error::ApiError;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -26,6 +25,8 @@ struct Sent {
     tool_choice: Value,
     thinking: Value,
     output_config: Value,
+    /// Older place of `output_config.format`.
+    output_format: Value,
 }
 
 /// A translated request: what to run, and how to answer.
@@ -37,7 +38,8 @@ pub struct Translated {
     pub stop_sequences: Vec<String>,
 }
 
-fn refused(text: impl Into<String>) -> ApiError {
+/// A 400 found by the translation.
+pub fn refused(text: impl Into<String>) -> ApiError {
     ApiError::bad_request(text)
 }
 
@@ -81,6 +83,7 @@ fn translated(bytes: &[u8], needs_max: bool) -> Result<Translated, ApiError> {
         tool_choice,
         parallel_tool_calls,
         think: thinking(&sent),
+        format: format(&sent)?,
         think_if_able: true,
         options: options(&sent),
         model: sent.model,
@@ -128,6 +131,24 @@ fn thinking(sent: &Sent) -> Option<Think> {
     }
 }
 
+/// The JSON Schema that the answer has to fit, if there is one.
+///
+/// # Errors
+/// 400 for a format that would otherwise be ignored.
+fn format(sent: &Sent) -> Result<Option<Value>, ApiError> {
+    let format = match &sent.output_config["format"] {
+        Value::Null => &sent.output_format,
+        newer => newer,
+    };
+    match (format["type"].as_str(), &format["schema"]) {
+        _ if format.is_null() => Ok(None),
+        (Some("json_schema"), schema @ Value::Object(_)) => Ok(Some(schema.clone())),
+        _ => Err(refused(format!(
+            "invalid output_config.format {format}: a type of json_schema and a schema"
+        ))),
+    }
+}
+
 /// A tool in the native form.
 fn tool(sent: &Value) -> Result<Value, ApiError> {
     let name = sent["name"].as_str().unwrap_or_default();
@@ -165,135 +186,6 @@ fn tool_choice(sent: &Value) -> Result<(Option<Value>, Option<bool>), ApiError> 
     Ok((Some(choice), one_only.then_some(false)))
 }
 
-fn with_role(role: &str, content: String) -> Message {
-    Message {
-        role: role.to_owned(),
-        content,
-        ..Message::default()
-    }
-}
-
-/// A text, or the texts of blocks one after another.
-fn texts(content: &Value) -> String {
-    match content {
-        Value::String(text) => text.clone(),
-        Value::Array(blocks) => blocks
-            .iter()
-            .filter(|block| block["type"] == "text")
-            .filter_map(|block| block["text"].as_str())
-            .collect(),
-        _ => String::new(),
-    }
-}
-
-/// One message of Anthropic's as native ones: answers of tools, and the rest; a user's answers come first.
-fn turns(sent: &Value) -> Result<Vec<Message>, ApiError> {
-    let Value::Object(_) = sent else {
-        return Err(refused(format!(
-            "json: cannot unmarshal {} into field messages",
-            body::kind(sent)
-        )));
-    };
-    let role = sent["role"].as_str().unwrap_or_default();
-    let blocks = match &sent["content"] {
-        Value::Array(blocks) => blocks.as_slice(),
-        Value::String(text) => return Ok(vec![with_role(role, text.clone())]),
-        Value::Null => return Ok(vec![with_role(role, String::new())]),
-        other => {
-            return Err(refused(format!(
-                "json: cannot unmarshal {} into field messages.content",
-                body::kind(other)
-            )));
-        }
-    };
-    let mut turn = with_role(role, String::new());
-    let (mut results, mut has_blocks) = (Vec::new(), false);
-    for block in blocks {
-        match block["type"].as_str().unwrap_or_default() {
-            "text" => turn.content += block["text"].as_str().unwrap_or_default(),
-            "image" => turn
-                .images
-                .push(image(&block["source"], "invalid image source")?),
-            "tool_use" | "server_tool_use" => {
-                turn.tool_calls.push(call(block, turn.tool_calls.len())?)
-            }
-            "thinking" => block["thinking"]
-                .as_str()
-                .unwrap_or_default()
-                .clone_into(&mut turn.thinking),
-            "tool_result" => {
-                results.push(tool_result(block)?);
-                continue;
-            }
-            // Kinds that models without their own tools have no use for.
-            _ => continue,
-        }
-        has_blocks = true;
-    }
-    let turn = has_blocks.then_some(turn);
-    if role.eq_ignore_ascii_case("user") {
-        results.extend(turn);
-        return Ok(results);
-    }
-    Ok(turn.into_iter().chain(results).collect())
-}
-
-fn call(block: &Value, index: usize) -> Result<ToolCall, ApiError> {
-    let text = |member: &str| block[member].as_str().filter(|text| !text.is_empty());
-    let missing =
-        |member: &str| refused(format!("tool_use block missing required '{member}' field"));
-    let id = text("id").ok_or_else(|| missing("id"))?;
-    let name = text("name").ok_or_else(|| missing("name"))?;
-    let arguments = match &block["input"] {
-        Value::Object(arguments) => arguments.clone(),
-        Value::Null => Object::new(),
-        other => {
-            return Err(refused(format!(
-                "json: cannot unmarshal {} into field input",
-                body::kind(other)
-            )));
-        }
-    };
-    Ok(ToolCall {
-        id: id.to_owned(),
-        function: ToolCallFunction {
-            index: i64::try_from(index).unwrap_or(i64::MAX),
-            name: name.to_owned(),
-            arguments,
-        },
-    })
-}
-
-fn tool_result(block: &Value) -> Result<Message, ApiError> {
-    let blocks = block["content"].as_array();
-    let images = blocks
-        .into_iter()
-        .flatten()
-        .filter(|b| b["type"] == "image");
-    Ok(Message {
-        images: images
-            .map(|b| image(&b["source"], "invalid tool_result image source"))
-            .collect::<Result<_, _>>()?,
-        tool_call_id: block["tool_use_id"].as_str().unwrap_or_default().to_owned(),
-        ..with_role("tool", texts(&block["content"]))
-    })
-}
-
-fn image(source: &Value, missing: &str) -> Result<ImageData, ApiError> {
-    let Value::Object(_) = source else {
-        return Err(refused(missing));
-    };
-    match source["type"].as_str().unwrap_or_default() {
-        "base64" => STANDARD
-            .decode(source["data"].as_str().unwrap_or_default())
-            .map(ImageData)
-            .map_err(|e| refused(format!("invalid base64 image data: {e}"))),
-        other => Err(refused(format!(
-            "invalid image source type: {other}. Only base64 images are supported."
-        ))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,6 +211,17 @@ mod tests {
         assert_eq!(
             Value::Object(with(more).unwrap().options),
             json!({"num_predict": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 4, "stop": ["."]})
+        );
+        let system = with(json!({"system": "a"})).unwrap();
+        assert_eq!(system.messages[0].content, "a");
+        let image = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"},
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}},
+            {"type": "text", "text": "b"}]}]});
+        let image = with(image).unwrap();
+        let turn = &image.messages[0];
+        assert_eq!(
+            (turn.content.as_str(), turn.images[0].0.as_slice()),
+            ("ab", b"hi".as_slice())
         );
         let system =
             json!({"system": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]});
@@ -380,6 +283,32 @@ mod tests {
             level("high")
         );
         assert_eq!(think(json!({"output_config": {"effort": "extreme"}})), None);
+    }
+
+    #[test]
+    fn formats_are_schemas_at_either_place() {
+        let schema = json!({"type": "object", "properties": {}});
+        let format = json!({"type": "json_schema", "schema": schema});
+        for more in [
+            json!({"output_config": {"format": format}}),
+            json!({"output_format": format}),
+        ] {
+            assert_eq!(with(more).unwrap().format, Some(schema.clone()));
+        }
+        assert_eq!(
+            with(json!({"output_config": {"format": null}}))
+                .unwrap()
+                .format,
+            None
+        );
+        for format in [
+            json!({"type": "xml"}),
+            json!({"type": "json_schema"}),
+            json!(5),
+        ] {
+            let text = refusal(json!({"output_config": {"format": format}}));
+            assert!(text.contains("output_config.format"), "{text}");
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ struct Completion {
     top_p: f64,
     frequency_penalty: f64,
     presence_penalty: f64,
+    logit_bias: Option<Value>,
     logprobs: Option<i64>,
     #[serde(rename = "_debug_render_only")]
     debug_render_only: bool,
@@ -166,7 +167,7 @@ fn prompts(prompt: &Value) -> Result<Vec<String>, ApiError> {
     Ok(texts)
 }
 
-/// All but `max_tokens`, `seed` and `stop` are always sent, so they override what the model stores.
+/// All but `max_tokens`, `seed`, `stop` and `logit_bias` are always sent, so they override what the model stores.
 fn options(request: &Completion) -> Result<Object, ApiError> {
     let mut options = Object::from_iter([
         (
@@ -193,6 +194,9 @@ fn options(request: &Completion) -> Result<Object, ApiError> {
     }
     if let Some(seed) = request.seed {
         options.insert("seed".into(), seed.into());
+    }
+    if let Some(bias) = &request.logit_bias {
+        options.insert("logit_bias".into(), bias.clone());
     }
     match &request.stop {
         Value::String(text) => drop(options.insert("stop".into(), json!([text]))),

@@ -118,9 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn the_blank_media_type_is_an_image() {
-        let message =
-            part(&json!({"type": "image_url", "image_url": "data:;base64,aGk="})).unwrap();
-        assert_eq!(message.images[0].0, b"hi");
+    fn images_of_every_type() {
+        for kind in ["image/jpeg", "image/jpg", "image/png", "image/webp", ""] {
+            let url = format!("data:{kind};base64,aGk=");
+            for image in [json!(url), json!({"url": url, "detail": "low"})] {
+                let message = part(&json!({"type": "image_url", "image_url": image})).unwrap();
+                assert_eq!(message.images[0].0, b"hi", "{kind}");
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ mod choices;
 mod completions;
 mod content;
 mod embeddings;
+mod messages;
 mod reply;
 mod request;
 mod responses;
@@ -11,7 +12,7 @@ mod responses;
 use super::error::{ApiError, PLAIN_JSON, respond, to_json};
 use super::generation::random;
 use super::stream::{self, Objects, sse_frame};
-use super::{App, Incoming, Response, chat, inflate, models, time};
+use super::{App, Incoming, Response, anthropic, chat, inflate, models, time};
 use crate::api::ChatRequest;
 use crate::store::ModelName;
 use futures_util::{StreamExt, future, stream as streams};
@@ -25,7 +26,7 @@ use warp::http::StatusCode;
 
 pub use completions::completions;
 pub use embeddings::embeddings;
-pub use responses::responses;
+pub use responses::{input_tokens, responses};
 
 /// Answers `POST /v1/chat/completions`.
 pub async fn chat_completions(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
@@ -93,7 +94,10 @@ async fn streamed<T: Send + Sync + 'static>(
 }
 
 /// `GET /v1/models`. Without models the list is null, as Ollama's is.
-pub async fn list(app: Arc<App>, _: Incoming) -> Result<Response, ApiError> {
+pub async fn list(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
+    if anthropic::is_asked(&incoming.headers) {
+        return anthropic::list(app).await;
+    }
     let models = match models::list(app).await {
         Ok(models) => models,
         Err(e) => return Ok(e.into_openai_response()),
@@ -118,6 +122,9 @@ pub async fn list(app: Arc<App>, _: Incoming) -> Result<Response, ApiError> {
 
 /// `GET /v1/models/:model`. The id is the segment as it was sent.
 pub async fn get(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
+    if anthropic::is_asked(&incoming.headers) {
+        return anthropic::get(app, incoming.segment).await;
+    }
     match models::find(app, incoming.segment.clone()).await {
         Ok(found) => {
             let created = time::unix_seconds(found.modified_at);

@@ -298,6 +298,7 @@ mod tests {
             value.to_string(),
             r#"{"id":"chatcmpl-1","object":"chat.completion","created":1767225600,"model":"m","system_fingerprint":"fp_ollama","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"length"}],"usage":{"prompt_tokens":12,"completion_tokens":6,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":2}}}"#
         );
+        assert!((created("") - Utc::now().timestamp()).abs() <= 1);
         let called = completion("i", &[done(with_call(reply("", "")), "stop")]);
         assert_eq!(called["choices"][0]["finish_reason"], "tool_calls");
         let call = &called["choices"][0]["message"]["tool_calls"][0];

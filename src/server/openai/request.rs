@@ -1,8 +1,9 @@
 //! `/v1/chat/completions` requests as native chat requests.
 
 use super::choices;
-use super::content::{self, refused};
-use crate::api::{ChatRequest, Message, Object, Think, ToolCall, ToolCallFunction};
+use super::content::refused;
+use super::messages::messages;
+use crate::api::{ChatRequest, Object, Think};
 use crate::server::body;
 use crate::server::error::ApiError;
 use serde::Deserialize;
@@ -26,6 +27,7 @@ struct Completion {
     top_p: Option<f64>,
     frequency_penalty: Option<f64>,
     presence_penalty: Option<f64>,
+    logit_bias: Option<Value>,
     response_format: Option<ResponseFormat>,
     tools: Vec<Value>,
     tool_choice: Option<Value>,
@@ -34,6 +36,9 @@ struct Completion {
     reasoning_effort: String,
     logprobs: bool,
     top_logprobs: i64,
+    modalities: Vec<Value>,
+    functions: Vec<Value>,
+    web_search_options: Value,
     #[serde(rename = "_debug_render_only")]
     debug_render_only: bool,
 }
@@ -41,13 +46,14 @@ struct Completion {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StreamOptions {
+    #[serde(deserialize_with = "body::or_default")]
     pub include_usage: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ResponseFormat {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "body::or_default")]
     kind: String,
     json_schema: Option<JsonSchema>,
 }
@@ -61,6 +67,7 @@ struct JsonSchema {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Reasoning {
+    #[serde(deserialize_with = "body::or_default")]
     effort: String,
 }
 
@@ -83,6 +90,7 @@ pub fn translate(bytes: &[u8]) -> Result<Translated, ApiError> {
     if request.messages.is_empty() {
         return Err(refused("[] is too short - 'messages'"));
     }
+    refuse_unsupported(&request)?;
     let n = choices::checked(request.n, 1)?;
     let chat = ChatRequest {
         messages: messages(&request.messages)?,
@@ -105,6 +113,31 @@ pub fn translate(bytes: &[u8]) -> Result<Translated, ApiError> {
         stream: request.stream,
         include_usage: request.stream_options.include_usage,
     })
+}
+
+/// Names what would change the answer and is not there, instead of answering without it.
+fn refuse_unsupported(request: &Completion) -> Result<(), ApiError> {
+    if !request.functions.is_empty() {
+        return Err(refused("functions are not supported: send them as tools"));
+    }
+    if !request.web_search_options.is_null() {
+        return Err(refused(
+            "web_search_options is not supported: no model searches the web",
+        ));
+    }
+    if request.modalities.iter().any(|kind| kind != "text") {
+        return Err(refused("modalities other than \"text\" are not supported"));
+    }
+    let kinds = request.tools.iter().map(|tool| &tool["type"]);
+    match kinds
+        .filter_map(Value::as_str)
+        .find(|kind| !["", "function"].contains(kind))
+    {
+        None => Ok(()),
+        Some(kind) => Err(refused(&format!(
+            "tool type {kind:?} is not supported: only functions"
+        ))),
+    }
 }
 
 /// Temperature and `top_p` are always sent, so they override what the model stores.
@@ -136,6 +169,7 @@ fn options(request: &Completion) -> Object {
         "presence_penalty",
         request.presence_penalty.map(Value::from),
     );
+    set("logit_bias", request.logit_bias.clone());
     set("top_p", Some(json!(request.top_p.unwrap_or(1.0))));
     options
 }
@@ -202,120 +236,10 @@ pub fn think_of(effort: &str) -> Result<Option<Think>, ApiError> {
     Ok(Some(Think::Level(level.to_owned())))
 }
 
-/// A message of OpenAI's, its content still in any of its forms.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Sent {
-    role: String,
-    content: Value,
-    reasoning: String,
-    tool_calls: Option<Vec<SentCall>>,
-    name: String,
-    tool_call_id: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct SentCall {
-    id: String,
-    function: SentFunction,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct SentFunction {
-    name: String,
-    arguments: String,
-}
-
-fn messages(sent: &[Value]) -> Result<Vec<Message>, ApiError> {
-    let read = |message: &Value| {
-        let mut message = message.clone();
-        body::lower_message(&mut message);
-        match message {
-            Value::Object(members) => body::typed::<Sent>(members),
-            other => Err(refused(&format!(
-                "json: cannot unmarshal {} into field messages",
-                body::kind(&other)
-            ))),
-        }
-    };
-    let sent: Vec<Sent> = sent.iter().map(read).collect::<Result<_, _>>()?;
-    let mut messages = Vec::new();
-    for message in &sent {
-        messages.extend(translated(message, &sent)?);
-    }
-    Ok(messages)
-}
-
-/// One native message, or one for each part of an array; what belongs to the whole goes to the last of them.
-fn translated(message: &Sent, all: &[Sent]) -> Result<Vec<Message>, ApiError> {
-    let calls = message.tool_calls.as_deref().unwrap_or_default();
-    let mut parts = match &message.content {
-        Value::String(text) => vec![Message {
-            content: text.clone(),
-            ..Message::default()
-        }],
-        Value::Array(parts) => parts.iter().map(content::part).collect::<Result<_, _>>()?,
-        Value::Null if message.tool_calls.is_some() => vec![Message::default()],
-        other => {
-            return Err(refused(&format!(
-                "invalid message content type: {}",
-                content::go_type(other)
-            )));
-        }
-    };
-    for part in &mut parts {
-        part.role.clone_from(&message.role);
-    }
-    if let Some(last) = parts.last_mut() {
-        last.thinking.clone_from(&message.reasoning);
-        last.tool_calls = calls
-            .iter()
-            .enumerate()
-            .map(call)
-            .collect::<Result<_, _>>()?;
-        last.tool_call_id.clone_from(&message.tool_call_id);
-        last.tool_name = tool_name(message, all);
-    }
-    Ok(parts)
-}
-
-fn call((index, sent): (usize, &SentCall)) -> Result<ToolCall, ApiError> {
-    let arguments = match sent.function.arguments.trim() {
-        "" => Object::new(),
-        text => serde_json::from_str(text).map_err(|_| refused("invalid tool call arguments"))?,
-    };
-    let function = ToolCallFunction {
-        index: i64::try_from(index).unwrap_or(i64::MAX),
-        name: sent.function.name.clone(),
-        arguments,
-    };
-    Ok(ToolCall {
-        id: sent.id.clone(),
-        function,
-    })
-}
-
-/// The tool that a `tool` message answers for: as named, else that of the last call with its id.
-fn tool_name(message: &Sent, all: &[Sent]) -> String {
-    if !message.role.eq_ignore_ascii_case("tool") {
-        return String::new();
-    }
-    if !message.name.is_empty() || message.tool_call_id.is_empty() {
-        return message.name.clone();
-    }
-    let mut calls = all
-        .iter()
-        .rev()
-        .flat_map(|m| m.tool_calls.iter().flatten().rev());
-    let named = calls.find(|c| c.id == message.tool_call_id);
-    named.map(|c| c.function.name.clone()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Message;
 
     fn chat(body: Value) -> ChatRequest {
         translate(body.to_string().as_bytes()).unwrap().chat
@@ -347,13 +271,13 @@ mod tests {
         let body = json!({
             "model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 999, "seed": 123,
             "stop": ["a", 5, "b"], "temperature": 3.0, "frequency_penalty": 4.0, "presence_penalty": 5.0, "top_p": 6.0,
-            "response_format": {"type": " JSON_object "}, "logprobs": true, "top_logprobs": 20,
+            "response_format": {"type": " JSON_object "}, "logprobs": true, "top_logprobs": 20, "logit_bias": {"5": -1},
         });
         let chat = chat(body);
         assert_eq!(
             Value::Object(chat.options),
             json!({"stop": ["a", "b"], "num_predict": 999, "temperature": 3.0, "seed": 123,
-                "frequency_penalty": 4.0, "presence_penalty": 5.0, "top_p": 6.0})
+                "frequency_penalty": 4.0, "presence_penalty": 5.0, "logit_bias": {"5": -1}, "top_p": 6.0})
         );
         assert_eq!(
             (chat.format, chat.logprobs, chat.top_logprobs),
@@ -440,6 +364,14 @@ mod tests {
     }
 
     #[test]
+    fn tools_are_handed_on_as_they_are() {
+        let sent = r#"[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{"z":{"type":"string","enum":["b","a"],"description":"e"},"a":{"type":"integer"}},"required":["z"]}}}]"#;
+        let tools: Value = serde_json::from_str(sent).unwrap();
+        let body = json!({"messages": [{"role": "user", "content": "x"}], "tools": tools});
+        assert_eq!(Value::Array(chat(body).tools).to_string(), sent);
+    }
+
+    #[test]
     fn tool_turns() {
         let call = |name: &str| json!([{"id": "c", "function": {"name": name, "arguments": "{\"b\":1,\"a\":2}"}}]);
         let messages = with_messages(json!([
@@ -459,6 +391,50 @@ mod tests {
             ("new", "c")
         );
         assert_eq!(messages[3].tool_name, "given");
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        let with = |member: &str, value: Value| {
+            let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+            body[member] = value;
+            translate(body.to_string().as_bytes()).map(|_| ())
+        };
+        for (member, value, part) in [
+            ("functions", json!([{"name": "f"}]), "send them as tools"),
+            ("web_search_options", json!({}), "web_search_options"),
+            ("modalities", json!(["text", "audio"]), "modalities"),
+            (
+                "tools",
+                json!([{"type": "custom", "custom": {"name": "f"}}]),
+                "\"custom\"",
+            ),
+        ] {
+            let error = with(member, value).unwrap_err();
+            assert!(error.message.contains(part), "{error}");
+        }
+        for (member, value) in [
+            ("functions", json!([])),
+            ("logit_bias", json!(null)),
+            ("stream_options", json!({"include_usage": null})),
+            ("reasoning", json!({"effort": null})),
+            (
+                "response_format",
+                json!({"type": null, "json_schema": null}),
+            ),
+            ("function_call", json!("none")),
+            ("web_search_options", json!(null)),
+            ("modalities", json!(["text"])),
+            ("tools", json!([{"function": {"name": "f"}}])),
+            ("user", json!("u")),
+            ("store", json!(true)),
+            ("metadata", json!({"a": "b"})),
+            ("service_tier", json!("auto")),
+            ("prediction", json!({"type": "content", "content": "x"})),
+            ("chat_template_kwargs", json!({})),
+        ] {
+            assert_eq!(with(member, value), Ok(()), "{member}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(super) use adapter::convert_adapter;
 use arch::Keys;
 use checkpoint::Checkpoint;
 use config::Config;
+use safetensors::Entry;
 use std::io::Write;
 use tensors::{Floats, Tensors};
 
@@ -35,7 +36,8 @@ pub fn convertible() -> impl Iterator<Item = (&'static str, &'static str)> {
 ///
 /// Matrices become half floats, or stay what they are where those of the checkpoint are BF16; vectors become 32-bit
 /// floats. With a `level`, matrices get its type if it is one of plain floats, and otherwise stay what they are, to be
-/// quantised. `progress` hears how many bytes are done, of how many; its error ends the work.
+/// quantised. Without one, a checkpoint of 8-bit floats is to become `Q8_0`, as Ollama has it. `progress` hears how many
+/// bytes are done, of how many; its error ends the work. Returns the level that is left to be quantised to.
 ///
 /// # Errors
 /// [`Error::Unsupported`] for what is not converted, by name, and [`Error::BadRequest`] for files that are missing,
@@ -46,8 +48,11 @@ pub(super) fn convert(
     level: Option<Level>,
     out: &mut dyn Write,
     progress: &mut dyn FnMut(u64, u64) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<Option<Level>, Error> {
     let checkpoint = Checkpoint::open(store, files)?;
+    let is_float8 = |entry: &Entry| entry.float8().is_some();
+    let has_float8 = checkpoint.tensors().any(|(_, entry)| is_float8(entry));
+    let level = level.or(has_float8.then_some(Level::Q8_0));
     let (name, mut config) = Config::read(&checkpoint)?;
     let architecture = arch::by_name(&name)?;
     config.fill(architecture.defaults);
@@ -91,7 +96,8 @@ pub(super) fn convert(
         .map_err(Error::io("cannot write the model"))?;
     let total = tensors.total();
     tensors.write(out, &mut |done| progress(done, total))?;
-    checkpoint.check_whole()
+    checkpoint.check_whole()?;
+    Ok(level.filter(|level| !level.quant().is_float()))
 }
 
 /// llama.cpp's number for files whose matrices have this type.

@@ -70,6 +70,38 @@ impl Entry {
             _ => None,
         }
     }
+
+    /// The format of its numbers, where those are floats of eight bits, which need scales.
+    pub fn float8(&self) -> Option<Float8> {
+        match self.dtype {
+            "F8_E4M3" => Some(Float8::E4M3),
+            "F8_E5M2" => Some(Float8::E5M2),
+            _ => None,
+        }
+    }
+}
+
+/// Floats of eight bits: a sign, an exponent, and the rest of the significand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Float8 {
+    /// Four bits of exponent, three behind the point; no infinities.
+    E4M3,
+    /// The upper half of a half float.
+    E5M2,
+}
+
+impl Float8 {
+    /// The number that a byte stands for.
+    pub fn number(self, byte: u8) -> f32 {
+        let sign = if byte < 0x80 { 1.0 } else { -1.0 };
+        let (exponent, fraction) = (i32::from(byte >> 3 & 0xF), f32::from(byte & 7) / 8.0);
+        match self {
+            Float8::E5M2 => half::f16::from_bits(u16::from(byte) << 8).to_f32(),
+            Float8::E4M3 if byte & 0x7F == 0x7F => f32::NAN,
+            Float8::E4M3 if exponent == 0 => sign * fraction * f32::powi(2.0, -6),
+            Float8::E4M3 => sign * (1.0 + fraction) * f32::powi(2.0, exponent - 7),
+        }
+    }
 }
 
 impl Shard {
@@ -213,6 +245,36 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The tables of "FP8 Formats for Deep Learning".
+    #[test]
+    fn floats_of_eight_bits() {
+        for (byte, number) in [
+            (0x00, 0.0),
+            (0x01, f32::powi(2.0, -9)),
+            (0x07, 7.0 * f32::powi(2.0, -9)),
+            (0x08, 0.015625),
+            (0x38, 1.0),
+            (0x39, 1.125),
+            (0x7E, 448.0),
+            (0xFE, -448.0),
+            (0xB8, -1.0),
+        ] {
+            assert_eq!(Float8::E4M3.number(byte), number, "{byte:#x}");
+        }
+        assert!(Float8::E4M3.number(0x7F).is_nan() && Float8::E4M3.number(0xFF).is_nan());
+        for (byte, number) in [
+            (0x01, f32::powi(2.0, -16)),
+            (0x04, f32::powi(2.0, -14)),
+            (0x3C, 1.0),
+            (0x3D, 1.25),
+            (0x7B, 57344.0),
+            (0xFC, f32::NEG_INFINITY),
+        ] {
+            assert_eq!(Float8::E5M2.number(byte), number, "{byte:#x}");
+        }
+        assert!(Float8::E5M2.number(0x7D).is_nan());
+    }
 
     fn file(header: &str, data: usize) -> Vec<u8> {
         let mut file = (header.len() as u64).to_le_bytes().to_vec();

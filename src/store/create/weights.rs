@@ -83,10 +83,10 @@ impl Store {
         client.tell(step("converting model"));
         let mut blob = self.inner.blobs.begin("the converted weights")?;
         let mut told = Told::new("converting model");
-        convert(self, files, level, &mut blob, &mut |completed, total| {
+        let level = convert(self, files, level, &mut blob, &mut |completed, total| {
             told.tell(completed, total, client)
         })?;
-        let digest = match level.filter(|level| !level.quant().is_float()) {
+        let digest = match level {
             None => blob.finish(None)?.0,
             Some(level) => {
                 let converted = Gguf::open(blob.path());

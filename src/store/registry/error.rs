@@ -31,6 +31,12 @@ pub enum Error {
         url: String,
         cause: String,
     },
+    /// A registry of this network, where none of them is asked.
+    #[error(
+        "{0} is an address of this server's network, and whoever reaches the server could ask for it: \
+         OLLAMA_WGPU_REGISTRIES names those that may be asked, OLLAMA_WGPU_API_KEYS_FILE those who may ask"
+    )]
+    Private(String),
     #[error("realm host \"{realm}\" does not match original host \"{host}\"")]
     Realm { realm: String, host: String },
     /// An answer that does not follow the protocol, or asks for what is not allowed.

@@ -28,9 +28,14 @@ pub(super) struct Session {
     token: Mutex<Option<String>>,
     /// Whether the registry answered from an address that the internet does not reach.
     is_private: OnceLock<bool>,
+    /// Whether it may only be one that the internet reaches.
+    is_outside_alone: bool,
 }
 
 impl Session {
+    /// # Errors
+    /// [`Error::Private`] for an address of this network, where it is closed to registries; names that lead there are
+    /// found out when they are resolved.
     pub(super) fn new(
         registry: &Registry,
         name: &ModelName,
@@ -39,12 +44,18 @@ impl Session {
         let scheme = if insecure { "http" } else { "https" };
         let base = format!("{scheme}://{}/", name.host());
         let invalid = |_| Error::Protocol(format!("{} is no address of a registry", name.host()));
+        let base = Url::parse(&base).map_err(invalid)?;
+        let is_outside_alone = registry.is_closed(name.host());
+        if is_outside_alone && is_near(&base) {
+            return Err(Error::Private(name.host().into()));
+        }
         Ok(Session {
             registry: registry.clone(),
-            base: Url::parse(&base).map_err(invalid)?,
+            base,
             repository: format!("{}/{}", name.namespace(), name.model()),
             token: Mutex::default(),
             is_private: OnceLock::new(),
+            is_outside_alone,
         })
     }
 
@@ -133,7 +144,8 @@ impl Session {
     /// Registries that the internet reaches lead to such addresses alone.
     fn client(&self, url: &Url) -> Result<&reqwest::Client, Error> {
         let is_public = self.is_private.get() == Some(&false);
-        self.registry.http(is_public && !self.is_own(url))
+        let leads_on = is_public && !self.is_own(url);
+        self.registry.http(leads_on || self.is_outside_alone)
     }
 
     fn with_token(&self, request: RequestBuilder, url: &Url) -> RequestBuilder {
@@ -186,7 +198,7 @@ impl Session {
             Some(signature) => request.header(AUTHORIZATION, signature),
             None => request,
         };
-        let request = sign(self.registry.http(false)?.get(url.clone()));
+        let request = sign(self.client(&url)?.get(url.clone()));
         let reply = tokio::time::timeout(self.registry.timing().header, request.send());
         let reply = match reply.await {
             Ok(reply) => reply.map_err(|e| transport(&Method::GET, &url, &e))?,
@@ -263,6 +275,15 @@ impl Session {
                 authority(url)
             ))),
         }
+    }
+}
+
+/// Whether an address is written as one of this machine or its network.
+fn is_near(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    match host.trim_matches(['[', ']']).parse() {
+        Ok(ip) => is_private(ip),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
     }
 }
 

@@ -101,6 +101,10 @@ struct Inner {
     downloads: Mutex<HashMap<Digest, Weak<Running>>>,
     /// Held while a blob gets its name.
     naming: tokio::sync::Mutex<()>,
+    /// What registries are told instead of [`USER_AGENT`].
+    agent: OnceLock<String>,
+    /// Those of this network that may be asked, where it is closed.
+    near: OnceLock<Vec<String>>,
 }
 
 impl Registry {
@@ -117,6 +121,8 @@ impl Registry {
                 http: Default::default(),
                 downloads: Mutex::default(),
                 naming: tokio::sync::Mutex::default(),
+                agent: OnceLock::new(),
+                near: OnceLock::new(),
             }),
         }
     }
@@ -132,6 +138,23 @@ impl Registry {
         }
     }
 
+    /// Another name and version than the program's own, for registries that turn old clients away.
+    pub fn call_itself(&self, agent: String) {
+        self.inner.agent.get_or_init(|| agent);
+    }
+
+    /// From now on, asks no registry of this machine and its network, but for these (`HOST` or `HOST:PORT`): what a server
+    /// does that others reach and that knows no callers.
+    pub fn close_network(&self, but: Vec<String>) {
+        self.inner.near.get_or_init(|| but);
+    }
+
+    /// Whether a registry may only be one that the internet reaches.
+    fn is_closed(&self, host: &str) -> bool {
+        let near = self.inner.near.get();
+        near.is_some_and(|near| !near.iter().any(|own| own.eq_ignore_ascii_case(host)))
+    }
+
     fn timing(&self) -> Timing {
         self.inner.timing
     }
@@ -143,7 +166,7 @@ impl Registry {
         }
         let plain = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
         let mut builder = reqwest::Client::builder()
-            .user_agent(USER_AGENT)
+            .user_agent(self.inner.agent.get().map_or(USER_AGENT, String::as_str))
             .default_headers(plain)
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(30));
@@ -172,6 +195,7 @@ impl Registry {
     /// Whatever the registry, the network or the disk says; the store is then as before, but for parts of blobs that
     /// the next pull goes on with.
     pub async fn pull(&self, name: &ModelName, insecure: bool, steps: &Steps) -> Result<(), Error> {
+        Session::new(self, name, insecure)?;
         let name = self.spelling(name).await?;
         status(steps, "pulling manifest").await?;
         for n_pulls in 1.. {
@@ -319,6 +343,7 @@ impl Registry {
     /// # Errors
     /// Whatever the registry, the network or the disk says.
     pub async fn push(&self, name: &ModelName, insecure: bool, steps: &Steps) -> Result<(), Error> {
+        Session::new(self, name, insecure)?;
         status(steps, "retrieving manifest").await?;
         let (store, of) = (self.inner.store.clone(), name.clone());
         let found = blocking(move || Ok(store.manifest(&of)?)).await;

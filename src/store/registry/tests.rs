@@ -102,13 +102,33 @@ async fn pull(registry: &Registry, name: &ModelName) -> (Vec<String>, Result<(),
     let (registry, name) = (registry.clone(), name.clone());
     let task = tokio::spawn(async move { registry.pull(&name, true, &steps).await });
     let mut statuses: Vec<String> = Vec::new();
+    let mut last = HashMap::new();
     while let Some(step) = receiver.recv().await {
         assert!(step.completed <= step.total, "{step:?}");
+        last.insert(step.digest.clone(), step.clone());
         if statuses.last() != Some(&step.status) {
             statuses.push(step.status);
         }
     }
-    (statuses, task.await.unwrap())
+    let result = task.await.unwrap();
+    if result.is_ok() {
+        let is_whole = |step: &Progress| step.completed == step.total;
+        assert!(last.values().all(is_whole), "{last:?}");
+    }
+    (statuses, result)
+}
+
+/// As Ollama cuts them: a part, sixteen, and as many as are needed.
+#[test]
+fn parts_of_blobs_of_every_size() {
+    for (total, bytes) in [
+        (40_000_000, 100_000_000),
+        (1_600_000_000, 100_000_000),
+        (8_000_000_000, 500_000_000),
+        (32_000_000_000, 1_000_000_000),
+    ] {
+        assert_eq!(part_bytes(total), bytes, "{total}");
+    }
 }
 
 fn steps() -> Vec<String> {
@@ -280,6 +300,30 @@ async fn bad_manifests_are_errors_that_name_them() {
 }
 
 #[tokio::test]
+async fn an_update_takes_what_only_the_old_version_had() {
+    for keeps in [false, true] {
+        let server = Scripted::start(|asked, n| match asked.path.contains("/manifests/") {
+            true if n == 0 => reply(200, &[], &manifest_of(&blob())),
+            true => reply(200, &[], &manifest_of(b"{}")),
+            false => blob_reply(asked, true),
+        });
+        let (folder, registry) = registry();
+        let name = name_of(&server);
+        pull(&registry, &name).await.1.unwrap();
+        if keeps {
+            registry.inner.store.keep_replaced();
+        }
+        let (statuses, result) = pull(&registry, &name).await;
+        result.unwrap();
+        let is_told = statuses.iter().any(|s| s == "removing unused layers");
+        assert_eq!(is_told, !keeps, "{statuses:?}");
+        assert_eq!(statuses.last().map(String::as_str), Some("success"));
+        let old = Digest::of(&blob()).file_name();
+        assert_eq!(files(folder.path()).contains(&old), keeps);
+    }
+}
+
+#[tokio::test]
 async fn two_pulls_share_one_download() {
     let server = Scripted::start(|asked, _| {
         if asked.path.contains("/manifests/") {
@@ -377,7 +421,10 @@ async fn a_push_sends_blobs_then_the_manifest_as_it_is() {
             "{}",
             put.path
         );
-        assert!(put.path.ends_with("-1"), "{}", put.path);
+        use md5::{Digest as _, Md5};
+        let sums = Md5::digest(Md5::digest(blob()));
+        let etag = format!("&etag={}-1", hex::encode(sums));
+        assert!(put.path.ends_with(&etag), "{}", put.path);
     }
 }
 

@@ -329,6 +329,10 @@ fn refusals_write_nothing() {
             "draft models are not supported",
         ),
         (
+            json!({"model": "m", "from": "base", "remote_host": "https://ollama.com"}),
+            "hosted models are not available on this server",
+        ),
+        (
             json!({"model": "m", "from": "base", "draft_quantize": "q8_0"}),
             "--draft-quantize requires a DRAFT model",
         ),

@@ -1,6 +1,6 @@
 //! Native chat replies as a response and the events of its stream.
 
-use crate::api::{ChatReply, Object, ToolCall};
+use crate::api::{ChatReply, LogProb, Object, TokenLogProb, ToolCall};
 use crate::server::error::ApiError;
 use crate::server::generation::random;
 use crate::server::openai::reply::created;
@@ -9,8 +9,15 @@ use serde_json::{Value, json};
 
 /// What is being written.
 enum Open {
-    Reasoning { id: String, text: String },
-    Message { id: String, text: String },
+    Reasoning {
+        id: String,
+        text: String,
+    },
+    Message {
+        id: String,
+        text: String,
+        logprobs: Vec<Value>,
+    },
 }
 
 /// Turns the replies of one response into events, each with its name as `type`.
@@ -21,6 +28,8 @@ pub struct Events {
     created_at: Option<i64>,
     n_events: u64,
     open: Option<Open>,
+    /// Log-probabilities of text that has not come yet.
+    held: Vec<Value>,
     /// Items that are complete; the open one comes after them.
     output: Vec<Value>,
     n_calls: usize,
@@ -34,6 +43,7 @@ impl Events {
             created_at: None,
             n_events: 0,
             open: None,
+            held: Vec::new(),
             output: Vec::new(),
             n_calls: 0,
         }
@@ -57,6 +67,12 @@ impl Events {
             }
         }
         let message = &reply.message;
+        self.held.extend(reply.logprobs.iter().map(logprob));
+        if message.content.is_empty()
+            && (!message.thinking.is_empty() || !message.tool_calls.is_empty())
+        {
+            self.held.clear();
+        }
         if !message.thinking.is_empty() {
             self.think(&message.thinking, &mut events);
         }
@@ -127,9 +143,12 @@ impl Events {
             self.close(events);
             self.open_message(events);
         }
-        if let Some(Open::Message { id, text }) = &mut self.open {
+        if let Some(Open::Message { id, text, logprobs }) = &mut self.open {
             text.push_str(piece);
-            let delta = json!({"item_id": id, "content_index": 0, "delta": piece, "logprobs": []});
+            let held = std::mem::take(&mut self.held);
+            let delta =
+                json!({"item_id": id, "content_index": 0, "delta": piece, "logprobs": held});
+            logprobs.extend(held);
             self.of_item(events, "response.output_text.delta", delta);
         }
     }
@@ -138,11 +157,12 @@ impl Events {
         let id = format!("msg_{:016x}", random());
         let item = message(&id, "in_progress", json!([]));
         self.of_item(events, "response.output_item.added", json!({"item": item}));
-        let part = json!({"item_id": id, "content_index": 0, "part": part("")});
+        let part = json!({"item_id": id, "content_index": 0, "part": part("", &[])});
         self.of_item(events, "response.content_part.added", part);
         self.open = Some(Open::Message {
             id,
             text: String::new(),
+            logprobs: Vec::new(),
         });
     }
 
@@ -178,12 +198,19 @@ impl Events {
                 let item = json!({"id": id, "type": "reasoning", "summary": summary, "encrypted_content": text});
                 self.complete(item, events);
             }
-            Some(Open::Message { id, text }) => {
-                let done = json!({"item_id": id, "content_index": 0, "text": text, "logprobs": []});
+            Some(Open::Message {
+                id,
+                text,
+                mut logprobs,
+            }) => {
+                logprobs.append(&mut self.held);
+                let done =
+                    json!({"item_id": id, "content_index": 0, "text": text, "logprobs": logprobs});
                 self.of_item(events, "response.output_text.done", done);
-                let done = json!({"item_id": id, "content_index": 0, "part": part(&text)});
+                let part = part(&text, &logprobs);
+                let done = json!({"item_id": id, "content_index": 0, "part": part});
                 self.of_item(events, "response.content_part.done", done);
-                self.complete(message(&id, "completed", json!([part(&text)])), events);
+                self.complete(message(&id, "completed", json!([part])), events);
             }
         }
     }
@@ -224,7 +251,6 @@ impl Events {
             "error": null,
             "presence_penalty": 0,
             "frequency_penalty": 0,
-            "top_logprobs": 0,
             "usage": last.map(usage),
             "max_tool_calls": null,
             "store": false,
@@ -243,8 +269,20 @@ fn message(id: &str, status: &str, content: Value) -> Value {
     json!({"id": id, "type": "message", "status": status, "role": "assistant", "content": content})
 }
 
-fn part(text: &str) -> Value {
-    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
+fn part(text: &str, logprobs: &[Value]) -> Value {
+    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs})
+}
+
+/// With every member that OpenAI names, empty ones too.
+fn logprob(entry: &LogProb) -> Value {
+    let alternative =
+        |p: &TokenLogProb| json!({"token": p.token, "bytes": p.bytes, "logprob": p.logprob});
+    json!({
+        "token": entry.token,
+        "bytes": entry.bytes,
+        "logprob": entry.logprob,
+        "top_logprobs": entry.top_logprobs.iter().map(alternative).collect::<Vec<_>>(),
+    })
 }
 
 fn usage(reply: &ChatReply) -> Value {
@@ -367,6 +405,52 @@ mod tests {
         );
         assert_eq!(output[0]["encrypted_content"], "a");
         assert_ne!(output[1]["id"], output[2]["id"]);
+        let states: Vec<_> = events
+            .iter()
+            .filter(|e| e["item"]["type"] == "function_call")
+            .map(|e| (&e["item"]["status"], &e["item"]["arguments"]))
+            .collect();
+        let (added, done) = (
+            (&json!("in_progress"), &json!("")),
+            (&json!("completed"), &json!("{}")),
+        );
+        assert_eq!(states, [added, done, added, done]);
+    }
+
+    #[test]
+    fn log_probabilities_come_with_their_text_and_not_with_reasoning() {
+        let with = |token: &str, reply: ChatReply| ChatReply {
+            logprobs: vec![LogProb {
+                token: token.into(),
+                ..LogProb::default()
+            }],
+            ..reply
+        };
+        let events = run(&[
+            with("t", reply("t", "", 0, "")),
+            with("<", reply("", "", 0, "")),
+            with("a", reply("", "<a", 0, "")),
+            with("b", reply("", "b", 0, "stop")),
+        ]);
+        let tokens = |entries: &Value| -> Vec<String> {
+            let entries = entries["logprobs"].as_array().unwrap().iter();
+            entries
+                .map(|e| e["token"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let deltas = events
+            .iter()
+            .filter(|e| e["type"] == "response.output_text.delta");
+        assert_eq!(
+            deltas.map(tokens).collect::<Vec<_>>(),
+            [vec!["<", "a"], vec!["b"]]
+        );
+        let whole = &events.last().unwrap()["response"]["output"][1]["content"][0];
+        assert_eq!(tokens(whole), ["<", "a", "b"]);
+        assert_eq!(
+            whole["logprobs"][0],
+            json!({"token": "<", "bytes": [], "logprob": 0.0, "top_logprobs": []})
+        );
     }
 
     #[test]
@@ -378,6 +462,11 @@ mod tests {
             .position(|n| n == "function_call_arguments.delta")
             .unwrap();
         assert!(end < call);
+        let around = run(&[reply("", "a", 1, ""), reply("", "b", 0, "stop")]);
+        let output = &around.last().unwrap()["response"]["output"];
+        let text = |i: usize| output[i]["content"][0]["text"].clone();
+        assert_eq!([text(0), text(2)], ["a", "b"]);
+        assert_ne!(output[0]["id"], output[2]["id"]);
     }
 
     #[test]

@@ -11,7 +11,6 @@ use serde_json::Value;
 /// 400 that names the item.
 pub fn messages(input: &Value) -> Result<Vec<Message>, ApiError> {
     let items = match input {
-        Value::Null => return Ok(Vec::new()),
         Value::String(text) if text.is_empty() => return Ok(Vec::new()),
         Value::String(text) => return Ok(vec![with_role("user", text.clone())]),
         Value::Array(items) => items,
@@ -54,6 +53,10 @@ fn check(item: &Value) -> Result<(), ApiError> {
         "message" => check_parts(&item["content"], "content"),
         "function_call_output" => check_parts(&item["output"], "output"),
         "function_call" | "reasoning" | "web_search_call" => Ok(()),
+        "item_reference" => Err(refused(
+            "item_reference is not supported, as nothing is kept between requests: send the item itself, \
+             as clients do with \"store\": false",
+        )),
         other => Err(refused(&format!("unknown input item type: {other:?}"))),
     }
 }
@@ -298,6 +301,19 @@ mod tests {
         let between =
             json!([call("1", "f"), {"role": "assistant", "content": "calling"}, output("1")]);
         assert_eq!(short(between), ["assistant:calling::f", "tool:9::f"]);
+        let both = json!([{"role": "assistant", "content": "a"}, call("1", "f"),
+            {"role": "assistant", "content": "b"}, output("1")]);
+        assert_eq!(short(both), ["assistant:a\nb::f", "tool:9::f"]);
+        let apart = json!([call("1", "f"), {"role": "assistant", "content": "x"}, call("2", "g")]);
+        assert_eq!(short(apart), ["assistant:::f", "assistant:x::g"]);
+        let parts = json!([call("1", "f"), {"type": "function_call_output", "call_id": "1", "output": [
+            {"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b"},
+            {"type": "input_image", "image_url": "data:;base64,aGk="}]}]);
+        let found = messages(&parts).unwrap();
+        assert_eq!(
+            (found[1].content.as_str(), found[1].images[0].0.as_slice()),
+            ("ab", b"hi".as_slice())
+        );
         let elsewhere = json!([call("1", "f"), {"role": "assistant", "content": "x"}, output("2")]);
         assert_eq!(
             short(elsewhere),
@@ -329,6 +345,8 @@ mod tests {
             refusal(json!([{}])),
             "input[0]: input item missing required 'type' field"
         );
+        let reference = json!([{"type": "item_reference", "id": "rs_1"}]);
+        assert!(refusal(reference).contains("\"store\": false"));
         let with = |content: Value| refusal(json!([{"role": "user", "content": content}]));
         assert_eq!(
             with(json!([{"type": "bogus"}])),

@@ -10,6 +10,7 @@ use crate::server::{App, Incoming, Response, chat, inflate, stream};
 use events::Events;
 use futures_util::StreamExt;
 use request::Translated;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,6 +22,19 @@ pub async fn responses(app: Arc<App>, incoming: Incoming) -> Result<Response, Ap
         Ok(translated) => passed(answer(&app, translated, received).await),
         Err(e) => Ok(e.into_openai_refusal()),
     }
+}
+
+/// Answers `POST /v1/responses/input_tokens`: the tokens of the prompt that the same response would have.
+pub async fn input_tokens(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
+    let translate = request::translate;
+    let request = match inflate::translated(incoming.headers, incoming.body, translate).await? {
+        Ok(translated) => translated.chat,
+        Err(e) => return Ok(e.into_openai_refusal()),
+    };
+    let counted = chat::count_tokens(&app, request).await;
+    passed(
+        counted.map(|n| json_line(&json!({"object": "response.input_tokens", "input_tokens": n}))),
+    )
 }
 
 async fn answer(

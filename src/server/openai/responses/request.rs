@@ -12,6 +12,9 @@ use serde_json::{Map, Value, json};
 /// Levels of namespaces within each other.
 const MAX_NAMESPACES: usize = 8;
 
+/// What `include` calls log-probabilities.
+const LOGPROBS: &str = "message.output_text.logprobs";
+
 /// The members that have an effect or are echoed; all others are accepted and ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -29,6 +32,9 @@ struct Sent {
     parallel_tool_calls: Option<bool>,
     previous_response_id: Value,
     conversation: Value,
+    prompt: Value,
+    include: Vec<Value>,
+    top_logprobs: i64,
     truncation: Option<String>,
     background: bool,
     metadata: Option<Object>,
@@ -38,6 +44,7 @@ struct Sent {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Reasoning {
+    #[serde(deserialize_with = "body::or_default")]
     effort: String,
     summary: Option<String>,
 }
@@ -54,18 +61,22 @@ pub struct Translated {
 /// Reads and translates a body.
 ///
 /// # Errors
-/// 400 with Ollama's texts; 400 for a response that would continue an earlier one, as none is kept.
+/// 400 with Ollama's texts; 400 without an input, and for a response that would continue an earlier one, as none is kept.
 pub fn translate(bytes: &[u8]) -> Result<Translated, ApiError> {
     let sent: Sent = body::typed(body::parse_object(bytes, "EOF")?)?;
     for (name, value) in [
         ("previous_response_id", &sent.previous_response_id),
         ("conversation", &sent.conversation),
+        ("prompt", &sent.prompt),
     ] {
         if !matches!(value, Value::Null) && value != "" {
             return Err(refused(&format!(
-                "{name} is not supported, as no response is kept: send the whole conversation as input"
+                "{name} is not supported, as nothing is kept between requests: send the whole conversation as input"
             )));
         }
+    }
+    if sent.input.is_null() {
+        return Err(refused("input is required: a text or a list of items"));
     }
     let mut messages = Vec::new();
     if let Some(text) = sent.instructions.as_ref().filter(|text| !text.is_empty()) {
@@ -92,6 +103,8 @@ pub fn translate(bytes: &[u8]) -> Result<Translated, ApiError> {
         tools,
         tool_choice: sent.tool_choice.clone(),
         parallel_tool_calls: sent.parallel_tool_calls,
+        logprobs: sent.top_logprobs > 0 || sent.include.iter().any(|name| name == LOGPROBS),
+        top_logprobs: sent.top_logprobs,
         ..ChatRequest::default()
     };
     Ok(Translated {
@@ -175,6 +188,7 @@ fn echo(sent: Sent) -> Object {
         "truncation": sent.truncation.as_deref().unwrap_or("disabled"),
         "parallel_tool_calls": sent.parallel_tool_calls.unwrap_or(true),
         "text": {"format": format},
+        "top_logprobs": sent.top_logprobs,
         "top_p": number(sent.top_p),
         "temperature": number(sent.temperature),
         "reasoning": reasoning,
@@ -276,7 +290,31 @@ mod tests {
         assert_eq!(names, ["plain", "muse.bash", "muse.read"]);
         assert_eq!(found.chat.tools[0]["function"]["strict"], true);
         assert_eq!(found.echo["tools"][0]["description"], Value::Null);
-        assert!(refusal(json!({"tools": [{"type": "web_search"}]})).contains("web_search"));
+        let search = json!({"input": "x", "tools": [{"type": "web_search"}]});
+        assert!(refusal(search).contains("web_search"));
+    }
+
+    #[test]
+    fn log_probabilities_are_asked_for_by_either_member() {
+        for (more, expected) in [
+            (json!({}), (false, 0)),
+            (
+                json!({"include": ["reasoning.encrypted_content"]}),
+                (false, 0),
+            ),
+            (
+                json!({"include": ["message.output_text.logprobs"]}),
+                (true, 0),
+            ),
+            (json!({"top_logprobs": 3}), (true, 3)),
+        ] {
+            let mut body = more.clone();
+            body["input"] = json!("x");
+            let found = translated(body).unwrap();
+            let wanted = (found.chat.logprobs, found.chat.top_logprobs);
+            assert_eq!(wanted, expected, "{more}");
+            assert_eq!(found.echo["top_logprobs"], expected.1);
+        }
     }
 
     #[test]
@@ -288,7 +326,17 @@ mod tests {
         assert!(
             refusal(json!({"input": "x", "conversation": {"id": "c"}})).contains("conversation")
         );
-        assert!(translated(json!({"input": "x", "previous_response_id": null})).is_ok());
+        assert!(refusal(json!({"input": "x", "prompt": {"id": "pmpt_1"}})).contains("prompt"));
+        assert!(
+            translated(
+                json!({"input": "x", "previous_response_id": null, "text": {"format": null},
+            "reasoning": {"effort": null, "summary": null}})
+            )
+            .is_ok()
+        );
+        for body in [json!({}), json!({"input": null})] {
+            assert!(refusal(body).starts_with("input is required"));
+        }
         for format in [json!({"type": "xml"}), json!({"type": "json_schema"})] {
             let text = refusal(json!({"input": "x", "text": {"format": format}}));
             assert!(text.contains("format"), "{text}");

@@ -117,3 +117,32 @@ impl<'a> Keys<'a> {
         self.header.string(&self.key(name), value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of what Ollama converts, the first are converted here, and the others refused by name.
+    #[test]
+    fn architectures_that_ollama_converts() {
+        let taken = "LlamaForCausalLM MixtralForCausalLM GemmaForCausalLM Gemma2ForCausalLM Gemma3ForCausalLM \
+            Gemma3ForConditionalGeneration Phi3ForCausalLM Qwen2ForCausalLM BertModel";
+        for name in taken.split_whitespace() {
+            assert!(by_name(name).is_ok(), "{name}");
+        }
+        let refused = "Llama4ForConditionalGeneration MllamaForConditionalGeneration Mistral3ForConditionalGeneration \
+            Ministral3ForCausalLM Gemma3TextModel Gemma3nForConditionalGeneration Gemma4ForCausalLM \
+            Gemma4ForConditionalGeneration Qwen2_5_VLForConditionalGeneration Qwen3VLForConditionalGeneration \
+            Qwen3VLMoeForConditionalGeneration Qwen3NextForCausalLM Qwen3_5ForConditionalGeneration \
+            Qwen3_5MoeForConditionalGeneration Olmo3ForCausalLM NomicBertModel NomicBertMoEModel CohereForCausalLM \
+            GptOssForCausalLM DeepseekV3ForCausalLM Glm4MoeLiteForCausalLM DeepseekOCRForCausalLM \
+            GlmOcrForConditionalGeneration Lfm2ForCausalLM Lfm2MoeForCausalLM Lfm2VlForConditionalGeneration \
+            LagunaForCausalLM NemotronHForCausalLM NemotronH_Nano_VL_V2 NemotronH_Nano_Omni_Reasoning_V3";
+        for name in refused.split_whitespace() {
+            let text = by_name(name).err().expect("refused").to_string();
+            let start =
+                format!("unsupported architecture {name:?}; supported are LlamaForCausalLM");
+            assert!(text.starts_with(&start), "{text}");
+        }
+    }
+}

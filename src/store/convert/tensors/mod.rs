@@ -2,6 +2,7 @@
 
 mod adapter;
 mod names;
+mod scaled;
 
 use super::arch::{Architecture, Change, heads, n_experts};
 use super::checkpoint::Checkpoint;
@@ -13,6 +14,7 @@ use crate::gguf::Header;
 use crate::quant::QuantType;
 pub use adapter::Base;
 use names::Names;
+use scaled::{Scaled, Scales};
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -51,6 +53,11 @@ enum Source<'a> {
         quant: QuantType,
         n_heads: Option<u64>,
     },
+    /// A matrix of 8-bit floats.
+    Scaled {
+        matrix: Scaled<'a>,
+        n_heads: Option<u64>,
+    },
     /// Matrices of one shape and type, one behind the other.
     Joined(Vec<Target<'a>>),
     Values(Vec<f32>),
@@ -80,13 +87,15 @@ impl<'a> Tensors<'a> {
             n_layers: config.n_layers()?,
             is_tied,
         };
+        let scales = Scales::new(checkpoint, config)?;
         let mut found = BTreeMap::new();
         let mut experts: BTreeMap<_, BTreeMap<u32, Target>> = BTreeMap::new();
-        for (shard, entry) in checkpoint.tensors() {
+        let tensors = checkpoint.tensors();
+        for (shard, entry) in tensors.filter(|(_, entry)| !scales.has(&entry.name)) {
             let Some((name, change)) = names.of(&shard.name, &entry.name)? else {
                 continue;
             };
-            let target = target(&name, change, shard, entry, config, float)?;
+            let target = target(&name, change, (shard, entry), &scales, config, float)?;
             let other = match change {
                 Change::Expert(n) => experts.entry(order(&name)).or_default().insert(n, target),
                 _ => found.insert(order(&name), target),
@@ -186,8 +195,8 @@ pub enum Floats {
 fn target<'a>(
     name: &str,
     change: Change,
-    shard: &'a Shard,
-    entry: &'a Entry,
+    (shard, entry): (&'a Shard, &'a Entry),
+    scales: &Scales<'a>,
     config: &Config,
     float: Option<Floats>,
 ) -> Result<Target<'a>, Error> {
@@ -197,9 +206,11 @@ fn target<'a>(
             format!("tensor {:?} of shape {:?} {what}", entry.name, entry.shape),
         )
     };
-    let Some(stored) = entry.quant() else {
+    // 8-bit floats become 32-bit ones on the way.
+    let float8 = entry.float8();
+    let Some(stored) = entry.quant().or(float8.map(|_| QuantType::F32)) else {
         return Err(Error::Unsupported(format!(
-            "{}: tensor {:?} has type {}; supported are F32, F16, BF16",
+            "{}: tensor {:?} has type {}; supported are F32, F16, BF16, and F8_E4M3 and F8_E5M2 with scales of blocks",
             shard.name, entry.name, entry.dtype
         )));
     };
@@ -228,11 +239,17 @@ fn target<'a>(
         name: name.into(),
         shape: entry.shape.iter().rev().copied().collect(),
         quant,
-        source: Source::Stored {
-            bytes: shard.data(entry),
-            quant: stored,
-            n_heads,
-            plus: if change == Change::PlusOne { 1.0 } else { 0.0 },
+        source: match float8 {
+            Some(format) => Source::Scaled {
+                matrix: scales.matrix(shard, entry, format)?,
+                n_heads,
+            },
+            None => Source::Stored {
+                bytes: shard.data(entry),
+                quant: stored,
+                n_heads,
+                plus: if change == Change::PlusOne { 1.0 } else { 0.0 },
+            },
         },
     })
 }
@@ -256,6 +273,18 @@ impl Target<'_> {
                 n_heads,
                 plus,
             } => self.write_rows(bytes, *quant, *n_heads, *plus, out),
+            Source::Scaled { matrix, n_heads } => {
+                let n_rows = matrix.n_rows();
+                // One head at a time, or rows of about a piece.
+                let band = match n_heads {
+                    Some(n) => n_rows / *n as usize,
+                    None => (PIECE / self.shape[0] as usize).max(1),
+                };
+                (0..n_rows).step_by(band).try_for_each(|first| {
+                    let rows = matrix.rows(first..n_rows.min(first + band));
+                    self.write_rows(&rows, QuantType::F32, n_heads.map(|_| 1), 0.0, out)
+                })
+            }
             Source::Turned {
                 bytes,
                 quant,
@@ -284,7 +313,11 @@ impl Target<'_> {
             return self.write_pieces(bytes, from, plus, out);
         };
         // A vector is a matrix of one column.
-        let row = bytes.len() / self.shape[self.shape.len() - 1] as usize;
+        let row = from.row_bytes(match self.shape[..] {
+            [_] => 1,
+            [columns, ..] => columns as usize,
+            [] => 1,
+        });
         let mut piece = Vec::new();
         for turned in bytes
             .chunks(bytes.len() / n_heads as usize)

@@ -209,3 +209,50 @@ async fn redirects_from_outside_do_not_lead_inside() {
     let error = secure.resolve(&from, "http://r.example/x").unwrap_err();
     assert!(error.to_string().contains("from https to http"), "{error}");
 }
+
+/// What a server does that others reach and that knows no callers.
+#[tokio::test]
+async fn a_closed_network_is_not_asked() {
+    let server = Scripted::start(|asked, _| match asked.path.contains("/manifests/") {
+        true => reply(200, &[], &manifest_of(&blob())),
+        false => blob_reply(asked, true),
+    });
+    let port = server.address.rsplit_once(':').unwrap().1;
+    let (_folder, closed) = registry();
+    closed.close_network(vec!["10.0.0.5:5000".into()]);
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "hub.LOCALHOST",
+        "2130706433",
+        "0x7f.1",
+        "169.254.169.254",
+        "10.0.0.5",
+    ] {
+        let name = ModelName::parse(&format!("{host}:{port}/library/m")).unwrap();
+        let (statuses, result) = pull(&closed, &name).await;
+        assert!(
+            matches!(result, Err(Error::Private(_))),
+            "{host}: {result:?}"
+        );
+        assert!(statuses.is_empty(), "{host}: {statuses:?}");
+        let pushed = closed.push(&name, true, &mpsc::channel(16).0).await;
+        assert!(
+            matches!(pushed, Err(Error::Private(_))),
+            "{host}: {pushed:?}"
+        );
+    }
+    assert!(server.asked().is_empty());
+    let (folder, registry) = registry();
+    registry.close_network(vec![server.address.clone()]);
+    registry.call_itself("ollama/9.9.9 (test)".into());
+    pull(&registry, &name_of(&server)).await.1.unwrap();
+    check_whole(folder.path(), &registry, &name_of(&server));
+    let agents = server.asked();
+    let agents = agents.iter().map(|asked| asked.header("user-agent"));
+    assert!(
+        agents
+            .into_iter()
+            .all(|agent| agent == Some("ollama/9.9.9 (test)"))
+    );
+}
