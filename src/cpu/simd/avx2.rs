@@ -337,9 +337,9 @@ impl Isa for Avx2 {
         }
     }
     #[inline(always)]
-    fn last_eight_twice(self, x: &[u8; 16]) -> Self::S {
+    fn eight_twice(self, x: u64) -> Self::S {
         unsafe {
-            let shorts = _mm_cvtepu8_epi16(_mm_loadu_si64(x.as_ptr().add(8)));
+            let shorts = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(x as i64));
             [_mm256_broadcastsi128_si256(shorts), _mm256_setzero_si256()]
         }
     }

@@ -1,8 +1,8 @@
 //! AVX-512: the sixteen lanes are one register.
 
-use std::arch::asm;
 use std::arch::x86_64::*;
 
+use super::avx512_dots::{dot_row, load_here};
 use super::{Isa, Kernel, Lanes, Rule};
 
 /// Proof of AVX-512 F, BW, DQ, VL and VNNI: only `detect` makes one.
@@ -314,9 +314,9 @@ impl Isa for Avx512 {
         }
     }
     #[inline(always)]
-    fn last_eight_twice(self, x: &[u8; 16]) -> Self::S {
+    fn eight_twice(self, x: u64) -> Self::S {
         unsafe {
-            let shorts = _mm_cvtepu8_epi16(_mm_loadu_si64(x.as_ptr().add(8)));
+            let shorts = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(x as i64));
             _mm512_maskz_broadcast_i32x4(0x00ff, shorts)
         }
     }
@@ -356,6 +356,28 @@ impl Isa for Avx512 {
             _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
         }
     }
+    // Four rows in one vector: two products for a token, not four.
+    #[inline(always)]
+    fn sum_minima(self, minima: &[u64; 4], x: &[i16; 32]) -> Self::I {
+        let [a, b, c, d] = minima.map(|row| row as i64);
+        unsafe {
+            let bytes = _mm256_set_epi64x(d, c, b, a);
+            let rows = _mm512_cvtepu8_epi16(bytes);
+            let eight =
+                |i: usize| _mm512_broadcast_i32x4(_mm_loadu_si128(x.as_ptr().add(i).cast()));
+            let zero = _mm512_setzero_si512();
+            let first = _mm512_dpwssd_epi32(zero, rows, eight(0));
+            let next = _mm512_dpwssd_epi32(zero, rows, eight(8));
+            let (low, high) = (
+                _mm512_unpacklo_epi32(first, next),
+                _mm512_unpackhi_epi32(first, next),
+            );
+            let pairs = _mm512_add_epi32(low, high);
+            let sums = _mm512_add_epi32(pairs, _mm512_shuffle_epi32::<0x4e>(pairs));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+            _mm512_maskz_permutexvar_epi32(0x00ff, order, sums)
+        }
+    }
     #[inline(always)]
     fn splat_four(self, x: [f32; 4]) -> Self::F {
         unsafe { _mm512_broadcast_f32x4(_mm_loadu_ps(x.as_ptr())) }
@@ -372,112 +394,6 @@ impl Isa for Avx512 {
         let high = self.add(low, self.splat(16.0));
         let (low, high) = (rule.weight(self, low), rule.weight(self, high));
         unsafe { _mm512_permutex2var_ps(low, codes, high) }
-    }
-}
-
-// The inner loop of tiles, instruction by instruction: the compiler would make half of the dot
-// products a product and a sum, and load many operands ahead until it has to spill them. Blocks
-// that are not pure stay in their order. SAFETY of each: the caller has an `Avx512`, and operands in
-// memory are parts of what a reference is to.
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn load_here(x: &[i16; 32]) -> __m512i {
-    let out;
-    unsafe {
-        asm!(
-            "vmovdqu64 {out}, [{x}]",
-            x = in(reg) x,
-            out = lateout(zmm_reg) out,
-            options(readonly, nostack, preserves_flags),
-        );
-    }
-    out
-}
-
-/// Row `ROW` of [`Isa::dot_rows`].
-#[inline(always)]
-fn dot_row<const ROW: usize, const N: usize>(
-    _: Avx512,
-    acc: &mut [__m512i; N],
-    a: &[[[i16; 2]; 16]; 8],
-    pair: usize,
-    b: &[__m512i; N],
-) {
-    let a = a[0][pair..].as_ptr();
-    match (acc.as_mut_slice(), b.as_slice()) {
-        ([c], [x]) => unsafe { dot_row_1::<ROW>(c, a, *x) },
-        ([c, d], [x, y]) => unsafe { dot_row_2::<ROW>([c, d], a, [*x, *y]) },
-        ([c, d, e], [x, y, z]) => unsafe { dot_row_3::<ROW>([c, d, e], a, [*x, *y, *z]) },
-        _ => unreachable!("tiles have up to three groups"),
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512vnni")]
-#[inline]
-unsafe fn dot_row_1<const ROW: usize>(c: &mut __m512i, a: *const [i16; 2], x: __m512i) {
-    unsafe {
-        asm!(
-            "vpdpwssd {c}, {x}, dword ptr [{a} + {row}]{{1to16}}",
-            a = in(reg) a,
-            row = const 64 * ROW,
-            x = in(zmm_reg) x,
-            c = inout(zmm_reg) *c,
-            options(readonly, nostack, preserves_flags),
-        );
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512vnni")]
-#[inline]
-unsafe fn dot_row_2<const ROW: usize>(
-    [c, d]: [&mut __m512i; 2],
-    a: *const [i16; 2],
-    [x, y]: [__m512i; 2],
-) {
-    let _w: __m512i;
-    unsafe {
-        asm!(
-            "vpbroadcastd {w}, dword ptr [{a} + {row}]",
-            "vpdpwssd {c}, {w}, {x}",
-            "vpdpwssd {d}, {w}, {y}",
-            a = in(reg) a,
-            row = const 64 * ROW,
-            w = out(zmm_reg) _w,
-            x = in(zmm_reg) x,
-            y = in(zmm_reg) y,
-            c = inout(zmm_reg) *c,
-            d = inout(zmm_reg) *d,
-            options(readonly, nostack, preserves_flags),
-        );
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512vnni")]
-#[inline]
-unsafe fn dot_row_3<const ROW: usize>(
-    [c, d, e]: [&mut __m512i; 3],
-    a: *const [i16; 2],
-    [x, y, z]: [__m512i; 3],
-) {
-    let _w: __m512i;
-    unsafe {
-        asm!(
-            "vpbroadcastd {w}, dword ptr [{a} + {row}]",
-            "vpdpwssd {c}, {w}, {x}",
-            "vpdpwssd {d}, {w}, {y}",
-            "vpdpwssd {e}, {w}, {z}",
-            a = in(reg) a,
-            row = const 64 * ROW,
-            w = out(zmm_reg) _w,
-            x = in(zmm_reg) x,
-            y = in(zmm_reg) y,
-            z = in(zmm_reg) z,
-            c = inout(zmm_reg) *c,
-            d = inout(zmm_reg) *d,
-            e = inout(zmm_reg) *e,
-            options(readonly, nostack, preserves_flags),
-        );
     }
 }
 

@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_dots;
 pub mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -168,8 +170,8 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn splat_pair(self, x: [i16; 2]) -> Self::S;
     /// Lanes `8 q .. 8 q + 8` are `x[at[q]]`.
     fn splat_quarters(self, x: &[u8; 16], at: [u8; 4]) -> Self::S;
-    /// Lanes 0 to 7 and 8 to 15 are the last eight of `x`, the others zero.
-    fn last_eight_twice(self, x: &[u8; 16]) -> Self::S;
+    /// Lanes 0 to 7 and 8 to 15 are the bytes of `x`, lowest first; the others are zero.
+    fn eight_twice(self, x: u64) -> Self::S;
     /// Lane `i` of `acc` plus the products of lanes `2 i` and `2 i + 1`.
     fn dot_pairs(self, acc: Self::I, a: Self::S, b: Self::S) -> Self::I;
     /// [`Isa::dot_pairs`] of each `b` with a pair of each row of `a` in all lanes.
@@ -190,6 +192,16 @@ pub trait Isa: Copy + Send + Sync + 'static {
     }
     /// Lane `4 q + i` is the sum of lanes `4 q .. 4 q + 4` of `x[i]`.
     fn sum_quarters(self, x: [Self::I; 4]) -> Self::I;
+    /// Lane `i` is the sum of the products of the bytes of `minima[i]` with the first eight of `x`, lane `4 + i` that with the next eight, and the others are zero; `x` ends in zeros.
+    #[inline(always)]
+    fn sum_minima(self, minima: &[u64; 4], x: &[i16; 32]) -> Self::I {
+        let x = self.load_shorts(x);
+        let mut sums = [self.splat_int(0); 4];
+        for i in 0..4 {
+            sums[i] = self.dot_pairs(sums[i], self.eight_twice(minima[i]), x);
+        }
+        self.sum_quarters(sums)
+    }
     /// Lane `4 q + i` is `x[i]`.
     fn splat_four(self, x: [f32; 4]) -> Self::F;
 

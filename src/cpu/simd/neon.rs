@@ -293,9 +293,9 @@ impl Isa for Neon {
         from_fn(|i| unsafe { vdupq_n_s16(i16::from(x[usize::from(at[i])])) })
     }
     #[inline(always)]
-    fn last_eight_twice(self, x: &[u8; 16]) -> Self::S {
+    fn eight_twice(self, x: u64) -> Self::S {
         unsafe {
-            let shorts = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(x.as_ptr().add(8))));
+            let shorts = vreinterpretq_s16_u16(vmovl_u8(vcreate_u8(x)));
             let zero = vdupq_n_s16(0);
             [shorts, shorts, zero, zero]
         }

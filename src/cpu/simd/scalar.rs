@@ -234,8 +234,14 @@ impl Isa for Scalar {
         std::array::from_fn(|i| i16::from(x[usize::from(at[i / 8])]))
     }
     #[inline(always)]
-    fn last_eight_twice(self, x: &[u8; 16]) -> Self::S {
-        std::array::from_fn(|i| if i < 16 { i16::from(x[8 + i % 8]) } else { 0 })
+    fn eight_twice(self, x: u64) -> Self::S {
+        std::array::from_fn(|i| {
+            if i < 16 {
+                i16::from(x.to_le_bytes()[i % 8])
+            } else {
+                0
+            }
+        })
     }
     #[inline(always)]
     fn dot_pairs(self, acc: Self::I, a: Self::S, b: Self::S) -> Self::I {

@@ -88,13 +88,14 @@ fn group<I: Isa, F: IntegerFormat, const T: usize>(
             ROWS * F::BYTES,
         );
         let mut sums = [[isa.splat_int(0); ROWS]; T];
-        let mut minima = [[isa.splat_int(0); ROWS]; T];
+        let mut minima = [0; ROWS];
         let mut factors = [[0; ROWS]; 2];
         for r in 0..ROWS {
             let block = &rows[r][b * F::BYTES..][..F::BYTES];
             let [d, d_min] = F::factors(block);
             (factors[0][r], factors[1][r]) = (d, d_min);
             let scales = F::scales(block);
+            minima[r] = (u128::from_le_bytes(scales) >> 64) as u64;
             let mut sum = [isa.splat_int(0); T];
             add_vector::<I, F, 0, T>(isa, block, &scales, x, b, &mut sum);
             add_vector::<I, F, 1, T>(isa, block, &scales, x, b, &mut sum);
@@ -102,13 +103,6 @@ fn group<I: Isa, F: IntegerFormat, const T: usize>(
             add_vector::<I, F, 3, T>(isa, block, &scales, x, b, &mut sum);
             for t in 0..T {
                 sums[t][r] = sum[t];
-            }
-            if F::HAS_MINIMA {
-                let twice = isa.last_eight_twice(&scales);
-                for t in 0..T {
-                    let x_sums = isa.load_shorts(&x[t][b].sums);
-                    minima[t][r] = isa.dot_pairs(isa.splat_int(0), twice, x_sums);
-                }
             }
         }
         let d = isa.splat_four(isa.four_halves(factors[0]));
@@ -118,7 +112,7 @@ fn group<I: Isa, F: IntegerFormat, const T: usize>(
             let sum = isa.to_float(isa.sum_quarters(sums[t]));
             acc[t] = isa.fma(sum, isa.mul(d, step), acc[t]);
             if F::HAS_MINIMA {
-                let sum = isa.to_float(isa.sum_quarters(minima[t]));
+                let sum = isa.to_float(isa.sum_minima(&minima, &x[t][b].sums));
                 let factor = isa.mul(isa.mul(d_min, step), halves);
                 acc[t] = isa.fma(sum, factor, acc[t]);
             }
