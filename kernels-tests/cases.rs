@@ -39,7 +39,7 @@ pub fn of_types(types: &[QuantType]) -> Vec<Case> {
     cases
 }
 
-/// Those whose kernels add over a whole workgroup.
+/// Those whose kernels add over a workgroup, or over lanes of it.
 pub fn reductions() -> Vec<Case> {
     let reduces = [
         "rms_norm",
@@ -51,7 +51,10 @@ pub fn reductions() -> Vec<Case> {
         "delta_net",
     ];
     let mut cases = of_types(&[QuantType::F16]);
-    cases.retain(|case| reduces.iter().any(|name| case.name.contains(name)));
+    cases.retain(|case| {
+        let is_vector = case.name.contains("matmul") && !case.name.contains("Prefill");
+        is_vector || reduces.iter().any(|name| case.name.contains(name))
+    });
     cases
 }
 

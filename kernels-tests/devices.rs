@@ -117,6 +117,17 @@ pub fn gpus_of_widths(widths: &[usize]) -> Vec<Device> {
     widths.iter().map(of_width).collect()
 }
 
+/// The first GPU adapter with the shapes of a GPU, with its own subgroups or without.
+pub fn first_gpu_in_its_shapes(subgroups: bool) -> Device {
+    let adapter = gpu::adapters().into_iter().next().expect("a GPU adapter");
+    let options = gpu::Options {
+        gpu_shapes: true,
+        subgroups,
+        ..gpu::Options::default()
+    };
+    gpu(&adapter, &format!(", subgroups {subgroups}"), options)
+}
+
 /// Every GPU adapter as users run it.
 pub fn plain_gpus() -> Vec<Device> {
     variants("", gpu::Options::default())

@@ -80,6 +80,30 @@ fn every_reduction_by_subgroups_of_every_width() {
     );
 }
 
+/// Lanes that share a weight row add up in one order, with subgroups and without.
+#[test]
+fn products_of_single_tokens_do_not_depend_on_subgroups() {
+    let mut cases = cases::of_types(&[QuantType::F16, QuantType::Q4_0]);
+    cases.retain(|case| case.name.contains("matmul") && !case.name.contains("Prefill"));
+    assert!(cases.len() > 10, "{} products", cases.len());
+    let mut devices = devices::gpus_of_widths(&[32]);
+    devices.push(devices::first_gpu_in_its_shapes(true));
+    let without = devices::first_gpu_in_its_shapes(false);
+    let bits = |device: &Device, case: &Case| {
+        let mut backend = device.open().expect("it opens");
+        let outcome = case.run(&mut *backend).expect("it runs");
+        let values = outcome.values.iter().map(|x| x.to_bits());
+        values.collect::<Vec<u32>>()
+    };
+    for case in &cases {
+        let want = bits(&without, case);
+        for device in &devices {
+            let is_same = bits(device, case) == want;
+            assert!(is_same, "{}: {} is another", device.name, case.name);
+        }
+    }
+}
+
 #[test]
 #[ignore = "the test below runs it where llvmpipe has other widths"]
 fn every_reduction_on_every_gpu() {

@@ -2,11 +2,11 @@
 // [N_EXPERTS * EXPERT_ROWS, COLS], of which rows FIRST_ROW.. are bound here; x and out as in
 // parts/slot_* and parts/expert_store. Weights of experts that no slot names are not read.
 // A workgroup makes WG / LANES * ROWS_PER_LANE results of one slot. LANES invocations share a
-// weight row: lane l takes spans l, l + LANES, ... in order, and the lanes' sums are added in
-// order, so that a result depends on nothing but its own row.
+// weight row: lane l takes spans l, l + LANES, ... in order, and the lanes' sums are added in an
+// order of their own (parts/lanes), so that a result depends on nothing but its own row.
 // Needs: WG, LANES, ROWS_PER_LANE, SPANS, N_ROWS, FIRST_ROW, N_EXPERTS, slot_quad
 // (parts/slot_*), span_values (quant/*), parts/experts, parts/expert_store, parts/fma4,
-// parts/batch. Twin: cpu matmul_experts.
+// parts/lanes and what it needs, parts/batch. Twin: cpu matmul_experts.
 @group(0) @binding(1) var<storage, read> route: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> weights: array<vec4<u32>>;
@@ -31,11 +31,10 @@ fn add_span(w: Span, row: u32, slot: u32, span: u32, sum: f32) -> f32 {
 }
 
 @compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let lane = index % LANES;
+fn main(invocation: Invocation) {
+    let group = invocation.group;
+    let index = position(invocation);
+    let own_lane = index % LANES;
     let own_row = index / LANES * ROWS_PER_LANE;
     let group_row = group.x * GROUP_ROWS;
     let row = group.z / N_USED;
@@ -51,7 +50,7 @@ fn main(
         return;
     }
     var sums: array<f32, ROWS_PER_LANE>;
-    for (var span = lane; span < SPANS; span += LANES) {
+    for (var span = own_lane; span < SPANS; span += LANES) {
         for (var r = 0u; r < ROWS_PER_LANE; r++) {
             let weight_row = clamp(begin + own_row + r, FIRST_ROW, FIRST_ROW + N_ROWS - 1u);
             let w = span_values(weight_row - FIRST_ROW, span);
@@ -59,17 +58,14 @@ fn main(
         }
     }
     for (var r = 0u; r < ROWS_PER_LANE; r++) {
-        lane_sums[(own_row + r) * LANES + lane] = sums[r];
+        let sum = own_sum(invocation, sums[r]);
+        keep_sum((own_row + r) * LANES, own_lane, sum);
     }
     workgroupBarrier();
     for (var i = index; i < GROUP_ROWS; i += WG) {
         let weight_row = begin + i;
         if (weight_row < end && weight_row >= FIRST_ROW && weight_row < FIRST_ROW + N_ROWS) {
-            var sum = lane_sums[i * LANES];
-            for (var l = 1u; l < LANES; l++) {
-                sum += lane_sums[i * LANES + l];
-            }
-            store(expert, group_row + i, row, slot, sum);
+            store(expert, group_row + i, row, slot, lanes_sum(i * LANES));
         }
     }
 }

@@ -3,12 +3,12 @@
 // With HAS_NORM x stands for x / sqrt(mean(x^2) + EPS) * scales: a row's squares are summed beside
 // its products, which are divided at the end.
 // A workgroup sums WG / LANES * ROWS_PER_LANE weight rows for N rows of x. LANES invocations share
-// a weight row: lane l takes spans l, l + LANES, ... in order, and the lanes' sums are added in
-// order, so that a result depends on neither N nor its neighbours.
+// a weight row: lane l takes spans l, l + LANES, ... in order, and the lanes' sums are added in an
+// order of their own (parts/lanes), so that a result depends on neither N nor its neighbours.
 // Needs: WG, LANES, ROWS_PER_LANE, N, SPANS, N_ROWS, GRID_X, OUT_STRIDE, OUT_OFFSET, HAS_BIAS,
 // HAS_RESIDUAL, RESIDUAL_STRIDE, RESIDUAL_OFFSET, HAS_NORM, EPS, weight_row and column_value (parts/columns_*),
-// x_quad (parts/x_*), span_values (quant/*), parts/fma4, parts/batch. Twin: cpu rms_norm
-// and matmul.
+// x_quad (parts/x_*), span_values (quant/*), parts/fma4, parts/lanes and what it needs, parts/batch.
+// Twin: cpu rms_norm and matmul.
 @group(0) @binding(1) var<storage, read> bias: array<f32>;
 @group(0) @binding(2) var<storage, read> residual: array<f32>;
 @group(0) @binding(3) var<storage, read> weights: array<vec4<u32>>;
@@ -18,10 +18,11 @@
 
 const GROUP_ROWS: u32 = WG / LANES * ROWS_PER_LANE;
 
-// [N, GROUP_ROWS, LANES]
-var<workgroup> lane_sums: array<f32, N * GROUP_ROWS * LANES>;
-// [N, LANES]
-var<workgroup> lane_squares: array<f32, N * LANES>;
+// The first number of squares behind `[N, GROUP_ROWS, LANES]` sums.
+const SQUARES: u32 = N * GROUP_ROWS * LANES;
+
+// Sums, and the squares of rows of x, [N, LANES].
+var<workgroup> lane_sums: array<f32, SQUARES + N * LANES>;
 
 fn input_quad(row: u32, quad: u32) -> vec4<f32> {
     var v = x_quad(row, quad);
@@ -54,17 +55,9 @@ fn add_span(w: Span, row: u32, span: u32, sum: f32) -> f32 {
 
 // Row `j` of the workgroup times its row `n` of x.
 fn row_sum(n: u32, j: u32) -> f32 {
-    let at = (n * GROUP_ROWS + j) * LANES;
-    var sum = lane_sums[at];
-    for (var l = 1u; l < LANES; l++) {
-        sum += lane_sums[at + l];
-    }
+    var sum = lanes_sum((n * GROUP_ROWS + j) * LANES);
     if (HAS_NORM) {
-        var squares = lane_squares[n * LANES];
-        for (var l = 1u; l < LANES; l++) {
-            squares += lane_squares[n * LANES + l];
-        }
-        sum /= sqrt(squares / f32(COLS) + EPS);
+        sum /= sqrt(lanes_sum(SQUARES + n * LANES) / f32(COLS) + EPS);
     }
     return sum;
 }
@@ -87,11 +80,10 @@ fn store(row: u32, column: u32, value: f32) {
 }
 
 @compute @workgroup_size(WG)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let lane = index % LANES;
+fn main(invocation: Invocation) {
+    let group = invocation.group;
+    let index = position(invocation);
+    let own_lane = index % LANES;
     let own_row = index / LANES * ROWS_PER_LANE;
     let first_column = (group.y * GRID_X + group.x) * GROUP_COLUMNS;
     let first = group.z * N;
@@ -101,7 +93,7 @@ fn main(
     }
     var sums: array<f32, N * ROWS_PER_LANE>;
     var squares: array<f32, N>;
-    for (var span = lane; span < SPANS; span += LANES) {
+    for (var span = own_lane; span < SPANS; span += LANES) {
         for (var r = 0u; r < ROWS_PER_LANE; r++) {
             let w = span_values(weight_row(first_column, own_row + r), span);
             for (var n = 0u; n < N; n++) {
@@ -117,12 +109,14 @@ fn main(
     }
     for (var n = 0u; n < N; n++) {
         for (var r = 0u; r < ROWS_PER_LANE; r++) {
-            lane_sums[(n * GROUP_ROWS + own_row + r) * LANES + lane] = sums[n * ROWS_PER_LANE + r];
+            let sum = own_sum(invocation, sums[n * ROWS_PER_LANE + r]);
+            keep_sum((n * GROUP_ROWS + own_row + r) * LANES, own_lane, sum);
         }
-    }
-    if (HAS_NORM && index < LANES) {
-        for (var n = 0u; n < N; n++) {
-            lane_squares[n * LANES + index] = squares[n];
+        if (HAS_NORM) {
+            let sum = own_sum(invocation, squares[n]);
+            if (index < LANES) {
+                keep_sum(SQUARES + n * LANES, own_lane, sum);
+            }
         }
     }
     workgroupBarrier();

@@ -5,6 +5,7 @@ struct Invocation {
     @builtin(subgroup_id) subgroup: u32,
     @builtin(num_subgroups) n_subgroups: u32,
     @builtin(subgroup_invocation_id) lane: u32,
+    @builtin(subgroup_size) width: u32,
 }
 
 fn subgroup(invocation: Invocation) -> u32 {
@@ -25,4 +26,13 @@ fn subgroup_sum(invocation: Invocation, value: f32) -> f32 {
 
 fn subgroup_max(invocation: Invocation, value: f32) -> f32 {
     return subgroupMax(value);
+}
+
+fn subgroup_width(invocation: Invocation) -> u32 {
+    return invocation.width;
+}
+
+// The value of the lane whose number differs in the bits of `mask`.
+fn subgroup_other(invocation: Invocation, value: f32, mask: u32) -> f32 {
+    return subgroupShuffleXor(value, mask);
 }

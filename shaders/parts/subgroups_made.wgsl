@@ -41,3 +41,16 @@ fn subgroup_max(invocation: Invocation, value: f32) -> f32 {
     workgroupBarrier();
     return largest;
 }
+
+fn subgroup_width(invocation: Invocation) -> u32 {
+    return WIDTH;
+}
+
+fn subgroup_other(invocation: Invocation, value: f32, mask: u32) -> f32 {
+    made_values[invocation.index] = value;
+    workgroupBarrier();
+    let other = lane(invocation) ^ mask;
+    let result = made_values[other * n_subgroups(invocation) + subgroup(invocation)];
+    workgroupBarrier();
+    return result;
+}

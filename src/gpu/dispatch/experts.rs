@@ -155,9 +155,8 @@ impl Dispatch<'_> {
         let groups = expert_rows.div_ceil(group_rows);
         let shader = Shader::new("kernels/matmul_experts_vec")
             .parts(&["parts/fma4", self.slot_part(products, weight)])
-            .number("WG", shape.workgroup)
-            .number("LANES", shape.lanes)
             .number("ROWS_PER_LANE", shape.rows_per_lane);
+        let shader = self.lanes(shader, shape.workgroup, shape.lanes);
         let rows = self.rows(out);
         let shader = self.routed(shader, products, weight);
         Launch {

@@ -126,9 +126,9 @@ impl Dispatch<'_> {
             Some(halves) => halves.n_columns.div_ceil(group_rows / 2),
             None => weight.shards[shard].rows.div_ceil(group_rows),
         };
-        let shader = Shader::new("kernels/matmul_vec")
-            .number("WG", shape.workgroup)
-            .number("LANES", shape.lanes)
+        let shader = Shader::new("kernels/matmul_vec");
+        let shader = self
+            .lanes(shader, shape.workgroup, shape.lanes)
             .number("ROWS_PER_LANE", shape.rows_per_lane)
             .number("N", n)
             .number("GRID_X", groups.min(MAX_GRID))

@@ -429,6 +429,21 @@ impl Dispatch<'_> {
         shader.number("ROWS_WORD", word).parts(&["parts/batch"])
     }
 
+    /// Workgroups of `size` invocations of which `lanes` share a row.
+    fn lanes(&self, shader: Shader, size: usize, lanes: usize) -> Shader {
+        let shader = shader.number("WG", size).number("LANES", lanes);
+        let shader = match self.tuning.reduction {
+            Reduction::Subgroups if lanes > 1 => {
+                shader.parts(&["parts/lanes_subgroups", "parts/subgroups"])
+            }
+            Reduction::MadeSubgroups(width) if lanes > 1 => shader
+                .number("WIDTH", width)
+                .parts(&["parts/lanes_subgroups", "parts/subgroups_made"]),
+            _ => shader.parts(&["parts/lanes_memory"]),
+        };
+        shader.parts(&["parts/lanes"])
+    }
+
     /// Workgroups of `size` invocations with reductions.
     fn reduce(&self, shader: Shader, size: usize) -> Shader {
         let shader = shader.number("WG", size);
