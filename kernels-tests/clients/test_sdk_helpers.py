@@ -111,6 +111,27 @@ def test_openai_streams_reasoning_and_a_call(gpt, thinker):
     assert thought == reasoning.summary[0].text and [c.function.arguments for c in calls] == [call.arguments]
 
 
+def test_reasoning_comes_before_a_format(gpt, thinker):
+    once = {"role": "user", "content": "Ann is 5 years old."}
+    thought, answer = "I write down the name and the age of Ann.", '{"name": "Ann", "age": 5}'
+    schema = Person.model_json_schema()
+    turns = [once, {"role": "assistant", "thinking": thought, "content": answer}, *TOM]
+    options = {"temperature": 0, "num_predict": 200}
+    ask = {"model": thinker, "messages": turns, "think": True, "format": schema, "options": options}
+    whole = ollama.Client(host=HOST).chat(**ask).message
+    assert whole.thinking and Person.model_validate_json(whole.content).age == 7
+    parts = [chunk.message for chunk in ollama.Client(host=HOST).chat(**ask, stream=True)]
+    assert "".join(part.thinking or "" for part in parts) == whole.thinking
+    assert "".join(part.content for part in parts) == whole.content
+    began = next(i for i, part in enumerate(parts) if part.content)
+    assert began > 1 and not any(part.thinking for part in parts[began + 1:])
+    turns = [once, {"role": "assistant", "reasoning": thought, "content": answer}, *TOM]
+    form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+    ask = {"model": thinker, "messages": turns, "response_format": form, "temperature": 0, "max_tokens": 200}
+    same = gpt.chat.completions.create(**ask, reasoning_effort="medium").choices[0].message
+    assert same.reasoning and Person.model_validate_json(same.content).age == 7
+
+
 def test_openai_log_probabilities_and_counts_of_responses(gpt):
     ask = {"model": "qwen", "input": "Say hello."}
     answer = gpt.responses.create(

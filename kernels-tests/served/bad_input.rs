@@ -1,5 +1,6 @@
 //! Bad input gets a message that names the thing and the remedy, and the server lives on.
 
+use ollama_wgpu::gguf::Gguf;
 use serde_json::{Value, json};
 
 use crate::models;
@@ -237,4 +238,34 @@ async fn texts_to_embed_of_every_kind() {
         refusal(&server, "/api/embed", &with(0)).await,
         (400, still.into())
     );
+}
+
+/// Weights that are numbers, and vectors that are none: the last norm's factors are too large.
+#[tokio::test]
+async fn vectors_that_are_no_numbers_are_refused() {
+    let server = Server::start(&[]);
+    let path = models::path("tiny/tiny-bert.gguf");
+    server.create("good", &path);
+    let mut bytes = std::fs::read(&path).expect("a model");
+    let gguf = Gguf::open(&path).expect("a model");
+    let norm = gguf.tensor("blk.1.layer_output_norm.weight");
+    let norm = norm.expect("the last norm");
+    for factor in bytes[norm.offset as usize..][..norm.bytes as usize].chunks_exact_mut(4) {
+        factor.copy_from_slice(&f32::MAX.to_le_bytes());
+    }
+    let path = server.home.path().join("beyond.gguf");
+    std::fs::write(&path, bytes).expect("write");
+    server.create("beyond", &path);
+    for (path, member, status) in [
+        ("/api/embed", json!({ "input": "x" }), 400),
+        ("/api/embed", json!({ "input": ["x", "y"] }), 400),
+        ("/api/embeddings", json!({ "prompt": "x" }), 500),
+    ] {
+        let mut body = member;
+        body["model"] = json!("beyond");
+        let text = "embedding contains NaN or Inf values".to_owned();
+        assert_eq!(refusal(&server, path, &body).await, (status, text));
+        body["model"] = json!("good");
+        assert_eq!(server.post(path, &body).await.status, 200, "{body}");
+    }
 }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::models;
-use crate::registry::digest;
+use crate::registry::{Model, digest, last_line};
+use crate::scripted::{Scripted, reply};
 use crate::server::Server;
 
 /// Every file below a folder, with its size.
@@ -307,6 +308,30 @@ async fn letter_case_makes_no_twins() {
         .body("{\"model\":\"FOO\"}");
     assert_eq!(delete.send().await.expect("an answer").status(), 200);
     assert_eq!(names().await, ["m:latest"]);
+    // A registry sees the store's spelling.
+    let answers = Model::tiny().answers();
+    let registry = Scripted::start(move |asked, n| match asked.method.as_str() {
+        "HEAD" => reply(200, &[], b""),
+        "PUT" => reply(201, &[], b""),
+        _ => answers(asked, n),
+    });
+    let spelled = |rest: &str| format!("{}/{rest}", registry.address);
+    for name in [registry.name(), spelled("NS/M:T"), spelled("Ns/m:T")] {
+        for path in ["/api/pull", "/api/push"] {
+            let line = last_line(&server, path, &name, true).await;
+            assert_eq!(line, "{\"status\":\"success\"}", "{path} {name}");
+        }
+        assert_eq!(names().await, [registry.name(), "m:latest".into()]);
+    }
+    let manifests = server.home.path().join("models/manifests");
+    assert_eq!(tree(manifests).len(), 2);
+    let asked = registry.asked();
+    let of_manifests = asked.iter().filter(|a| a.path.contains("/manifests/"));
+    let methods: Vec<_> = of_manifests
+        .map(|a| (a.path.as_str(), a.method.as_str()))
+        .collect();
+    let both = ["GET", "PUT"].map(|method| ("/v2/ns/m/manifests/t", method));
+    assert_eq!(methods, [both, both, both].concat());
 }
 
 #[tokio::test]

@@ -129,6 +129,12 @@ async fn the_models_own_template_stands_for_a_named_renderer() {
     let chat = json!({"model": "coder", "messages": messages});
     let expected = "<|user|>\nU<|end|>\n<|assistant|>\n";
     assert_eq!(prompt(&server, "/api/chat", chat.clone()).await, expected);
+    // The log says once what renders, and why.
+    assert_eq!(prompt(&server, "/api/chat", chat.clone()).await, expected);
+    let log = server.log();
+    let chosen = log.matches("chose the template of chats").count();
+    assert_eq!(chosen, 1, "{log}");
+    assert!(log.contains("renderer_parser"), "{log}");
     // It is inherited, and another template is seen at once.
     let child = json!({"model": "child", "from": "coder", "stream": false});
     let created = server.post("/api/create", &child).await;

@@ -75,6 +75,11 @@ async fn a_choice_of_tools_is_enforced() {
             json!({"type": "function", "function": {"name": "hotel"}}),
             Some("hotel"),
         ),
+        (
+            json!({"type": "allowed_tools", "allowed_tools": {"mode": "required",
+                "tools": [{"type": "function", "function": {"name": "hotel"}}]}}),
+            Some("hotel"),
+        ),
     ] {
         for temperature in [0.0, 1.2] {
             let reply = ask(json!({"tool_choice": choice, "temperature": temperature, "parallel_tool_calls": false})).await.json();

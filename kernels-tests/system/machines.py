@@ -79,6 +79,32 @@ def gguf(n_bytes, random, kind=1):
     return head + bytes(words)
 
 
+def float8(folder):
+    """The files of a checkpoint, its weights in one file, in which the matrices of layers are 8-bit floats with scales of blocks."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if ".safetensors" not in path.name}
+    header, data = {}, bytearray()
+
+    def add(name, dtype, shape, content):
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
+        data.extend(content)
+
+    for path in sorted(folder.glob("*.safetensors")):
+        content = path.read_bytes()
+        begin = 8 + struct.unpack("<Q", content[:8])[0]
+        for name, entry in json.loads(content[8:begin]).items():
+            if "_proj" in name:
+                rows, columns = entry["shape"]
+                blocks = [-(-rows // 128), -(-columns // 128)]
+                # Ones, times a 64th.
+                add(name, "F8_E4M3", [rows, columns], b"\x38" * (rows * columns))
+                add(f"{name}_scale_inv", "F32", blocks, struct.pack("<f", 1 / 64) * (blocks[0] * blocks[1]))
+            elif name != "__metadata__":
+                start, end = entry["data_offsets"]
+                add(name, entry["dtype"], entry["shape"], content[begin + start:begin + end])
+    text = json.dumps(header).encode()
+    return files | {"model.safetensors": struct.pack("<Q", len(text)) + text + data}
+
+
 def wait_for(address, process):
     until = time.monotonic() + 20
     while time.monotonic() < until:

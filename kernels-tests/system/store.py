@@ -1,4 +1,4 @@
-"""The models folder on bad days: killed at any moment, read only, gone, full of strange files and of very many models.
+"""The models folder on bad days: killed at any moment, read only, gone, without room, full of strange files and of very many models.
 
 usage: store.py BINARY [SEED]
 """
@@ -17,10 +17,11 @@ import unittest
 import urllib.error
 from pathlib import Path
 
-from machines import Suite, digest, gguf, valid_blobs
+from machines import Suite, digest, float8, gguf, valid_blobs
 
-N_KILLS = int(os.environ.get("OLLAMA_WGPU_TEST_KILLS", 20))
+N_KILLS = int(os.environ.get("OLLAMA_WGPU_TEST_KILLS", 50))
 N_MODELS = 20_000
+CHECKPOINT = Path(__file__).parents[2] / "target/test-models/checkpoints/llama"
 
 
 def finished(trace):
@@ -375,6 +376,31 @@ class Tests(Suite):
             self.until(lambda: set(blobs.iterdir()) == before)
             self.assertEqual(self.names(server), set())
         server.create("small", {"files": {"m.gguf": digest(weights)}})
+
+    def test_full_disk_while_a_checkpoint_is_converted(self):
+        """8-bit floats become a file of 32-bit ones, which becomes one of Q8_0: both need room."""
+        server = self.server(self.work / "converted", disk_bytes=32 << 20)
+        files = float8(CHECKPOINT)
+        for data in files.values():
+            server.upload(data)
+        request = {"model": "m", "files": {name: digest(data) for name, data in files.items()}}
+        blobs, filler = server.root / "blobs", server.root / "filler"
+        before = sorted(os.listdir(blobs))
+        disk = os.statvfs(server.root)
+        n_refused = 0
+        for room in range(1 << 20, 16 << 20, 1 << 20):
+            filler.write_bytes(bytes(disk.f_bavail * disk.f_bsize - room))
+            last = server.lines("/api/create", request)[-1]
+            filler.unlink()
+            if last == {"status": "success"}:
+                break
+            self.assertIn("no space left", last["error"].lower())
+            self.assertNotIn(str(self.work), last["error"])
+            self.assertEqual(sorted(os.listdir(blobs)), before, "nothing half made is left")
+            self.assertEqual(self.names(server), set())
+            n_refused += 1
+        self.assertEqual(self.names(server), {"m"}, last)
+        self.assertGreater(n_refused << 20, 2 * len(files["model.safetensors"]))
 
     def test_very_many_models(self):
         self.filled("few").stop()

@@ -71,6 +71,7 @@ Environment Variables:
   OLLAMA_KEEP_ALIVE           How long an unused model stays loaded (default 5m, negative is for ever)
   OLLAMA_LOAD_TIMEOUT         How long a load may stand still (default 5m, 0 or negative is for ever)
   OLLAMA_CONTEXT_LENGTH       Context length of requests that name none
+                              (default: 4096, 32768 or 262144, by the GPU's memory)
   OLLAMA_NUM_PARALLEL         Requests that one model answers at once (default 1)
   OLLAMA_MAX_LOADED_MODELS    Models loaded at once
   OLLAMA_MAX_QUEUE            Requests that may wait (default 512)

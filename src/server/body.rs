@@ -7,7 +7,6 @@ use super::request_log::Entry;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use std::pin::Pin;
 use std::time::Duration;
@@ -134,7 +133,8 @@ async fn read_into(
     Ok(Whole { bytes, room })
 }
 
-/// The first JSON object of a body, with member names in lower case and without nulls. `null` is an empty object.
+/// The first JSON object of a body. `null` is an empty object. Where the members of an object are those of an API, at
+/// whatever depth, their names are in lower case and those that are null are left out.
 ///
 /// `empty` is the error of a body with nothing in it, which differs between the APIs.
 pub fn parse_object(bytes: &[u8], empty: &str) -> Result<Map<String, Value>, ApiError> {
@@ -143,7 +143,14 @@ pub fn parse_object(bytes: &[u8], empty: &str) -> Result<Map<String, Value>, Api
     }
     let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
     match values.next() {
-        Some(Ok(Value::Object(object))) => Ok(lower_members(object)),
+        Some(Ok(Value::Object(object))) => {
+            let mut members = lower_members(object);
+            // At the top it is a schema.
+            for (name, value) in members.iter_mut().filter(|(name, _)| *name != "format") {
+                lower_inside(name, value);
+            }
+            Ok(members)
+        }
         Some(Ok(Value::Null)) => Ok(Map::new()),
         Some(Ok(other)) => Err(ApiError::bad_request(format!(
             "json: cannot unmarshal {} into a request object",
@@ -167,33 +174,15 @@ where
     blocking(move || parse(&whole.bytes)).await
 }
 
-/// A native request: [`parse_object`], the message objects inside it treated alike, then [`typed`].
+/// A native request: [`parse_object`], then [`typed`].
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let mut object = parse_object(bytes, "missing request body")?;
-    if let Some(Value::Array(messages)) = object.get_mut("messages") {
-        for message in messages {
-            lower_message(message);
-        }
-    }
-    typed(object)
+    typed(parse_object(bytes, "missing request body")?)
 }
 
 /// Reads a request from its members; a member of the wrong type is named.
 pub fn typed<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T, ApiError> {
     let object = Value::Object(object);
     T::deserialize(&object).map_err(|e| mismatch::<T>(&object, &e))
-}
-
-/// For members of nested objects: `null` is absent there too.
-///
-/// # Errors
-/// The deserializer's, for a value of another type.
-pub fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Every member has a default, so the member at fault is the one that fails alone.
@@ -228,6 +217,23 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// Objects whose members have names of the client's own. Lists under these names are walked like others.
+const OWN_NAMES: [&str; 13] = [
+    "adapters",
+    "arguments",
+    "draft_files",
+    "files",
+    "info",
+    "input",
+    "input_schema",
+    "logit_bias",
+    "metadata",
+    "options",
+    "parameters",
+    "properties",
+    "schema",
+];
+
 fn lower_members(object: Map<String, Value>) -> Map<String, Value> {
     object
         .into_iter()
@@ -236,26 +242,32 @@ fn lower_members(object: Map<String, Value>) -> Map<String, Value> {
         .collect()
 }
 
-/// Lowers the members of a message, of its tool calls and of their functions, but not of arguments.
-pub fn lower_message(message: &mut Value) {
-    let Value::Object(members) = message else {
-        return;
-    };
-    *members = lower_members(std::mem::take(members));
-    if let Some(Value::Array(calls)) = members.get_mut("tool_calls") {
-        for call in calls {
-            lower_call(call);
+/// Lowers what is inside of a member of this name.
+fn lower_inside(name: &str, value: &mut Value) {
+    match value {
+        Value::Array(items) if name == "tools" => items.iter_mut().for_each(lower_tool),
+        Value::Array(items) => items.iter_mut().for_each(|item| lower_inside("", item)),
+        Value::Object(members) if !OWN_NAMES.contains(&name) => {
+            *members = lower_members(std::mem::take(members));
+            for (name, value) in members {
+                lower_inside(name, value);
+            }
         }
+        _ => {}
     }
 }
 
-fn lower_call(call: &mut Value) {
-    let Value::Object(members) = call else {
+/// Lowers the members of a tool and of its function, or of the tools in it. Templates see the rest as it was sent.
+fn lower_tool(tool: &mut Value) {
+    let Value::Object(members) = tool else {
         return;
     };
     *members = lower_members(std::mem::take(members));
     if let Some(Value::Object(function)) = members.get_mut("function") {
         *function = lower_members(std::mem::take(function));
+    }
+    if let Some(tools) = members.get_mut("tools") {
+        lower_inside("tools", tools);
     }
 }
 
@@ -321,6 +333,24 @@ mod tests {
                 .function
                 .arguments
                 .contains_key("City")
+        );
+    }
+
+    #[test]
+    fn names_are_lowered_but_for_the_client_s_own() {
+        let sent = r#"{"Text":{"Format":{"Type":"json_schema","Schema":{"Properties":{"A":null}}}},"FORMAT":{"Properties":{"B":1}},
+            "Tools":[{"Type":"function","Function":{"NAME":"f","Description":null,"Parameters":{"P":1},"Returns":{"R":1}}},
+                {"Tools":[{"Name":"g"}]}],
+            "Messages":[{"Content":[{"Type":"tool_use","Input":{"City":null}}]}],"Input":[{"Call_ID":"c"}],
+            "Options":{"Stop":null},"Metadata":{"Key":"v"},"Files":{"A.gguf":"d"},"Stream_Options":{"Include_Usage":null}}"#;
+        let found = parse_object(sent.as_bytes(), "").unwrap();
+        let expected = r#"{"text":{"format":{"type":"json_schema","schema":{"Properties":{"A":null}}}},"format":{"Properties":{"B":1}},
+            "tools":[{"type":"function","function":{"name":"f","parameters":{"P":1},"returns":{"R":1}}},{"tools":[{"name":"g"}]}],
+            "messages":[{"content":[{"type":"tool_use","input":{"City":null}}]}],"input":[{"call_id":"c"}],
+            "options":{"Stop":null},"metadata":{"Key":"v"},"files":{"A.gguf":"d"},"stream_options":{}}"#;
+        assert_eq!(
+            Value::Object(found),
+            serde_json::from_str::<Value>(expected).unwrap()
         );
     }
 

@@ -59,6 +59,7 @@ pub async fn run(
         ToolChoice::Never => Vec::new(),
         _ => tools(&request)?,
     };
+    common(&request).check()?;
     names::required(&request.model)?;
     let found = common(&request).find(app).await?;
     if request.messages.is_empty() && found.keep_alive == Some(KeepAlive::For(Duration::ZERO)) {

@@ -5,7 +5,7 @@ use super::names::{self, blocking};
 use super::{App, Incoming, Response, body, keep_alive, prompt, run};
 use crate::api::{EmbedReply, EmbedRequest, EmbeddingsReply, EmbeddingsRequest, Object};
 use crate::chat::Capability;
-use crate::engine::{Lease, normalised};
+use crate::engine::{Error, KeepAlive, Lease, normalised};
 use crate::gguf::Gguf;
 use crate::tokenizer::Tokenizer;
 use serde_json::Value;
@@ -26,10 +26,11 @@ pub async fn embed(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiErr
 /// Answers `/api/embeddings`: one text, which must fit.
 pub async fn embeddings(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
     let request: EmbeddingsRequest = body::request(incoming.body, body::LARGE_BODY_BYTES).await?;
+    let keep_alive = keep_alive::parse(request.keep_alive.as_ref())?;
     names::required(&request.model)?;
     let asked = Asked {
         model: &request.model,
-        keep_alive: request.keep_alive.as_ref(),
+        keep_alive,
         options: &request.options,
     };
     let loaded = asked.load(&app, !request.prompt.is_empty()).await?;
@@ -44,9 +45,13 @@ pub async fn embeddings(app: Arc<App>, incoming: Incoming) -> Result<Response, A
     })?;
     let engine = loaded.lease.engine();
     let vectors = match is_raw(loaded.lease.gguf()) {
-        true => engine.embed_raw(tokens).await?,
-        false => engine.embed(tokens).await?,
+        true => engine.embed_raw(tokens).await,
+        false => engine.embed(tokens).await,
     };
+    let vectors = vectors.map_err(|e| match e {
+        Error::InvalidEmbedding => ApiError::internal(e.to_string()),
+        e => e.into(),
+    })?;
     let vector = vectors.into_iter().next().unwrap_or_default();
     Ok(ok_json(&EmbeddingsReply {
         embedding: vector.into_iter().map(f64::from).collect(),
@@ -73,11 +78,12 @@ pub async fn run(
     request: EmbedRequest,
     received: Instant,
 ) -> Result<EmbedReply, ApiError> {
+    let keep_alive = keep_alive::parse(request.keep_alive.as_ref())?;
     let texts = texts(request.input)?;
     prompt::check_size(texts.iter().map(String::as_str))?;
     let asked = Asked {
         model: &request.model,
-        keep_alive: request.keep_alive.as_ref(),
+        keep_alive,
         options: &request.options,
     };
     let loaded = asked.load(app, !texts.is_empty()).await?;
@@ -129,14 +135,13 @@ fn texts(input: Option<Value>) -> Result<Vec<String>, ApiError> {
 /// What decides which model is loaded, and how.
 struct Asked<'a> {
     model: &'a str,
-    keep_alive: Option<&'a Value>,
+    keep_alive: Option<KeepAlive>,
     options: &'a Object,
 }
 
 impl Asked<'_> {
     /// The model in memory. One that writes texts is loaded too, unless it is to embed some.
     async fn load(&self, app: &Arc<App>, is_to_embed: bool) -> Result<Loaded, ApiError> {
-        let keep_alive = keep_alive::parse(self.keep_alive)?;
         let model = names::resolve_to_embed(app, self.model).await?;
         if is_to_embed {
             let (app, model) = (Arc::clone(app), Arc::clone(&model));
@@ -147,7 +152,7 @@ impl Asked<'_> {
                 return Err(ApiError::bad_request(text));
             }
         }
-        let (options, lease) = run::load(app, &model, keep_alive, self.options).await?;
+        let (options, lease) = run::load(app, &model, self.keep_alive, self.options).await?;
         Ok(Loaded {
             lease: Arc::new(lease),
             num_ctx: options.num_ctx.and_then(|n| usize::try_from(n).ok()),

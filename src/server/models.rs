@@ -2,7 +2,6 @@
 
 use super::error::{ApiError, empty, ok_json};
 use super::names::{self, blocking};
-use super::templates::EdgeTokens;
 use super::{App, Incoming, Response, body, time};
 use crate::api::{
     CopyRequest, DeleteRequest, ListReply, ListedModel, LoadedModel, Message, ModelDetails, Object,
@@ -129,7 +128,7 @@ fn described(
 ) -> Result<ShowReply, ApiError> {
     app.store.facts(&model.model_digest)?;
     // A damaged template hides itself, not the model.
-    let template = app.parsed(&model, EdgeTokens::default());
+    let template = app.parsed(&model, None);
     let template = template.unwrap_or_default();
     let capabilities = model.capabilities(&app.store, template.as_deref())?;
     let parameters = model.parameters_text();

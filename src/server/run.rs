@@ -56,14 +56,23 @@ pub struct Found {
 }
 
 impl Common<'_> {
-    /// Checks `top_logprobs`, then finds the model.
-    pub async fn find(&self, app: &Arc<App>) -> Result<Found, ApiError> {
+    /// Checks what comes before the model's name, and reads `keep_alive`.
+    ///
+    /// # Errors
+    /// 400 for a `keep_alive` that is no time, and for `top_logprobs` out of range.
+    pub fn check(&self) -> Result<Option<KeepAlive>, ApiError> {
         let keep_alive = keep_alive::parse(self.keep_alive)?;
         if !(0..=MAX_TOP_LOGPROBS).contains(&self.top_logprobs) {
             return Err(ApiError::bad_request(format!(
                 "top_logprobs must be between 0 and {MAX_TOP_LOGPROBS}"
             )));
         }
+        Ok(keep_alive)
+    }
+
+    /// Finds the model, after [`Common::check`].
+    pub async fn find(&self, app: &Arc<App>) -> Result<Found, ApiError> {
+        let keep_alive = self.check()?;
         let model = names::resolve(app, self.model).await?;
         let (app, found) = (Arc::clone(app), Arc::clone(&model));
         let capabilities = blocking(move || app.capabilities(&found)).await?;

@@ -75,6 +75,20 @@ impl Sources<'_> {
         Ok(chosen.map(|template| template.read_by(self.parser)))
     }
 
+    /// What decided for the template that renders, by Ollama's names.
+    fn decided_by(&self, template: Option<&Template>) -> &'static str {
+        let has_parser = named(self.parser).is_some();
+        match template {
+            None => "none",
+            Some(_) if is_renderer(self.renderer) && has_parser => "renderer_parser",
+            Some(_) if is_renderer(self.renderer) => "renderer",
+            Some(_) if has_parser => "parser",
+            Some(_) if self.is_harmony() => "harmony",
+            Some(template) if template.is_jinja() => "gguf_chat_template",
+            Some(_) => "go_template",
+        }
+    }
+
     /// gpt-oss, whose Go template writes its messages.
     fn is_harmony(&self) -> bool {
         let writes = |go: &str| go.contains("<|start|>") && go.contains("<|end|>");
@@ -106,11 +120,11 @@ impl Sources<'_> {
 #[derive(Debug, Default)]
 pub struct Templates(Mutex<VecDeque<(Key, Option<Arc<Template>>)>>);
 
-/// What a template depends on: the digest of the model's manifest, and the texts of its tokens.
+/// What a template depends on: the digest of the model's manifest, and the texts of its tokens once it is loaded.
 #[derive(Debug, PartialEq, Eq)]
 struct Key {
     manifest: String,
-    edges: EdgeTokens,
+    edges: Option<EdgeTokens>,
 }
 
 impl Templates {
@@ -158,7 +172,7 @@ fn own(text: &str) -> Arc<Template> {
 impl App {
     /// What a model can do, by the template that will render its chats.
     pub fn capabilities(&self, model: &ResolvedModel) -> Result<Vec<Capability>, ApiError> {
-        let template = self.parsed(model, EdgeTokens::default())?;
+        let template = self.parsed(model, None)?;
         Ok(model.capabilities(&self.store, template.as_deref())?)
     }
 
@@ -168,18 +182,18 @@ impl App {
         model: &ResolvedModel,
         lease: &Lease,
     ) -> Result<Option<Arc<Template>>, ApiError> {
-        let template = self.parsed(model, EdgeTokens::of(lease.tokenizer()))?;
+        let template = self.parsed(model, Some(EdgeTokens::of(lease.tokenizer())))?;
         let facts = self.store.facts(&model.model_digest)?;
         let sources = model_sources(model, facts.chat_template.as_deref());
         sources.check_renderer(template.as_deref())?;
         Ok(template)
     }
 
-    /// The template, parsed before or now.
+    /// The template, parsed before or now. A model that is not loaded has no tokens.
     pub fn parsed(
         &self,
         model: &ResolvedModel,
-        edges: EdgeTokens,
+        edges: Option<EdgeTokens>,
     ) -> Result<Option<Arc<Template>>, ApiError> {
         // A weights file that is gone or damaged is found here.
         let facts = self.store.facts(&model.model_digest)?;
@@ -188,7 +202,22 @@ impl App {
             manifest: model.digest.clone(),
             edges: edges.clone(),
         };
-        let make = || sources.template(&edges, self.settings.go_template);
+        let make = || {
+            let is_loaded = edges.is_some();
+            let template =
+                sources.template(&edges.unwrap_or_default(), self.settings.go_template)?;
+            if is_loaded {
+                let model = &model.name;
+                let by = sources.decided_by(template.as_ref());
+                let language = match &template {
+                    None => "none",
+                    Some(template) if template.is_jinja() => "jinja",
+                    Some(_) => "go",
+                };
+                tracing::info!(%model, by, language, "chose the template of chats");
+            }
+            Ok(template)
+        };
         self.templates.get(key, make)
     }
 }
@@ -281,6 +310,31 @@ mod tests {
     }
 
     #[test]
+    fn the_reason_of_a_choice_has_ollamas_name() {
+        let harmony = "<|start|>{{ .Prompt }}<|end|>";
+        for (go, jinja, renderer, parser, family, expected) in [
+            (STUB, JINJA, "gemma4", "gemma4", "", "renderer_parser"),
+            (STUB, JINJA, "gemma4", "", "", "renderer"),
+            (GO, ABLER, "", "qwen3", "", "parser"),
+            (harmony, ABLER, "", "", "gptoss", "harmony"),
+            (GO, JINJA, "", "", "", "go_template"),
+            (GO, ABLER, "", "nosuch", "", "gguf_chat_template"),
+            ("", JINJA, "", "", "", "gguf_chat_template"),
+            ("", "", "", "", "", "none"),
+        ] {
+            let sources = Sources {
+                renderer,
+                parser,
+                family,
+                ..sources(go, jinja)
+            };
+            let template = sources.template(&EdgeTokens::default(), None);
+            let by = sources.decided_by(template.expect("parses").as_ref());
+            assert_eq!(by, expected, "{sources:?}");
+        }
+    }
+
+    #[test]
     fn renderers_that_nothing_stands_for_are_refused() {
         for (renderer, go, jinja, part) in [
             ("", STUB, "", None),
@@ -315,10 +369,10 @@ mod tests {
         let kept = Templates::default();
         let key = |manifest: usize, bos: &str| Key {
             manifest: manifest.to_string(),
-            edges: EdgeTokens {
+            edges: Some(EdgeTokens {
                 bos: bos.into(),
                 eos: String::new(),
-            },
+            }),
         };
         let parse = || Ok(Some(Template::parse_go(GO)?));
         let never = || panic!("it was parsed before");

@@ -17,10 +17,12 @@ pub enum ToolChoice {
     Required,
     /// A call of this tool.
     Function(String),
+    /// Calls of these tools alone; at least one of them where that is required.
+    Allowed { names: Vec<String>, required: bool },
 }
 
 impl ToolChoice {
-    /// `"auto"`, `"none"`, `"required"`, or a function in the form of either of OpenAI's APIs.
+    /// `"auto"`, `"none"`, `"required"`, or one or several functions in the form of either of OpenAI's APIs.
     ///
     /// # Errors
     /// 400 for anything else, and for a choice that the request's tools cannot fulfil.
@@ -34,32 +36,47 @@ impl ToolChoice {
                 _ => return Err(invalid(&request.tool_choice)),
             },
             Some(choice) => {
-                let name = choice.pointer("/function/name").or(choice.get("name"));
-                match (choice["type"].as_str(), name.and_then(Value::as_str)) {
-                    (Some("function") | None, Some(name)) => ToolChoice::Function(name.to_owned()),
-                    _ => return Err(invalid(&request.tool_choice)),
-                }
+                let choice = match choice["type"].as_str() {
+                    Some("function") | None => function(choice).map(ToolChoice::Function),
+                    Some("allowed_tools") => allowed(choice),
+                    Some(_) => None,
+                };
+                choice.ok_or_else(|| invalid(&request.tool_choice))?
             }
         };
-        match &choice {
-            ToolChoice::Required if request.tools.is_empty() => Err(ApiError::bad_request(
+        if choice == ToolChoice::Required && request.tools.is_empty() {
+            return Err(ApiError::bad_request(
                 "tool_choice \"required\" needs tools",
-            )),
-            ToolChoice::Function(name) if !request.tools.iter().any(|t| name_of(t) == name) => {
-                Err(ApiError::bad_request(format!(
-                    "tool_choice names {name:?}, which is none of the request's tools"
-                )))
-            }
-            _ => Ok(choice),
+            ));
+        }
+        let is_sent = |name: &&String| request.tools.iter().any(|tool| name_of(tool) == *name);
+        match choice.names().iter().find(|name| !is_sent(name)) {
+            None => Ok(choice),
+            Some(name) => Err(ApiError::bad_request(format!(
+                "tool_choice names {name:?}, which is none of the request's tools"
+            ))),
+        }
+    }
+
+    /// The tools that it names; none where all may be called.
+    fn names(&self) -> &[String] {
+        match self {
+            ToolChoice::Function(name) => std::slice::from_ref(name),
+            ToolChoice::Allowed { names, .. } => names,
+            _ => &[],
         }
     }
 
     fn is_forced(&self) -> bool {
-        matches!(self, ToolChoice::Required | ToolChoice::Function(_))
+        match self {
+            ToolChoice::Required | ToolChoice::Function(_) => true,
+            ToolChoice::Allowed { required, .. } => *required,
+            ToolChoice::Auto | ToolChoice::Never => false,
+        }
     }
 
-    /// The constraint of an answer's calls: where they are required, where only one is allowed, and where a tool is
-    /// declared `strict`. Arguments fit the tools' schemas then.
+    /// The constraint of an answer's calls: where they are required, where only one or only some tools are allowed, and
+    /// where a tool is declared `strict`. Arguments fit the tools' schemas then.
     ///
     /// # Errors
     /// 400 for a schema that cannot be enforced.
@@ -71,14 +88,16 @@ impl ToolChoice {
     ) -> Result<Option<Constraint>, ApiError> {
         let one_only = request.parallel_tool_calls == Some(false);
         let is_strict = |tool: &Value| tool["function"]["strict"] == json!(true);
-        let applies = self.is_forced() || one_only || request.tools.iter().any(is_strict);
+        let names = self.names();
+        let applies = self.is_forced()
+            || one_only
+            || !names.is_empty()
+            || request.tools.iter().any(is_strict);
         if !applies || request.tools.is_empty() || *self == ToolChoice::Never {
             return Ok(None);
         }
-        let callable = |tool: &&Value| match self {
-            ToolChoice::Function(name) => name_of(tool) == name,
-            _ => true,
-        };
+        let callable =
+            |tool: &&Value| names.is_empty() || names.iter().any(|name| name == name_of(tool));
         let tools: Result<Vec<Callable>, ApiError> =
             request.tools.iter().filter(callable).map(named).collect();
         let rules = Rules {
@@ -93,6 +112,28 @@ impl ToolChoice {
         let grammar = template.call_grammar(&tools?, rules, &control)?;
         Ok(Some(Constraint::Grammar(grammar)))
     }
+}
+
+/// The name in `{"function": {"name"}}` or in `{"name"}`.
+fn function(choice: &Value) -> Option<String> {
+    let name = choice.pointer("/function/name").or(choice.get("name"))?;
+    name.as_str().map(str::to_owned)
+}
+
+/// `{"mode", "tools"}`, itself or in a member `allowed_tools`.
+fn allowed(choice: &Value) -> Option<ToolChoice> {
+    let allowed = choice.get("allowed_tools").unwrap_or(choice);
+    let required = match allowed["mode"].as_str() {
+        Some("auto") => false,
+        Some("required") => true,
+        _ => return None,
+    };
+    let names: Vec<String> = allowed["tools"]
+        .as_array()?
+        .iter()
+        .map(function)
+        .collect::<Option<_>>()?;
+    (!names.is_empty()).then_some(ToolChoice::Allowed { names, required })
 }
 
 /// A tool's name and the schema of its arguments.
@@ -119,7 +160,7 @@ fn name_of(tool: &Value) -> &str {
 fn invalid(choice: &Option<Value>) -> ApiError {
     let sent = choice.as_ref().map(Value::to_string).unwrap_or_default();
     ApiError::bad_request(format!(
-        "invalid tool_choice {sent}: \"auto\", \"none\", \"required\" or one function"
+        "invalid tool_choice {sent}: \"auto\", \"none\", \"required\", one function or allowed_tools"
     ))
 }
 
@@ -149,8 +190,24 @@ mod tests {
                 function.clone(),
             ),
             (json!({"type": "function", "name": "f"}), function),
+            (
+                json!({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
+                    {"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "g"}},
+                ]}}),
+                Ok(ToolChoice::Allowed {
+                    names: vec!["f".into(), "g".into()],
+                    required: false,
+                }),
+            ),
+            (
+                json!({"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "g"}]}),
+                Ok(ToolChoice::Allowed {
+                    names: vec!["g".into()],
+                    required: true,
+                }),
+            ),
         ] {
-            assert_eq!(choice(sent.clone(), &["f"]), expected, "{sent}");
+            assert_eq!(choice(sent.clone(), &["f", "g"]), expected, "{sent}");
         }
     }
 
@@ -169,6 +226,17 @@ mod tests {
                 &["f"][..],
                 "allowed_tools",
             ),
+            (
+                json!({"type": "allowed_tools", "mode": "auto", "tools": []}),
+                &["f"][..],
+                "allowed_tools",
+            ),
+            (
+                json!({"type": "allowed_tools", "mode": "auto", "tools": [{"name": "f"}, {"name": "g"}]}),
+                &["f"][..],
+                "\"g\"",
+            ),
+            (json!({"type": "custom", "name": "f"}), &["f"][..], "custom"),
             (json!(5), &["f"][..], "invalid tool_choice 5"),
         ] {
             let refused = choice(sent, names).unwrap_err();

@@ -9,6 +9,7 @@ use super::resolve::Layers;
 use super::{Digest, Error, GgufFacts, ModelName, Source, Store, json, split_source};
 use crate::api::{CreateRequest, Progress};
 use crate::chat::Template;
+use crate::chat::parser::{FamilyNames, family_names};
 use crate::chat::shipped::recognise;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -71,6 +72,7 @@ impl Store {
         let _guard = self.change()?;
         self.check_adapters(&draft)?;
         self.apply(request, &mut draft)?;
+        self.add_stop_of_family(request, &mut draft)?;
         let mut say = |status: &str| client.tell(step(status));
         let config = draft.config(request)?;
         let config = self.new_layer(media::CONFIG, &config.encode())?.layer;
@@ -177,6 +179,20 @@ impl Store {
         Ok(())
     }
 
+    /// The stop string of a family whose renderer or parser nobody named, unless the request has its own.
+    fn add_stop_of_family(&self, request: &CreateRequest, draft: &mut Draft) -> Result<(), Error> {
+        let Some(family) = draft.family_names().filter(|names| !names.stop.is_empty()) else {
+            return Ok(());
+        };
+        let (renderer, parser) = draft.named(request);
+        if !(renderer.is_empty() || parser.is_empty()) || request.parameters.contains_key("stop") {
+            return Ok(());
+        }
+        let stop = Value::from(vec![family.stop]);
+        draft.params.insert("stop".into(), stop);
+        self.replace_params(draft)
+    }
+
     fn replace_params(&self, draft: &mut Draft) -> Result<(), Error> {
         let params = json::encode_sorted(&Value::Object(draft.params.clone()));
         let layer = self.new_layer(media::PARAMS, &params)?;
@@ -244,33 +260,47 @@ impl Draft {
         ggufs.filter_map(|l| l.facts.as_deref())
     }
 
+    fn family_names(&self) -> Option<FamilyNames> {
+        self.gguf_facts()
+            .find_map(|facts| family_names(&facts.architecture))
+    }
+
+    /// Renderer and parser as the request names them, or the base model's.
+    fn named<'n>(&'n self, request: &'n CreateRequest) -> (&'n str, &'n str) {
+        let base = &self.inherited;
+        (
+            given(&request.renderer, &base.renderer),
+            given(&request.parser, &base.parser),
+        )
+    }
+
     /// The config, computed anew from the weights; the request's `info` has the last word.
     fn config(&self, request: &CreateRequest) -> Result<Config, Error> {
         let first = self.gguf_facts().next();
         let text = |field: fn(&GgufFacts) -> String| first.map(field).unwrap_or_default();
-        let given = |own: &str, inherited: &str| -> String {
-            if own.is_empty() {
-                inherited.into()
-            } else {
-                own.into()
-            }
-        };
         let base = &self.inherited;
+        let (renderer, parser) = self.named(request);
+        let family = self.family_names();
         let mut config = Config {
-            model_format: given(&base.model_format, "gguf"),
+            model_format: given(&base.model_format, "gguf").into(),
             model_family: text(|facts| facts.architecture.clone()),
             model_families: Some(self.gguf_facts().map(|f| f.architecture.clone()).collect()),
             model_type: text(GgufFacts::parameter_size),
             file_type: text(|facts| facts.file_type.clone()),
-            renderer: given(&request.renderer, &base.renderer),
-            parser: given(&request.parser, &base.parser),
-            requires: given(&request.requires, &base.requires),
+            renderer: given(renderer, family.map_or("", |names| names.renderer)).into(),
+            parser: given(parser, family.map_or("", |names| names.parser)).into(),
+            requires: given(&request.requires, &base.requires).into(),
             capabilities: base.capabilities.clone(),
             ..Config::default()
         };
         apply_info(&request.info, &mut config)?;
         Ok(config)
     }
+}
+
+/// The first text, or the other where it is empty.
+fn given<'t>(own: &'t str, other: &'t str) -> &'t str {
+    if own.is_empty() { other } else { own }
 }
 
 /// A line of progress without bytes.

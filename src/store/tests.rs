@@ -199,6 +199,45 @@ fn a_foreign_manifest_is_kept_as_it_is() {
     assert_eq!(f.names().len(), 2);
 }
 
+/// As in models of the library's first days, and with kinds that nobody knows.
+#[test]
+fn layers_of_every_kind_are_read() {
+    let f = Fixture::new();
+    f.model("m", 8);
+    let manifest = fs::read(f.manifest("m")).unwrap();
+    let with = |layers: &[(&str, &str)]| {
+        let mut value: Value = serde_json::from_slice(&manifest).unwrap();
+        for (kind, text) in layers {
+            let digest = f.blob(text.as_bytes()).to_string();
+            let layer = json!({"mediaType": format!("application/vnd.ollama.image.{kind}"), "digest": digest, "size": text.len()});
+            value["layers"].as_array_mut().unwrap().push(layer);
+        }
+        fs::write(f.manifest("m"), value.to_string()).unwrap();
+        f.resolve("m").unwrap()
+    };
+    let old = with(&[
+        ("prompt", "{{ .Prompt }}?"),
+        ("embed", "e"),
+        ("unknown", "u"),
+    ]);
+    assert_eq!(old.template.as_deref(), Some("{{ .Prompt }}?"));
+    assert_eq!((old.system, old.params.len()), (None, 0));
+    let new = with(&[
+        ("prompt", "old"),
+        ("template", "first"),
+        ("template", "last"),
+        ("system", "s"),
+        ("params", r#"{"seed":1}"#),
+        ("messages", r#"[{"role":"user","content":"hi"}]"#),
+        ("license", "L2"),
+    ]);
+    assert_eq!(new.template.as_deref(), Some("last"));
+    assert_eq!(new.system.as_deref(), Some("s"));
+    assert_eq!(Value::Object(new.params), json!({"seed": 1}));
+    assert_eq!(new.messages[0].content, "hi");
+    assert_eq!(new.license, ["license of m", "L2"]);
+}
+
 #[test]
 fn newest_first_and_fresh_after_a_change() {
     let f = Fixture::new();

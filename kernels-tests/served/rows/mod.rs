@@ -6,6 +6,7 @@ mod commands;
 mod environment;
 mod errors;
 mod lasting;
+mod order;
 mod refusals;
 mod store;
 

@@ -20,7 +20,7 @@ use formats::FORMATS;
 pub(super) use formats::Format;
 use generic::GenericParser;
 use harmony::HarmonyParser;
-pub use named::{Named, is_renderer, named};
+pub use named::{FamilyNames, Named, family_names, is_renderer, named};
 pub(super) use notations::literal;
 use recipients::RecipientParser;
 pub(super) use recipients::{PART, TO_ALL, has_recipients};

@@ -100,6 +100,30 @@ const RENDERERS: [&str; 26] = [
     "glimmer",
 ];
 
+/// What models of an architecture are given when they are made, where nothing else is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FamilyNames {
+    pub renderer: &'static str,
+    pub parser: &'static str,
+    /// A stop string; none where it is empty.
+    pub stop: &'static str,
+}
+
+/// Those of an architecture, as Ollama has them.
+pub fn family_names(architecture: &str) -> Option<FamilyNames> {
+    let (renderer, stop) = match architecture {
+        "gemma4" => ("gemma4", "<turn|>"),
+        "laguna" => ("laguna", ""),
+        "nemotron_h" | "nemotron_h_moe" | "nemotron_h_omni" => ("nemotron-3-nano", ""),
+        _ => return None,
+    };
+    Some(FamilyNames {
+        renderer,
+        parser: renderer,
+        stop,
+    })
+}
+
 /// The parser of this name, if there is one.
 pub fn named(name: &str) -> Option<&'static Named> {
     NAMED.iter().find(|known| known.name == name)

@@ -169,6 +169,32 @@ fn reasoning_that_is_not_closed_is_no_content() {
     }
 }
 
+/// A client that leaves a tool out for a turn still gets its calls as calls, in every family.
+#[test]
+fn calls_of_undeclared_tools_are_calls() {
+    let other = Tool::from_json(&json!({"type": "function", "function": {"name": "other"}}));
+    let tools = [other.unwrap()];
+    let mut n_read = 0;
+    for named in NAMED
+        .iter()
+        .filter(|named| written_by_named(named).is_some())
+    {
+        let sent = calls();
+        let text = answer(named, false, &sent[1..]);
+        let found = read(named, "", &tools, Some(Think::On), &text);
+        assert_eq!(found.tool_calls.len(), 1, "{} {text}", named.name);
+        let call = &found.tool_calls[0];
+        assert_eq!(
+            (&call.name, &call.arguments),
+            (&sent[1].name, &sent[1].arguments),
+            "{}",
+            named.name
+        );
+        n_read += 1;
+    }
+    assert!(n_read > 20);
+}
+
 /// What a parser looks for must not be hidden, and no name is there twice.
 #[test]
 fn what_each_parser_looks_for_stays_visible() {

@@ -314,3 +314,16 @@ fn hostile_answers_end() {
         harmony.finish();
     }
 }
+
+/// The README names how many there are: those by a mark, three layouts of messages, and no form twice.
+#[test]
+fn the_readme_counts_the_formats() {
+    let forms = formats::FORMATS.iter().map(|format| {
+        let is_lfm2 = format.open == "<|tool_call_start|>";
+        if is_lfm2 { "LFM2" } else { format.mark }
+    });
+    let forms: std::collections::BTreeSet<_> = forms.collect();
+    let n_layouts = ["harmony", "glimmer", "functionary"].len();
+    let text = format!("calls of {} formats read", forms.len() + n_layouts);
+    assert!(include_str!("../../../README.md").contains(&text), "{text}");
+}

@@ -395,9 +395,8 @@ fn budgets_stops_and_repeats_end_a_generation() {
     assert_eq!(ended(&stopped).0, FinishReason::Stop);
 
     // A sampler that can only repeat: the penalty below 1 lifts what was seen.
-    let again = harness.answer(Request {
+    let repeating = Request {
         n_predict: Some(200),
-        max_repeats: Some(5),
         params: SamplingParams {
             temperature: 0.0,
             presence_penalty: -100.0,
@@ -405,8 +404,26 @@ fn budgets_stops_and_repeats_end_a_generation() {
             ..Default::default()
         },
         ..greedy(vec![20])
+    };
+    let again = harness.answer(Request {
+        max_repeats: Some(5),
+        ..repeating.clone()
     });
     assert_eq!((again.text.len(), ended(&again).0), (7, FinishReason::Stop));
+
+    // Nothing is longer than ten contexts.
+    for (n_predict, expected) in [(None, 300), (Some(301), 300), (Some(299), 299)] {
+        let answer = Harness::new(FakeOptions::default(), 30).answer(Request {
+            n_predict,
+            shift: true,
+            ..repeating.clone()
+        });
+        let (reason, usage) = ended(&answer);
+        assert_eq!(
+            (usage.eval_tokens, reason),
+            (expected, FinishReason::Length)
+        );
+    }
 }
 
 #[test]

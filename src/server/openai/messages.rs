@@ -38,16 +38,12 @@ struct SentFunction {
 /// # Errors
 /// 400 with Ollama's texts.
 pub fn messages(sent: &[Value]) -> Result<Vec<Message>, ApiError> {
-    let read = |message: &Value| {
-        let mut message = message.clone();
-        body::lower_message(&mut message);
-        match message {
-            Value::Object(members) => body::typed::<Sent>(members),
-            other => Err(refused(&format!(
-                "json: cannot unmarshal {} into field messages",
-                body::kind(&other)
-            ))),
-        }
+    let read = |message: &Value| match message {
+        Value::Object(members) => body::typed::<Sent>(members.clone()),
+        other => Err(refused(&format!(
+            "json: cannot unmarshal {} into field messages",
+            body::kind(other)
+        ))),
     };
     let sent: Vec<Sent> = sent.iter().map(read).collect::<Result<_, _>>()?;
     let mut messages = Vec::new();

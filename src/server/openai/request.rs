@@ -46,14 +46,13 @@ struct Completion {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StreamOptions {
-    #[serde(deserialize_with = "body::or_default")]
     pub include_usage: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ResponseFormat {
-    #[serde(rename = "type", deserialize_with = "body::or_default")]
+    #[serde(rename = "type")]
     kind: String,
     json_schema: Option<JsonSchema>,
 }
@@ -67,7 +66,6 @@ struct JsonSchema {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Reasoning {
-    #[serde(deserialize_with = "body::or_default")]
     effort: String,
 }
 

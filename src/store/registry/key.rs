@@ -170,6 +170,12 @@ mod tests {
             .unwrap();
         let line = std::fs::read_to_string(path.with_extension("pub")).unwrap();
         assert!(line.contains(&STANDARD.encode(&public)), "{line}");
+        #[cfg(unix)]
+        for (path, mode) in [(&path, 0o600), (&path.with_extension("pub"), 0o644)] {
+            use std::os::unix::fs::PermissionsExt as _;
+            let found = std::fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(found & 0o777 & !mode, 0, "{}", path.display());
+        }
     }
 
     #[test]
@@ -184,6 +190,26 @@ mod tests {
         ] {
             std::fs::write(&path, text).unwrap();
             assert!(Key::read(&path).is_err(), "{text}");
+        }
+        // Of another algorithm, or locked; as it was made it is one.
+        Key::create(&folder.path().join("made")).unwrap();
+        let file = std::fs::read_to_string(folder.path().join("made")).unwrap();
+        let body: String = file.lines().filter(|line| !line.starts_with('-')).collect();
+        let made = STANDARD.decode(body).unwrap();
+        for (name, other) in [("none", "none"), ("none", "some"), ("25519", "25510")] {
+            let mut bytes = made.clone();
+            for at in 0..bytes.len() - name.len() {
+                if bytes[at..].starts_with(name.as_bytes()) {
+                    bytes[at..at + name.len()].copy_from_slice(other.as_bytes());
+                }
+            }
+            let text = format!("{BEGIN}\n{}\n{END}\n", STANDARD.encode(&bytes));
+            std::fs::write(&path, text).unwrap();
+            let read = Key::read(&path);
+            assert_eq!(read.is_ok(), name == other, "{other}");
+            let refused = read.err().unwrap_or_default();
+            let wanted = "no unencrypted OpenSSH key of type ed25519";
+            assert!(name == other || refused.contains(wanted), "{refused}");
         }
     }
 }

@@ -219,6 +219,56 @@ fn a_recognised_template_brings_its_stop_strings() {
 }
 
 #[test]
+fn families_bring_the_names_of_what_renders_and_reads_them() {
+    let f = Fixture::new();
+    let create = |architecture: &str, more: Value| {
+        let digest = f.blob(&gguf(architecture, &[], 8));
+        let mut request = json!({"model": "m", "files": {"m.gguf": digest.to_string()}});
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        f.create(request).unwrap();
+    };
+    let found = |name: &str| {
+        let model = f.resolve(name).unwrap();
+        let stop = model.params.get("stop").cloned().unwrap_or_default();
+        json!([model.config.renderer, model.config.parser, stop])
+    };
+    for (architecture, more, expected) in [
+        (
+            "gemma4",
+            json!({}),
+            json!(["gemma4", "gemma4", ["<turn|>"]]),
+        ),
+        (
+            "gemma4",
+            json!({"parameters": {"stop": ["x"]}, "parser": "qwen3"}),
+            json!(["gemma4", "qwen3", ["x"]]),
+        ),
+        (
+            "gemma4",
+            json!({"renderer": "gemma4-large", "parser": "gemma4-no-thinking"}),
+            json!(["gemma4-large", "gemma4-no-thinking", null]),
+        ),
+        ("laguna", json!({}), json!(["laguna", "laguna", null])),
+        (
+            "nemotron_h_moe",
+            json!({}),
+            json!(["nemotron-3-nano", "nemotron-3-nano", null]),
+        ),
+        ("gemma3", json!({}), json!(["", "", null])),
+    ] {
+        create(architecture, more);
+        assert_eq!(found("m"), expected, "{architecture}");
+    }
+    create("gemma4", json!({}));
+    f.create(json!({"model": "child", "from": "m", "parameters": {"stop": ["y"]}}))
+        .unwrap();
+    assert_eq!(found("child"), json!(["gemma4", "gemma4", ["y"]]));
+}
+
+#[test]
 fn projectors_and_adapters_become_their_layers() {
     let f = Fixture::new();
     let weights = f.blob(&gguf("llama", &[], 8));

@@ -342,6 +342,44 @@ fn cased_words_keep_their_accents() {
 }
 
 #[test]
+fn the_beginning_is_added_as_the_file_says_or_its_pre_tokenizer() {
+    let rows = [
+        ("gpt2", "gpt-2", [false, false, true]),
+        ("gpt2", "llama-bpe", [true, false, true]),
+        ("gpt2", "lfm2", [true, false, true]),
+        // Files of gemma 4 deny what their model needs.
+        ("gpt2", "gemma4", [true, true, true]),
+        ("gemma4", "", [true, true, true]),
+        ("llama", "", [true, false, true]),
+    ];
+    for (model, pre, expected) in rows {
+        for (flag, expected) in [None, Some(false), Some(true)].into_iter().zip(expected) {
+            let mut file = File::default();
+            file.text("tokenizer.ggml.model", model)
+                .tokens(&[b"<s>", b"a"])
+                .types(&[3, 1])
+                .scores(&[0.0, 0.0])
+                .merges(&[])
+                .id("bos", 0);
+            if !pre.is_empty() {
+                file.text("tokenizer.ggml.pre", pre);
+            }
+            if let Some(flag) = flag {
+                file.flag("add_bos_token", flag);
+            }
+            let tokenizer = file.built();
+            assert_eq!(tokenizer.adds_bos(), expected, "{model} {pre} {flag:?}");
+            let ids = tokenizer.encode("<s>", true, true);
+            assert_eq!(
+                ids.len(),
+                1 + usize::from(expected),
+                "{model} {pre} {flag:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_space_is_put_in_front_of_text_behind_special_tokens() {
     let tokenizer = spm(&[("\u{2581}", -1.0), ("a", -1.0), ("\u{2581}a", 0.0)]).built();
     assert!(tokenizer.adds_bos());

@@ -44,7 +44,6 @@ struct Sent {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Reasoning {
-    #[serde(deserialize_with = "body::or_default")]
     effort: String,
     summary: Option<String>,
 }
