@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ollama_wgpu::backend::KvType;
 use ollama_wgpu::cpu::CpuBackend;
-use ollama_wgpu::engine::{Engine, EngineOptions, Error, Request};
+use ollama_wgpu::engine::{Endless, Engine, EngineOptions, Error, Request};
 use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::model::{Embedder, Model};
 use ollama_wgpu::tokenizer::Tokenizer;
@@ -12,7 +12,6 @@ use pollster::block_on;
 use serde_json::Value;
 
 use crate::devices::{self, Device};
-use crate::engine::Endless;
 use crate::golden::{floats, golden, ids, open, tiny};
 
 /// Tiny models that embed.

@@ -5,34 +5,11 @@ use std::sync::Arc;
 
 use ollama_wgpu::backend::{Backend, KvType};
 use ollama_wgpu::cpu::CpuBackend;
-use ollama_wgpu::engine::{
-    Engine, EngineOptions, Event, Events, Request, SamplingParams, Vocabulary,
-};
+use ollama_wgpu::engine::{Endless, Engine, EngineOptions, Event, Events, Request, SamplingParams};
 use ollama_wgpu::gguf::Gguf;
 use serde_json::Value;
 
 use crate::{devices, models};
-
-/// No token ends a generation, as in the references, and all have the same text.
-pub struct Endless;
-
-impl Vocabulary for Endless {
-    fn token_bytes(&self, _: u32) -> &[u8] {
-        b"."
-    }
-
-    fn is_control(&self, _: u32) -> bool {
-        false
-    }
-
-    fn is_end_of_generation(&self, _: u32) -> bool {
-        false
-    }
-
-    fn adds_bos(&self) -> bool {
-        false
-    }
-}
 
 fn load(name: &str, n_parallel: usize, n_batch: usize, kv_type: KvType) -> Engine {
     let backend = Box::new(CpuBackend::new(Some(2)));

@@ -14,6 +14,7 @@ mod encoder;
 mod engine;
 mod file;
 mod golden;
+mod golden_real;
 mod imported;
 mod lost;
 mod low_rank;

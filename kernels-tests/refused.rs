@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use ollama_wgpu::backend::KvType;
-use ollama_wgpu::engine::{Engine, EngineOptions, Error as EngineError, Event, Request};
+use ollama_wgpu::engine::{Endless, Engine, EngineOptions, Error as EngineError, Event, Request};
 use ollama_wgpu::gguf::Gguf;
 use ollama_wgpu::model::{Error, Model};
 
 use crate::devices::{self, Device};
-use crate::engine::Endless;
 use crate::models;
 
 /// The bytes of a small model, to be damaged.

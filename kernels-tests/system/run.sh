@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The server as a process among others: against a real registry, killed at random moments, on full disks and in little memory.
+# The server as a process among others: against a real registry, killed at random moments, on full disks, in little memory and under
+# mixed traffic.
 source "$(dirname "$0")/../../scripts/lib.sh"
 
 need docker-registry=docker-registry unshare=util-linux strace=strace
@@ -13,3 +14,4 @@ python3 kernels-tests/system/registry.py "$BIN"
 python3 kernels-tests/system/store.py "$BIN"
 python3 kernels-tests/system/scheduler.py "$BIN" "$PWD/target/test-models"
 python3 kernels-tests/system/terminal.py "$BIN" "$PWD/target/test-models"
+python3 kernels-tests/system/soak.py "$BIN" "$PWD/target/test-models" 8

@@ -76,6 +76,14 @@ pub fn zip<I: Isa>(isa: I, a: &[f32], b: &[f32], out: &mut [f32], f: impl Fn(I::
     }
 }
 
+/// `out = f(x)`, element by element.
+#[inline(always)]
+pub fn map<I: Isa>(isa: I, x: &[f32], out: &mut [f32], f: impl Fn(I::F) -> I::F) {
+    for (out, x) in out.chunks_mut(LANES).zip(x.chunks(LANES)) {
+        store(isa, f(load(isa, x)), out);
+    }
+}
+
 /// The sum of all numbers.
 #[inline(always)]
 pub fn sum<I: Isa>(isa: I, x: &[f32]) -> f32 {
@@ -125,13 +133,12 @@ impl Kernel for RmsNorm<'_> {
                     #[inline(always)]
                     |x, w| isa.mul(isa.mul(x, scale), w),
                 ),
-                None => zip(
+                None => map(
                     isa,
-                    x,
                     x,
                     out,
                     #[inline(always)]
-                    |x, _| isa.mul(x, scale),
+                    |x| isa.mul(x, scale),
                 ),
             }
         }
@@ -170,13 +177,12 @@ impl Kernel for LayerNorm<'_> {
                     #[inline(always)]
                     |x, w| isa.mul(isa.mul(isa.sub(x, means), scale), w),
                 ),
-                None => zip(
+                None => map(
                     isa,
-                    x,
                     x,
                     out,
                     #[inline(always)]
-                    |x, _| isa.mul(isa.sub(x, means), scale),
+                    |x| isa.mul(isa.sub(x, means), scale),
                 ),
             }
             if let Some(bias) = self.bias {
@@ -290,13 +296,12 @@ impl<F: Elementwise> Kernel for Map<'_, F> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        zip(
+        map(
             isa,
-            self.x,
             self.x,
             self.out,
             #[inline(always)]
-            |x, _| self.f.of(isa, x),
+            |x| self.f.of(isa, x),
         );
     }
 }

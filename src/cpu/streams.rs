@@ -1,6 +1,6 @@
 //! Operations of models with several residual streams, each row alone.
 
-use super::rowwise::{load, squares, store, sum, zip};
+use super::rowwise::{load, map, squares, store, sum};
 use super::simd::{Isa, Kernel, LANES};
 use crate::backend::Op;
 
@@ -50,13 +50,12 @@ impl Kernel for MatchLength<'_> {
         for (x, out) in self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n)) {
             let square = (squares(isa, x, 0.0) / n as f32).max(Op::LEAST_SQUARE);
             let scale = isa.splat((wanted / square).sqrt());
-            zip(
+            map(
                 isa,
-                x,
                 x,
                 out,
                 #[inline(always)]
-                |x, _| isa.mul(x, scale),
+                |x| isa.mul(x, scale),
             );
         }
     }
@@ -79,13 +78,12 @@ impl Kernel for GaussianTopK<'_> {
         let deviation = (squares(isa, self.x, mean) / (n - 1.0)).sqrt();
         let least = isa.splat(mean + self.cutoff * deviation);
         let zero = isa.splat(0.0);
-        zip(
+        map(
             isa,
-            self.x,
             self.x,
             self.out,
             #[inline(always)]
-            |x, _| isa.select_less(x, least, zero, isa.sub(x, least)),
+            |x| isa.select_less(x, least, zero, isa.sub(x, least)),
         );
     }
 }

@@ -50,7 +50,7 @@ pub use models::{
     DeviceRequest, KeepAlive, Lease, LoadRequest, Models, ModelsSettings, OpenBackend, RunningModel,
 };
 pub use open::open;
-pub use output::Vocabulary;
+pub use output::{Endless, Vocabulary};
 pub use placement::{Placed, Placement};
 pub use request::{Event, FinishReason, Logprob, Request, SamplingParams, TokenLogprob, Usage};
 

@@ -33,6 +33,27 @@ impl Vocabulary for Tokenizer {
     }
 }
 
+/// Any model's tokens as text that never ends: for measurements and references, whose answers have a given length.
+pub struct Endless;
+
+impl Vocabulary for Endless {
+    fn token_bytes(&self, _: u32) -> &[u8] {
+        b"."
+    }
+
+    fn is_control(&self, _: u32) -> bool {
+        false
+    }
+
+    fn is_end_of_generation(&self, _: u32) -> bool {
+        false
+    }
+
+    fn adds_bos(&self) -> bool {
+        false
+    }
+}
+
 /// Text that may be shown, and the tokens behind it.
 #[derive(Debug, Default, PartialEq)]
 pub struct Piece {

@@ -1,6 +1,6 @@
 //! Prompts and answers, timed by the engine as `/api/generate` reports them.
 
-use crate::engine::{Engine, Event, Request, SamplingParams, Usage, Vocabulary};
+use crate::engine::{Engine, Event, Request, SamplingParams, Usage};
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
@@ -26,27 +26,6 @@ pub struct Decode {
     pub n_before: usize,
     pub n_tokens: usize,
     pub tokens_per_second: f64,
-}
-
-/// No token ends an answer, so that all runs are equally long.
-pub struct Endless;
-
-impl Vocabulary for Endless {
-    fn token_bytes(&self, _: u32) -> &[u8] {
-        b"."
-    }
-
-    fn is_control(&self, _: u32) -> bool {
-        false
-    }
-
-    fn is_end_of_generation(&self, _: u32) -> bool {
-        false
-    }
-
-    fn adds_bos(&self) -> bool {
-        false
-    }
 }
 
 /// Asks for a first token: pages of the file are read, and drivers finish their work at the first

@@ -1,6 +1,11 @@
 //! The context where nobody names one: by the memory of the GPU, and by what is free of it.
 
 use super::*;
+use crate::backend::{BatchShape, KvType, Phase};
+use crate::engine::EngineOptions;
+use crate::engine::placement::for_gpu;
+use crate::gguf::Gguf;
+use crate::model::Model;
 
 /// Trained for 131,072 tokens.
 const LONG: &str = "tiny-gemma3-ollama";
@@ -129,4 +134,42 @@ async fn what_a_gpu_made_of_the_options_is_no_reason_to_load_again() {
     let again = tokio::time::timeout(Duration::from_secs(5), again).await;
     let again = again.expect("it waits for no reload").expect("loaded");
     assert!(Arc::ptr_eq(again.tokenizer(), lease.tokenizer()));
+}
+
+/// Half as many tokens of a prompt in a step, until its activations take 48 MiB or 128 tokens are left.
+#[test]
+fn a_gpu_s_steps_are_as_large_as_their_activations_leave() {
+    const QWEN: &str = "../qwen2.5-coder-0.5b-instruct-q4_k_m.gguf";
+    for (name, n_parallel, n_batch, is_smaller, fits) in [
+        ("tiny-llama.gguf", 1, 2048, false, true),
+        (QWEN, 1, 2048, true, true),
+        (QWEN, 1, 512, false, true),
+        // The logits of so many sequences do not fit, however few tokens a prompt has.
+        (QWEN, 128, 2048, true, false),
+        (QWEN, 128, 200, false, false),
+    ] {
+        let model = Model::load(&Arc::new(Gguf::open(&tiny(name)).unwrap())).unwrap();
+        let options = EngineOptions {
+            n_ctx: 4096,
+            n_parallel,
+            n_batch,
+            n_waiting: 1,
+            kv_type: KvType::F16,
+        };
+        let chosen = for_gpu(&model, &options).n_batch;
+        let bytes = |n_tokens| {
+            let shape = BatchShape {
+                phase: Phase::Prefill,
+                n_tokens,
+                n_outputs: n_parallel,
+            };
+            model.plan(options.n_ctx, shape, None).bytes()
+        };
+        let what = format!("{name}, {n_parallel} at once: {chosen} of {n_batch}");
+        assert_eq!(chosen < n_batch, is_smaller, "{what}");
+        assert!(n_batch % chosen == 0 && chosen >= 128, "{what}");
+        assert_eq!(bytes(chosen) <= 48 << 20, fits, "{what}");
+        assert!(!is_smaller || bytes(2 * chosen) > 48 << 20, "{what}");
+        assert!(fits || chosen < 256, "{what}");
+    }
 }
