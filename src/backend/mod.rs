@@ -17,6 +17,8 @@ mod storage;
 mod streams;
 mod weight;
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
@@ -298,17 +300,17 @@ pub trait Backend: Send {
         values: &[f32],
     ) -> Result<(), BackendError>;
 
-    /// Reads rows `0..n_rows` of a buffer of the last step that ran `plan`, row-major
-    /// `[n_rows, cols]`. For whole logits, embeddings and comparisons of devices. A buffer that
-    /// is not an output of the plan holds its values only in plans made with `keep_all`.
+    /// Reads rows of a buffer of the last step that ran `plan`, row-major `[rows.len(), cols]`.
+    /// For whole logits, embeddings and comparisons of devices. A buffer that is not an output
+    /// of the plan holds its values only in plans made with `keep_all`.
     ///
     /// # Errors
-    /// [`BackendError::Invalid`] for a buffer or a row count that the plan does not have.
+    /// [`BackendError::Invalid`] for a buffer or rows that the plan does not have.
     fn read(
         &mut self,
         plan: PreparedId,
         buffer: BufferId,
-        n_rows: usize,
+        rows: Range<usize>,
     ) -> Result<Vec<f32>, BackendError>;
 
     /// Whether a token's keys, values and logits are bit for bit the same from a decode step and

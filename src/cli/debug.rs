@@ -304,7 +304,7 @@ fn compare(args: &CompareArgs) -> Result<()> {
     for (i, (op, label)) in plan.ops.iter().zip(&plan.labels).enumerate() {
         let Some(out) = op.out() else { continue };
         let n_rows = shape(&batch).n_rows(plan.buffers[out.0].rows);
-        let read = |kept: &mut Kept, out: BufferId| kept.backend.read(kept.plan, out, n_rows);
+        let read = |kept: &mut Kept, out: BufferId| kept.backend.read(kept.plan, out, 0..n_rows);
         let error = squared_error(&read(&mut first, out)?, &read(&mut second, out)?);
         println!("{i:4}  {error:9.2e}  {label}");
         if error.is_nan() || error > args.tolerance {

@@ -25,6 +25,7 @@ mod tests;
 mod top_k;
 mod weight;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{
@@ -195,11 +196,11 @@ impl Backend for CpuBackend {
         &mut self,
         plan: PreparedId,
         buffer: BufferId,
-        n_rows: usize,
+        rows: Range<usize>,
     ) -> Result<Vec<f32>, BackendError> {
         let prepared = self.plans.get(plan.0);
-        let floats = prepared.and_then(|plan| plan.read(buffer, n_rows));
-        let invalid = || format!("{n_rows} rows of buffer {} cannot be read", buffer.0);
+        let floats = prepared.and_then(|plan| plan.read(buffer, rows.clone()));
+        let invalid = || format!("rows {rows:?} of buffer {} cannot be read", buffer.0);
         Ok(floats
             .ok_or_else(|| BackendError::Invalid(invalid()))?
             .to_vec())

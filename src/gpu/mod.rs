@@ -22,6 +22,7 @@ mod shader;
 mod tests;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use arithmetic::Arithmetic;
@@ -240,13 +241,13 @@ impl Backend for GpuBackend {
         &mut self,
         plan: PreparedId,
         buffer: BufferId,
-        n_rows: usize,
+        rows: Range<usize>,
     ) -> Result<Vec<f32>, BackendError> {
         if self.last_run != Some(plan) {
             return Err(BackendError::Invalid("the plan did not run last".into()));
         }
         let prepared = self.plans.get(plan.0).ok_or_else(unknown_plan)?;
-        prepared.read(&self.device, buffer, n_rows)
+        prepared.read(&self.device, buffer, rows)
     }
 
     /// Prompts and single tokens go through kernels that add in different orders.

@@ -1,5 +1,6 @@
 //! A plan made ready: its buffers, its launches with pipelines and bind groups, and running them.
 
+use std::ops::Range;
 use std::sync::PoisonError;
 
 use super::GpuBackend;
@@ -236,29 +237,29 @@ impl Prepared {
         Ok(())
     }
 
-    /// Rows `0..n_rows` of a buffer that is still whole.
+    /// Rows of a buffer that is still whole.
     pub fn read(
         &self,
         device: &Device,
         buffer: BufferId,
-        n_rows: usize,
+        rows: Range<usize>,
     ) -> Result<Vec<f32>, BackendError> {
         let info = self.plan.buffers.get(buffer.0);
-        let info = info.filter(|info| n_rows <= self.plan.shape.n_rows(info.rows));
+        let info = info.filter(|info| rows.end <= self.plan.shape.n_rows(info.rows));
         let Some(info) = info.filter(|_| self.plan.outputs.contains(&buffer)) else {
-            let what = format!("{n_rows} rows of buffer {} are not kept", buffer.0);
+            let what = format!("rows {rows:?} of buffer {} are not kept", buffer.0);
             return Err(BackendError::Invalid(what));
         };
-        let n = n_rows * info.cols;
+        let n = rows.len() * info.cols;
         if n == 0 {
             return Ok(Vec::new());
         }
-        let bytes = 4 * n as u64;
+        let (from, bytes) = (4 * (rows.start * info.cols) as u64, 4 * n as u64);
         let readback = device.readback(bytes)?;
         let mut encoder = device
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        encoder.copy_buffer_to_buffer(&self.storages[info.storage], 0, &readback, 0, bytes);
+        encoder.copy_buffer_to_buffer(&self.storages[info.storage], from, &readback, 0, bytes);
         let submission = device.submit(Some(encoder.finish()));
         let words = device.read_words(&readback, n, submission)?;
         Ok(words.into_iter().map(f32::from_bits).collect())

@@ -117,7 +117,7 @@ impl Embedder {
                 .collect();
         }
         self.backend.run(self.plan, &batch)?;
-        let rows = self.backend.read(self.plan, self.output, texts.len())?;
+        let rows = self.backend.read(self.plan, self.output, 0..texts.len())?;
         Ok(rows.chunks_exact(self.dim).map(<[f32]>::to_vec).collect())
     }
 }
