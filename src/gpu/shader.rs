@@ -88,6 +88,7 @@ files! {
     "parts/lanes_memory",
     "parts/lanes_subgroups",
     "parts/logistic",
+    "parts/moments",
     "parts/pages",
     "parts/reduce_subgroup",
     "parts/reduce_workgroup",
