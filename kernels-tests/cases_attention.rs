@@ -131,7 +131,8 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
                 },
                 kv,
             ],
-            ..CacheSpec::default()
+            n_sequences: lengths.len(),
+            states: Vec::new(),
         }),
         steps,
         record: Box::new(move |b| {

@@ -165,14 +165,32 @@ fn a_model_takes_its_weights_its_cache_and_little_more() {
     };
     let grid = sizes(&[512, 1024, 2048, 4096, 8192], &[1, 2, 4, 8]);
     let corners = vec![(512, 1), (8192, 8)];
+    let plain = gpu::Arithmetic::default();
+    let in_arithmetic = |arithmetic| {
+        opened(gpu::Options {
+            arithmetic: Some(arithmetic),
+            ..gpu::Options::default()
+        })
+    };
     // Kernels are compiled once.
-    let opened = opened(gpu::Options::default());
-    for (name, sizes) in models::REAL
-        .into_iter()
-        .zip([grid, corners.clone(), corners])
-    {
+    let in_floats = in_arithmetic(plain);
+    let in_integers = in_arithmetic(gpu::Arithmetic {
+        integers: true,
+        ..plain
+    });
+    let in_halves = in_arithmetic(gpu::Arithmetic {
+        halves: true,
+        ..plain
+    });
+    for (what, opened, name, sizes) in [
+        ("floats", &in_floats, models::REAL[0], grid),
+        ("floats", &in_floats, models::REAL[1], corners.clone()),
+        ("floats", &in_floats, models::REAL[2], corners.clone()),
+        ("integers", &in_integers, models::REAL[1], corners.clone()),
+        ("halves", &in_halves, models::REAL[1], corners),
+    ] {
         for (n_ctx, n_parallel) in sizes {
-            let what = format!("{name}, {n_parallel} x {n_ctx}");
+            let what = format!("{name} in {what}, {n_parallel} x {n_ctx}");
             let backend = opened.sibling().expect("it opens");
             let (model, backend, _) = loaded_on(backend, name, n_ctx, n_parallel);
             let memory = backend.memory();
@@ -206,4 +224,21 @@ fn only_the_kernels_that_a_model_uses_are_compiled() {
     let sibling = first.sibling().expect("it opens");
     let (_, second, _) = loaded_on(sibling, models::REAL[0], N_CTX, 1);
     assert_eq!(second.n_pipelines(), n);
+}
+
+#[test]
+fn more_sequences_than_the_cache_is_for_are_refused() {
+    let (model, mut backend, _) = loaded(models::REAL[0], gpu::Options::default());
+    let shape = BatchShape {
+        phase: Phase::Prefill,
+        n_tokens: 2,
+        n_outputs: 2,
+    };
+    let plan = model.plan(N_CTX, shape, None);
+    let plan = backend.prepare(plan).expect("a valid plan");
+    let one = backend.run(plan, &Batch::whole(&[&[1, 2]]));
+    one.expect("the cache is for one");
+    let two = backend.run(plan, &Batch::whole(&[&[1], &[2]]));
+    let error = two.expect_err("there is no room for two tables");
+    assert!(error.to_string().contains("2 sequences"), "{error}");
 }

@@ -124,8 +124,8 @@ pub struct CacheSpec {
     pub n_pages: usize,
     /// By layer; zeros for layers without attention.
     pub layers: Vec<KvDims>,
-    /// State slots: sequences that may run at the same time.
-    pub n_state_slots: usize,
+    /// Sequences that may take part in a step, each with its pages and a state slot.
+    pub n_sequences: usize,
     /// Recurrent states, by the number that operations give.
     pub states: Vec<StateSpec>,
 }
@@ -173,7 +173,7 @@ impl CacheSpec {
     /// Bytes of one layer's part.
     pub fn layer_bytes(&self, layer: usize) -> u64 {
         let states = self.states.iter().filter(|state| state.layer == layer);
-        let floats = states.map(|state| state.size).sum::<usize>() * self.n_state_slots;
+        let floats = states.map(|state| state.size).sum::<usize>() * self.n_sequences;
         let KvDims { keys, values } = self.layers[layer];
         let token = self.kv_type.bytes(keys) + self.kv_type.bytes(values);
         (token * self.n_slots() + 4 * floats) as u64

@@ -56,7 +56,7 @@ pub struct CpuBackend {
     /// Recurrent states by number, `[slots, size]`.
     states: Vec<Buffer>,
     state_specs: Vec<StateSpec>,
-    n_state_slots: usize,
+    n_sequences: usize,
     plans: Vec<Prepared>,
     /// Storages of the buffers that nobody reads after a step, for all plans.
     scratch: Vec<Buffer>,
@@ -84,7 +84,7 @@ impl CpuBackend {
             n_slots: 0,
             states: Vec::new(),
             state_specs: Vec::new(),
-            n_state_slots: 0,
+            n_sequences: 0,
             plans: Vec::new(),
             scratch: Vec::new(),
             changed: Default::default(),
@@ -147,13 +147,13 @@ impl Backend for CpuBackend {
         let state = |spec: &StateSpec| {
             let mut state = Buffer::default();
             state
-                .grow_floats(spec.size * cache.n_state_slots)
+                .grow_floats(spec.size * cache.n_sequences)
                 .map(|()| state)
         };
         let states: Result<_, _> = cache.states.iter().map(state).collect();
         self.states = states.map_err(|buffer::OutOfMemory| error)?;
         self.state_specs = cache.states.clone();
-        self.n_state_slots = cache.n_state_slots;
+        self.n_sequences = cache.n_sequences;
         self.n_slots = cache.n_slots();
         Ok(())
     }

@@ -227,7 +227,7 @@ impl CpuBackend {
             batch.check_whole().map_err(BackendError::Invalid)?;
         }
         if !self.states.is_empty() {
-            let checked = batch.check_states(self.n_state_slots);
+            let checked = batch.check_states(self.n_sequences);
             checked.map_err(BackendError::Invalid)?;
         }
         let shape = prepared.plan.shape;

@@ -208,14 +208,14 @@ impl Backend for GpuBackend {
         follows: bool,
     ) -> Result<(), BackendError> {
         self.device.check()?;
-        if let Some(cache) = self.cache.as_ref().filter(|c| !c.spec.states.is_empty()) {
-            let checked = batch.check_states(cache.spec.n_state_slots);
+        let cache = self.cache.as_ref().map(|cache| &cache.spec);
+        if let Some(cache) = cache.filter(|cache| !cache.states.is_empty()) {
+            let checked = batch.check_states(cache.n_sequences);
             checked.map_err(BackendError::Invalid)?;
         }
-        let n_slots = self.cache.as_ref().map_or(0, |c| c.spec.n_slots());
         let prepared = self.plans.get_mut(plan.0).ok_or_else(unknown_plan)?;
         self.last_run = Some(plan);
-        prepared.start(&self.device, batch, sampling, follows, n_slots)?;
+        prepared.start(&self.device, batch, sampling, follows, cache)?;
         self.started.push_back(plan);
         Ok(())
     }

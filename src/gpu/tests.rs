@@ -69,7 +69,7 @@ fn all_launches() -> BTreeMap<String, Launch> {
                     kv_type,
                     n_pages: 4,
                     layers: vec![kv],
-                    n_state_slots: 5,
+                    n_sequences: 5,
                     states: [3 * 512, DELTA_HEADS.state_size()]
                         .map(|size| StateSpec { layer: 0, size })
                         .to_vec(),
