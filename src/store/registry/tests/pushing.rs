@@ -312,3 +312,54 @@ async fn only_whole_blobs_of_the_store_are_sent() {
         assert!(server.asked().is_empty(), "{kind}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_of_what_is_deleted_meanwhile_is_whole_or_refused() {
+    let n_manifests = Arc::new(AtomicU64::new(0));
+    let server = Scripted::start({
+        let n_manifests = Arc::clone(&n_manifests);
+        move |asked, _| {
+            if asked.path.contains("/manifests/") {
+                n_manifests.fetch_add(1, Ordering::Relaxed);
+            }
+            plain(asked)
+        }
+    });
+    let name = name_of(&server);
+    let mut n_pushed = 0;
+    for round in 0..100 {
+        let (folder, registry) = holding(timing());
+        let store = registry.inner.store.clone();
+        let held = ModelName::parse("m").unwrap();
+        store.copy(&held, &name).unwrap();
+        store.delete(&held).unwrap();
+        let deletion = {
+            let name = name.clone();
+            tokio::task::spawn_blocking(move || {
+                std::thread::sleep(Duration::from_micros(round % 25 * 200));
+                store.delete(&name)
+            })
+        };
+        let (steps, mut receiver) = mpsc::channel(64);
+        let (pushed, ()) = tokio::join!(
+            async {
+                let steps = steps;
+                registry.push(&name, true, &steps).await
+            },
+            async { while receiver.recv().await.is_some() {} }
+        );
+        deletion.await.unwrap().unwrap();
+        match pushed {
+            Ok(()) => n_pushed += 1,
+            Err(Error::Store(StoreError::NotFound(_) | StoreError::BlobNotFound(_))) => {}
+            Err(e) => panic!("{e}"),
+        }
+        assert_eq!(
+            n_manifests.load(Ordering::Relaxed),
+            n_pushed,
+            "round {round}"
+        );
+        assert!(files(folder.path()).is_empty());
+    }
+    assert!((1..100).contains(&n_pushed), "{n_pushed} were pushed");
+}
