@@ -53,6 +53,11 @@ pub fn free_port() -> u16 {
 impl Server {
     /// Starts a server with these variables set, and waits until it answers.
     pub fn start(variables: &[(&str, &str)]) -> Server {
+        Server::start_logging_to(Stdio::piped(), variables)
+    }
+
+    /// The same where its stderr goes to; what it logs is kept if that is a pipe.
+    pub fn start_logging_to(stderr: impl Into<Stdio>, variables: &[(&str, &str)]) -> Server {
         // The tests' own HTTP clients need it.
         use_ring();
         let home = tempfile::tempdir().expect("a temporary folder");
@@ -66,16 +71,17 @@ impl Server {
             .env("OLLAMA_WGPU_DEVICE", "cpu")
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+            .stderr(stderr);
         let mut child = command.spawn().expect("the server starts");
         let log = Arc::new(Mutex::new(String::new()));
-        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         let sink = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                *sink.lock().expect("the log") += &format!("{line}\n");
-            }
-        });
+        if let Some(stderr) = child.stderr.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    *sink.lock().expect("the log") += &format!("{line}\n");
+                }
+            });
+        }
         let server = Server {
             address,
             home,
