@@ -130,28 +130,74 @@ fn by_layer(model: &Model, launches: &[gpu::LaunchProfile]) -> Vec<Vec<&'static 
     kernels.collect()
 }
 
-/// Past the first split of the cache, with the shapes of a GPU.
-#[test]
-fn a_layer_is_six_launches_on_a_gpu_and_a_merge() {
+/// The kernels of each layer past the first split of the cache, with the shapes of a GPU.
+fn layers_on_a_gpu(name: &str) -> Vec<Vec<&'static str>> {
     let options = gpu::Options {
         gpu_shapes: true,
         ..gpu::Options::default()
     };
-    let (model, mut backend, decode) = loaded(models::REAL[0], options);
+    let (model, mut backend, decode) = loaded(name, options);
     let batch = Batch::single(Phase::Decode, &[1], 300, vec![0]);
     backend.run(decode, &batch).expect("it runs");
-    for kernels in by_layer(&model, &backend.profile(decode)) {
-        let expected = [
-            "matmul_vec",
-            "rope_kv",
-            "attention_decode",
-            "attention_merge",
-            "matmul_vec",
-            "matmul_vec",
-            "matmul_vec",
-        ];
-        assert_eq!(kernels, expected);
+    by_layer(&model, &backend.profile(decode))
+}
+
+/// Where queries, keys and values have two types they are two products; what Gemma norms behind attention and
+/// feed-forward is a launch each.
+#[test]
+fn a_dense_layer_is_six_launches_on_a_gpu_and_a_merge() {
+    let [smollm2, qwen, gemma] = models::REAL;
+    for (name, most) in [
+        (smollm2, 7),
+        (qwen, 8),
+        (gemma, 10),
+        ("tiny/tiny-llama.gguf", 7),
+        ("tiny/tiny-phi3.gguf", 7),
+        ("tiny/tiny-qwen3.gguf", 7),
+        ("tiny/tiny-gemma3.gguf", 9),
+    ] {
+        let layers = layers_on_a_gpu(name);
+        let longest = layers.iter().max_by_key(|kernels| kernels.len());
+        assert_eq!(longest.map(Vec::len), Some(most), "{name}: {longest:?}");
     }
+    let expected = [
+        "matmul_vec",
+        "norm_rope_kv",
+        "attention_decode",
+        "attention_merge",
+        "matmul_vec",
+        "matmul_vec",
+        "matmul_vec",
+    ];
+    assert_eq!(layers_on_a_gpu("tiny/tiny-qwen3.gguf")[0], expected);
+}
+
+#[test]
+fn a_layer_with_experts_is_ten_launches_on_a_gpu() {
+    for name in [
+        "llama-moe",
+        "qwen3moe",
+        "qwen3moe-q4_k",
+        "gpt-oss",
+        "lfm2moe",
+    ] {
+        for kernels in layers_on_a_gpu(&format!("tiny/tiny-{name}.gguf")) {
+            assert!(kernels.len() <= 10, "{name}: {kernels:?}");
+        }
+    }
+    let expected = [
+        "matmul_vec",
+        "norm_rope_kv",
+        "attention_decode",
+        "attention_merge",
+        "matmul_vec",
+        "rms_norm",
+        "matmul_vec",
+        "moe_route",
+        "matmul_experts_vec",
+        "matmul_experts_vec",
+    ];
+    assert_eq!(layers_on_a_gpu("tiny/tiny-qwen3moe.gguf")[0], expected);
 }
 
 /// The allocator's count has all that was taken from the driver, blocks that are half empty too.

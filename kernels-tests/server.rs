@@ -53,11 +53,21 @@ pub fn free_port() -> u16 {
 impl Server {
     /// Starts a server with these variables set, and waits until it answers.
     pub fn start(variables: &[(&str, &str)]) -> Server {
-        Server::start_logging_to(Stdio::piped(), variables)
+        Server::start_with(&[], variables)
     }
 
-    /// The same where its stderr goes to; what it logs is kept if that is a pipe.
-    pub fn start_logging_to(stderr: impl Into<Stdio>, variables: &[(&str, &str)]) -> Server {
+    /// As [`Server::start`], with flags of `serve`.
+    pub fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Server {
+        Server::launch(flags, variables, Stdio::piped())
+    }
+
+    /// As [`Server::start`], with a log that goes to `stderr` and is not kept.
+    #[allow(dead_code, reason = "the benches do not")]
+    pub fn start_logging_to(stderr: std::fs::File) -> Server {
+        Server::launch(&[], &[], stderr.into())
+    }
+
+    fn launch(flags: &[&str], variables: &[(&str, &str)], stderr: Stdio) -> Server {
         // The tests' own HTTP clients need it.
         use_ring();
         let home = tempfile::tempdir().expect("a temporary folder");
@@ -65,6 +75,7 @@ impl Server {
         let mut command = binary();
         command
             .arg("serve")
+            .args(flags)
             .env("HOME", home.path())
             .env("OLLAMA_MODELS", home.path().join("models"))
             .env("OLLAMA_HOST", &address)

@@ -27,7 +27,7 @@ pub async fn command(repl: &mut Repl<'_>, line: &str) -> Result<Outcome> {
     let done = match (words[0], &words[1..]) {
         ("/bye" | "/exit", _) => return Ok(Outcome::Quit),
         ("/?" | "/help", topic) => {
-            tell(&help(topic));
+            tell(help(topic));
             Ok(())
         }
         ("/set", ["think", level @ ..]) => {
@@ -165,7 +165,7 @@ fn set(repl: &mut Repl<'_>, line: &str, arguments: &[&str]) {
             session.format = None;
             println!("Disabled format.");
         }
-        [] => tell(&help(&["set"])),
+        [] => tell(help(&["set"])),
         [unknown, ..] => println!("Unknown command '/set {unknown}'. Type /? for help"),
     }
 }
@@ -239,7 +239,7 @@ async fn set_think(repl: &mut Repl<'_>, text: &str) -> Result<()> {
 
 async fn show(repl: &Repl<'_>, arguments: &[&str]) -> Result<()> {
     let [what, ..] = arguments else {
-        tell(&help(&["show"]));
+        tell(help(&["show"]));
         return Ok(());
     };
     let request = ShowRequest {

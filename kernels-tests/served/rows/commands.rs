@@ -361,7 +361,7 @@ fn a_start_that_fails_says_why_once() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_full_disk_under_the_log_stops_nobody() {
-    let server = Server::start_logging_to(full_disk(), &[]);
+    let server = Server::start_logging_to(full_disk());
     server.create("tiny", &models::path(TINY.1));
     let reply = server
         .generate("tiny", "a", &json!({ "num_predict": 2 }))

@@ -9,6 +9,7 @@ mod matmul;
 mod norm;
 mod parts;
 mod recurrent;
+mod rope_kv;
 mod streams;
 mod tile;
 mod top_k;
@@ -77,7 +78,7 @@ pub(super) fn program(dispatch: &Dispatch) -> Result<Program, String> {
     while at < ops.len() {
         let n_ops = match dispatch.fused(at)? {
             Some(fused) => {
-                program.launches.push(fused.launch);
+                program.launches.extend(fused.launches);
                 fused.n_ops
             }
             None => {
