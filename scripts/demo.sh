@@ -25,7 +25,8 @@ say "starting the server on $OLLAMA_HOST, models in $OLLAMA_MODELS"
 "$BIN" serve >"$LOG" 2>&1 &
 SERVER=$!
 stop() {
-  kill "$SERVER" 2>/dev/null && wait "$SERVER" 2>/dev/null || true
+  kill "$SERVER" 2>/dev/null || true
+  wait "$SERVER" 2>/dev/null || true
   rm -f "$LOG"
 }
 trap stop EXIT

@@ -20,7 +20,8 @@ SERVER=$!
 stop() {
   local status=$?
   [ "$status" -eq 0 ] || tail -n 40 "$WORK/server.log" >&2
-  kill "$SERVER" 2>/dev/null && wait "$SERVER" 2>/dev/null || true
+  kill "$SERVER" 2>/dev/null || true
+  wait "$SERVER" 2>/dev/null || true
   rm -rf "$WORK"
 }
 trap stop EXIT
