@@ -53,6 +53,11 @@ pub fn free_port() -> u16 {
 impl Server {
     /// Starts a server with these variables set, and waits until it answers.
     pub fn start(variables: &[(&str, &str)]) -> Server {
+        Server::start_with(&[], variables)
+    }
+
+    /// As [`Server::start`], with flags of `serve`.
+    pub fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Server {
         // The tests' own HTTP clients need it.
         use_ring();
         let home = tempfile::tempdir().expect("a temporary folder");
@@ -60,6 +65,7 @@ impl Server {
         let mut command = binary();
         command
             .arg("serve")
+            .args(flags)
             .env("HOME", home.path())
             .env("OLLAMA_MODELS", home.path().join("models"))
             .env("OLLAMA_HOST", &address)
