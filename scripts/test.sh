@@ -17,6 +17,9 @@ say "unit and integration tests, GPU cases on Mesa's software Vulkan"
 LAVAPIPE="$(ls /usr/share/vulkan/icd.d/lvp_icd*.json | head -n 1)"
 VK_DRIVER_FILES="$LAVAPIPE" cargo test --release
 
+say "benches, every case once and small"
+cargo test --release --bench '*'
+
 # Another compiler and subgroups of 4: every op, and models with each kind of layer.
 say "GPU cases and tiny models on SwiftShader, which Chromium brings along"
 VK_DRIVER_FILES=/usr/lib/chromium/vk_swiftshader_icd.json \
