@@ -94,7 +94,7 @@ pub struct CompareArgs {
     /// A GGUF file
     file: PathBuf,
     /// Two devices, separated by a comma
-    #[arg(long, value_delimiter = ',', num_args = 2, required = true)]
+    #[arg(long, value_delimiter = ',', required = true)]
     devices: Vec<String>,
     /// The prompt
     #[arg(long, default_value = "The capital of France is")]
