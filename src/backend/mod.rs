@@ -58,6 +58,9 @@ pub enum BackendError {
     /// A file lost bytes while weights were read from it: what was computed with them is void.
     #[error("{file} was cut while the model was in use; pull or create the model again")]
     FileCut { file: String },
+    /// A variable of the environment says something that is not accepted.
+    #[error("{0}")]
+    Setting(String),
     /// The plan or batch is not one this backend was prepared for. A bug of ours.
     #[error("invalid plan: {0}")]
     Invalid(String),

@@ -169,18 +169,23 @@ pub fn main() -> ExitCode {
         .and_then(|matches| Program::from_arg_matches(&matches));
     let done = match parsed {
         Ok(parsed) => parsed.run(&mut program),
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => print(&error.to_string()),
+        Err(error) if is_help(error.kind()) => print(&error.to_string()),
         Err(error) => Err(anyhow::anyhow!(usage::refusal(&error, &program))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to be told if stderr is gone too.
-            writeln!(io::stderr(), "Error: {}", whole(&error)).ok();
+            tell(&format!("Error: {}", whole(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Was help asked for, or a group of commands without one of them?
+fn is_help(kind: ErrorKind) -> bool {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand};
+    matches!(kind, DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand)
 }
 
 /// An error and its causes, each once: some tell theirs themselves.
@@ -255,6 +260,11 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("cannot start the asynchronous runtime")?
         .block_on(work)
+}
+
+/// Writes a line to stderr. Nobody is left to be told if that is gone, as on a full disk.
+fn tell(line: &str) {
+    writeln!(io::stderr(), "{line}").ok();
 }
 
 /// Writes `text` to stdout.

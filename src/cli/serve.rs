@@ -3,6 +3,7 @@
 use super::{device, log, usage};
 use crate::backend::KvType;
 use crate::engine::{self, KeepAlive, Models, ModelsSettings};
+use crate::gpu::Arithmetic;
 use crate::server::{self, App, Changes, Keys, Origins, RequestLog, ServerSettings, Templates};
 use crate::settings::Settings;
 use crate::store::Store;
@@ -107,6 +108,8 @@ async fn listen(settings: Settings, arguments: &Arguments) -> Result<()> {
     let address = arguments.address(&settings);
     let listener = server::bind(&address).await.map_err(with_remedy)?;
     let bound = listener.local_addr().context("no local address")?;
+    // Of all devices: a model that finds no GPU it can use runs on the CPU, and one log line would be all that is said.
+    Arithmetic::from_env()?;
     if let Some(name) = &settings.device {
         device::open(Some(name)).context("OLLAMA_WGPU_DEVICE")?;
     }

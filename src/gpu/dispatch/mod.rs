@@ -3,6 +3,7 @@
 
 mod attention;
 mod experts;
+mod experts_vec;
 mod fused;
 mod low_rank;
 mod matmul;
