@@ -353,7 +353,11 @@ async fn pulls_beside_deletions_lose_no_shared_blob() {
             result.unwrap();
         }
         deletion.await.unwrap();
-        check_whole(folder.path(), &registry, &kept);
+        registry.inner.store.manifest(&kept).unwrap();
+        assert_eq!(files(folder.path()).len(), 2);
+        if round % 10 == 0 {
+            check_whole(folder.path(), &registry, &kept);
+        }
         if round % 3 == 0 {
             registry.inner.store.delete(&kept).unwrap();
         }
