@@ -112,7 +112,7 @@ fn at_once<A, B: Send>(
     };
     std::thread::scope(|scope| {
         let second = scope.spawn(|| {
-            wait(round % 2 == 0);
+            wait(round.is_multiple_of(2));
             second()
         });
         wait(round % 2 == 1);
