@@ -7,6 +7,7 @@
 //! command is given to `sh` with `MODEL` (a path), `TEXTS` and `LENGTH` (in tokens) set, and prints
 //! a JSON object at last with a key that ends in `texts_per_s`.
 
+mod arguments;
 mod command;
 #[path = "../kernels-tests/models.rs"]
 mod models;
@@ -14,6 +15,7 @@ mod models;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arguments::Arguments;
 use command::median;
 use ollama_wgpu::cli::device;
 use ollama_wgpu::gguf::Gguf;
@@ -39,13 +41,9 @@ fn run(embedder: &mut Embedder, texts: &[&[u32]]) -> f64 {
 }
 
 fn main() {
-    let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
-    let device = args.next().unwrap_or_else(|| "cpu".into());
-    let mut number = |default| {
-        args.next()
-            .map_or(default, |n| n.parse().expect("a number"))
-    };
-    let (n_texts, n_runs) = (number(256), number(5));
+    let mut arguments = Arguments::read();
+    let device: String = arguments.next("cpu".into(), "cpu".into());
+    let (n_texts, n_runs) = (arguments.next(256, 4), arguments.next(5, 1));
     let peer = std::env::var("OLLAMA_WGPU_BENCH_EMBED_PEER").ok();
     let path = models::path(MODEL);
     let gguf = Arc::new(Gguf::open(&path).expect("a valid file"));

@@ -10,6 +10,7 @@
 //! and `DECODE` set, and prints a JSON object at last whose keys end in `prefill_tps`, `decode_tps`
 //! and `load_ms`.
 
+mod arguments;
 mod command;
 #[path = "../kernels-tests/models.rs"]
 mod models;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use arguments::Arguments;
 use command::median;
 use ollama_wgpu::backend::KvType;
 use ollama_wgpu::cli::device;
@@ -120,18 +122,14 @@ fn read_speed() -> f64 {
 }
 
 fn main() {
-    let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
-    let device = args.next().unwrap_or_else(|| "cpu".into());
-    let wanted = args.next().unwrap_or_default();
-    let mut number = |default| {
-        args.next()
-            .map_or(default, |n| n.parse().expect("a number"))
-    };
+    let mut arguments = Arguments::read();
+    let device = arguments.next("cpu".into(), "cpu".into());
+    let wanted: String = arguments.next(String::new(), "smollm2".into());
     let shape = Shape {
         device,
-        n_prompt: number(64),
-        n_decode: number(8),
-        n_runs: number(3),
+        n_prompt: arguments.next(64, 8),
+        n_decode: arguments.next(8, 2),
+        n_runs: arguments.next(3, 1),
     };
     let command = std::env::var("OLLAMA_WGPU_BENCH_PEER").ok();
     let mut table = Vec::new();

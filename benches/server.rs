@@ -5,6 +5,7 @@
 //! `cargo bench --bench server -- [PART_OF_A_MODEL'S_NAME] [TOKENS=64]`; models are those of
 //! `scripts/models.sh`, the device that of `OLLAMA_WGPU_BENCH_DEVICE` (the CPU by default).
 
+mod arguments;
 mod device_work;
 #[path = "../kernels-tests/models.rs"]
 mod models;
@@ -14,6 +15,7 @@ mod server;
 
 use std::time::{Duration, Instant};
 
+use arguments::Arguments;
 use device_work::{DeviceWork, processor_seconds};
 use futures_util::future::{join_all, select_all};
 use serde_json::{Value, json};
@@ -262,11 +264,9 @@ async fn own_cost(clients: &Clients<'_>, name: &str, device: &str) -> Option<[f6
 
 #[tokio::main]
 async fn main() {
-    let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
-    let wanted = args.next().unwrap_or_default();
-    let n = args
-        .next()
-        .map_or(64, |n| n.parse().expect("a number of tokens"));
+    let mut arguments = Arguments::read();
+    let wanted: String = arguments.next(String::new(), "smollm2".into());
+    let n = arguments.next(64, 4);
     let device = std::env::var("OLLAMA_WGPU_BENCH_DEVICE").unwrap_or_else(|_| "cpu".into());
     for name in models::REAL.iter().filter(|name| name.contains(&wanted)) {
         let server = Server::start(&[

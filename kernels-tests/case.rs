@@ -98,7 +98,7 @@ impl Case {
             outcome.candidates.extend(backend.run(id, batch)?);
             outcome
                 .values
-                .extend(backend.read(id, view.buffer, n_rows)?);
+                .extend(backend.read(id, view.buffer, 0..n_rows)?);
         }
         Ok(outcome)
     }

@@ -2,7 +2,7 @@
 
 use ollama_wgpu::backend::*;
 
-use crate::case::Case;
+use crate::case::{Case, Weight};
 use crate::cases::below;
 use crate::file::{File, Random};
 
@@ -18,6 +18,8 @@ struct Heads {
     sinks: bool,
     /// Queries and keys are turned before.
     rope: Option<RopeOrder>,
+    /// Each head of both is normed before it is turned.
+    normed: bool,
     alibi: Option<f32>,
     kv_type: KvType,
 }
@@ -33,6 +35,7 @@ pub fn all(cases: &mut Vec<Case>) {
         soft_cap,
         sinks: false,
         rope: None,
+        normed: false,
         alibi: None,
         kv_type: KvType::F16,
     };
@@ -46,6 +49,10 @@ pub fn all(cases: &mut Vec<Case>) {
     };
     let turned = |heads, order| Heads {
         rope: Some(order),
+        ..heads
+    };
+    let normed = |heads| Heads {
+        normed: true,
         ..heads
     };
     let biased = |heads| Heads {
@@ -70,6 +77,10 @@ pub fn all(cases: &mut Vec<Case>) {
         turned(heads(9, 3, 64, None, None), RopeOrder::Norm),
         turned(heads(4, 2, 16, None, None), RopeOrder::Neox),
         turned(unequal(4, 2, 48, 40), RopeOrder::Neox),
+        normed(turned(heads(4, 2, 128, None, None), RopeOrder::Neox)),
+        normed(turned(heads(2, 1, 24, None, None), RopeOrder::Norm)),
+        normed(turned(heads(4, 1, 320, None, None), RopeOrder::Neox)),
+        normed(turned(unequal(4, 2, 48, 40), RopeOrder::Neox)),
     ];
     for heads in table {
         for kv_type in [KvType::F16, KvType::F32] {
@@ -115,11 +126,16 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
     file.floats("source", n_vocab, cols, &values);
     let sinks: Vec<f32> = r.floats(heads.n_heads).iter().map(|v| 4.0 * v).collect();
     file.floats("sinks", 1, heads.n_heads, &sinks);
+    for name in ["q_norm", "k_norm"] {
+        file.floats(name, 1, heads.head_dim, &r.floats(heads.head_dim));
+    }
     let (steps, n_pages) = attention_steps(lengths, n_decode, n_vocab, &mut r);
     Case {
         name: format!("attention {heads:?} lengths {lengths:?}"),
         file: file.open(),
-        weights: vec!["source".into(), "sinks".into()],
+        weights: ["source", "sinks", "q_norm", "k_norm"]
+            .map(Weight::from)
+            .into(),
         cache: Some(CacheSpec {
             kv_type: heads.kv_type,
             n_pages,
@@ -131,7 +147,8 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
                 },
                 kv,
             ],
-            ..CacheSpec::default()
+            n_sequences: lengths.len(),
+            states: Vec::new(),
         }),
         steps,
         record: Box::new(move |b| {
@@ -140,10 +157,16 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
             let v = x.columns(q_dim + kv.keys, kv.values);
             b.kv_write(0, v, k);
             let (mut q, mut k) = (x.columns(0, q_dim), k);
-            if let Some(order) = heads.rope {
-                q = b.rope(q, heads.head_dim, 0, order);
-                k = b.rope(k, heads.head_dim, 0, order);
-            }
+            let mut placed = |mut x, norm| {
+                if heads.normed {
+                    x = b.rms_norm(x, norm, 1e-5);
+                }
+                if let Some(order) = heads.rope {
+                    x = b.rope(x, heads.head_dim, 0, order);
+                }
+                x
+            };
+            (q, k) = (placed(q, WeightId(2)), placed(k, WeightId(3)));
             b.kv_write(1, k, v);
             b.attention(Attention {
                 layer: 1,

@@ -33,6 +33,10 @@ pub fn all(cases: &mut Vec<Case>, types: &[QuantType]) {
         for run in [(Phase::Decode, 1), (Phase::Decode, 3), (Phase::Prefill, n)] {
             products(cases, quant, sizes, run, &ways);
         }
+        // What one launch does for single tokens.
+        for run in [(Phase::Decode, 1), (Phase::Decode, 3)] {
+            products(cases, quant, sizes, run, &[Way::Gated, Way::Combined]);
+        }
     }
 }
 
@@ -253,6 +257,10 @@ enum Way {
     EachSlot,
     /// All experts in order, an input for each.
     InOrder,
+    /// As joined, of which one half gates the other.
+    Gated,
+    /// As for each slot, weighted and added to what was there before.
+    Combined,
 }
 
 fn products(
@@ -298,7 +306,7 @@ fn products(
                 bias,
             };
             let products = match way {
-                Way::Joined => ExpertProducts {
+                Way::Joined | Way::Gated => ExpertProducts {
                     slot_stride: 0,
                     ..products(
                         Some(b.moe_route(scores, None, routing)),
@@ -306,10 +314,24 @@ fn products(
                         Some(WeightId(2)),
                     )
                 },
-                Way::EachSlot => products(Some(b.moe_route(scores, None, routing)), 3, None),
+                Way::EachSlot | Way::Combined => {
+                    products(Some(b.moe_route(scores, None, routing)), 3, None)
+                }
                 Way::InOrder => products(None, 3, None),
             };
-            b.matmul_experts(products)
+            let made = b.matmul_experts(products);
+            match way {
+                Way::Joined | Way::EachSlot | Way::InOrder => made,
+                Way::Gated => {
+                    let width = n_used * rows;
+                    let (gate, up) = (made.columns(0, width), made.columns(width, width));
+                    b.glu(gate, up, Activation::ClampedSwish)
+                }
+                Way::Combined => {
+                    let before = x.columns(n_experts, rows);
+                    b.moe_combine(made, products.route.expect("routed"), Some(before))
+                }
+            }
         };
         let quant = quant.name();
         let name =

@@ -105,7 +105,7 @@ fn attention(heads: Heads, lengths: &[usize], kv_type: KvType) -> Case {
                 keys: kv_dim,
                 values: kv_dim,
             }],
-            n_state_slots: 0,
+            n_sequences: lengths.len(),
             states: Vec::new(),
         }),
         steps: vec![batch],

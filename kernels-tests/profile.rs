@@ -130,28 +130,74 @@ fn by_layer(model: &Model, launches: &[gpu::LaunchProfile]) -> Vec<Vec<&'static 
     kernels.collect()
 }
 
-/// Past the first split of the cache, with the shapes of a GPU.
-#[test]
-fn a_layer_is_six_launches_on_a_gpu_and_a_merge() {
+/// The kernels of each layer past the first split of the cache, with the shapes of a GPU.
+fn layers_on_a_gpu(name: &str) -> Vec<Vec<&'static str>> {
     let options = gpu::Options {
         gpu_shapes: true,
         ..gpu::Options::default()
     };
-    let (model, mut backend, decode) = loaded(models::REAL[0], options);
+    let (model, mut backend, decode) = loaded(name, options);
     let batch = Batch::single(Phase::Decode, &[1], 300, vec![0]);
     backend.run(decode, &batch).expect("it runs");
-    for kernels in by_layer(&model, &backend.profile(decode)) {
-        let expected = [
-            "matmul_vec",
-            "rope_kv",
-            "attention_decode",
-            "attention_merge",
-            "matmul_vec",
-            "matmul_vec",
-            "matmul_vec",
-        ];
-        assert_eq!(kernels, expected);
+    by_layer(&model, &backend.profile(decode))
+}
+
+/// Where queries, keys and values have two types they are two products; what Gemma norms behind attention and
+/// feed-forward is a launch each.
+#[test]
+fn a_dense_layer_is_six_launches_on_a_gpu_and_a_merge() {
+    let [smollm2, qwen, gemma] = models::REAL;
+    for (name, most) in [
+        (smollm2, 7),
+        (qwen, 8),
+        (gemma, 10),
+        ("tiny/tiny-llama.gguf", 7),
+        ("tiny/tiny-phi3.gguf", 7),
+        ("tiny/tiny-qwen3.gguf", 7),
+        ("tiny/tiny-gemma3.gguf", 9),
+    ] {
+        let layers = layers_on_a_gpu(name);
+        let longest = layers.iter().max_by_key(|kernels| kernels.len());
+        assert_eq!(longest.map(Vec::len), Some(most), "{name}: {longest:?}");
     }
+    let expected = [
+        "matmul_vec",
+        "norm_rope_kv",
+        "attention_decode",
+        "attention_merge",
+        "matmul_vec",
+        "matmul_vec",
+        "matmul_vec",
+    ];
+    assert_eq!(layers_on_a_gpu("tiny/tiny-qwen3.gguf")[0], expected);
+}
+
+#[test]
+fn a_layer_with_experts_is_ten_launches_on_a_gpu() {
+    for name in [
+        "llama-moe",
+        "qwen3moe",
+        "qwen3moe-q4_k",
+        "gpt-oss",
+        "lfm2moe",
+    ] {
+        for kernels in layers_on_a_gpu(&format!("tiny/tiny-{name}.gguf")) {
+            assert!(kernels.len() <= 10, "{name}: {kernels:?}");
+        }
+    }
+    let expected = [
+        "matmul_vec",
+        "norm_rope_kv",
+        "attention_decode",
+        "attention_merge",
+        "matmul_vec",
+        "rms_norm",
+        "matmul_vec",
+        "moe_route",
+        "matmul_experts_vec",
+        "matmul_experts_vec",
+    ];
+    assert_eq!(layers_on_a_gpu("tiny/tiny-qwen3moe.gguf")[0], expected);
 }
 
 /// The allocator's count has all that was taken from the driver, blocks that are half empty too.
@@ -165,14 +211,32 @@ fn a_model_takes_its_weights_its_cache_and_little_more() {
     };
     let grid = sizes(&[512, 1024, 2048, 4096, 8192], &[1, 2, 4, 8]);
     let corners = vec![(512, 1), (8192, 8)];
+    let plain = gpu::Arithmetic::default();
+    let in_arithmetic = |arithmetic| {
+        opened(gpu::Options {
+            arithmetic: Some(arithmetic),
+            ..gpu::Options::default()
+        })
+    };
     // Kernels are compiled once.
-    let opened = opened(gpu::Options::default());
-    for (name, sizes) in models::REAL
-        .into_iter()
-        .zip([grid, corners.clone(), corners])
-    {
+    let in_floats = in_arithmetic(plain);
+    let in_integers = in_arithmetic(gpu::Arithmetic {
+        integers: true,
+        ..plain
+    });
+    let in_halves = in_arithmetic(gpu::Arithmetic {
+        halves: true,
+        ..plain
+    });
+    for (what, opened, name, sizes) in [
+        ("floats", &in_floats, models::REAL[0], grid),
+        ("floats", &in_floats, models::REAL[1], corners.clone()),
+        ("floats", &in_floats, models::REAL[2], corners.clone()),
+        ("integers", &in_integers, models::REAL[1], corners.clone()),
+        ("halves", &in_halves, models::REAL[1], corners),
+    ] {
         for (n_ctx, n_parallel) in sizes {
-            let what = format!("{name}, {n_parallel} x {n_ctx}");
+            let what = format!("{name} in {what}, {n_parallel} x {n_ctx}");
             let backend = opened.sibling().expect("it opens");
             let (model, backend, _) = loaded_on(backend, name, n_ctx, n_parallel);
             let memory = backend.memory();
@@ -206,4 +270,21 @@ fn only_the_kernels_that_a_model_uses_are_compiled() {
     let sibling = first.sibling().expect("it opens");
     let (_, second, _) = loaded_on(sibling, models::REAL[0], N_CTX, 1);
     assert_eq!(second.n_pipelines(), n);
+}
+
+#[test]
+fn more_sequences_than_the_cache_is_for_are_refused() {
+    let (model, mut backend, _) = loaded(models::REAL[0], gpu::Options::default());
+    let shape = BatchShape {
+        phase: Phase::Prefill,
+        n_tokens: 2,
+        n_outputs: 2,
+    };
+    let plan = model.plan(N_CTX, shape, None);
+    let plan = backend.prepare(plan).expect("a valid plan");
+    let one = backend.run(plan, &Batch::whole(&[&[1, 2]]));
+    one.expect("the cache is for one");
+    let two = backend.run(plan, &Batch::whole(&[&[1], &[2]]));
+    let error = two.expect_err("there is no room for two tables");
+    assert!(error.to_string().contains("2 sequences"), "{error}");
 }

@@ -154,7 +154,7 @@ fn short_conv_case(cols: usize, kernel: usize, silu: bool, lengths: &[usize]) ->
         weights: vec!["source".into(), "conv".into()],
         cache: Some(CacheSpec {
             n_pages: n_states * N_PAGES,
-            n_state_slots: n_states,
+            n_sequences: n_states,
             // The state under test is the second, so that states must not be mixed up.
             states: states([5, (kernel - 1) * cols]),
             layers: vec![KvDims::default()],
@@ -186,7 +186,7 @@ fn delta_net_case(heads: DeltaHeads, lengths: &[usize]) -> Case {
         weights: vec!["source".into(), "decay".into(), "bias".into()],
         cache: Some(CacheSpec {
             n_pages: n_states * N_PAGES,
-            n_state_slots: n_states,
+            n_sequences: n_states,
             states: states([3, heads.state_size()]),
             layers: vec![KvDims::default()],
             ..CacheSpec::default()

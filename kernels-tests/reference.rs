@@ -7,6 +7,7 @@ pub mod sample;
 mod streams;
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use ollama_wgpu::backend::*;
 
@@ -105,10 +106,10 @@ impl Backend for Reference {
         &mut self,
         plan: PreparedId,
         buffer: BufferId,
-        n_rows: usize,
+        rows: Range<usize>,
     ) -> Result<Vec<f32>, BackendError> {
         let cols = self.plans[plan.0].buffers[buffer.0].cols;
-        let values = &self.buffers[buffer.0][..n_rows * cols];
+        let values = &self.buffers[buffer.0][rows.start * cols..rows.end * cols];
         Ok(values.iter().map(|&v| v as f32).collect())
     }
 

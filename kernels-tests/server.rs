@@ -53,6 +53,21 @@ pub fn free_port() -> u16 {
 impl Server {
     /// Starts a server with these variables set, and waits until it answers.
     pub fn start(variables: &[(&str, &str)]) -> Server {
+        Server::start_with(&[], variables)
+    }
+
+    /// As [`Server::start`], with flags of `serve`.
+    pub fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Server {
+        Server::launch(flags, variables, Stdio::piped())
+    }
+
+    /// As [`Server::start`], with a log that goes to `stderr` and is not kept.
+    #[allow(dead_code, reason = "the benches do not")]
+    pub fn start_logging_to(stderr: std::fs::File) -> Server {
+        Server::launch(&[], &[], stderr.into())
+    }
+
+    fn launch(flags: &[&str], variables: &[(&str, &str)], stderr: Stdio) -> Server {
         // The tests' own HTTP clients need it.
         use_ring();
         let home = tempfile::tempdir().expect("a temporary folder");
@@ -60,22 +75,24 @@ impl Server {
         let mut command = binary();
         command
             .arg("serve")
+            .args(flags)
             .env("HOME", home.path())
             .env("OLLAMA_MODELS", home.path().join("models"))
             .env("OLLAMA_HOST", &address)
             .env("OLLAMA_WGPU_DEVICE", "cpu")
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+            .stderr(stderr);
         let mut child = command.spawn().expect("the server starts");
         let log = Arc::new(Mutex::new(String::new()));
-        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         let sink = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                *sink.lock().expect("the log") += &format!("{line}\n");
-            }
-        });
+        if let Some(stderr) = child.stderr.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    *sink.lock().expect("the log") += &format!("{line}\n");
+                }
+            });
+        }
         let server = Server {
             address,
             home,

@@ -2,13 +2,13 @@
 # From nothing to an answer: installs what is missing, builds, fetches SmolLM2-135M-Instruct, imports it, starts the
 # server and streams an answer. The port is OLLAMA_HOST's, or a free one.
 # usage: scripts/demo.sh [QUESTION]
+# shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 QUESTION="${1:-What is the capital of France? Answer in one sentence.}"
 
 need_rust
 need_python
-need curl=curl
 
 say "building"
 cargo build --release
@@ -25,12 +25,13 @@ say "starting the server on $OLLAMA_HOST, models in $OLLAMA_MODELS"
 "$BIN" serve >"$LOG" 2>&1 &
 SERVER=$!
 stop() {
-  kill "$SERVER" 2>/dev/null && wait "$SERVER" 2>/dev/null || true
+  kill "$SERVER" 2>/dev/null || true
+  wait "$SERVER" 2>/dev/null || true
   rm -f "$LOG"
 }
 trap stop EXIT
 for _ in $(seq 100); do
-  curl -sf "http://$OLLAMA_HOST/" >/dev/null && break
+  "$BIN" list >/dev/null 2>&1 && break
   kill -0 "$SERVER" 2>/dev/null || { cat "$LOG" >&2; fail "the server did not start"; }
   sleep 0.1
 done

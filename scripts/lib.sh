@@ -1,8 +1,10 @@
+# shellcheck shell=bash
 # Shared by the scripts: messages, packages, folders. Sourced, not run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Downloaded models outlive the build folder.
+# shellcheck disable=SC2034
 CACHE="${OLLAMA_WGPU_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ollama-wgpu}"
 
 say() { printf '\n== %s\n' "$*" >&2; }

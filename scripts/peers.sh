@@ -2,6 +2,7 @@
 # Installs llama.cpp into the cache, to be measured beside this project: compiled for this machine's CPU (some ten minutes
 # on two cores), and prebuilt with Vulkan. Prints the commands to use as OLLAMA_WGPU_BENCH_PEER.
 # usage: scripts/peers.sh
+# shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 PEERS="$CACHE/peers"

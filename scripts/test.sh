@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, fetches the test models once, runs every test.
 # usage: scripts/test.sh
+# shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 need_rust
@@ -11,11 +12,15 @@ need /usr/share/vulkan/icd.d/lvp_icd*.json=mesa-vulkan-drivers \
   node=nodejs npm=npm curl=curl
 
 mkdir -p target
-ln -sfn "$(scripts/models.sh smollm2 qwen-coder gemma minilm tiny checkpoints vocabs templates library json-schema | tail -n 1)" target/test-models
+MODELS="$(scripts/models.sh smollm2 qwen-coder gemma minilm tiny checkpoints vocabs templates library json-schema | tail -n 1)"
+ln -sfn "$MODELS" target/test-models
 
 say "unit and integration tests, GPU cases on Mesa's software Vulkan"
-LAVAPIPE="$(ls /usr/share/vulkan/icd.d/lvp_icd*.json | head -n 1)"
-VK_DRIVER_FILES="$LAVAPIPE" cargo test --release
+LAVAPIPE=(/usr/share/vulkan/icd.d/lvp_icd*.json)
+VK_DRIVER_FILES="${LAVAPIPE[0]}" cargo test --release
+
+say "benches, every case once and small"
+cargo test --release --bench '*'
 
 # Another compiler and subgroups of 4: every op, and models with each kind of layer.
 say "GPU cases and tiny models on SwiftShader, which Chromium brings along"

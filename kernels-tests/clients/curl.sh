@@ -34,7 +34,7 @@ expect "openai stream" '^data: \[DONE\]$' "$(post /v1/chat/completions "$openai,
 
 embed='{"model":"minilm","input":'
 expect "embed" '^\{"model":"minilm","embeddings":\[\[0\.0178[0-9]*,.*"prompt_eval_count":7\}$' "$(post /api/embed "$embed\"The sky is blue.\"}")"
-expect "embed batch" '"prompt_eval_count":13\}$' "$(post /api/embed "$embed[\"The sky is blue.\",\"Grass is green.\"]}")"
+expect "embed batch" '"prompt_eval_count":13\}$' "$(post /api/embed "${embed}[\"The sky is blue.\",\"Grass is green.\"]}")"
 expect "embeddings" '^\{"embedding":\[0\.0178' "$(post /api/embeddings '{"model":"minilm","prompt":"The sky is blue."}')"
 expect "openai embeddings" '"usage":\{"prompt_tokens":7,"total_tokens":7\}' "$(post /v1/embeddings "$embed\"The sky is blue.\"}")"
 expect "openai base64" '"embedding":"[A-Za-z0-9+/]{22}=="' \

@@ -3,6 +3,7 @@
 # anthropic, langchain-ollama, llama-index-llms-ollama, litellm and npm ollama, openai, ai: chat, stream, a tool's call and
 # its result (in a stream, too), structured output, embeddings and errors, as far as the client has them (Anthropic's API
 # has no embeddings).
+# shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/../../scripts/lib.sh"
 
 HERE="$PWD/kernels-tests/clients"
@@ -20,11 +21,12 @@ SERVER=$!
 stop() {
   local status=$?
   [ "$status" -eq 0 ] || tail -n 40 "$WORK/server.log" >&2
-  kill "$SERVER" 2>/dev/null && wait "$SERVER" 2>/dev/null || true
+  kill "$SERVER" 2>/dev/null || true
+  wait "$SERVER" 2>/dev/null || true
   rm -rf "$WORK"
 }
 trap stop EXIT
-for _ in $(seq 100); do curl -sf "http://$OLLAMA_HOST/" >/dev/null && break; sleep 0.1; done
+for _ in $(seq 100); do "$BIN" list >/dev/null 2>&1 && break; sleep 0.1; done
 
 for model in minilm=all-minilm-l6-v2-f16 smollm2=smollm2-135m-instruct-q4_1 qwen=qwen2.5-coder-0.5b-instruct-q4_k_m; do
   printf 'FROM %s\n' "$MODELS/${model#*=}.gguf" >"$WORK/Modelfile"

@@ -411,6 +411,35 @@ fn shells_complete_the_commands() {
 }
 
 #[test]
+fn devices_are_compared_op_by_op() {
+    let compare = |devices: &str| {
+        let run = binary()
+            .args(["debug", "compare"])
+            .arg(models::path("tiny/tiny-llama.gguf"))
+            .args(["--devices", devices, "--prompt", "ab"])
+            .output()
+            .expect("the program runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (run.status.success(), text(run.stdout), text(run.stderr))
+    };
+    let (is_well, found, errors) = compare("cpu,vulkan:llvmpipe");
+    assert!(is_well, "{errors}");
+    assert!(
+        found.starts_with("A: CPU (") && found.contains("\nB: llvmpipe"),
+        "{found}"
+    );
+    assert!(
+        found.contains("blk.0.") && found.ends_with("no op differs by more than 1e-6\n"),
+        "{found}"
+    );
+    let (is_well, _, errors) = compare("cpu");
+    assert!(
+        !is_well && errors.contains("two devices are needed"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn the_doctor_examines_the_device() {
     let doctor = |device: &str| {
         let run = binary()

@@ -23,6 +23,7 @@ mod names;
 mod offload;
 mod openai;
 mod prompts;
+mod public;
 mod pulling;
 mod refusals;
 mod registry;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The server as a process among others: against a real registry, killed at random moments, on full disks, in little memory and under
 # mixed traffic.
+# shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/../../scripts/lib.sh"
 
 need docker-registry=docker-registry unshare=util-linux strace=strace

@@ -2,9 +2,11 @@
 
 usage: store.py BINARY [SEED]
 """
+import http.client
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import struct
@@ -243,6 +245,29 @@ class Tests(Suite):
             status, error = self.refused(server, method, path, body)
             self.assertEqual(status, 500, f"{path}: {error}")
             self.assertIn("read-only", error.lower(), path)
+        self.assertEqual(self.names(server), {"base"})
+
+    def test_no_descriptor_left(self):
+        """A model that cannot be opened at the moment is not called damaged, and is there again afterwards."""
+        server = self.filled("descriptors")
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        self.addCleanup(connection.close)
+
+        def asked(method, path, body=None):
+            connection.request(method, path, body and json.dumps(body))
+            reply = connection.getresponse()
+            return reply.status, json.loads(reply.read())
+
+        self.assertEqual(asked("GET", "/api/version")[0], 200)
+        limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        for path in ("show", "generate", "copy"):
+            status, reply = asked("POST", f"/api/{path}", {"model": "base", "source": "base", "destination": "n"})
+            self.assertEqual(status, 500, reply)
+            self.assertIn("Too many open files", reply["error"], path)
+            self.assertNotIn("damaged", reply["error"], path)
+        asked("GET", "/api/tags")
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
         self.assertEqual(self.names(server), {"base"})
 
     def test_gone_while_it_runs(self):

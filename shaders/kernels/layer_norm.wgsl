@@ -2,7 +2,7 @@
 // Scales and bias repeat every WEIGHT_COLS and BIAS_COLS columns. out [rows, COLS].
 // A workgroup takes one run of one row.
 // Needs: WG, GROUP, HAS_WEIGHT, WEIGHT_COLS, HAS_BIAS, BIAS_COLS, X_STRIDE, X_OFFSET, OUT_STRIDE, EPS,
-// workgroup_sum (parts/reduce_*), parts/batch. Twin: cpu layer_norm.
+// parts/moments, parts/batch. Twin: cpu layer_norm.
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> scales: array<f32>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
@@ -18,20 +18,10 @@ fn main(invocation: Invocation) {
     if (row >= n_rows()) {
         return;
     }
-    var sum = 0.0;
+    let of_x = moments(invocation, x_at);
+    let scale = 1.0 / sqrt(of_x.squares / f32(GROUP) + EPS);
     for (var i = invocation.index; i < GROUP; i += WG) {
-        sum += x[x_at + i];
-    }
-    let mean = workgroup_sum(invocation, sum) / f32(GROUP);
-    var squares = 0.0;
-    for (var i = invocation.index; i < GROUP; i += WG) {
-        let off = x[x_at + i] - mean;
-        squares = fma(off, off, squares);
-    }
-    let variance = workgroup_sum(invocation, squares) / f32(GROUP);
-    let scale = 1.0 / sqrt(variance + EPS);
-    for (var i = invocation.index; i < GROUP; i += WG) {
-        var value = (x[x_at + i] - mean) * scale;
+        var value = (x[x_at + i] - of_x.mean) * scale;
         if (HAS_WEIGHT) {
             value *= scales[(column + i) % WEIGHT_COLS];
         }

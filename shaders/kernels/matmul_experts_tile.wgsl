@@ -56,7 +56,11 @@ fn main(
             if (column < n && weight_row < end && bound) {
                 let slot = slots[column];
                 let expert_row = first_row + block_row(index, r);
-                store(expert, expert_row, slot / N_USED, slot % N_USED, sums[c * BLOCK + r]);
+                var value = sums[c * BLOCK + r];
+                if (HAS_BIAS) {
+                    value += bias[expert * EXPERT_ROWS + expert_row];
+                }
+                store(expert_row, slot / N_USED, slot % N_USED, value);
             }
         }
     }

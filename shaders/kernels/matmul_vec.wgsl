@@ -5,7 +5,7 @@
 // A workgroup sums WG / LANES * ROWS_PER_LANE weight rows for N rows of x. LANES invocations share
 // a weight row: lane l takes spans l, l + LANES, ... in order, and the lanes' sums are added in an
 // order of their own (parts/lanes), so that a result depends on neither N nor its neighbours.
-// Needs: WG, LANES, ROWS_PER_LANE, N, SPANS, N_ROWS, GRID_X, OUT_STRIDE, OUT_OFFSET, HAS_BIAS,
+// Needs: WG, LANES, ROWS_PER_LANE, N, SPANS, GRID_X, OUT_STRIDE, OUT_OFFSET, HAS_BIAS,
 // HAS_RESIDUAL, RESIDUAL_STRIDE, RESIDUAL_OFFSET, HAS_NORM, EPS, weight_row and column_value (parts/columns_*),
 // x_quad (parts/x_*), span_values (quant/*), parts/fma4, parts/lanes and what it needs, parts/batch.
 // Twin: cpu rms_norm and matmul.
@@ -53,18 +53,14 @@ fn add_span(w: Span, row: u32, span: u32, sum: f32) -> f32 {
     return fma4(w.v7, input_quad(row, quad + 7u), s);
 }
 
-// Row `j` of the workgroup times its row `n` of x.
-fn row_sum(n: u32, j: u32) -> f32 {
+// Row `j` of the workgroup, which is `weight_row` of those bound, times its row `n` of x.
+fn row_value(n: u32, j: u32, weight_row: u32) -> f32 {
     var sum = lanes_sum((n * GROUP_ROWS + j) * LANES);
     if (HAS_NORM) {
         sum /= sqrt(lanes_sum(SQUARES + n * LANES) / f32(COLS) + EPS);
     }
-    return sum;
-}
-
-fn biased(sum: f32, weight_row: u32) -> f32 {
     if (HAS_BIAS) {
-        return sum + bias[OUT_OFFSET + weight_row];
+        sum += bias[OUT_OFFSET + weight_row];
     }
     return sum;
 }

@@ -3,7 +3,7 @@
 // [slots, KEYS] and [slots, VALUES]. One invocation per four columns of all three.
 // Needs: WG, Q_COLS, KEYS, VALUES, HEAD_DIM (all multiples of 4), HALF, NEOX, Q_TABLE, K_TABLE,
 // Q_STRIDE, Q_OFFSET, K_STRIDE, K_OFFSET, V_STRIDE, V_OFFSET, OUT_STRIDE, NO_SLOT, cached_from
-// (kv/f32, kv/f16), parts/batch. Twin: cpu rope and kv_write.
+// (kv/f32, kv/f16), parts/turned, parts/batch. Twin: cpu rope and kv_write.
 @group(0) @binding(0) var<storage, read> q: array<f32>;
 @group(0) @binding(1) var<storage, read> k: array<f32>;
 @group(0) @binding(2) var<storage, read> v: array<f32>;
@@ -11,37 +11,6 @@
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 @group(0) @binding(5) var<storage, read_write> keys: array<Cached>;
 @group(0) @binding(6) var<storage, read_write> values: array<Cached>;
-
-// The column that turns with column `c` of a head; itself past the pairs.
-fn partner(c: u32) -> u32 {
-    if (c >= 2u * HALF) {
-        return c;
-    }
-    if (NEOX) {
-        return (c + HALF) % (2u * HALF);
-    }
-    return c ^ 1u;
-}
-
-// Column `c` of a head after the turn, from its value and its partner's.
-fn turned(row: u32, table: u32, c: u32, own: f32, other: f32) -> f32 {
-    if (c >= 2u * HALF) {
-        return own;
-    }
-    var pair = c / 2u;
-    var second = (c & 1u) == 1u;
-    if (NEOX) {
-        pair = c % HALF;
-        second = c >= HALF;
-    }
-    let angle = batch[9u + table] + 2u * (token_of(row) * HALF + pair);
-    let cosine = bitcast<f32>(batch[angle]);
-    let sine = bitcast<f32>(batch[angle + 1u]);
-    if (second) {
-        return fma(other, sine, own * cosine);
-    }
-    return fma(own, cosine, -(other * sine));
-}
 
 fn turn_query(row: u32, quad: u32) {
     let c = 4u * quad % HEAD_DIM;

@@ -17,6 +17,8 @@ mod storage;
 mod streams;
 mod weight;
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 pub use batch::{Batch, NO_SLOT, PAGE_TOKENS, Phase, Run, TableRow};
@@ -56,6 +58,9 @@ pub enum BackendError {
     /// A file lost bytes while weights were read from it: what was computed with them is void.
     #[error("{file} was cut while the model was in use; pull or create the model again")]
     FileCut { file: String },
+    /// A variable of the environment says something that is not accepted.
+    #[error("{0}")]
+    Setting(String),
     /// The plan or batch is not one this backend was prepared for. A bug of ours.
     #[error("invalid plan: {0}")]
     Invalid(String),
@@ -122,8 +127,8 @@ pub struct CacheSpec {
     pub n_pages: usize,
     /// By layer; zeros for layers without attention.
     pub layers: Vec<KvDims>,
-    /// State slots: sequences that may run at the same time.
-    pub n_state_slots: usize,
+    /// Sequences that may take part in a step, each with its pages and a state slot.
+    pub n_sequences: usize,
     /// Recurrent states, by the number that operations give.
     pub states: Vec<StateSpec>,
 }
@@ -171,7 +176,7 @@ impl CacheSpec {
     /// Bytes of one layer's part.
     pub fn layer_bytes(&self, layer: usize) -> u64 {
         let states = self.states.iter().filter(|state| state.layer == layer);
-        let floats = states.map(|state| state.size).sum::<usize>() * self.n_state_slots;
+        let floats = states.map(|state| state.size).sum::<usize>() * self.n_sequences;
         let KvDims { keys, values } = self.layers[layer];
         let token = self.kv_type.bytes(keys) + self.kv_type.bytes(values);
         (token * self.n_slots() + 4 * floats) as u64
@@ -298,17 +303,17 @@ pub trait Backend: Send {
         values: &[f32],
     ) -> Result<(), BackendError>;
 
-    /// Reads rows `0..n_rows` of a buffer of the last step that ran `plan`, row-major
-    /// `[n_rows, cols]`. For whole logits, embeddings and comparisons of devices. A buffer that
-    /// is not an output of the plan holds its values only in plans made with `keep_all`.
+    /// Reads rows of a buffer of the last step that ran `plan`, row-major `[rows.len(), cols]`.
+    /// For whole logits, embeddings and comparisons of devices. A buffer that is not an output
+    /// of the plan holds its values only in plans made with `keep_all`.
     ///
     /// # Errors
-    /// [`BackendError::Invalid`] for a buffer or a row count that the plan does not have.
+    /// [`BackendError::Invalid`] for a buffer or rows that the plan does not have.
     fn read(
         &mut self,
         plan: PreparedId,
         buffer: BufferId,
-        n_rows: usize,
+        rows: Range<usize>,
     ) -> Result<Vec<f32>, BackendError>;
 
     /// Whether a token's keys, values and logits are bit for bit the same from a decode step and

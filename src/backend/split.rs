@@ -4,6 +4,8 @@
 //! through the host's memory. Weights keep their ids on both sides, and layers and states their
 //! numbers: each side is given nothing for those that it does not have.
 
+use std::ops::Range;
+
 use super::storage::share_storage;
 use super::{
     Backend, BackendError, Batch, BufferId, CacheSpec, Candidates, DeviceInfo, Plan, PreparedId,
@@ -52,7 +54,7 @@ pub fn cut(plan: &Plan, n_front: usize) -> Vec<Piece> {
 }
 
 /// The operations of a range as a plan.
-fn part(plan: &Plan, ops: std::ops::Range<usize>) -> Plan {
+fn part(plan: &Plan, ops: Range<usize>) -> Plan {
     let written =
         |ops: &[super::Op]| -> Vec<BufferId> { ops.iter().filter_map(super::Op::out).collect() };
     let read = |ops: &[super::Op]| -> Vec<BufferId> {
@@ -148,7 +150,7 @@ impl SplitBackend {
                 Rows::Outputs => batch.outputs.len(),
             };
             let (from_side, from_id) = self.place(plan, from);
-            let values = self.backend(from_side).read(from_id, buffer, n_rows)?;
+            let values = self.backend(from_side).read(from_id, buffer, 0..n_rows)?;
             self.backend(side).write(id, buffer, &values)?;
         }
         self.backend(side).run(id, batch)
@@ -240,13 +242,13 @@ impl Backend for SplitBackend {
         &mut self,
         plan: PreparedId,
         buffer: BufferId,
-        n_rows: usize,
+        rows: Range<usize>,
     ) -> Result<Vec<f32>, BackendError> {
         let pieces = self.plans.get(plan.0);
         let piece = pieces.and_then(|p| p.iter().position(|p| p.outputs.contains(&buffer)));
         let invalid = || BackendError::Invalid(format!("buffer {} is not kept", buffer.0));
         let (side, id) = self.place(plan, piece.ok_or_else(invalid)?);
-        self.backend(side).read(id, buffer, n_rows)
+        self.backend(side).read(id, buffer, rows)
     }
 
     fn decode_equals_prefill(&self) -> bool {

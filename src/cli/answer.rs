@@ -132,6 +132,10 @@ where
         _ = tokio::signal::ctrl_c() => None,
     };
     printer.end_thinking()?;
+    if matches!(finished, Some(Err(_))) && style.terminal && !answer.content.is_empty() {
+        // What is said of the error begins a line.
+        printer.content("\n")?;
+    }
     answer.interrupted = finished.is_none();
     finished.unwrap_or(Ok(())).map(|()| answer)
 }

@@ -31,6 +31,8 @@ pub enum Error {
     Broken(String),
     #[error("{url}: {cause}")]
     Transport { url: String, cause: String },
+    #[error("the server at {url} broke off its answer: {cause}")]
+    BrokenOff { url: String, cause: String },
     #[error("{url}: the server's answer is longer than {limit} bytes")]
     TooLong { url: String, limit: usize },
     #[error("{url}: not an answer of an ollama server: {cause}")]
@@ -160,7 +162,10 @@ impl Client {
                     url: self.base.clone(),
                 }
             } else {
-                transport(&error, &self.base)
+                Error::Transport {
+                    url: self.base.clone(),
+                    cause: cause(&error),
+                }
             }
         })
     }
@@ -192,7 +197,7 @@ async fn accepted(response: Response) -> Result<Response, Error> {
 async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>, Error> {
     let url = response.url().to_string();
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| transport(&e, &url))? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| broken_off(&e, &url))? {
         if body.len() + chunk.len() > limit {
             return Err(Error::TooLong { url, limit });
         }
@@ -201,15 +206,19 @@ async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>, Error> {
     Ok(body)
 }
 
-/// A failure on the way, with its innermost cause: the outer ones only say that sending failed.
-fn transport(error: &reqwest::Error, url: &str) -> Error {
+/// The innermost cause of a failure: the outer ones only say that sending or reading failed.
+fn cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    Error::Transport {
+    cause.to_string()
+}
+
+fn broken_off(error: &reqwest::Error, url: &str) -> Error {
+    Error::BrokenOff {
         url: url.to_owned(),
-        cause: cause.to_string(),
+        cause: cause(error),
     }
 }
 
@@ -261,7 +270,7 @@ impl<T: DeserializeOwned> Lines<T> {
                 });
             }
             let chunk = self.response.chunk().await;
-            match chunk.map_err(|e| transport(&e, self.response.url().as_str()))? {
+            match chunk.map_err(|e| broken_off(&e, self.response.url().as_str()))? {
                 Some(chunk) => self.pending.extend_from_slice(&chunk),
                 None if self.pending.is_empty() => return Ok(None),
                 None => {
@@ -353,7 +362,7 @@ mod tests {
         let mut lines = client.stream::<Progress>("/", &()).await.unwrap();
         assert_eq!(lines.next().await.unwrap().unwrap().status, "a");
         let error = lines.next().await.unwrap_err();
-        assert!(matches!(error, Error::Transport { .. }), "{error}");
+        assert!(matches!(error, Error::BrokenOff { .. }), "{error}");
         let whole = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"stat";
         let client = answering(whole).await;
         let mut lines = client.stream::<Progress>("/", &()).await.unwrap();

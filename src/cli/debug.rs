@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::backend::{Backend, Batch, BatchShape, BufferId, KvType, PAGE_TOKENS, Phase, Plan};
 use crate::gguf::Gguf;
 use crate::model::{Embedder, Model, Session};
 use crate::tokenizer::Tokenizer;
 
-use super::device;
 use super::profile::{ProfileArgs, profile};
 use super::verify::{VerifyArgs, verify};
+use super::{device, print, tell};
 
 /// Tokens of a prefill chunk.
 const N_BATCH: usize = 128;
@@ -94,7 +94,7 @@ pub struct CompareArgs {
     /// A GGUF file
     file: PathBuf,
     /// Two devices, separated by a comma
-    #[arg(long, value_delimiter = ',', num_args = 2, required = true)]
+    #[arg(long, value_delimiter = ',', required = true)]
     devices: Vec<String>,
     /// The prompt
     #[arg(long, default_value = "The capital of France is")]
@@ -138,6 +138,10 @@ fn session(target: &Target, n_ctx: usize) -> Result<Session> {
     Ok(Session::new(&model, backend, target.kv, n_ctx, N_BATCH)?)
 }
 
+fn print_json(value: &Value) -> Result<()> {
+    print(&format!("{value}\n"))
+}
+
 /// The index of the largest number, the lowest of equals.
 fn argmax(logits: &[f32]) -> usize {
     let best = |best, i: usize| if logits[i] > logits[best] { i } else { best };
@@ -152,11 +156,7 @@ fn embedding(args: &LogitsArgs, model: &Model) -> Result<()> {
     let mut embedder = Embedder::prepare(model, backend, n, n, 1)?;
     let vectors = embedder.embed(&[&args.tokens])?;
     let device = embedder.backend().device().name;
-    println!(
-        "{}",
-        json!({ "device": device, "tokens": args.tokens, "embedding": vectors[0] })
-    );
-    Ok(())
+    print_json(&json!({ "device": device, "tokens": args.tokens, "embedding": vectors[0] }))
 }
 
 fn logits(args: &LogitsArgs) -> Result<()> {
@@ -186,18 +186,15 @@ fn logits(args: &LogitsArgs) -> Result<()> {
         next = argmax(&session.decode(next as u32)?);
     }
     let device = session.backend().device().name;
-    println!(
-        "{}",
-        json!({ "device": device, "tokens": tokens, "argmax": best, "logits": rows, "greedy": greedy })
-    );
-    Ok(())
+    print_json(
+        &json!({ "device": device, "tokens": tokens, "argmax": best, "logits": rows, "greedy": greedy }),
+    )
 }
 
 fn tokenize(args: &TokenizeArgs) -> Result<()> {
     let tokenizer = Tokenizer::from_gguf(&Gguf::open(&args.file)?.with_current_names())?;
     let ids = tokenizer.encode(&args.text, args.special, args.special);
-    println!("{}", json!(ids));
-    Ok(())
+    print_json(&json!(ids))
 }
 
 /// As llama.cpp's tool counts: whole windows, each beginning with BOS where the model has one,
@@ -233,20 +230,16 @@ fn perplexity(args: &PerplexityArgs) -> Result<()> {
                 count += 1;
             },
         )?;
-        eprintln!(
+        tell(&format!(
             "window {} of {n_windows}: {:.4}",
             i + 1,
             (total / count as f64).exp()
-        );
+        ));
     }
-    println!(
-        "{}",
-        json!({
-            "perplexity": (total / count as f64).exp(), "tokens": count, "windows": n_windows,
-            "device": session.backend().device().name,
-        })
-    );
-    Ok(())
+    print_json(&json!({
+        "perplexity": (total / count as f64).exp(), "tokens": count, "windows": n_windows,
+        "device": session.backend().device().name,
+    }))
 }
 
 /// ln of the softmax at `id`.
@@ -298,22 +291,26 @@ fn compare(args: &CompareArgs) -> Result<()> {
         bail!("two devices are needed, such as --devices cpu,vulkan");
     };
     let (mut first, mut second) = (keep(&model, a, &batch)?, keep(&model, b, &batch)?);
-    println!("A: {}", first.backend.device().name);
-    println!("B: {}", second.backend.device().name);
+    print(&format!(
+        "A: {}\nB: {}\n",
+        first.backend.device().name,
+        second.backend.device().name
+    ))?;
     let plan = plan_of(&model, &batch);
     for (i, (op, label)) in plan.ops.iter().zip(&plan.labels).enumerate() {
         let Some(out) = op.out() else { continue };
         let n_rows = shape(&batch).n_rows(plan.buffers[out.0].rows);
-        let read = |kept: &mut Kept, out: BufferId| kept.backend.read(kept.plan, out, n_rows);
+        let read = |kept: &mut Kept, out: BufferId| kept.backend.read(kept.plan, out, 0..n_rows);
         let error = squared_error(&read(&mut first, out)?, &read(&mut second, out)?);
-        println!("{i:4}  {error:9.2e}  {label}");
+        print(&format!("{i:4}  {error:9.2e}  {label}\n"))?;
         if error.is_nan() || error > args.tolerance {
-            println!("op {i}, {label}, is the first that differs");
-            return Ok(());
+            return print(&format!("op {i}, {label}, is the first that differs\n"));
         }
     }
-    println!("no op differs by more than {:e}", args.tolerance);
-    Ok(())
+    print(&format!(
+        "no op differs by more than {:e}\n",
+        args.tolerance
+    ))
 }
 
 /// Squared difference over squared size.

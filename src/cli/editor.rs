@@ -1,6 +1,6 @@
 //! The line editor of the interactive prompt, with the history of earlier sessions.
 
-use super::{compose, whole};
+use super::{compose, tell, whole};
 use anyhow::{Context as _, Result};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
@@ -104,7 +104,7 @@ impl LineEditor {
         let edited = compose::edited(&line);
         self.typed_ahead = terminal::TypedAhead::kept();
         edited.unwrap_or_else(|error| {
-            eprintln!("Error: {}", whole(&error));
+            tell(&format!("Error: {}", whole(&error)));
             line
         })
     }

@@ -1,5 +1,6 @@
 //! The server's log on stderr: one line an event, whatever clients put into it, and not more lines than a disk can bear.
 
+use super::tell;
 use crate::settings::LogLevel;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
@@ -41,7 +42,7 @@ pub fn to_stderr(level: LogLevel) {
         // Names of functions alone, where `RUST_BACKTRACE` asks for them.
         let backtrace = Backtrace::capture();
         if backtrace.status() == BacktraceStatus::Captured {
-            eprintln!("{backtrace}");
+            tell(&backtrace.to_string());
         }
     }));
 }
@@ -118,12 +119,9 @@ impl<'a> MakeWriter<'a> for Lines {
         let (is_written, n_left_out) = self.admit();
         if n_left_out > 0 {
             let most = self.most;
-            // Nowhere is left to say that stderr is gone.
-            writeln!(
-                stderr(),
+            tell(&format!(
                 "{n_left_out} more lines than {most} in a second were left out"
-            )
-            .ok();
+            ));
         }
         match is_written {
             true => Sink::Stderr(stderr()),
@@ -139,9 +137,11 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Sink::Stderr(stderr) => stderr.write(bytes),
-            Sink::Nowhere => Ok(bytes.len()),
-        }
+            // A server outlives its log: the subscriber would panic over an error.
+            Sink::Stderr(stderr) => stderr.write_all(bytes).ok(),
+            Sink::Nowhere => None,
+        };
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -81,7 +81,7 @@ Environment Variables:
   OLLAMA_WGPU_TLS_CERT        PEM file of the certificate chain to serve https with
   OLLAMA_WGPU_TLS_KEY         PEM file of its private key
   OLLAMA_WGPU_REGISTRIES      Registries of this network, HOST or HOST:PORT, separated by commas, that a server
-                              without keys asks though others reach it
+                              without keys asks though others reach it; with --public, all that it pulls from
   OLLAMA_WGPU_USER_AGENT      What registries are told of the program's name and version
   OLLAMA_ORIGINS              Origins of web pages that may ask, separated by commas
   OLLAMA_GO_TEMPLATE          Prefer Go templates (true) or the model file's own (false)
@@ -94,7 +94,7 @@ Environment Variables:
 enum Command {
     /// Start the server
     #[command(visible_alias = "start", override_usage = "ollama-wgpu serve [flags]", after_help = SERVE_HELP)]
-    Serve(Names),
+    Serve(serve::Arguments),
     /// Create a model from a Modelfile
     #[command(override_usage = "ollama-wgpu create MODEL [flags]", after_help = HOST_HELP)]
     Create(create::Arguments),
@@ -169,18 +169,23 @@ pub fn main() -> ExitCode {
         .and_then(|matches| Program::from_arg_matches(&matches));
     let done = match parsed {
         Ok(parsed) => parsed.run(&mut program),
-        Err(error) if error.kind() == ErrorKind::DisplayHelp => print(&error.to_string()),
+        Err(error) if is_help(error.kind()) => print(&error.to_string()),
         Err(error) => Err(anyhow::anyhow!(usage::refusal(&error, &program))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to be told if stderr is gone too.
-            writeln!(io::stderr(), "Error: {}", whole(&error)).ok();
+            tell(&format!("Error: {}", whole(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Was help asked for, or a group of commands without one of them?
+fn is_help(kind: ErrorKind) -> bool {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand};
+    matches!(kind, DisplayHelp | DisplayHelpOnMissingArgumentOrSubcommand)
 }
 
 /// An error and its causes, each once: some tell theirs themselves.
@@ -216,10 +221,7 @@ impl Program {
 impl Command {
     fn run(self) -> Result<()> {
         match self {
-            Command::Serve(Names { names }) => {
-                let [] = usage::exactly(names)?;
-                serve::serve()
-            }
+            Command::Serve(arguments) => serve::serve(arguments),
             Command::Create(arguments) => block_on(create::create(&client()?, arguments)),
             Command::Show(arguments) => block_on(models::show(&client()?, arguments)),
             Command::Run(arguments) => block_on(run::run(&client()?, arguments)),
@@ -258,6 +260,11 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("cannot start the asynchronous runtime")?
         .block_on(work)
+}
+
+/// Writes a line to stderr. Nobody is left to be told if that is gone, as on a full disk.
+fn tell(line: &str) {
+    writeln!(io::stderr(), "{line}").ok();
 }
 
 /// Writes `text` to stdout.

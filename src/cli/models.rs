@@ -2,7 +2,7 @@
 
 use super::client::{Client, Error};
 use super::show::{self, Section};
-use super::{list as tables, print, usage};
+use super::{list as tables, print, tell, usage};
 use crate::api::{
     CopyRequest, DeleteRequest, GenerateReply, GenerateRequest, ShowReply, ShowRequest,
     VersionReply,
@@ -129,7 +129,7 @@ pub async fn rm(client: &Client, names: Vec<String>) -> Result<()> {
     for model in std::iter::once(first).chain(others) {
         match unload(client, &model).await {
             Err(error) if !error.is_not_found() => {
-                eprintln!("Warning: unable to stop model '{model}': {error}");
+                tell(&format!("Warning: unable to stop model '{model}': {error}"));
             }
             _ => {}
         }

@@ -14,6 +14,8 @@ use crate::gguf::Gguf;
 use crate::gpu::{DeviceChoice, GpuBackend, LaunchProfile, MemoryUse};
 use crate::model::Model;
 
+use super::print;
+
 #[derive(Debug, Args)]
 pub struct ProfileArgs {
     /// A GGUF file
@@ -88,8 +90,7 @@ pub fn profile(args: &ProfileArgs) -> Result<()> {
         "n_launches": cost.launches.len(),
         "launches": cost.launches.iter().map(line).collect::<Vec<_>>(),
     });
-    println!("{report:#}");
-    Ok(())
+    print(&format!("{report:#}\n"))
 }
 
 fn line(launch: &LaunchProfile) -> Value {

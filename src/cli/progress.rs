@@ -1,5 +1,6 @@
 //! Progress on stderr: a moving line on a terminal, each status once elsewhere.
 
+use super::tell;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
@@ -57,7 +58,7 @@ impl Steps {
                 bar.enable_steady_tick(TICK);
                 self.bar = Some(bar);
             } else {
-                eprintln!("{status}");
+                tell(status);
             }
         }
     }
@@ -78,7 +79,7 @@ impl Steps {
         }
         match &self.bar {
             Some(bar) => bar.set_position(completed),
-            None if completed == total => eprintln!("{status} 100%"),
+            None if completed == total => tell(&format!("{status} 100%")),
             None => {}
         }
     }

@@ -5,7 +5,7 @@ use super::client::{Client, Error};
 use super::editor::{Input, LineEditor};
 use super::session::Session;
 use super::slash::{self, Outcome};
-use super::whole;
+use super::{tell, whole};
 use crate::api::{ChatReply, ChatRequest, Message, ShowReply};
 use crate::settings;
 use anyhow::{Context, Result};
@@ -44,7 +44,7 @@ pub async fn run(client: &Client, session: Session, shown: &ShowReply) -> Result
             continue;
         }
         if let Err(error) = editor.remember(&text) {
-            eprintln!("{}", whole(&error));
+            tell(&whole(&error));
         }
         match slash::command(&mut repl, &text).await? {
             Outcome::Quit => return Ok(()),
@@ -149,7 +149,7 @@ impl Repl<'_> {
                 });
             }
             Err(error) if is_answered(&error) => {
-                eprintln!("Error: {}\n", whole(&error));
+                tell(&format!("Error: {}\n", whole(&error)));
                 self.messages.pop();
             }
             Err(error) => return Err(error),

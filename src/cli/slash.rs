@@ -4,7 +4,7 @@ use super::client::Client;
 use super::repl::{Repl, history_file, is_answered, message};
 use super::session::{self, can};
 use super::show::{self, Section};
-use super::{create, list, whole};
+use super::{create, list, tell, whole};
 use crate::api::{CreateRequest, Object, ShowReply, ShowRequest};
 use crate::store::{ModelName, Parameter, parse_parameter};
 use anyhow::Result;
@@ -27,7 +27,7 @@ pub async fn command(repl: &mut Repl<'_>, line: &str) -> Result<Outcome> {
     let done = match (words[0], &words[1..]) {
         ("/bye" | "/exit", _) => return Ok(Outcome::Quit),
         ("/?" | "/help", topic) => {
-            eprintln!("{}", help(topic));
+            tell(help(topic));
             Ok(())
         }
         ("/set", ["think", level @ ..]) => {
@@ -57,7 +57,7 @@ pub async fn command(repl: &mut Repl<'_>, line: &str) -> Result<Outcome> {
     match done {
         Err(error) if !is_answered(&error) => Err(error),
         Err(error) => {
-            eprintln!("Error: {}", whole(&error));
+            tell(&format!("Error: {}", whole(&error)));
             Ok(Outcome::Done)
         }
         Ok(()) => Ok(Outcome::Done),
@@ -128,7 +128,7 @@ fn set(repl: &mut Repl<'_>, line: &str, arguments: &[&str]) {
         ["parameter", name, values @ ..] if !values.is_empty() => {
             set_parameter(&mut session.options, name, values);
         }
-        ["parameter", ..] => eprintln!("{HELP_PARAMETERS}"),
+        ["parameter", ..] => tell(HELP_PARAMETERS),
         ["system", ..] => set_system(repl, line),
         ["history"] => {
             repl.history = history_file();
@@ -165,7 +165,7 @@ fn set(repl: &mut Repl<'_>, line: &str, arguments: &[&str]) {
             session.format = None;
             println!("Disabled format.");
         }
-        [] => eprintln!("{}", help(&["set"])),
+        [] => tell(help(&["set"])),
         [unknown, ..] => println!("Unknown command '/set {unknown}'. Type /? for help"),
     }
 }
@@ -203,7 +203,7 @@ fn set_system(repl: &mut Repl<'_>, line: &str) {
     let text = text.strip_prefix("\"\"\"").unwrap_or(text);
     let text = text.strip_suffix("\"\"\"").unwrap_or(text);
     if text.is_empty() {
-        eprintln!("{HELP_SET}");
+        tell(HELP_SET);
         return;
     }
     if repl.messages.last().is_some_and(|m| m.role == "system") {
@@ -230,14 +230,16 @@ async fn set_think(repl: &mut Repl<'_>, text: &str) -> Result<()> {
     let shown = session::look_up(repl.client, &repl.session.model).await?;
     if wanted && !can(&shown, "thinking") {
         let model = &repl.session.model;
-        eprintln!("warning: model {model:?} does not support thinking output");
+        tell(&format!(
+            "warning: model {model:?} does not support thinking output"
+        ));
     }
     Ok(())
 }
 
 async fn show(repl: &Repl<'_>, arguments: &[&str]) -> Result<()> {
     let [what, ..] = arguments else {
-        eprintln!("{}", help(&["show"]));
+        tell(help(&["show"]));
         return Ok(());
     };
     let request = ShowRequest {

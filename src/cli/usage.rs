@@ -28,6 +28,10 @@ pub fn refusal(error: &clap::Error, program: &Command) -> String {
             "invalid argument {:?} for {flag}",
             context(ContextKind::InvalidValue)
         ),
+        ErrorKind::MissingRequiredArgument => match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::Strings(missing)) => format!("requires {}", missing.join(" ")),
+            _ => first_line(error),
+        },
         _ => first_line(error),
     }
 }

@@ -1,5 +1,6 @@
 //! `ollama-wgpu debug verify`: whether the blobs of the store still are what their names say.
 
+use super::{print, tell};
 use anyhow::{Result, bail};
 use clap::Args;
 
@@ -26,20 +27,24 @@ pub fn verify(args: &VerifyArgs) -> Result<()> {
     let mut n_models = 0;
     let found = store.verify(&names, &mut |name| {
         n_models += 1;
-        eprintln!("verifying {name}");
+        tell(&format!("verifying {name}"));
     })?;
     for damage in &found {
-        println!("{}: blob {} {}", damage.model, damage.digest, damage.why);
+        print(&format!(
+            "{}: blob {} {}\n",
+            damage.model, damage.digest, damage.why
+        ))?;
         if args.discard {
             store.discard(damage)?;
         }
     }
     match (found.len(), args.discard) {
-        (0, _) => println!("{n_models} models, no damage"),
-        (n, true) => println!("{n} blobs removed; pull or create their models again"),
+        (0, _) => print(&format!("{n_models} models, no damage\n")),
+        (n, true) => print(&format!(
+            "{n} blobs removed; pull or create their models again\n"
+        )),
         (n, false) => bail!(
             "{n} blobs are damaged; --discard removes them, then pull or create their models again"
         ),
     }
-    Ok(())
 }

@@ -25,6 +25,7 @@ mod tests;
 mod top_k;
 mod weight;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{
@@ -55,7 +56,7 @@ pub struct CpuBackend {
     /// Recurrent states by number, `[slots, size]`.
     states: Vec<Buffer>,
     state_specs: Vec<StateSpec>,
-    n_state_slots: usize,
+    n_sequences: usize,
     plans: Vec<Prepared>,
     /// Storages of the buffers that nobody reads after a step, for all plans.
     scratch: Vec<Buffer>,
@@ -83,7 +84,7 @@ impl CpuBackend {
             n_slots: 0,
             states: Vec::new(),
             state_specs: Vec::new(),
-            n_state_slots: 0,
+            n_sequences: 0,
             plans: Vec::new(),
             scratch: Vec::new(),
             changed: Default::default(),
@@ -146,13 +147,13 @@ impl Backend for CpuBackend {
         let state = |spec: &StateSpec| {
             let mut state = Buffer::default();
             state
-                .grow_floats(spec.size * cache.n_state_slots)
+                .grow_floats(spec.size * cache.n_sequences)
                 .map(|()| state)
         };
         let states: Result<_, _> = cache.states.iter().map(state).collect();
         self.states = states.map_err(|buffer::OutOfMemory| error)?;
         self.state_specs = cache.states.clone();
-        self.n_state_slots = cache.n_state_slots;
+        self.n_sequences = cache.n_sequences;
         self.n_slots = cache.n_slots();
         Ok(())
     }
@@ -195,11 +196,11 @@ impl Backend for CpuBackend {
         &mut self,
         plan: PreparedId,
         buffer: BufferId,
-        n_rows: usize,
+        rows: Range<usize>,
     ) -> Result<Vec<f32>, BackendError> {
         let prepared = self.plans.get(plan.0);
-        let floats = prepared.and_then(|plan| plan.read(buffer, n_rows));
-        let invalid = || format!("{n_rows} rows of buffer {} cannot be read", buffer.0);
+        let floats = prepared.and_then(|plan| plan.read(buffer, rows.clone()));
+        let invalid = || format!("rows {rows:?} of buffer {} cannot be read", buffer.0);
         Ok(floats
             .ok_or_else(|| BackendError::Invalid(invalid()))?
             .to_vec())

@@ -1,5 +1,7 @@
 //! A prepared plan: where its buffers live, and what it and its batches may refer to.
 
+use std::ops::Range;
+
 use super::CpuBackend;
 use super::buffer::{Buffer, OutOfMemory};
 use super::cache::LayerCache;
@@ -56,14 +58,14 @@ impl Prepared {
         Ok(true)
     }
 
-    /// Rows `0 .. n_rows` of an output of the last step.
-    pub fn read(&self, buffer: BufferId, n_rows: usize) -> Option<&[f32]> {
+    /// Rows of an output of the last step.
+    pub fn read(&self, buffer: BufferId, rows: Range<usize>) -> Option<&[f32]> {
         let info = self.plan.buffers.get(buffer.0)?;
-        if !self.plan.outputs.contains(&buffer) || n_rows > self.n_rows(info.rows) {
+        if !self.plan.outputs.contains(&buffer) || rows.end > self.n_rows(info.rows) {
             return None;
         }
         let floats = self.kept[info.storage].as_ref()?.floats();
-        floats.get(..n_rows * info.cols)
+        floats.get(rows.start * info.cols..rows.end * info.cols)
     }
 }
 
@@ -225,7 +227,7 @@ impl CpuBackend {
             batch.check_whole().map_err(BackendError::Invalid)?;
         }
         if !self.states.is_empty() {
-            let checked = batch.check_states(self.n_state_slots);
+            let checked = batch.check_states(self.n_sequences);
             checked.map_err(BackendError::Invalid)?;
         }
         let shape = prepared.plan.shape;

@@ -269,14 +269,14 @@ impl Device {
         }
     }
 
-    /// All logits of the wanted rows of the last step, `[n_rows, vocab_size]`.
+    /// All logits of a wanted row of the last step, `[vocab_size]`.
     ///
     /// # Errors
     /// The backend's.
-    pub fn logits(&mut self, phase: Phase, n_rows: usize) -> Result<Vec<f32>, BackendError> {
+    pub fn logits(&mut self, phase: Phase, row: usize) -> Result<Vec<f32>, BackendError> {
         let plan = self.plan(phase);
-        let logits = self.backend.read(plan.id, plan.logits, n_rows)?;
-        if logits.len() != n_rows * self.info.vocab_size {
+        let logits = self.backend.read(plan.id, plan.logits, row..row + 1)?;
+        if logits.len() != self.info.vocab_size {
             return Err(BackendError::Invalid("logits of another length".into()));
         }
         Ok(logits)

@@ -2,6 +2,7 @@
 //! that a wrong page, position, phase or batch shows as another token.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -391,11 +392,11 @@ impl Backend for FakeBackend {
         &mut self,
         plan: PreparedId,
         buffer: BufferId,
-        n_rows: usize,
+        rows: Range<usize>,
     ) -> Result<Vec<f32>, BackendError> {
-        let (last, rows) = self.last.as_ref().expect("a step ran");
+        let (last, logits) = self.last.as_ref().expect("a step ran");
         assert_eq!((*last, buffer), (plan, self.plans[plan.0].outputs[0]));
-        Ok(rows[..n_rows].concat())
+        Ok(logits[rows].concat())
     }
 
     fn decode_equals_prefill(&self) -> bool {

@@ -24,7 +24,7 @@ impl Arithmetic {
     /// What the user's variable says, if anything.
     ///
     /// # Errors
-    /// [`BackendError::Invalid`] where it names something else.
+    /// [`BackendError::Setting`] where it names something else.
     pub fn from_env() -> Result<Option<Arithmetic>, BackendError> {
         settings::variable(VARIABLE)
             .map(|text| Arithmetic::parse(&text))
@@ -39,7 +39,7 @@ impl Arithmetic {
                 "integers" => arithmetic.integers = true,
                 "halves" => arithmetic.halves = true,
                 _ => {
-                    return Err(BackendError::Invalid(format!(
+                    return Err(BackendError::Setting(format!(
                         "{VARIABLE} is {text:?}; accepted is a list of floats, integers and halves"
                     )));
                 }

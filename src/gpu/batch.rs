@@ -1,7 +1,7 @@
 //! The step's input as the shaders read it: `shaders/parts/batch.wgsl` is its other half.
 
 use crate::backend::{
-    Batch, BatchShape, MAX_CANDIDATES, Op, PAGE_TOKENS, Phase, Plan, Rows, Sampling,
+    Batch, BatchShape, CacheSpec, MAX_CANDIDATES, Op, PAGE_TOKENS, Phase, Plan, Rows, Sampling,
 };
 
 /// Words of counts and offsets before the columns.
@@ -63,22 +63,23 @@ fn n_splits(position: u32, window: usize) -> usize {
     n.div_ceil(needed.max(SPLIT_TOKENS))
 }
 
-/// Bytes that a batch of this shape takes at most, with `n_pages` pages in the pool, none without a
-/// cache.
-pub(super) fn max_bytes(plan: &Plan, n_pages: usize) -> u64 {
+/// Bytes that a batch of this shape takes at most. Page tables are those of the sequences that the cache is for, each
+/// of all its pages; a sequence may have them all, and others the same ones.
+pub(super) fn max_bytes(plan: &Plan, cache: Option<&CacheSpec>) -> u64 {
     let BatchShape {
         n_tokens,
         n_outputs,
         ..
     } = plan.shape;
     let rope: usize = plan.rope_tables.iter().map(|t| 2 * t.half_dim()).sum();
-    let per_token = 4 + 1 + n_pages + 3 + rope + RUN_WORDS;
+    let per_token = 4 + 1 + 3 + rope + RUN_WORDS;
+    let tables = cache.map_or(0, |cache| n_tokens.min(cache.n_sequences) * cache.n_pages);
     let samples = plan.ops.iter().any(|op| matches!(op, Op::TopK { .. }));
     let per_output = match samples {
         true => 2 + SAMPLING_WORDS + MAX_CANDIDATES,
         false => 1,
     };
-    4 * (HEADER_WORDS + n_tokens * per_token + n_outputs * per_output) as u64
+    4 * (HEADER_WORDS + n_tokens * per_token + tables + n_outputs * per_output) as u64
 }
 
 /// Writes the words of a batch to `words`, queries in tiles of `tile_rows`, with page tables where
@@ -285,7 +286,12 @@ mod tests {
         assert_eq!(words[tables[3] as usize], 1);
         let runs = &words[words[RUNS_WORD] as usize..][..8];
         assert_eq!((counts.n_runs, runs), (2, &[0, 3, 7, 1, 3, 3, 2, 1][..]));
-        assert!(4 * words.len() as u64 <= max_bytes(&plan(Phase::Prefill), 2));
+        let cache = CacheSpec {
+            n_pages: 2,
+            n_sequences: 2,
+            ..CacheSpec::default()
+        };
+        assert!(4 * words.len() as u64 <= max_bytes(&plan(Phase::Prefill), Some(&cache)));
     }
 
     #[test]

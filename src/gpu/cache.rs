@@ -81,7 +81,7 @@ impl Cache {
         }
         let states = spec.states.iter();
         let states = states
-            .map(|state| places.add(4 * state.size * spec.n_state_slots))
+            .map(|state| places.add(4 * state.size * spec.n_sequences))
             .collect();
         let buffers = places.sizes.iter();
         let buffers = buffers.map(|&bytes| device.storage("the cache", bytes));

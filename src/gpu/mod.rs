@@ -22,6 +22,7 @@ mod shader;
 mod tests;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use arithmetic::Arithmetic;
@@ -207,14 +208,14 @@ impl Backend for GpuBackend {
         follows: bool,
     ) -> Result<(), BackendError> {
         self.device.check()?;
-        if let Some(cache) = self.cache.as_ref().filter(|c| !c.spec.states.is_empty()) {
-            let checked = batch.check_states(cache.spec.n_state_slots);
+        let cache = self.cache.as_ref().map(|cache| &cache.spec);
+        if let Some(cache) = cache.filter(|cache| !cache.states.is_empty()) {
+            let checked = batch.check_states(cache.n_sequences);
             checked.map_err(BackendError::Invalid)?;
         }
-        let n_slots = self.cache.as_ref().map_or(0, |c| c.spec.n_slots());
         let prepared = self.plans.get_mut(plan.0).ok_or_else(unknown_plan)?;
         self.last_run = Some(plan);
-        prepared.start(&self.device, batch, sampling, follows, n_slots)?;
+        prepared.start(&self.device, batch, sampling, follows, cache)?;
         self.started.push_back(plan);
         Ok(())
     }
@@ -240,13 +241,13 @@ impl Backend for GpuBackend {
         &mut self,
         plan: PreparedId,
         buffer: BufferId,
-        n_rows: usize,
+        rows: Range<usize>,
     ) -> Result<Vec<f32>, BackendError> {
         if self.last_run != Some(plan) {
             return Err(BackendError::Invalid("the plan did not run last".into()));
         }
         let prepared = self.plans.get(plan.0).ok_or_else(unknown_plan)?;
-        prepared.read(&self.device, buffer, n_rows)
+        prepared.read(&self.device, buffer, rows)
     }
 
     /// Prompts and single tokens go through kernels that add in different orders.

@@ -1,5 +1,6 @@
 //! A plan made ready: its buffers, its launches with pipelines and bind groups, and running them.
 
+use std::ops::Range;
 use std::sync::PoisonError;
 
 use super::GpuBackend;
@@ -11,7 +12,8 @@ use super::launch::{Extent, Launch, Slot};
 use super::profile::LaunchProfile;
 use super::results::Results;
 use crate::backend::{
-    BackendError, Batch, BufferId, EmbedRow, PAGE_TOKENS, Plan, Sampled, Sampling, WeightId,
+    BackendError, Batch, BufferId, CacheSpec, EmbedRow, PAGE_TOKENS, Plan, Sampled, Sampling,
+    WeightId,
 };
 
 /// Rows along an axis of a grid, at most.
@@ -56,22 +58,22 @@ impl Prepared {
                 "more rope tables or tokens than a step takes".into(),
             ));
         }
+        let cache = backend.cache.as_ref().map(|c| &c.spec);
         let program = dispatch::program(&Dispatch {
             plan: &plan,
             weights: &backend.weights,
-            cache: backend.cache.as_ref().map(|c| &c.spec),
+            cache,
             tuning: backend.device.tuning,
         })
         .map_err(invalid)?;
         let device = &backend.device;
-        let n_pages = backend.cache.as_ref().map_or(0, |c| c.spec.n_pages);
         let memory = Memory {
             storages: device.all(
                 "a plan's buffers",
                 plan.storage_sizes().iter().map(|n| 4 * *n as u64),
             )?,
             scratch: device.all("a plan's scratch", program.scratch.iter().copied())?,
-            batch: device.storage("a batch", batch::max_bytes(&plan, n_pages))?,
+            batch: device.storage("a batch", batch::max_bytes(&plan, cache))?,
         };
         let launches = ready(backend, &memory, &program)?;
         let results = program
@@ -125,9 +127,9 @@ impl Prepared {
         batch: &Batch,
         sampling: &[Option<Sampling>],
         follows: bool,
-        n_slots: usize,
+        cache: Option<&CacheSpec>,
     ) -> Result<(), BackendError> {
-        self.check(batch, n_slots)?;
+        self.check(batch, cache)?;
         match &self.results {
             Some(results) => results.check(batch, sampling, follows)?,
             None if follows || !sampling.is_empty() => {
@@ -140,7 +142,7 @@ impl Prepared {
             batch,
             sampling,
             self.tile_rows,
-            n_slots > 0,
+            cache.is_some_and(|cache| cache.n_pages > 0),
             &mut self.words,
         );
         let words = bytemuck::cast_slice(&self.words);
@@ -169,7 +171,7 @@ impl Prepared {
         }
     }
 
-    fn check(&self, batch: &Batch, n_slots: usize) -> Result<(), BackendError> {
+    fn check(&self, batch: &Batch, cache: Option<&CacheSpec>) -> Result<(), BackendError> {
         let shape = self.plan.shape;
         let invalid = |what: String| Err(BackendError::Invalid(what));
         if batch.phase != shape.phase
@@ -182,16 +184,20 @@ impl Prepared {
                 batch.outputs.len()
             ));
         }
-        // A plan without a cache has no slots; its batches name none.
-        let n_slots = match n_slots {
+        if let Some(cache) = cache
+            && batch.runs().count() > cache.n_sequences
+        {
+            return invalid(format!(
+                "a batch of {} sequences; the cache is for {}",
+                batch.runs().count(),
+                cache.n_sequences
+            ));
+        }
+        // Without a cache there are no slots, and nothing reads the pages that a batch may name.
+        let n_pages = match cache.map_or(0, |cache| cache.n_pages) {
             0 => {
-                PAGE_TOKENS
-                    * batch
-                        .tables
-                        .iter()
-                        .flatten()
-                        .max()
-                        .map_or(0, |&p| p as usize + 1)
+                let named = batch.tables.iter().flatten().max();
+                named.map_or(0, |&page| page as usize + 1)
             }
             n => n,
         };
@@ -199,7 +205,7 @@ impl Prepared {
             batch.check_whole().or_else(invalid)?;
         }
         batch
-            .check(self.n_vocab, self.n_positions, n_slots)
+            .check(self.n_vocab, self.n_positions, n_pages * PAGE_TOKENS)
             .or_else(invalid)
     }
 
@@ -236,29 +242,29 @@ impl Prepared {
         Ok(())
     }
 
-    /// Rows `0..n_rows` of a buffer that is still whole.
+    /// Rows of a buffer that is still whole.
     pub fn read(
         &self,
         device: &Device,
         buffer: BufferId,
-        n_rows: usize,
+        rows: Range<usize>,
     ) -> Result<Vec<f32>, BackendError> {
         let info = self.plan.buffers.get(buffer.0);
-        let info = info.filter(|info| n_rows <= self.plan.shape.n_rows(info.rows));
+        let info = info.filter(|info| rows.end <= self.plan.shape.n_rows(info.rows));
         let Some(info) = info.filter(|_| self.plan.outputs.contains(&buffer)) else {
-            let what = format!("{n_rows} rows of buffer {} are not kept", buffer.0);
+            let what = format!("rows {rows:?} of buffer {} are not kept", buffer.0);
             return Err(BackendError::Invalid(what));
         };
-        let n = n_rows * info.cols;
+        let n = rows.len() * info.cols;
         if n == 0 {
             return Ok(Vec::new());
         }
-        let bytes = 4 * n as u64;
+        let (from, bytes) = (4 * (rows.start * info.cols) as u64, 4 * n as u64);
         let readback = device.readback(bytes)?;
         let mut encoder = device
             .device
             .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None });
-        encoder.copy_buffer_to_buffer(&self.storages[info.storage], 0, &readback, 0, bytes);
+        encoder.copy_buffer_to_buffer(&self.storages[info.storage], from, &readback, 0, bytes);
         let submission = device.submit(Some(encoder.finish()));
         let words = device.read_words(&readback, n, submission)?;
         Ok(words.into_iter().map(f32::from_bits).collect())

@@ -20,7 +20,9 @@ use crate::backend::{
     StateSpec,
 };
 use crate::quant::QuantType;
-use plans::{DELTA_HEADS, other_plans, rope_kv_plan, view, weight_plans};
+use plans::{
+    DELTA_HEADS, norm_rope_kv_plan, other_plans, rope_kv_plan, view, weight, weight_plans,
+};
 
 const TUNINGS: [Tuning; 5] = [
     tuning(Reduction::Memory, false, (false, false)),
@@ -69,7 +71,7 @@ fn all_launches() -> BTreeMap<String, Launch> {
                     kv_type,
                     n_pages: 4,
                     layers: vec![kv],
-                    n_state_slots: 5,
+                    n_sequences: 5,
                     states: [3 * 512, DELTA_HEADS.state_size()]
                         .map(|size| StateSpec { layer: 0, size })
                         .to_vec(),
@@ -218,10 +220,11 @@ fn a_run_of_ops_is_one_launch_unless_others_read_between() {
         }],
         ..CacheSpec::default()
     };
+    let scales = [weight(QuantType::F32, 64, 1, 1)];
     let names = |plan: &Plan| -> Vec<&str> {
         let program = dispatch::program(&Dispatch {
             plan,
-            weights: &[],
+            weights: &scales,
             cache: Some(&cache),
             tuning: TUNINGS[0],
         });
@@ -239,6 +242,11 @@ fn a_run_of_ops_is_one_launch_unless_others_read_between() {
         out: BufferId(1),
     });
     assert_eq!(names(&plan), ["rope", "rope", "kv_write", "soft_cap"]);
+    let mut plan = norm_rope_kv_plan(shape, (64, 64), 2, RopeOrder::Norm);
+    assert_eq!(names(&plan), ["norm_rope_kv"]);
+    plan.outputs = vec![BufferId(4)];
+    let apart = ["rms_norm", "rope", "rms_norm", "rope", "kv_write"];
+    assert_eq!(names(&plan), apart);
 }
 
 /// A forgotten part must show as an error that names the missing function.

@@ -50,7 +50,7 @@ impl Embedder {
             n_outputs: n_texts,
         };
         let n_pages = n_tokens.div_ceil(PAGE_TOKENS) + n_texts;
-        let cache = model.cache_spec(KvType::F32, n_pages, 0);
+        let cache = model.cache_spec(KvType::F32, n_pages, n_texts);
         backend.alloc_cache(&cache)?;
         let pooling = model.pooling().expect("a model that embeds");
         let plan = model.embedding_plan(n_ctx, shape);
@@ -117,7 +117,7 @@ impl Embedder {
                 .collect();
         }
         self.backend.run(self.plan, &batch)?;
-        let rows = self.backend.read(self.plan, self.output, texts.len())?;
+        let rows = self.backend.read(self.plan, self.output, 0..texts.len())?;
         Ok(rows.chunks_exact(self.dim).map(<[f32]>::to_vec).collect())
     }
 }

@@ -169,8 +169,8 @@ impl Model {
     }
 
     /// The cache that the model needs for this many pages, of the type or of its stand-in
-    /// ([`Self::kv_type`]), and for the states of this many sequences.
-    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize, n_state_slots: usize) -> CacheSpec {
+    /// ([`Self::kv_type`]), and for this many sequences in a step.
+    pub fn cache_spec(&self, kv_type: KvType, n_pages: usize, n_sequences: usize) -> CacheSpec {
         let n_layers = match self.config.pooling {
             None => self.config.layers.len(),
             Some(_) => 1,
@@ -179,7 +179,7 @@ impl Model {
             kv_type: self.kv_type(kv_type),
             n_pages,
             layers: (0..n_layers).map(|i| self.config.cached(i)).collect(),
-            n_state_slots,
+            n_sequences,
             states: self.config.states(),
         }
     }

@@ -142,6 +142,6 @@ impl Session {
         };
         self.backend.run(step.plan, &batch)?;
         self.n_past += tokens.len();
-        self.backend.read(step.plan, step.logits, n_outputs)
+        self.backend.read(step.plan, step.logits, 0..n_outputs)
     }
 }

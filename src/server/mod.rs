@@ -6,6 +6,7 @@
 mod access;
 mod anthropic;
 mod body;
+mod changes;
 mod chat;
 mod embed;
 mod error;
@@ -51,6 +52,7 @@ use warp::filters::path::FullPath;
 use warp::http::{HeaderMap, Method};
 
 pub use access::Origins;
+pub use changes::Changes;
 pub use keys::Keys;
 pub use listen::bind;
 pub use request_log::RequestLog;
@@ -80,6 +82,8 @@ pub struct ServerSettings {
     pub no_cloud: bool,
     /// Who may call; without keys everyone may.
     pub keys: Option<Arc<Keys>>,
+    /// What those may change.
+    pub changes: Changes,
     /// `OLLAMA_GO_TEMPLATE`: prefer Go templates, or the GGUF's; unset, by what each can do.
     pub go_template: Option<bool>,
     /// `OLLAMA_DEBUG_LOG_REQUESTS`: where requests are kept, if they are.

@@ -182,6 +182,7 @@ fn tensor(info: &crate::gguf::TensorInfo) -> TensorEntry {
 
 /// `POST /api/copy`.
 pub async fn copy(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
+    app.settings.changes.any()?;
     let request: CopyRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
     let part = |what: &str, text: &str| {
         ModelName::parse(text)
@@ -202,6 +203,7 @@ pub async fn copy(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiErro
 
 /// `DELETE /api/delete`.
 pub async fn delete(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
+    app.settings.changes.any()?;
     let request: DeleteRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
     let sent = either(&request.model, &request.name).to_owned();
     names::required(&sent)?;

@@ -21,6 +21,7 @@ const STEPS_IN_FLIGHT: usize = 16;
 
 /// `POST /api/create`.
 pub async fn create(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
+    app.settings.changes.any()?;
     let request: CreateRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
     // What Ollama checks before its job begins answers with another content type.
     check_create(&request)?;
@@ -81,6 +82,7 @@ fn refused(error: store::Error) -> ApiError {
 pub async fn pull(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
     let request: PullRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
     let name = names::parse(sent_name(&request))?;
+    app.settings.changes.pull(&name)?;
     let objects = steps_of(move |steps| async move {
         Ok(app.registry.pull(&name, request.insecure, &steps).await?)
     });
@@ -89,6 +91,7 @@ pub async fn pull(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiErro
 
 /// `POST /api/push`.
 pub async fn push(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
+    app.settings.changes.any()?;
     let request: PushRequest = body::request(incoming.body, body::SMALL_BODY_BYTES).await?;
     names::required(sent_name(&request))?;
     let name = match names::parse(sent_name(&request)) {
@@ -196,6 +199,7 @@ pub async fn blob_exists(app: Arc<App>, incoming: Incoming) -> Result<Response, 
 
 /// `POST /api/blobs/:digest`: the body is the file.
 pub async fn blob_upload(app: Arc<App>, incoming: Incoming) -> Result<Response, ApiError> {
+    app.settings.changes.any()?;
     let digest = Digest::parse(&incoming.segment)?;
     let store = app.store.clone();
     if blocking(move || Ok(store.has_blob(&digest)?)).await? {

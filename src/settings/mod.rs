@@ -14,6 +14,8 @@ use std::time::Duration;
 pub struct Settings {
     /// `OLLAMA_HOST`: where the server listens, and where its clients find it.
     pub host: Host,
+    /// Whether it says so, or `host` is the default.
+    pub has_host: bool,
     /// `OLLAMA_ORIGINS`: origins of web pages that may ask, beside the local ones.
     pub origins: Vec<String>,
     /// `OLLAMA_MODELS`: the folder of manifests and blobs.
@@ -44,7 +46,8 @@ pub struct Settings {
     pub device: Option<String>,
     /// `OLLAMA_WGPU_API_KEYS_FILE`: who may call; `None` lets everyone.
     pub api_keys_file: Option<PathBuf>,
-    /// `OLLAMA_WGPU_REGISTRIES`: those of this network that a server without keys asks though others reach it.
+    /// `OLLAMA_WGPU_REGISTRIES`: those of this network that a server without keys asks though others reach it, and all
+    /// that a public one pulls from.
     pub registries: Vec<String>,
     /// `OLLAMA_WGPU_USER_AGENT`: what the server calls itself to registries, which may turn old clients away by it.
     pub user_agent: Option<String>,
@@ -113,6 +116,7 @@ impl Settings {
         let five_minutes = Some(Duration::from_secs(5 * 60));
         Settings {
             host: Host::parse(&env.text("OLLAMA_HOST"), &mut env.warnings),
+            has_host: env.set("OLLAMA_HOST").is_some(),
             origins: env.list("OLLAMA_ORIGINS"),
             models: env
                 .set("OLLAMA_MODELS")
@@ -277,6 +281,7 @@ mod tests {
         assert_eq!(defaults.keep_alive, Some(Duration::from_secs(300)));
         assert_eq!((defaults.num_parallel, defaults.max_queue), (1, 512));
         assert_eq!(defaults.kv_cache_type, "f16");
+        assert!(!defaults.has_host && settings(&[("OLLAMA_HOST", "::1")]).has_host);
         assert!(defaults.models.ends_with(".ollama/models"));
         assert!(defaults.warnings.is_empty() && defaults.origins.is_empty());
     }

@@ -59,6 +59,15 @@ impl Error {
         ))
     }
 
+    /// Whether this is of the machine at the moment, not of a file: no descriptor or memory is left.
+    pub(super) fn is_passing(error: &io::Error) -> bool {
+        #[cfg(unix)]
+        if let Some(code) = error.raw_os_error() {
+            return matches!(code, libc::EMFILE | libc::ENFILE | libc::ENOMEM);
+        }
+        error.kind() == io::ErrorKind::OutOfMemory
+    }
+
     /// For `map_err`: an I/O error with what was attempted.
     pub(super) fn io<S: Into<String>>(what: S) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();

@@ -261,6 +261,9 @@ impl Store {
                 Err(gone) if gone.kind() == io::ErrorKind::NotFound => {
                     Error::NotFound(name.to_string())
                 }
+                _ if Error::is_passing(&e) => {
+                    Error::io(format!("cannot read the manifest of model '{name}'"))(e)
+                }
                 _ => damaged(format!("its manifest cannot be read ({e})")),
             }
         })?;
@@ -287,6 +290,10 @@ impl Store {
             Ok(entry) => Some(Arc::new(entry)),
             Err(e) => {
                 tracing::warn!("left out of the list: {e}");
+                // The next look may find what could not be read; what is damaged stays so.
+                if matches!(e, Error::Io { .. }) {
+                    return None;
+                }
                 None
             }
         };

@@ -251,7 +251,9 @@ impl Layers<'_> {
     fn in_model(&self, error: Error) -> Error {
         match error {
             Error::BlobNotFound(digest) => self.damaged(format!("blob {digest} is missing")),
-            Error::Io { what, source } => self.damaged(format!("{what} ({source})")),
+            Error::Io { what, source } if !Error::is_passing(&source) => {
+                self.damaged(format!("{what} ({source})"))
+            }
             other => other,
         }
     }

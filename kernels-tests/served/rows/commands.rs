@@ -271,6 +271,8 @@ fn wrong_words_and_no_server() {
             &["run", "m", "--keepalive", "10"],
             "time: missing unit in duration \"10\"",
         ),
+        (&["completions"], "requires <SHELL>"),
+        (&["debug", "logits", "x"], "requires --tokens <TOKENS>"),
         (&["show", "m"], &none),
         (&["list"], &none),
         (&["ls"], &none),
@@ -286,6 +288,14 @@ fn wrong_words_and_no_server() {
         let wanted = format!("Error: {error}\n");
         assert_eq!(refusal(&output), (Some(1), wanted), "{words:?}");
         assert!(output.stdout.is_empty(), "{words:?}");
+    }
+    for group in [&[][..], &["debug"]] {
+        let output = at(&nobody, group, "");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("Commands:"),
+            "{output:?}"
+        );
     }
     for command in [
         "serve", "create", "show", "run", "stop", "pull", "push", "list", "ps", "cp", "rm",
@@ -326,6 +336,11 @@ fn a_start_that_fails_says_why_once() {
             "OLLAMA_WGPU_API_KEYS_FILE: /nowhere/keys: No such file or directory (os error 2)",
         ),
         (
+            "OLLAMA_WGPU_ARITHMETIC",
+            "doubles",
+            "OLLAMA_WGPU_ARITHMETIC is \"doubles\"; accepted is a list of floats, integers and halves",
+        ),
+        (
             "OLLAMA_ORIGINS",
             "example.com",
             "OLLAMA_ORIGINS entry \"example.com\" is not an origin: give a scheme (such as https://) or one *",
@@ -340,4 +355,29 @@ fn a_start_that_fails_says_why_once() {
         let found = refusal(&output.expect("it runs"));
         assert_eq!(found, (Some(1), format!("Error: {error}\n")));
     }
+}
+
+/// A log on a full disk stops neither the server nor a client.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_under_the_log_stops_nobody() {
+    let server = Server::start_logging_to(full_disk());
+    server.create("tiny", &models::path(TINY.1));
+    let reply = server
+        .generate("tiny", "a", &json!({ "num_predict": 2 }))
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text);
+    for (words, exit) in [(&["rm", "tiny"][..], 0), (&["rm", "tiny"], 1)] {
+        let mut command = binary();
+        command.args(words).env("OLLAMA_HOST", &server.address);
+        command.stdout(Stdio::null()).stderr(full_disk());
+        let status = command.status().expect("it runs");
+        assert_eq!(status.code(), Some(exit), "{words:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn full_disk() -> std::fs::File {
+    let file = std::fs::File::options().write(true).open("/dev/full");
+    file.expect("the device")
 }

@@ -6,7 +6,7 @@ use super::device;
 use crate::backend::Backend;
 use crate::cpu;
 use crate::engine::automatic_ctx;
-use crate::gpu::{AdapterKind, adapters, limits};
+use crate::gpu::{AdapterKind, AdapterSummary, adapters, limits};
 use crate::settings::Settings;
 use anyhow::{Result, bail};
 use selftest::SelfTest;
@@ -30,31 +30,7 @@ pub fn doctor() -> Result<()> {
     if let Some(bytes) = cpu::available_bytes() {
         writeln!(out, "free memory of the host: {:.1} GB", giga(bytes))?;
     }
-    writeln!(out, "adapters:")?;
-    let all = adapters();
-    for (adapter, limits) in all.iter().zip(limits()) {
-        writeln!(out, "  {adapter}, driver {}", adapter.driver.trim())?;
-        writeln!(
-            out,
-            "     {}buffers up to {:.1} GB, bindings up to {:.1} GB, {} KiB of workgroup memory, {}, prompts in {}",
-            own_memory(adapter.memory_bytes),
-            giga(limits.buffer_bytes),
-            giga(limits.binding_bytes),
-            limits.workgroup_bytes >> 10,
-            match limits.subgroups {
-                None => "no subgroups".to_owned(),
-                Some((least, most)) if least == most => format!("subgroups of {least}"),
-                Some((least, most)) => format!("subgroups of {least} to {most}"),
-            },
-            limits.arithmetic
-        )?;
-    }
-    if all.is_empty() {
-        writeln!(
-            out,
-            "  none: no GPU, or no driver for Vulkan, Metal or DX12"
-        )?;
-    }
+    let all = tell_adapters(&mut out)?;
     let settings = Settings::from_env();
     let name = settings.device;
     let mut backend = device::open(name.as_deref())?;
@@ -72,11 +48,7 @@ pub fn doctor() -> Result<()> {
         .iter()
         .any(|a| a.kind == AdapterKind::Software && a.name == chosen.name);
     if let Some(bytes) = free_bytes(&mut *backend, is_software) {
-        let fits = LEVELS.map(|(level, bytes_each)| {
-            let weights = bytes as f64 * WEIGHTS_SHARE / bytes_each / 1e9;
-            format!("{weights:.1} billion at {level}")
-        });
-        writeln!(out, "weights that fit there: {}", fits.join(", "))?;
+        writeln!(out, "weights that fit there: {}", what_fits(bytes))?;
     }
     let automatic = automatic_ctx(chosen.memory_bytes, settings.gpu_overhead);
     let context = settings.context_length.unwrap_or(automatic);
@@ -107,6 +79,45 @@ pub fn doctor() -> Result<()> {
         test.n_types()
     )?;
     Ok(())
+}
+
+/// Prints the adapters and their limits, and returns them.
+fn tell_adapters(out: &mut impl Write) -> Result<Vec<AdapterSummary>> {
+    writeln!(out, "adapters:")?;
+    let all = adapters();
+    for (adapter, limits) in all.iter().zip(limits()) {
+        writeln!(out, "  {adapter}, driver {}", adapter.driver.trim())?;
+        writeln!(
+            out,
+            "     {}buffers up to {:.1} GB, bindings up to {:.1} GB, {} KiB of workgroup memory, {}, prompts in {}",
+            own_memory(adapter.memory_bytes),
+            giga(limits.buffer_bytes),
+            giga(limits.binding_bytes),
+            limits.workgroup_bytes >> 10,
+            match limits.subgroups {
+                None => "no subgroups".to_owned(),
+                Some((least, most)) if least == most => format!("subgroups of {least}"),
+                Some((least, most)) => format!("subgroups of {least} to {most}"),
+            },
+            limits.arithmetic
+        )?;
+    }
+    if all.is_empty() {
+        writeln!(
+            out,
+            "  none: no GPU, or no driver for Vulkan, Metal or DX12"
+        )?;
+    }
+    Ok(all)
+}
+
+/// How many weights, in each of some types, `bytes` of memory hold.
+fn what_fits(bytes: u64) -> String {
+    let fits = LEVELS.map(|(level, bytes_each)| {
+        let weights = bytes as f64 * WEIGHTS_SHARE / bytes_each / 1e9;
+        format!("{weights:.1} billion at {level}")
+    });
+    fits.join(", ")
 }
 
 /// What is free for models: of the host for the processor and for adapters that are none, else what the GPU can allocate.

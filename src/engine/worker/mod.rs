@@ -36,22 +36,20 @@ struct Row<'a> {
     index: usize,
 }
 
-/// All logits of a step, read at most once.
+/// All logits of the row that was asked for last.
 struct Logits<'a> {
     device: &'a mut Device,
     phase: Phase,
-    n_rows: usize,
-    rows: Option<Vec<f32>>,
+    read: Option<(usize, Vec<f32>)>,
 }
 
 impl Logits<'_> {
     fn row(&mut self, index: usize) -> Result<&[f32], Error> {
-        let vocab_size = self.device.info.vocab_size;
-        let rows = match self.rows.take() {
-            Some(rows) => rows,
-            None => self.device.logits(self.phase, self.n_rows)?,
+        let row = match self.read.take() {
+            Some((read, row)) if read == index => row,
+            _ => self.device.logits(self.phase, index)?,
         };
-        Ok(&self.rows.insert(rows)[index * vocab_size..][..vocab_size])
+        Ok(&self.read.insert((index, row)).1)
     }
 }
 
@@ -181,8 +179,7 @@ impl Worker {
         let mut logits = Logits {
             device: &mut self.device,
             phase: step.batch.phase,
-            n_rows: rows.len(),
-            rows: None,
+            read: None,
         };
         let mut first = 0;
         for share in &step.shares {

@@ -1,6 +1,6 @@
 //! Experts: the choice, products with the matrices of the chosen, their sum.
 
-use super::matmul::VecShape;
+use super::experts_vec::Finish;
 use super::parts::with_weights;
 use super::tile::{TileInput, TileShape};
 use super::{Dispatch, Program, WORKGROUP, per_number};
@@ -111,8 +111,6 @@ impl Dispatch<'_> {
         launch
     }
 
-    /// As for plain products, prompts go through the tiled kernel and single tokens through the
-    /// other, so that a result does not depend on what shares the batch.
     pub(super) fn matmul_experts(
         &self,
         products: &ExpertProducts,
@@ -123,10 +121,9 @@ impl Dispatch<'_> {
             self.weight(bias)?;
         }
         let weight = self.weight(products.weight)?;
-        let tiled = self.plan.shape.phase == Phase::Prefill && self.rows(out) == Rows::Tokens;
-        if !tiled {
+        if !self.is_tiled_by_expert(out) {
             for shard in 0..weight.shards.len() {
-                let launch = self.matmul_experts_vec(products, weight, shard, out);
+                let launch = self.matmul_experts_vec(products, weight, shard, &Finish::Apart, out);
                 program.launches.push(launch);
             }
             return Ok(());
@@ -142,42 +139,10 @@ impl Dispatch<'_> {
         Ok(())
     }
 
-    fn matmul_experts_vec(
-        &self,
-        products: &ExpertProducts,
-        weight: &WeightShape,
-        shard: usize,
-        out: BufferId,
-    ) -> Launch {
-        let expert_rows = weight.rows / weight.n_experts;
-        let shape = VecShape::new(self.tuning, expert_rows, weight.layout.spans(), 1);
-        let group_rows = shape.workgroup / shape.lanes * shape.rows_per_lane;
-        let groups = expert_rows.div_ceil(group_rows);
-        let shader = Shader::new("kernels/matmul_experts_vec")
-            .parts(&["parts/fma4", self.slot_part(products, weight)])
-            .number("ROWS_PER_LANE", shape.rows_per_lane);
-        let shader = self.lanes(shader, shape.workgroup, shape.lanes);
-        let rows = self.rows(out);
-        let shader = self.routed(shader, products, weight);
-        Launch {
-            shader: self.rows_word(
-                self.expert_product(shader, products, weight, shard, out),
-                rows,
-            ),
-            bindings: vec![
-                reads(self.slot(products.input.buffer)),
-                reads(self.route_slot(products)),
-                reads(self.bias_slot(products)),
-                reads(Slot::Weight(products.weight, shard)),
-                reads(Slot::Batch),
-                writes(self.slot(out)),
-            ],
-            grid: [
-                Extent::Fixed(groups),
-                Extent::Fixed(1),
-                Extent::Slots(rows, products.n_used),
-            ],
-        }
+    /// Whether the products that `out` holds go through `matmul_experts_tile`: as for plain ones,
+    /// prompts do whatever their length.
+    pub(super) fn is_tiled_by_expert(&self, out: BufferId) -> bool {
+        self.plan.shape.phase == Phase::Prefill && self.rows(out) == Rows::Tokens
     }
 
     fn matmul_experts_tile(
@@ -273,7 +238,12 @@ impl Dispatch<'_> {
     }
 
     /// Which expert a slot goes through.
-    fn routed(&self, shader: Shader, products: &ExpertProducts, weight: &WeightShape) -> Shader {
+    pub(super) fn routed(
+        &self,
+        shader: Shader,
+        products: &ExpertProducts,
+        weight: &WeightShape,
+    ) -> Shader {
         let shader = shader
             .number("N_EXPERTS", weight.n_experts)
             .flag("ROUTED", products.route.is_some())
@@ -282,7 +252,7 @@ impl Dispatch<'_> {
     }
 
     /// What both kernels share: operands and their numbers.
-    fn expert_product(
+    pub(super) fn expert_product(
         &self,
         shader: Shader,
         products: &ExpertProducts,
@@ -305,7 +275,11 @@ impl Dispatch<'_> {
     }
 
     /// Vectors where all offsets allow it, single columns elsewhere.
-    fn slot_part(&self, products: &ExpertProducts, weight: &WeightShape) -> &'static str {
+    pub(super) fn slot_part(
+        &self,
+        products: &ExpertProducts,
+        weight: &WeightShape,
+    ) -> &'static str {
         let aligned = [
             self.stride(products.input.buffer),
             products.input.offset,
@@ -318,12 +292,12 @@ impl Dispatch<'_> {
         }
     }
 
-    fn route_slot(&self, products: &ExpertProducts) -> Slot {
+    pub(super) fn route_slot(&self, products: &ExpertProducts) -> Slot {
         let route = products.route.map(|route| self.slot(route.buffer));
         route.unwrap_or(Slot::Nothing)
     }
 
-    fn bias_slot(&self, products: &ExpertProducts) -> Slot {
+    pub(super) fn bias_slot(&self, products: &ExpertProducts) -> Slot {
         products.bias.map_or(Slot::Nothing, |b| Slot::Weight(b, 0))
     }
 }

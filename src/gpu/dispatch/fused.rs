@@ -3,36 +3,50 @@
 //! A run is taken together where nothing else reads what passes between its ops. In a plan that
 //! keeps all buffers every op therefore has launches of its own, and can be compared.
 
+use super::Dispatch;
+use std::ops::Range;
+
 use super::matmul::{Halves, Operands};
 use super::norm::RmsNorm;
-use super::parts::with_cache;
-use super::{Dispatch, WORKGROUP, per_number};
-use crate::backend::{BufferId, KvDims, MAX_RUN, NO_SLOT, Op, RopeOrder};
-use crate::gpu::launch::{Launch, Slot, reads, writes};
-use crate::gpu::shader::Shader;
+use crate::backend::{BufferId, MAX_RUN, Op};
+use crate::gpu::launch::Launch;
 
-/// A launch that stands for some ops.
+/// Launches that stand for more ops than they are.
 pub(super) struct Fused {
-    pub launch: Launch,
+    pub launches: Vec<Launch>,
     pub n_ops: usize,
 }
 
+impl Fused {
+    fn one(launch: Launch, n_ops: usize) -> Fused {
+        Fused {
+            launches: vec![launch],
+            n_ops,
+        }
+    }
+}
+
 impl Dispatch<'_> {
-    /// The run of ops that begins at op `at`, if one kernel does it.
+    /// The run of ops that begins at op `at`, if fewer launches do it.
     ///
     /// # Errors
     /// As for the ops alone.
     pub(super) fn fused(&self, at: usize) -> Result<Option<Fused>, String> {
         let (launch, n_ops) = match &self.plan.ops[at..] {
+            [Op::Rope { .. }, Op::Rope { .. }, Op::KvWrite { .. }, ..] => (self.rope_kv(at)?, 3),
             [
-                q @ Op::Rope { .. },
-                k @ Op::Rope { .. },
-                write @ Op::KvWrite { .. },
+                Op::RmsNorm { .. },
+                Op::Rope { .. },
+                Op::RmsNorm { .. },
+                Op::Rope { .. },
+                Op::KvWrite { .. },
                 ..,
-            ] => (self.rope_kv(q, k, write, at + 2)?, 3),
-            [norm @ Op::RmsNorm { .. }, product @ Op::Matmul { .. }, ..] => {
-                self.normed_product(norm, product, at)?
+            ] => (self.norm_rope_kv(at)?, 5),
+            [Op::MatmulExperts { .. }, Op::Glu { .. }, ..] => (self.matmul_experts_glu(at)?, 2),
+            [Op::MatmulExperts { .. }, Op::MoeCombine { .. }, ..] => {
+                (self.matmul_experts_sum(at)?, 2)
             }
+            [Op::RmsNorm { .. }, Op::Matmul { .. }, ..] => return self.normed_products(at),
             [product @ Op::Matmul { .. }, glu @ Op::Glu { .. }, ..] => {
                 (self.matmul_glu(product, glu, at + 1, None)?, 2)
             }
@@ -41,89 +55,20 @@ impl Dispatch<'_> {
             }
             _ => (None, 0),
         };
-        debug_assert!(n_ops <= MAX_RUN);
-        Ok(launch.map(|launch| Fused { launch, n_ops }))
+        Ok(launch.map(|launch| Fused::one(launch, n_ops)))
     }
 
     /// Whether op `reader` alone reads a buffer.
-    fn is_read_by(&self, buffer: BufferId, reader: usize) -> bool {
-        let reads = |op: &Op| op.inputs().any(|view| view.buffer == buffer);
-        let mut ops = self.plan.ops.iter().enumerate();
-        !self.plan.outputs.contains(&buffer) && ops.all(|(i, op)| i == reader || !reads(op))
+    pub(super) fn is_read_by(&self, buffer: BufferId, reader: usize) -> bool {
+        self.is_read_within(buffer, reader..reader + 1)
     }
 
-    fn rope_kv(&self, q: &Op, k: &Op, write: &Op, writer: usize) -> Result<Option<Launch>, String> {
-        let (
-            &Op::Rope {
-                input: q,
-                head_dim,
-                table,
-                order,
-                out,
-            },
-            &Op::Rope {
-                input: k,
-                head_dim: k_head_dim,
-                table: k_table,
-                order: k_order,
-                out: turned_k,
-            },
-            &Op::KvWrite {
-                layer,
-                k: stored,
-                v,
-            },
-        ) = (q, k, write)
-        else {
-            unreachable!("called for rope, rope, kv_write");
-        };
-        let half = |table: usize| self.plan.rope_tables[table].half_dim();
-        let alike = (head_dim, order, half(table)) == (k_head_dim, k_order, half(k_table));
-        let whole = stored.buffer == turned_k && stored.cols == k.cols;
-        let apart = [k, v]
-            .iter()
-            .all(|view| ![out, turned_k].contains(&view.buffer));
-        if !alike
-            || !whole
-            || !apart
-            || !head_dim.is_multiple_of(4)
-            || !self.is_read_by(turned_k, writer)
-        {
-            return Ok(None);
-        }
-        let kv = KvDims {
-            keys: k.cols,
-            values: v.cols,
-        };
-        let cache = self.layer(layer, kv)?;
-        if cache.kv_type.is_quantised() {
-            return Ok(None);
-        }
-        let rows = self.rows(out);
-        let shader = with_cache(Shader::new("kernels/rope_kv"), cache.kv_type, kv)
-            .number("WG", WORKGROUP)
-            .number("Q_COLS", q.cols)
-            .number("OUT_STRIDE", self.stride(out))
-            .number("NO_SLOT", NO_SLOT as usize)
-            .number("HEAD_DIM", head_dim)
-            .number("HALF", half(table))
-            .number("Q_TABLE", table)
-            .number("K_TABLE", k_table)
-            .flag("NEOX", order == RopeOrder::Neox);
-        let shader = self.view(self.view(self.view(shader, "Q", q), "K", k), "V", v);
-        Ok(Some(Launch {
-            shader: self.rows_word(shader, rows),
-            bindings: vec![
-                reads(self.slot(q.buffer)),
-                reads(self.slot(k.buffer)),
-                reads(self.slot(v.buffer)),
-                reads(Slot::Batch),
-                writes(self.slot(out)),
-                writes(Slot::Keys(layer)),
-                writes(Slot::Values(layer)),
-            ],
-            grid: per_number(q.cols.max(k.cols).max(v.cols) / 4, rows),
-        }))
+    /// Whether none but these ops read a buffer.
+    fn is_read_within(&self, buffer: BufferId, readers: Range<usize>) -> bool {
+        let reads = |op: &Op| op.inputs().any(|view| view.buffer == buffer);
+        let mut ops = self.plan.ops.iter().enumerate();
+        !self.plan.outputs.contains(&buffer)
+            && ops.all(|(i, op)| readers.contains(&i) || !reads(op))
     }
 
     fn rms_norm_add(&self, norm: &Op, add: &Op, reader: usize) -> Result<Option<Launch>, String> {
@@ -160,31 +105,19 @@ impl Dispatch<'_> {
         Ok(Some(self.rms_norm(&norm, Some(residual), out)))
     }
 
-    /// A product, gated or not, that norms its input on the way; and the number of ops.
-    fn normed_product(
-        &self,
-        norm: &Op,
-        product: &Op,
-        at: usize,
-    ) -> Result<(Option<Launch>, usize), String> {
-        let (
-            &Op::RmsNorm {
-                input,
-                weight: scales,
-                group,
-                eps,
-                out: normed,
-            },
-            &Op::Matmul {
-                input: factor,
-                weight,
-                bias,
-                residual,
-                out,
-            },
-        ) = (norm, product)
+    /// Products with a norm's result that each norm their input on the way: as many as follow the norm at `at` and
+    /// each other. One alone may be gated.
+    fn normed_products(&self, at: usize) -> Result<Option<Fused>, String> {
+        let ops = &self.plan.ops;
+        let Op::RmsNorm {
+            input,
+            weight: scales,
+            group,
+            eps,
+            out: normed,
+        } = ops[at]
         else {
-            unreachable!("called for rms_norm, matmul");
+            return Ok(None);
         };
         let norm = RmsNorm {
             input,
@@ -192,31 +125,49 @@ impl Dispatch<'_> {
             group,
             eps,
         };
-        let shape = self.matrix(weight, factor.cols)?;
-        if factor.buffer != normed
-            || residual.is_some_and(|r| r.buffer == normed)
-            || self.is_tiled(out)
-            || !self.takes_norm(&norm, factor, shape)
-            || !self.is_read_by(normed, at + 1)
-        {
-            return Ok((None, 0));
+        let mut launches = Vec::new();
+        for product in ops[at + 1..].iter().take(MAX_RUN - 1) {
+            let &Op::Matmul {
+                input: factor,
+                weight,
+                bias,
+                residual,
+                out,
+            } = product
+            else {
+                break;
+            };
+            if factor.buffer != normed {
+                break;
+            }
+            let shape = self.matrix(weight, factor.cols)?;
+            if residual.is_some_and(|r| r.buffer == normed)
+                || self.is_tiled(out)
+                || !self.takes_norm(&norm, factor, shape)
+            {
+                return Ok(None);
+            }
+            self.weight(bias.unwrap_or(weight))?;
+            let operands = Operands {
+                input,
+                weight,
+                bias,
+                residual,
+                out,
+            };
+            launches.push(self.matmul_vec(&operands, shape, 0, None, Some(&norm)));
         }
-        self.weight(scales.unwrap_or(weight))?;
-        if let Some(glu @ Op::Glu { .. }) = self.plan.ops.get(at + 2)
+        let n_ops = 1 + launches.len();
+        if launches.is_empty() || !self.is_read_within(normed, at + 1..at + n_ops) {
+            return Ok(None);
+        }
+        scales.map(|id| self.weight(id)).transpose()?;
+        if let ([product], Some(glu @ Op::Glu { .. })) = (&ops[at + 1..at + n_ops], ops.get(at + 2))
             && let Some(launch) = self.matmul_glu(product, glu, at + 2, Some(&norm))?
         {
-            return Ok((Some(launch), 3));
+            return Ok(Some(Fused::one(launch, 3)));
         }
-        self.weight(bias.unwrap_or(weight))?;
-        let operands = Operands {
-            input,
-            weight,
-            bias,
-            residual,
-            out,
-        };
-        let launch = self.matmul_vec(&operands, shape, 0, None, Some(&norm));
-        Ok((Some(launch), 2))
+        Ok(Some(Fused { launches, n_ops }))
     }
 
     /// Where both halves of a gated activation come from one product of a few rows, of a norm's

@@ -34,6 +34,20 @@ pub(super) struct Halves {
     pub activation: Activation,
 }
 
+/// What becomes of the sums of a product with `rows` rows of a weight.
+pub(super) fn columns(shader: Shader, halves: Option<&Halves>, rows: usize) -> Shader {
+    match halves {
+        Some(halves) => with_gate(shader, halves.activation)
+            .number("N_COLUMNS", halves.n_columns)
+            .number("GATE_ROW", halves.gate_row)
+            .number("UP_ROW", halves.up_row)
+            .parts(&["parts/columns_glu"]),
+        None => shader
+            .number("N_COLUMNS", rows)
+            .parts(&["parts/columns_plain"]),
+    }
+}
+
 /// How `matmul_vec` shares out a weight. `lanes` decides the order of a row's sum, so it follows
 /// from the weight and the device alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,14 +148,7 @@ impl Dispatch<'_> {
             .number("GRID_X", groups.min(MAX_GRID))
             .flag("HAS_NORM", norm.is_some())
             .float("EPS", norm.map_or(0.0, |norm| norm.eps));
-        let shader = match halves {
-            Some(halves) => with_gate(shader, halves.activation)
-                .number("N_COLUMNS", halves.n_columns)
-                .number("GATE_ROW", halves.gate_row)
-                .number("UP_ROW", halves.up_row)
-                .parts(&["parts/columns_glu"]),
-            None => shader.parts(&["parts/columns_plain"]),
-        };
+        let shader = columns(shader, halves.as_ref(), weight.shards[shard].rows);
         let grid = [
             Extent::Fixed(groups.min(MAX_GRID)),
             Extent::Fixed(groups.div_ceil(MAX_GRID)),

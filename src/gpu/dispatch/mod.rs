@@ -3,12 +3,14 @@
 
 mod attention;
 mod experts;
+mod experts_vec;
 mod fused;
 mod low_rank;
 mod matmul;
 mod norm;
 mod parts;
 mod recurrent;
+mod rope_kv;
 mod streams;
 mod tile;
 mod top_k;
@@ -77,7 +79,7 @@ pub(super) fn program(dispatch: &Dispatch) -> Result<Program, String> {
     while at < ops.len() {
         let n_ops = match dispatch.fused(at)? {
             Some(fused) => {
-                program.launches.push(fused.launch);
+                program.launches.extend(fused.launches);
                 fused.n_ops
             }
             None => {

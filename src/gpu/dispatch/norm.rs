@@ -58,6 +58,7 @@ impl Dispatch<'_> {
         let cols = |id: Option<WeightId>| id.map_or(1, |id| self.weights[id.0].layout.cols);
         let shader = self
             .view(Shader::new("kernels/layer_norm"), "X", input)
+            .parts(&["parts/moments"])
             .number("GROUP", group)
             .number("OUT_STRIDE", self.stride(out))
             .flag("HAS_WEIGHT", weight.is_some())

@@ -44,6 +44,7 @@ impl Dispatch<'_> {
     pub(super) fn gaussian_top_k(&self, input: View, cutoff: f32, out: BufferId) -> Launch {
         let shader = self
             .view(Shader::new("kernels/gaussian_top_k"), "X", input)
+            .parts(&["parts/moments"])
             .number("GROUP", input.cols)
             .number("OUT_STRIDE", self.stride(out))
             .float("CUTOFF", cutoff);

@@ -2,7 +2,8 @@
 
 use super::plans::{COLS, ROWS, plan, view, weight};
 use crate::backend::{
-    BatchShape, BufferId, ExpertProducts, Gating, Heads, Op, Plan, Routing, Rows, WeightId,
+    Activation, BatchShape, BufferId, ExpertProducts, Gating, Heads, Op, Plan, Routing, Rows,
+    WeightId,
 };
 use crate::gpu::buffer::WeightShape;
 use crate::quant::QuantType;
@@ -34,6 +35,51 @@ pub fn products(shape: BatchShape, quant: QuantType, cols: usize) -> (Plan, Vec<
     let ops = vec![
         product(Some(view(2, 0, 16)), 0, Some(1)),
         product(None, cols, None),
+    ];
+    (plan(shape, &buffers, ops), weights)
+}
+
+/// The two runs of ops that one launch does for single tokens: products that gate each other, products that are
+/// combined.
+pub fn runs(shape: BatchShape, quant: QuantType, cols: usize) -> (Plan, Vec<WeightShape>) {
+    let product = |weight, out, bias: Option<usize>| Op::MatmulExperts {
+        products: ExpertProducts {
+            input: view(0, 0, cols),
+            slot_stride: 0,
+            route: Some(view(1, 0, 8)),
+            n_used: 4,
+            weight: WeightId(weight),
+            bias: bias.map(WeightId),
+        },
+        out: BufferId(out),
+    };
+    let experts = |parts_per_expert| WeightShape {
+        n_experts: 8,
+        parts_per_expert,
+        ..weight(quant, cols, 8 * ROWS, 8 * ROWS)
+    };
+    let weights = vec![
+        experts(2),
+        experts(1),
+        weight(QuantType::F32, 8 * ROWS, 1, 1),
+    ];
+    let half = 2 * ROWS;
+    let buffers = [COLS, 8, 2 * half, half, 4 * ROWS, ROWS].map(|n| (Rows::Tokens, n));
+    let ops = vec![
+        product(0, 2, Some(2)),
+        Op::Glu {
+            gate: view(2, 0, half),
+            up: view(2, half, half),
+            activation: Activation::Silu,
+            out: BufferId(3),
+        },
+        product(1, 4, Some(2)),
+        Op::MoeCombine {
+            experts: view(4, 0, 4 * ROWS),
+            route: view(1, 0, 8),
+            residual: Some(view(0, 0, ROWS)),
+            out: BufferId(5),
+        },
     ];
     (plan(shape, &buffers, ops), weights)
 }

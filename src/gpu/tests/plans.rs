@@ -124,6 +124,7 @@ pub(super) fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Ve
         plans.push((plan(shape, &buffers, embeds), weights));
     }
     plans.push(experts::products(shape, quant, cols));
+    plans.push(experts::runs(shape, quant, cols));
     plans
 }
 
@@ -197,6 +198,9 @@ pub(super) fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvD
         plans.push((plan(shape, &buffers, ops), vec![sinks], kv));
         for order in [RopeOrder::Norm, RopeOrder::Neox] {
             plans.push((rope_kv_plan(shape, dims, group, order), vec![], kv));
+            let scales = weight(QuantType::F32, head_dim, 1, 1);
+            let plan = norm_rope_kv_plan(shape, dims, group, order);
+            plans.push((plan, vec![scales], kv));
         }
     }
     plans.push((
@@ -250,6 +254,35 @@ pub(super) fn rope_kv_plan(
         tokens(k_cols),
     ];
     plan(shape, &buffers, ops)
+}
+
+/// As [`rope_kv_plan`], with norms of the heads before.
+pub(super) fn norm_rope_kv_plan(
+    shape: BatchShape,
+    dims: (usize, usize),
+    group: usize,
+    order: RopeOrder,
+) -> Plan {
+    let mut plan = rope_kv_plan(shape, dims, group, order);
+    let n_given = plan.buffers.len();
+    let mut ops = Vec::new();
+    for (i, mut op) in plan.ops.drain(..).enumerate() {
+        if let Op::Rope { input, .. } = &mut op {
+            let out = BufferId(n_given + i);
+            ops.push(Op::RmsNorm {
+                input: *input,
+                weight: Some(WeightId(0)),
+                group: dims.0,
+                eps: 1e-5,
+                out,
+            });
+            *input = view(out.0, 0, input.cols);
+        }
+        ops.push(op);
+    }
+    let tokens = |i: usize| (plan.buffers[i].rows, plan.buffers[i].cols);
+    let buffers = [0, 1, 2, 1, 2].map(tokens);
+    self::plan(shape, &buffers, ops)
 }
 
 pub(super) const DELTA_HEADS: DeltaHeads = DeltaHeads {
