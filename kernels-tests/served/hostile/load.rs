@@ -22,6 +22,12 @@ fn long_answer(target: &Target, stream: bool) -> Vec<u8> {
     (head + &body).into_bytes()
 }
 
+/// How often clients come and leave: `OLLAMA_WGPU_TEST_CYCLES`, or what is quick.
+fn n_cycles(few: usize) -> usize {
+    let set = std::env::var("OLLAMA_WGPU_TEST_CYCLES").ok();
+    set.map_or(few, |text| text.parse().expect("a number"))
+}
+
 fn n_threads(target: &Target) -> usize {
     std::fs::read_dir(format!("/proc/{}/task", target.server.id()))
         .expect("the process")
@@ -66,7 +72,7 @@ fn clients_that_leave_leave_nothing_behind() {
         for worker in 0..8_u64 {
             let (target, requests) = (&target, &requests);
             scope.spawn(move || {
-                for i in 0..60 {
+                for i in 0..n_cycles(480) / 8 {
                     let mut stream =
                         TcpStream::connect(&target.server.address).expect("a connection");
                     stream.write_all(&requests[i % 2]).expect("sent");
@@ -106,17 +112,11 @@ fn a_flood_is_answered_or_told_to_come_back() {
     let body =
         json!({ "model": TINY, "prompt": "Hi", "stream": false, "options": { "num_predict": 2 } })
             .to_string();
-    let ask = || -> Vec<Answer> {
-        (0..5)
-            .map(|_| target.post("/api/generate", body.as_bytes()))
-            .collect()
-    };
+    let ask = || target.post("/api/generate", body.as_bytes());
     let answers: Vec<Answer> = thread::scope(|scope| {
-        let clients: Vec<_> = (0..200).map(|_| scope.spawn(ask)).collect();
-        clients
-            .into_iter()
-            .flat_map(|client| client.join().expect("a client"))
-            .collect()
+        let clients: Vec<_> = (0..2000).map(|_| scope.spawn(ask)).collect();
+        let answers = clients.into_iter().map(|client| client.join());
+        answers.map(|answer| answer.expect("a client")).collect()
     });
     let n_answered = answers.iter().filter(|a| a.status == 200).count();
     let refused: Vec<&Answer> = answers.iter().filter(|a| a.status != 200).collect();
@@ -128,6 +128,36 @@ fn a_flood_is_answered_or_told_to_come_back() {
             "server busy, please try again.  maximum pending requests exceeded"
         );
     }
+    target.is_well();
+}
+
+#[test]
+fn fifty_models_take_turns() {
+    let target = Target::new(&[
+        ("OLLAMA_MAX_LOADED_MODELS", "2"),
+        ("OLLAMA_KEEP_ALIVE", "0"),
+    ]);
+    let mut weights = std::fs::read(crate::models::path("tiny/tiny-llama.gguf")).expect("a model");
+    let names: Vec<String> = (0..50).map(|i| format!("m{i}")).collect();
+    for (i, name) in names.iter().enumerate() {
+        // Other weights, or they would be one model of many names.
+        let last = weights.len() - 2;
+        weights[last] = i as u8;
+        let file = target.server.home.path().join(name);
+        std::fs::write(&file, &weights).expect("written");
+        target.server.create(name, &file);
+    }
+    thread::scope(|scope| {
+        for names in names.chunks(10) {
+            let target = &target;
+            scope.spawn(move || {
+                for name in names {
+                    let answer = target.generate(json!({ "model": name }));
+                    assert_eq!(answer.status, 200, "{name}: {}", answer.text);
+                }
+            });
+        }
+    });
     target.is_well();
 }
 
