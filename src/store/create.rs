@@ -6,7 +6,7 @@ mod weights;
 use super::files_map::{check_files, digests};
 use super::manifest::{Config, Layer, Manifest, media};
 use super::resolve::Layers;
-use super::{Digest, Error, GgufFacts, ModelName, Source, Store, json, split_source};
+use super::{Digest, Error, GgufFacts, Loaded, ModelName, Source, Store, json, split_source};
 use crate::api::{CreateRequest, Progress};
 use crate::chat::Template;
 use crate::chat::parser::{FamilyNames, family_names};
@@ -99,10 +99,13 @@ impl Store {
                 "hosted models are not available on this server".into(),
             ));
         }
-        let base = self.load(&ModelName::parse(from)?)?;
+        self.read(&ModelName::parse(from)?, Store::draft_of)
+    }
+
+    fn draft_of(&self, base: &Loaded) -> Result<Draft, Error> {
         let layers = Layers {
             store: self,
-            loaded: &base,
+            loaded: base,
         };
         let mut draft = Draft {
             params: layers.params()?,

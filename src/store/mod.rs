@@ -187,7 +187,10 @@ impl Store {
         if let Some((_, facts)) = lock(&self.inner.facts).get(digest).filter(|f| f.0 == size) {
             return Ok(facts.clone());
         }
-        let facts = Arc::new(GgufFacts::read(digest, &self.inner.blobs.path(digest))?);
+        let facts = GgufFacts::read(digest, &self.inner.blobs.path(digest));
+        // One that has gone meanwhile is missing, not broken.
+        let facts = facts.or_else(|e| self.inner.blobs.size(digest).and(Err(e)));
+        let facts = Arc::new(facts?);
         lock(&self.inner.facts).insert(*digest, (size, facts.clone()));
         Ok(facts)
     }

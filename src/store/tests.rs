@@ -143,6 +143,13 @@ impl Fixture {
     }
 }
 
+/// Makes a file as old as the sweep takes.
+pub(super) fn age(path: PathBuf) {
+    let time = SystemTime::now() - SWEEP_AGE - Duration::from_secs(1);
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(time).unwrap();
+}
+
 #[test]
 fn an_empty_store() {
     let f = Fixture::new();
@@ -333,15 +340,6 @@ fn the_sweep_takes_only_old_and_unused_files() {
     let blobs = f.dir.path().join("blobs");
     let (orphan, young) = (f.blob(b"orphan"), f.blob(b"young"));
     let old_style = format!("sha256:{}", Digest::of(b"old style").hex());
-    let age = |path: PathBuf| {
-        let time = SystemTime::now() - SWEEP_AGE - Duration::from_secs(1);
-        File::options()
-            .write(true)
-            .open(path)
-            .unwrap()
-            .set_modified(time)
-            .unwrap();
-    };
     for name in [".tmp-abc", "sha256-123-partial", &old_style] {
         fs::write(blobs.join(name), "old style").unwrap();
     }

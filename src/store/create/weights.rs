@@ -4,6 +4,7 @@
 use super::{Client, Draft, DraftLayer, Layer, media, step, unsupported};
 use crate::api::{CreateRequest, Progress};
 use crate::gguf::Gguf;
+use crate::store::blobs::missing_or_io;
 use crate::store::convert::convert;
 use crate::store::files_map::digests;
 use crate::store::quantize::{Level, Rewrite};
@@ -140,7 +141,7 @@ impl Store {
         let read = File::open(self.blob_path(digest)).and_then(|mut f| f.read_exact(&mut magic));
         match read {
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(e) => Err(Error::io(format!("cannot read blob {digest}"))(e)),
+            Err(e) => Err(missing_or_io(digest, e)),
             Ok(()) => Ok(magic == *b"GGUF"),
         }
     }

@@ -75,8 +75,9 @@ fn blob_reply(asked: &Asked, ranges: bool) -> Reply {
 
 /// A registry of the one model, whose blobs a script answers.
 fn with_blobs(script: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Scripted {
+    let manifest = manifest_of(&blob());
     Scripted::start(move |asked, n| match asked.path.contains("/manifests/") {
-        true => reply(200, &[], &manifest_of(&blob())),
+        true => reply(200, &[], &manifest),
         false => script(asked, n),
     })
 }

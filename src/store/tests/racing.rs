@@ -3,7 +3,9 @@
 use super::*;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 const ROUNDS: usize = 60;
 
@@ -88,6 +90,100 @@ fn readers_see_a_whole_model_while_it_is_replaced() {
         }
     });
     assert_eq!(f.resolve("m").unwrap().system.unwrap(), ROUNDS.to_string());
+}
+
+/// Of pairs of operations that meet.
+const N_MEETINGS: usize = 300;
+
+/// Runs two operations at once: one begins up to 300 microseconds before or after the other.
+fn at_once<A, B: Send>(
+    round: usize,
+    first: impl FnOnce() -> A,
+    second: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    let start = Barrier::new(2);
+    let wait = |is_late: bool| {
+        start.wait();
+        let begun = Instant::now();
+        // A sleep would be longer than what is to be met.
+        while is_late && begun.elapsed() < Duration::from_micros(round as u64 % 30 * 10) {
+            std::hint::spin_loop();
+        }
+    };
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            wait(round.is_multiple_of(2));
+            second()
+        });
+        wait(round % 2 == 1);
+        let first = first();
+        (first, second.join().unwrap())
+    })
+}
+
+/// What became of models that were made while something else went on: how many are whole, and how many were refused since
+/// what they were made of had gone.
+#[derive(Debug, Default)]
+struct Made {
+    n_whole: usize,
+    n_refused: usize,
+}
+
+impl Made {
+    /// Looks at the model `m`, and removes it.
+    fn count(&mut self, f: &Fixture, made: Result<Vec<String>, Error>) {
+        check(&f.store);
+        match made {
+            Ok(_) => {
+                f.resolve("m").unwrap();
+                f.delete("m").unwrap();
+                self.n_whole += 1;
+            }
+            Err(Error::NotFound(_) | Error::BlobNotFound(_)) => {
+                assert!(matches!(f.resolve("m"), Err(Error::NotFound(_))));
+                self.n_refused += 1;
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    /// That each of the two came first at times.
+    fn met(&self) {
+        assert!(self.n_whole > 0 && self.n_refused > 0, "{self:?}");
+    }
+}
+
+#[test]
+fn a_model_whose_source_is_deleted_meanwhile_is_whole_or_refused() {
+    let f = Fixture::new();
+    let other = Store::open(f.dir.path()).unwrap();
+    let source = ModelName::parse("source").unwrap();
+    let mut outcomes = Made::default();
+    for round in 0..N_MEETINGS {
+        f.model("source", 8);
+        let request = json!({"model": "m", "from": "source", "system": "s"});
+        let (made, deleted) = at_once(round, || f.create(request), || other.delete(&source));
+        deleted.unwrap();
+        outcomes.count(&f, made);
+    }
+    outcomes.met();
+    assert!(f.names().is_empty());
+}
+
+#[test]
+fn the_sweep_of_one_server_takes_nothing_that_another_names() {
+    let f = Fixture::new();
+    let other = Store::open(f.dir.path()).unwrap();
+    let mut outcomes = Made::default();
+    for round in 0..N_MEETINGS {
+        let weights = f.blob(&gguf("llama", &[], 8));
+        age(f.store.blob_path(&weights));
+        let request = json!({"model": "m", "files": {"m.gguf": weights.to_string()}});
+        let (made, swept) = at_once(round, || f.create(request), || other.prune());
+        swept.unwrap();
+        outcomes.count(&f, made);
+    }
+    outcomes.met();
 }
 
 /// Where the process that is to be killed works.

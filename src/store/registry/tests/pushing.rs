@@ -312,3 +312,46 @@ async fn only_whole_blobs_of_the_store_are_sent() {
         assert!(server.asked().is_empty(), "{kind}");
     }
 }
+
+/// The model is deleted at each of a push's requests in turn, and at last after all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_of_what_is_deleted_meanwhile_is_whole_or_refused() {
+    let mut n_pushed = 0;
+    for n_before in 0..12 {
+        let (folder, registry) = holding(timing());
+        let store = registry.inner.store.clone();
+        let name = Arc::new(OnceLock::<ModelName>::new());
+        let n_asked = AtomicU64::new(0);
+        let server = Scripted::start({
+            let (store, name) = (store.clone(), Arc::clone(&name));
+            move |asked, _| {
+                if n_asked.fetch_add(1, Ordering::Relaxed) == n_before {
+                    store.delete(name.get().unwrap()).unwrap();
+                }
+                plain(asked)
+            }
+        });
+        let name = name.get_or_init(|| name_of(&server));
+        let held = ModelName::parse("m").unwrap();
+        store.copy(&held, name).unwrap();
+        store.delete(&held).unwrap();
+        let (steps, mut receiver) = mpsc::channel(64);
+        let push = {
+            let (registry, name) = (registry.clone(), name.clone());
+            tokio::spawn(async move { registry.push(&name, true, &steps).await })
+        };
+        while receiver.recv().await.is_some() {}
+        let pushed = push.await.unwrap();
+        let asked = server.asked();
+        let manifests = asked.iter().filter(|a| a.path.contains("/manifests/"));
+        assert_eq!(manifests.count(), usize::from(pushed.is_ok()));
+        match pushed {
+            Ok(()) => n_pushed += 1,
+            Err(Error::Store(StoreError::BlobNotFound(_))) => {}
+            Err(e) => panic!("{e}"),
+        }
+        let is_deleted = asked.len() as u64 > n_before;
+        assert_eq!(files(folder.path()).is_empty(), is_deleted);
+    }
+    assert!((1..12).contains(&n_pushed), "{n_pushed} were pushed");
+}
