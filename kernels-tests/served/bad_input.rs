@@ -203,6 +203,16 @@ async fn texts_to_embed_of_every_kind() {
     let many: Vec<String> = (0..2000).map(|i| format!("text {i}")).collect();
     let (status, reply) = embed(json!({ "model": "bert", "input": many })).await;
     assert_eq!((status, vectors(&reply)), (200, 2000));
+    let more = json!({ "model": "bert", "input": vec!["a"; 100_000], "dimensions": 1 });
+    let (status, reply) = embed(more).await;
+    assert_eq!((status, vectors(&reply)), (200, 100_000));
+    let most = (1 << 27) / 256;
+    let too_many = json!({ "model": "bert", "input": vec!["a"; most + 1] });
+    let why = format!(
+        "too many texts: {}, and this model embeds {most} at a time",
+        most + 1
+    );
+    assert_eq!(refusal(&server, "/api/embed", &too_many).await, (400, why));
     for (dimensions, n) in [
         (0, 256),
         (-1, 256),

@@ -1,9 +1,10 @@
-"""The interactive prompt on a terminal of its own: what is typed ahead, several lines, every command, ways to leave.
+"""The command line on a terminal of its own: what is typed ahead, several lines, every command, ways to leave, bars.
 
 usage: terminal.py BINARY MODELS
 """
 import os
 import pty
+import random
 import re
 import select
 import signal
@@ -12,27 +13,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
+
+from machines import Registry, Relay, digest, free_port, gguf
 
 BINARY, MODELS = sys.argv[1], sys.argv[2]
 PATIENCE = 30
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+class Terminal:
+    """A command on a pseudo-terminal."""
 
-
-class Prompt:
-    """`run smollm2` on a pseudo-terminal."""
-
-    def __init__(self, env, model="smollm2", greeting=""):
+    def __init__(self, env, *words):
         self.screen = ""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.execve(BINARY, [BINARY, "run", model], env)
-        self.wait(f"{re.escape(greeting)}.*Send a message")
+            os.execve(BINARY, [BINARY, *words], env)
 
     def type(self, text):
         os.write(self.fd, text.encode())
@@ -62,6 +59,14 @@ class Prompt:
                     time.sleep(0.05)
         assert os.waitstatus_to_exitcode(ended[1]) == status, (how, ended, self.screen)
         os.close(self.fd)
+
+
+class Prompt(Terminal):
+    """`run smollm2`."""
+
+    def __init__(self, env, model="smollm2", greeting=""):
+        super().__init__(env, "run", model)
+        self.wait(f"{re.escape(greeting)}.*Send a message")
 
 
 def commands(env):
@@ -280,6 +285,49 @@ def stopped(env):
         client.close()
 
 
+def bars(env):
+    """Creating, sending and fetching tell bytes, speed and time left."""
+    registry = Registry(Path(env["HOME"]) / "registry")
+    relay = Relay(registry.port)
+    try:
+        transfers(env, relay)
+    finally:
+        relay.server.shutdown()
+        registry.stop()
+
+
+def transfers(env, relay):
+    """A pull that is taken up again begins at the bytes that are there, and does not count them as speed."""
+    weights = gguf(64 << 20, random.Random(0))
+    folder = Path(env["HOME"])
+    (folder / "weights.gguf").write_bytes(weights)
+    (folder / "Big").write_text("FROM weights.gguf\n")
+    name = f"127.0.0.1:{relay.port}/library/big"
+    blob = digest(weights)[7:19]
+    whole = " +100% ▕█{20}▏ +67.11 MB"
+    for words, status in [(["create", name, "-f", folder / "Big"], r"copying file sha256:\w*"), (["push", name, "--insecure"], f"pushing {blob}")]:
+        terminal = Terminal(env, *words)
+        terminal.wait(status + whole)
+        terminal.leaves("")
+    subprocess.run([BINARY, "rm", name], env=env, check=True, capture_output=True)
+    relay.limit(16 << 20)
+    bar = rf"pulling {blob} +(\d+)% ▕.{{20}}▏ +[\d.]+ MB"
+    pace = bar + r" +([\d.]+) MB/s \d+s"
+    percent = 0
+    terminal = Terminal(env, "pull", name, "--insecure")
+    while percent < 30:
+        percent = int(re.search(pace, terminal.wait(pace))[1])
+    terminal.leaves("\x03", -signal.SIGINT)
+    terminal = Terminal(env, "pull", name, "--insecure")
+    begun = int(re.search(bar, terminal.wait(bar))[1])
+    assert percent <= begun < 100, (percent, begun)
+    speed = float(re.search(pace, terminal.wait(pace))[2])
+    assert speed < 3 * (16 << 20) / 1e6, speed
+    relay.unlimit()
+    terminal.wait(f"pulling {blob}{whole}.*success")
+    terminal.leaves("")
+
+
 def started(env):
     """A server that answers."""
     server = subprocess.Popen([BINARY, "serve"], env=env, stderr=subprocess.DEVNULL)
@@ -304,7 +352,7 @@ def main():
                 modelfile.write(f"FROM {MODELS}/smollm2-135m-instruct-q4_1.gguf\n")
             create = [BINARY, "create", "smollm2", "-f", f"{folder}/Modelfile"]
             subprocess.run(create, env=env, check=True, capture_output=True)
-            for case in (commands, typed_ahead, several_lines, composed, remembered, saved, interrupted, one_shot, stopped):
+            for case in (commands, typed_ahead, several_lines, composed, remembered, saved, interrupted, one_shot, stopped, bars):
                 case(env)
                 print(f"{case.__name__}: passed")
         finally:

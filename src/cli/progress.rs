@@ -1,7 +1,10 @@
 //! Progress on stderr: a moving line on a terminal, each status once elsewhere.
 
 use super::tell;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{
+    DecimalBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
+use std::fmt::Write;
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
@@ -30,6 +33,31 @@ fn spinner(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .expect("the template is a constant")
         .tick_strings(TICKS)
+}
+
+/// A bar that begins at the bytes that are there: as those of a pull that is taken up again, they are no speed.
+fn bar(status: &str, completed: u64, total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "{wide_msg} {percent:>3}% ▕{bar:20}▏ {decimal_bytes:>9} {pace:>15}",
+    );
+    let style = style.expect("the template is a constant");
+    // They are counted before anything is drawn.
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
+    bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ ").with_key("pace", pace));
+    bar.set_message(status.to_owned());
+    bar.set_position(completed);
+    bar.reset_eta();
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    bar
+}
+
+/// Bytes a second and the time left, while bytes come.
+fn pace(state: &ProgressState, out: &mut dyn Write) {
+    let speed = state.per_sec();
+    if !state.is_finished() && speed >= 1.0 {
+        let (speed, left) = (DecimalBytes(speed as u64), HumanDuration(state.eta()));
+        write!(out, "{speed}/s {left:#}").ok();
+    }
 }
 
 /// The statuses of a long job, one after another.
@@ -66,16 +94,7 @@ impl Steps {
     /// Shows how many of `total` bytes of `status` are done. Elsewhere than on a terminal, only the end is told.
     pub fn bytes(&mut self, status: &str, completed: u64, total: u64) {
         if self.begin(status) && self.terminal {
-            let bar = ProgressBar::new(total);
-            bar.set_style(
-                ProgressStyle::with_template(
-                    "{wide_msg} {percent:>3}% ▕{bar:25}▏ {decimal_bytes:>10} {decimal_bytes_per_sec:>12} {eta:>4}",
-                )
-                .expect("the template is a constant")
-                .progress_chars("█▉▊▋▌▍▎▏ "),
-            );
-            bar.set_message(status.to_owned());
-            self.bar = Some(bar);
+            self.bar = Some(bar(status, completed, total));
         }
         match &self.bar {
             Some(bar) => bar.set_position(completed),
@@ -105,5 +124,28 @@ impl Steps {
 impl Drop for Steps {
     fn drop(&mut self) {
         self.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_were_there_are_no_speed() {
+        const WAIT: Duration = Duration::from_millis(50);
+        let mut steps = Steps::new();
+        steps.terminal = true;
+        steps.bytes("pulling a", 900_000_000, 1_000_000_000);
+        let bar = steps.bar.clone().expect("a bar");
+        assert_eq!((bar.position(), bar.per_sec()), (900_000_000, 0.0));
+        std::thread::sleep(WAIT);
+        steps.bytes("pulling a", 901_000_000, 1_000_000_000);
+        let most = 1.5 * 1e6 / WAIT.as_secs_f64();
+        let speed = bar.per_sec();
+        assert!(speed > 0.0 && speed < most, "{speed}");
+        assert!(bar.eta().as_secs_f64() > 99e6 / most, "{:?}", bar.eta());
+        steps.finish();
+        assert_eq!(bar.position(), 901_000_000);
     }
 }

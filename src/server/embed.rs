@@ -12,6 +12,9 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Numbers of an answer: half a gigabyte of them, and three times that as text.
+const MAX_NUMBERS: u64 = 1 << 27;
+
 const TOO_LONG: &str = "the input length exceeds the context length";
 const NO_ROOM: &str = "input after truncation exceeds maximum context length";
 const STILL_TOO_LONG: &str = "input exceeds maximum context length and cannot be truncated further";
@@ -95,6 +98,7 @@ pub async fn run(
     if texts.is_empty() {
         return Ok(reply);
     }
+    loaded.check_count(texts.len())?;
     let truncate = request.truncate.unwrap_or(true);
     let tokens = loaded.tokens(texts, truncate).await?;
     let n_tokens: usize = tokens.iter().map(Vec::len).sum();
@@ -167,6 +171,18 @@ struct Loaded {
 }
 
 impl Loaded {
+    /// Refuses more texts than an answer can hold vectors of.
+    fn check_count(&self, n_texts: usize) -> Result<(), ApiError> {
+        let gguf = self.lease.gguf();
+        let key = format!("{}.embedding_length", gguf.architecture());
+        let most = MAX_NUMBERS / gguf.u64(&key).unwrap_or(1).max(1);
+        if n_texts as u64 > most {
+            let text = format!("too many texts: {n_texts}, and this model embeds {most} at a time");
+            return Err(ApiError::bad_request(text));
+        }
+        Ok(())
+    }
+
     /// The tokens of each text, cut to the context if they may be.
     async fn tokens(&self, texts: Vec<String>, truncate: bool) -> Result<Vec<Vec<u32>>, ApiError> {
         let lease = Arc::clone(&self.lease);

@@ -36,6 +36,9 @@ const HEADER_TIME: Duration = Duration::from_secs(120);
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// A client that reads nothing for this long loses its connection, and with it its generation.
 const WRITE_STALL: Duration = Duration::from_secs(60);
+/// A client that is answered before it has sent all has this long to end: were its connection closed at once, it would see a
+/// broken pipe instead of the answer.
+const LINGER: Duration = Duration::from_secs(5);
 /// Pause after an accept error that will come again at once, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -151,13 +154,15 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// A stream whose reads fail where nothing was asked in `first` time, and whose writes fail once the client has taken nothing
-/// for `patience`.
+/// for `patience`. Shut down, it reads on for `linger` time, until the client closes it too.
 struct Guarded<S> {
     stream: S,
     has_asked: Arc<AtomicBool>,
     first: Pin<Box<Sleep>>,
     patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    linger: Duration,
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Guarded<S> {
@@ -168,6 +173,8 @@ impl<S> Guarded<S> {
             first: Box::pin(tokio::time::sleep(first)),
             patience,
             stalled: None,
+            linger: LINGER,
+            lingering: None,
         }
     }
 
@@ -208,7 +215,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -226,7 +233,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        let linger = this.linger;
+        let end = this
+            .lingering
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(linger)));
+        let mut piece = [0; 16 << 10];
+        while end.as_mut().poll(cx).is_pending() {
+            let mut rest = ReadBuf::new(&mut piece);
+            let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut rest));
+            if read.is_err() || rest.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(
@@ -248,6 +271,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::oneshot;
+    use tokio::task::JoinHandle;
 
     #[tokio::test]
     async fn a_port_in_use_is_named() {
@@ -260,15 +285,21 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn stopping_closes_open_connections() {
+    /// A server that says "ok" to everything, how it is stopped, and that it has.
+    async fn serving() -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
         let listener = bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<()>();
         let routes = warp::any().map(|| "ok");
         let server = tokio::spawn(serve(listener, None, routes, async {
             stopped.await.unwrap_or(())
         }));
+        (address, stop, server)
+    }
+
+    #[tokio::test]
+    async fn stopping_closes_open_connections() {
+        let (address, stop, server) = serving().await;
         let mut client = TcpStream::connect(address).await.unwrap();
         client
             .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -282,6 +313,34 @@ mod tests {
         // The kept-alive connection ends instead of waiting for another request.
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_sends_gets_its_answer() {
+        let (address, _stop, _server) = serving().await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let body = vec![b' '; 20 << 20];
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(&body).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ok"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_without_an_end_is_dropped() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut guarded = Guarded::new(near, FIRST_HEADER_TIME, WRITE_STALL);
+        guarded.linger = Duration::from_millis(20);
+        let endless = async { while far.write_all(&[0; 64]).await.is_ok() {} };
+        tokio::select! {
+            done = guarded.shutdown() => done.unwrap(),
+            () = endless => panic!("it was not read"),
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! From a manifest to what runs: paths of the GGUF files, template, system prompt, options.
 
+use super::convert::limits::Few;
 use super::manifest::{Config, Layer, Manifest, media};
 use super::{Digest, Error, GgufFacts, Loaded, ModelEntry, ModelName, Store, capabilities};
 use crate::api::Message;
@@ -11,6 +12,8 @@ use std::time::SystemTime;
 const MAX_JSON_BYTES: u64 = 1 << 20;
 const MAX_TEXT_BYTES: u64 = 4 << 20;
 const MAX_LONG_BYTES: u64 = 16 << 20;
+/// Short ones take a hundred times their text.
+const MAX_MESSAGES: usize = 100_000;
 
 /// A model with the content of its small layers.
 #[derive(Debug, Clone, PartialEq)]
@@ -185,7 +188,8 @@ impl Layers<'_> {
     }
 
     pub fn messages(&self) -> Result<Vec<Message>, Error> {
-        self.json(media::MESSAGES, MAX_LONG_BYTES, "messages")
+        let found: Few<_, MAX_MESSAGES> = self.json(media::MESSAGES, MAX_LONG_BYTES, "messages")?;
+        Ok(found.0)
     }
 
     fn licenses(&self) -> Result<Vec<String>, Error> {

@@ -230,7 +230,24 @@ fn lengths_and_chunks_that_lie() {
             "Transfer-Encoding: chunked",
             &megabyte.repeat(n_megabytes),
         );
-        assert!([413, 0].contains(&answer.status), "{path}: {}", answer.head);
+        assert_eq!(answer.status, 413, "{path}: {}", answer.head);
+    }
+    target.is_well();
+}
+
+#[test]
+fn refusals_reach_clients_that_are_still_sending() {
+    let target = Target::new(&[]);
+    let body = vec![b' '; 20 << 20];
+    for (line, header, status) in [
+        ("POST /api/create", "Host: evil.com", 403),
+        ("POST /api/create", "Origin: https://evil.com", 403),
+        ("POST /api/blobs/sha256:0", "X: a", 400),
+        ("POST /api/tags", "X: a", 405),
+        ("POST /nope", "X: a", 404),
+    ] {
+        let answer = target.request(line, &[header], &body);
+        assert_eq!(answer.status, status, "{line} {header}");
     }
     target.is_well();
 }

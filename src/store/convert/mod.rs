@@ -4,7 +4,7 @@ mod adapter;
 mod arch;
 mod checkpoint;
 mod config;
-mod limits;
+pub(super) mod limits;
 mod pooling;
 mod rope;
 mod safetensors;

@@ -249,6 +249,12 @@ pub(super) async fn claim(
     Ok(None)
 }
 
+/// Bytes of an unfinished blob that an earlier download has left.
+pub(super) fn on_disk(store: &Store, layer: &Layer) -> u64 {
+    let parts = store.partial(&layer.digest).parts(layer.size);
+    parts.map_or(0, |parts| n_bytes(&parts))
+}
+
 /// Bytes that are on disk.
 fn n_bytes(parts: &[Part]) -> u64 {
     parts.iter().map(|part| part.completed).sum()

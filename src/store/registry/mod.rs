@@ -292,7 +292,8 @@ impl Registry {
         if let Some(running) = downloads.get(&layer.digest).and_then(Weak::upgrade) {
             return running;
         }
-        let completed = Arc::new(AtomicU64::new(0));
+        let on_disk = download::on_disk(&self.inner.store, layer);
+        let completed = Arc::new(AtomicU64::new(on_disk));
         let (sender, result) = watch::channel(None);
         let download = Download {
             session: Arc::clone(session),

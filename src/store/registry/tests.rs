@@ -99,24 +99,32 @@ fn check_nothing(folder: &std::path::Path, registry: &Registry, server: &Scripte
 
 /// Pulls, and returns the steps' statuses without repetitions.
 async fn pull(registry: &Registry, name: &ModelName) -> (Vec<String>, Result<(), Error>) {
-    let (steps, mut receiver) = mpsc::channel(16);
+    let (steps, result) = pull_in_steps(registry, name).await;
+    let mut statuses: Vec<String> = steps.into_iter().map(|step| step.status).collect();
+    statuses.dedup();
+    (statuses, result)
+}
+
+async fn pull_in_steps(
+    registry: &Registry,
+    name: &ModelName,
+) -> (Vec<Progress>, Result<(), Error>) {
+    let (sender, mut receiver) = mpsc::channel(16);
     let (registry, name) = (registry.clone(), name.clone());
-    let task = tokio::spawn(async move { registry.pull(&name, true, &steps).await });
-    let mut statuses: Vec<String> = Vec::new();
+    let task = tokio::spawn(async move { registry.pull(&name, true, &sender).await });
+    let mut steps = Vec::new();
     let mut last = HashMap::new();
     while let Some(step) = receiver.recv().await {
         assert!(step.completed <= step.total, "{step:?}");
         last.insert(step.digest.clone(), step.clone());
-        if statuses.last() != Some(&step.status) {
-            statuses.push(step.status);
-        }
+        steps.push(step);
     }
     let result = task.await.unwrap();
     if result.is_ok() {
         let is_whole = |step: &Progress| step.completed == step.total;
         assert!(last.values().all(is_whole), "{last:?}");
     }
-    (statuses, result)
+    (steps, result)
 }
 
 /// As Ollama cuts them: a part, sixteen, and as many as are needed.
@@ -258,7 +266,13 @@ async fn a_pull_that_is_dropped_goes_on_from_what_is_on_disk() {
     // A new process, which knows only the files.
     let timing = registry.timing();
     let registry = Registry::with_timing(Store::open(folder.path()).unwrap(), timing);
-    pull(&registry, &name_of(&server)).await.1.unwrap();
+    let (steps, result) = pull_in_steps(&registry, &name_of(&server)).await;
+    result.unwrap();
+    let first = steps.iter().find(|step| step.total > 0).unwrap();
+    assert!(
+        first.completed > 100_000,
+        "progress begins there: {first:?}"
+    );
     check_whole(folder.path(), &registry, &name_of(&server));
     let asked = server.asked();
     let resumed = asked.iter().rev().find_map(Asked::range).unwrap();

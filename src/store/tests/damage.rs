@@ -75,12 +75,17 @@ fn missing_or_cut_blobs_are_named() {
 fn bad_small_layers_fail_their_model_alone() {
     let f = Fixture::new();
     f.model("good", 8);
-    let huge = format!("{{\"a\":\"{}\"}}", "x".repeat(2 << 20));
+    let huge = format!("{{\"a\":\"{}\"}}", "x".repeat(50 << 20));
+    let million = |item: &str| format!("[{}{item}]", format!("{item},").repeat(999_999));
+    let (short, long) = (million("{}"), million(r#"{"role":"user","content":"x"}"#));
     for (media_type, content) in [
         (media::PARAMS, "[]"),
         (media::PARAMS, "not json"),
         (media::PARAMS, huge.as_str()),
+        (media::PARAMS, short.as_str()),
         (media::MESSAGES, "{}"),
+        (media::MESSAGES, short.as_str()),
+        (media::MESSAGES, long.as_str()),
         (media::CONFIG, "nonsense"),
     ] {
         f.copy("good", "bad").unwrap();
