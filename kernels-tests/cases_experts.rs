@@ -296,7 +296,11 @@ fn products(
     for &way in ways {
         let record = move |b: &mut PlanBuilder, x: View| {
             let scores = x.columns(0, n_experts);
-            let routing = Routing::softmax(n_used, true);
+            // Weights that are sums would depend on the order in which a device adds them.
+            let routing = Routing {
+                gating: Gating::Sigmoid,
+                ..Routing::softmax(n_used, false)
+            };
             let products = |route, weight, bias| ExpertProducts {
                 input: x.columns(n_experts, inputs),
                 slot_stride: cols,
