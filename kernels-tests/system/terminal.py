@@ -341,6 +341,8 @@ def started(env):
 
 
 def main():
+    # Whoever starts this in the background has it ignored, and programs would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         env = dict(
             os.environ, HOME=folder, OLLAMA_MODELS=f"{folder}/models", OLLAMA_HOST=f"127.0.0.1:{free_port()}",
