@@ -96,9 +96,8 @@ impl Model {
             adapter.check(gguf).map_err(Error::Adapter)?;
         }
         let weights = weights::Weights::load(gguf, adapters, &config, progress)?;
-        // All were looked at, and many, such as most rows of an embedding, may not be needed soon.
-        gguf.release_pages();
-        adapters.iter().for_each(|a| a.gguf().release_pages());
+        // All were looked at. The first prompt reads a few rows of these, and all of most others.
+        weights.tables(&config).for_each(WeightSpec::release_pages);
         Ok(Model { config, weights })
     }
 

@@ -177,6 +177,17 @@ impl Weights {
             dense,
         })
     }
+
+    /// The large matrices that no product reads: a token needs one row of each.
+    pub fn tables(&self, config: &Config) -> impl Iterator<Item = &WeightSpec> {
+        let is_output = config.pooling.is_none() && self.output.weight == self.embed;
+        let embed = (!is_output).then_some(self.embed);
+        let of_layers = self.layer_embed.as_ref().map(|table| table.tokens);
+        embed
+            .into_iter()
+            .chain(of_layers)
+            .map(|id| &self.specs[id.0])
+    }
 }
 
 impl Loader<'_> {
