@@ -6,7 +6,6 @@ use super::altup::{AltUpLayer, AltUpWeights};
 use super::beside::BesideWeights;
 use super::config::{Ffn, Mixer};
 use super::experts::ExpertWeights;
-use super::finite;
 use super::latent::LatentWeights;
 use super::layer_embed::{LayerEmbedWeights, LayerEmbedding};
 use super::loader::Loader;
@@ -108,12 +107,7 @@ pub(super) struct Projections {
 }
 
 impl Weights {
-    pub fn load(
-        gguf: &Arc<Gguf>,
-        adapters: &[Lora],
-        config: &Config,
-        progress: &(dyn Fn() + Sync),
-    ) -> Result<Weights, Error> {
+    pub fn load(gguf: &Arc<Gguf>, adapters: &[Lora], config: &Config) -> Result<Weights, Error> {
         let mut loader = Loader::new(gguf, adapters);
         loader.require(config)?;
         let (vocab_size, dim) = (config.vocab_size, config.dim);
@@ -161,7 +155,6 @@ impl Weights {
         };
         loader.refuse_unknown(config)?;
         loader.refuse_unused_adapters()?;
-        finite::check(&loader.specs, progress)?;
         Ok(Weights {
             specs: loader.specs,
             updates: loader.updates,
