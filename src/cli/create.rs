@@ -3,14 +3,14 @@
 use super::client::Client;
 use super::progress::Steps;
 use super::source::{Source, adapter, resolve, source};
-use super::usage;
+use super::{print_line, usage};
 use crate::api::{CreateRequest, Progress};
 use crate::store::modelfile::{self, Command, Plan};
 use crate::store::{Digest, ModelName};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,7 +56,7 @@ pub async fn create(client: &Client, arguments: Arguments) -> Result<()> {
     steps.step("gathering model components");
     let plan = modelfile::plan(commands)?;
     for parameter in &plan.deprecated {
-        writeln!(io::stdout(), "warning: parameter {parameter} is deprecated")?;
+        print_line(&format!("warning: parameter {parameter} is deprecated"))?;
     }
     if arguments.draft_quantize.is_some() && plan.draft.is_empty() {
         bail!("--draft-quantize requires a DRAFT model");
