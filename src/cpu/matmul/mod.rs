@@ -29,6 +29,9 @@ const TOKENS: usize = 6;
 /// Bytes between a weight that is used and one that is asked for, beside the three rows that are
 /// used at the same time: four short rows at once are no stream that the processor recognises.
 const AHEAD: usize = 8192;
+/// Most weight rows of a chunk whose weights are decoded in registers: two threads read up to a fifth faster than by 64,
+/// probably since the first rows of a chunk are not asked for ahead.
+const VECTOR_ROWS: usize = 256;
 /// Weight rows of a panel, and its size in vectors: 256 KiB, a share of the second-level cache.
 const PANEL_ROWS: usize = 32;
 const PANEL_VECTORS: usize = 4096;
@@ -131,7 +134,7 @@ impl Chunks {
         let n_rows = product.weight.rows;
         let n_vectors = product.weight.cols.div_ceil(SPAN) * SPAN / LANES;
         let most = match product.n_tokens() {
-            _ if product.is_vector(isa) => (n_rows * n_products / (8 * n_threads)).clamp(1, 64),
+            _ if product.is_vector(isa) => vector_rows(n_rows * n_products, n_threads),
             0..=FEW_TOKENS => (PANEL_VECTORS / n_vectors).clamp(1, FEW_ROWS),
             _ => (PANEL_VECTORS / n_vectors).clamp(1, PANEL_ROWS),
         };
@@ -151,6 +154,12 @@ impl Chunks {
     fn rows(&self, i: usize) -> std::ops::Range<usize> {
         i * self.chunk_rows..self.n_rows.min((i + 1) * self.chunk_rows)
     }
+}
+
+/// Weight rows of a chunk where weights are decoded in registers: a few chunks for each thread.
+fn vector_rows(n_rows: usize, n_threads: usize) -> usize {
+    let rows = (n_rows / (8 * n_threads)).clamp(1, VECTOR_ROWS);
+    rows.next_multiple_of(ROWS)
 }
 
 /// Computes the columns of some weight rows.

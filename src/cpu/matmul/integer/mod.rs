@@ -16,7 +16,7 @@ mod vector;
 
 pub use round::{Block, Group, round_groups, round_rows};
 
-use super::{Chunks, Input, Product, ROWS};
+use super::{Chunks, Input, Product, vector_rows};
 use crate::cpu::buffer::Shared;
 pub use crate::cpu::format::integer::BLOCK;
 use crate::cpu::simd::{InstructionSet, Lanes};
@@ -33,9 +33,7 @@ pub(super) fn chunks(product: &Product<'_>, n_products: usize, n_threads: usize)
     let n_rows = product.weight.rows;
     let few = product.n_tokens() <= FEW_TOKENS;
     let chunk_rows = match few {
-        true => (n_rows * n_products / (8 * n_threads))
-            .clamp(1, 64)
-            .next_multiple_of(ROWS),
+        true => vector_rows(n_rows * n_products, n_threads),
         false => panel::ROWS,
     };
     let n_blocks = product.weight.cols / BLOCK;
