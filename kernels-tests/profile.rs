@@ -120,18 +120,18 @@ fn a_decoded_token_costs_what_it_must() {
 }
 
 /// The kernels of each layer.
-fn by_layer(model: &Model, launches: &[gpu::LaunchProfile]) -> Vec<Vec<&'static str>> {
+fn by_layer(model: &Model, launches: &[gpu::LaunchProfile]) -> Vec<Vec<String>> {
     let layers = 0..model.config().layers.len();
     let kernels = layers.map(|layer| {
         let scope = format!("blk.{layer}.");
         let of_layer = launches.iter().filter(|l| l.label.starts_with(&scope));
-        of_layer.map(|l| l.kernel).collect()
+        of_layer.map(|l| l.kernel.clone()).collect()
     });
     kernels.collect()
 }
 
 /// The kernels of each layer past the first split of the cache, with the shapes of a GPU.
-fn layers_on_a_gpu(name: &str) -> Vec<Vec<&'static str>> {
+fn layers_on_a_gpu(name: &str) -> Vec<Vec<String>> {
     let options = gpu::Options {
         gpu_shapes: true,
         ..gpu::Options::default()

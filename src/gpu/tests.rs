@@ -38,6 +38,7 @@ const fn tuning(reduction: Reduction, software: bool, used: (bool, bool)) -> Tun
         reduction,
         software,
         arithmetic: Arithmetic { integers, halves },
+        max_bindings: 16,
     }
 }
 
@@ -53,7 +54,9 @@ fn all_launches() -> BTreeMap<String, Launch> {
                 tuning,
             };
             let program = dispatch::program(&dispatch).expect("a valid plan");
-            launches.extend(program.launches.into_iter().map(|l| (l.shader.source(), l)));
+            let joints = program.joints.into_iter().map(|joint| joint.launch);
+            let all = program.launches.into_iter().chain(joints);
+            launches.extend(all.map(|l| (l.shader.source(), l)));
         }
     };
     let shapes = [(Phase::Decode, 1), (Phase::Decode, 5), (Phase::Prefill, 64)];

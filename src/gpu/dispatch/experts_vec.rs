@@ -55,7 +55,10 @@ impl Dispatch<'_> {
             .flag("COMBINES", combined.is_some());
         let residual = combined.flatten();
         let shader = self.residual(columns(shader, halves, expert_rows), residual);
-        let shader = self.lanes(shader, shape.workgroup * parallel, shape.lanes);
+        let sums = shape.workgroup * shape.rows_per_lane * slots;
+        let shader = self
+            .lanes(shader, shape.workgroup * parallel, shape.lanes)
+            .joinable(size_of::<f32>() * sums);
         let rows = self.rows(out);
         let shader = self.routed(shader, products, weight);
         Launch {
@@ -74,8 +77,8 @@ impl Dispatch<'_> {
             ],
             grid: [
                 Extent::Fixed(groups),
-                Extent::Fixed(1),
-                Extent::Slots(rows, products.n_used / slots),
+                Extent::Fixed(products.n_used / slots),
+                Extent::Rows(rows, 1),
             ],
         }
     }

@@ -143,6 +143,7 @@ impl Dispatch<'_> {
         let shader = Shader::new("kernels/matmul_vec");
         let shader = self
             .lanes(shader, shape.workgroup, shape.lanes)
+            .joinable(size_of::<f32>() * n * (group_rows + 1) * shape.lanes)
             .number("ROWS_PER_LANE", shape.rows_per_lane)
             .number("N", n)
             .number("GRID_X", groups.min(MAX_GRID))
@@ -261,6 +262,7 @@ mod tests {
                 reduction: Reduction::Memory,
                 software,
                 arithmetic: Arithmetic::default(),
+                max_bindings: 8,
             };
             let lanes = |n| VecShape::new(tuning, 4096, 18, n).lanes;
             assert!([2, 4, 8].iter().all(|&n| lanes(n) == lanes(1)));

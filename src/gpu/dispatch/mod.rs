@@ -5,6 +5,7 @@ mod attention;
 mod experts;
 mod experts_vec;
 mod fused;
+mod join;
 mod low_rank;
 mod matmul;
 mod norm;
@@ -16,6 +17,7 @@ mod tile;
 mod top_k;
 
 pub(super) use attention::tile_rows;
+pub(super) use join::Joint;
 pub(super) use parts::cached_bytes;
 pub(super) use top_k::TopKResult;
 
@@ -24,8 +26,8 @@ use super::device::{Reduction, Tuning};
 use super::launch::{Binding, Extent, Launch, Slot, reads, writes};
 use super::shader::Shader;
 use crate::backend::{
-    Activation, BufferId, CacheSpec, EmbedRow, KV_BLOCK, KvDims, NO_SLOT, Op, Plan, RopeOrder,
-    Rows, View, WeightId,
+    Activation, BufferId, CacheSpec, EmbedRow, KV_BLOCK, KvDims, NO_SLOT, Op, Phase, Plan,
+    RopeOrder, Rows, View, WeightId,
 };
 use experts::ExpertGroups;
 use parts::{activation_parts, swish_numbers, with_cache, with_gate, with_weights};
@@ -33,11 +35,15 @@ use tile::RoundedInput;
 
 /// Invocations of a workgroup in kernels without reductions.
 const WORKGROUP: usize = 64;
+/// Workgroup memory of a reduction, at most.
+const REDUCED_BYTES: usize = 4 * 256;
 
 /// What a plan becomes.
 #[derive(Debug, Default)]
 pub(super) struct Program {
     pub launches: Vec<Launch>,
+    /// The dispatches: each of one launch, or of several side by side.
+    pub joints: Vec<Joint>,
     /// The op of each launch, the first where it stands for several.
     pub ops: Vec<usize>,
     /// Bytes of each [`Slot::Scratch`].
@@ -90,10 +96,20 @@ pub(super) fn program(dispatch: &Dispatch) -> Result<Program, String> {
         program.ops.resize(program.launches.len(), at);
         at += n_ops;
     }
+    program.joints = join::joints(&program, dispatch.most_bindings());
     Ok(program)
 }
 
 impl Dispatch<'_> {
+    /// Buffers that launches side by side may bind; none are put there where a launch costs little, or the work of a step
+    /// fills the device without.
+    fn most_bindings(&self) -> usize {
+        match self.plan.shape.phase {
+            Phase::Decode if !self.tuning.software => self.tuning.max_bindings,
+            _ => 0,
+        }
+    }
+
     fn launch(&self, op: &Op, program: &mut Program) -> Result<(), String> {
         let mut push = |launch| program.launches.push(launch);
         match *op {
@@ -218,6 +234,7 @@ impl Dispatch<'_> {
             EmbedRow::Fixed(row) => (2, row),
         };
         let shader = Shader::new("kernels/embed")
+            .joinable(0)
             .number("WG", WORKGROUP)
             .number("ROW_KIND", kind)
             .number("FIXED_ROW", fixed)
@@ -278,6 +295,7 @@ impl Dispatch<'_> {
             false => ("kernels/kv_write", 4),
         };
         let shader = with_cache(Shader::new(kernel), cache.kv_type, kv)
+            .joinable(0)
             .number("WG", WORKGROUP)
             .number("NO_SLOT", NO_SLOT as usize);
         let shader = self.view(self.view(shader, "K", k), "V", v);
@@ -336,6 +354,7 @@ impl Dispatch<'_> {
     /// A kernel with one invocation per number of `out`.
     fn elementwise(&self, kernel: &'static str, cols: usize, out: BufferId) -> Shader {
         Shader::new(kernel)
+            .joinable(0)
             .number("WG", WORKGROUP)
             .number("COLS", cols)
             .number("OUT_STRIDE", self.stride(out))

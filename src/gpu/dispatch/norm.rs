@@ -1,6 +1,7 @@
 //! Norms: a workgroup takes a run of columns of one row.
 
 use super::Dispatch;
+use super::REDUCED_BYTES;
 use crate::backend::{BufferId, Op, Rows, View, WeightId};
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
 use crate::gpu::shader::Shader;
@@ -31,7 +32,9 @@ impl Dispatch<'_> {
         let shader = self.residual(shader, residual);
         let rows = self.rows(out);
         Launch {
-            shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
+            shader: self
+                .rows_word(self.reduce(shader, norm_workgroup(group)), rows)
+                .joinable(REDUCED_BYTES),
             bindings: vec![
                 reads(self.slot(input.buffer)),
                 reads(vector(weight)),
@@ -68,7 +71,9 @@ impl Dispatch<'_> {
             .float("EPS", eps);
         let rows = self.rows(out);
         Launch {
-            shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
+            shader: self
+                .rows_word(self.reduce(shader, norm_workgroup(group)), rows)
+                .joinable(REDUCED_BYTES),
             bindings: vec![
                 reads(self.slot(input.buffer)),
                 reads(vector(weight)),
