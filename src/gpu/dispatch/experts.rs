@@ -1,6 +1,7 @@
 //! Experts: the choice, products with the matrices of the chosen, their sum.
 
 use super::experts_vec::Finish;
+use super::matmul::Columns;
 use super::parts::with_weights;
 use super::tile::{TileInput, TileShape};
 use super::{Dispatch, Program, REDUCED_BYTES, WORKGROUP, per_number};
@@ -127,7 +128,13 @@ impl Dispatch<'_> {
         let weight = self.weight(products.weight)?;
         if !self.is_tiled_by_expert(out) {
             for shard in 0..weight.shards.len() {
-                let launch = self.matmul_experts_vec(products, weight, shard, &Finish::Apart, out);
+                let launch = self.matmul_experts_vec(
+                    products,
+                    weight,
+                    shard,
+                    &Finish::Apart(Columns::Plain),
+                    out,
+                );
                 program.launches.push(launch);
             }
             return Ok(());

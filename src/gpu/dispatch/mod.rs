@@ -5,6 +5,7 @@ mod attention;
 mod experts;
 mod experts_vec;
 mod fused;
+mod inputs;
 mod join;
 mod low_rank;
 mod matmul;
@@ -83,15 +84,14 @@ pub(super) fn program(dispatch: &Dispatch) -> Result<Program, String> {
     let ops = &dispatch.plan.ops;
     let mut at = 0;
     while at < ops.len() {
-        let n_ops = match dispatch.fused(at)? {
-            Some(fused) => {
-                program.launches.extend(fused.launches);
-                fused.n_ops
-            }
-            None => {
-                dispatch.launch(&ops[at], &mut program)?;
-                1
-            }
+        let n_ops = if let Some(n_ops) = dispatch.attention_run(at, &mut program)? {
+            n_ops
+        } else if let Some(fused) = dispatch.fused(at)? {
+            program.launches.extend(fused.launches);
+            fused.n_ops
+        } else {
+            dispatch.launch(&ops[at], &mut program)?;
+            1
         };
         program.ops.resize(program.launches.len(), at);
         at += n_ops;
@@ -139,7 +139,7 @@ impl Dispatch<'_> {
                     group,
                     eps,
                 };
-                push(self.rms_norm(&norm, None, out));
+                push(self.rms_norm(&norm, None, 1.0, out));
             }
             Op::LayerNorm { weight, bias, .. } => {
                 let ids = weight.into_iter().chain(bias);
@@ -190,7 +190,9 @@ impl Dispatch<'_> {
                 out,
             } => push(self.rope(input, head_dim, table, order, out)),
             Op::KvWrite { layer, k, v } => push(self.kv_write(layer, k, v)?),
-            Op::Attention { ref attention, out } => self.attention(attention, out, program)?,
+            Op::Attention { ref attention, out } => {
+                self.attention(attention, None, out, program)?
+            }
             Op::ShortConv { .. } => push(self.short_conv(op)?),
             Op::DeltaNet { .. } => push(self.delta_net(op)?),
             Op::Glu {
@@ -377,6 +379,15 @@ impl Dispatch<'_> {
 
     fn slot(&self, buffer: BufferId) -> Slot {
         Slot::Storage(self.plan.buffers[buffer.0].storage)
+    }
+
+    /// All columns of a buffer.
+    fn whole(&self, buffer: BufferId) -> View {
+        View {
+            buffer,
+            offset: 0,
+            cols: self.stride(buffer),
+        }
     }
 
     fn stride(&self, buffer: BufferId) -> usize {
