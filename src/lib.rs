@@ -14,6 +14,9 @@
 //! | 5 | `server` | tensors, backends |
 //! | 6 | `cli` | how the server is made |
 
+// `println!` panics where the terminal or the disk behind it is gone: `cli::print` returns the error.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod api;
 pub mod backend;
 pub mod chat;

@@ -291,11 +291,12 @@ class Server:
         return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith(f"{name}:"))
 
     def tell_memory(self, meminfo, limit):
-        """Answers whoever reads the file: what the process has of the machine's memory is missing."""
+        """Answers whoever reads the file, as Linux does: what the process has written is missing. Pages of files that it has only read,
+        as weights are, count as available, mapped or not: they are given back on demand."""
         while self.process.poll() is None:
             self.telling.wait()
             with open(meminfo, "w") as reader:
-                left = max(limit - self.memory("VmRSS"), 0)
+                left = max(limit - self.memory("RssAnon") - self.memory("RssShmem"), 0)
                 reader.write(f"MemTotal: {limit >> 10} kB\nMemAvailable: {left >> 10} kB\n")
             # The reader sees the end before the next one begins.
             time.sleep(0.02)

@@ -23,12 +23,14 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
 class Terminal:
-    """A command on a pseudo-terminal."""
+    """A command on a pseudo-terminal, its errors in a file where one is given."""
 
-    def __init__(self, env, *words):
+    def __init__(self, env, *words, stderr=None):
         self.screen = ""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            if stderr:
+                os.dup2(stderr.fileno(), 2)
             os.execve(BINARY, [BINARY, *words], env)
 
     def type(self, text):
@@ -64,8 +66,8 @@ class Terminal:
 class Prompt(Terminal):
     """`run smollm2`."""
 
-    def __init__(self, env, model="smollm2", greeting=""):
-        super().__init__(env, "run", model)
+    def __init__(self, env, model="smollm2", greeting="", stderr=None):
+        super().__init__(env, "run", model, stderr=stderr)
         self.wait(f"{re.escape(greeting)}.*Send a message")
 
 
@@ -266,6 +268,35 @@ def one_shot(env):
         assert process.wait(PATIENCE) == 0, process.stderr.read()
 
 
+def gone(env):
+    """A terminal that goes away ends the program with an error, at a command as in an answer, and is no panic."""
+    port = free_port()
+    mine = env | {"OLLAMA_HOST": f"127.0.0.1:{port}"}
+    server = started(mine)
+    # As under nohup: else the signal of the terminal ends the program.
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    errors = Path(env["HOME"]) / "errors"
+    try:
+        for line in ("/list", "/show parameters", "Say hello."):
+            with open(errors, "w") as told:
+                prompt = Prompt(mine, stderr=told)
+                # It waits for the server when the terminal goes.
+                server.send_signal(signal.SIGSTOP)
+                prompt.type(line + "\r")
+                prompt.wait(re.escape(line) + "\n")
+                os.close(prompt.fd)
+                server.send_signal(signal.SIGCONT)
+                _, status = os.waitpid(prompt.pid, 0)
+            text = errors.read_text()
+            assert os.waitstatus_to_exitcode(status) == 1, (line, status, text)
+            assert text == "Error: cannot write to standard output: Input/output error (os error 5)\n", (line, text)
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+        server.send_signal(signal.SIGCONT)
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+
+
 def stopped(env):
     """A server that is told to stop does, whoever still listens to an answer."""
     for sent in (signal.SIGINT, signal.SIGTERM):
@@ -354,7 +385,7 @@ def main():
                 modelfile.write(f"FROM {MODELS}/smollm2-135m-instruct-q4_1.gguf\n")
             create = [BINARY, "create", "smollm2", "-f", f"{folder}/Modelfile"]
             subprocess.run(create, env=env, check=True, capture_output=True)
-            for case in (commands, typed_ahead, several_lines, composed, remembered, saved, interrupted, one_shot, stopped, bars):
+            for case in (commands, typed_ahead, several_lines, composed, remembered, saved, interrupted, one_shot, gone, stopped, bars):
                 case(env)
                 print(f"{case.__name__}: passed")
         finally:

@@ -38,8 +38,10 @@ pub struct Message {
     /// Reasoning that came before the content.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub thinking: String,
+    /// Refused: no model here reads images.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<ImageData>,
+    /// On `assistant` messages.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
     /// On `tool` messages: the tool that produced the content.
@@ -54,6 +56,7 @@ pub struct Message {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ToolCall {
+    /// What the tool's message refers to; empty where the model gives none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub id: String,
     pub function: ToolCallFunction,

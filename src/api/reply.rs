@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ErrorReply {
+    /// What failed, for people; clients match on some texts of Ollama's.
     pub error: String,
 }
 
@@ -16,10 +17,14 @@ pub struct ErrorReply {
 pub struct GenerateReply {
     /// As the client sent it.
     pub model: String,
+    /// RFC 3339, in UTC.
     pub created_at: String,
+    /// The next piece of the answer, or all of it without streaming.
     pub response: String,
+    /// Likewise of the reasoning.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub thinking: String,
+    /// Whether this is the final object.
     pub done: bool,
     /// `stop`, `length`, `load` or `unload`; on the final object.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -27,16 +32,22 @@ pub struct GenerateReply {
     /// Token ids of the prompt and everything generated.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub context: Vec<u32>,
+    /// From the request's arrival on. Metrics are on the final object.
     #[serde(skip_serializing_if = "is_zero")]
     pub total_duration: u64,
+    /// Until the model was ready.
     #[serde(skip_serializing_if = "is_zero")]
     pub load_duration: u64,
+    /// Tokens of the prompt.
     #[serde(skip_serializing_if = "is_zero")]
     pub prompt_eval_count: u64,
+    /// Of computing the prompt.
     #[serde(skip_serializing_if = "is_zero")]
     pub prompt_eval_duration: u64,
+    /// Tokens generated.
     #[serde(skip_serializing_if = "is_zero")]
     pub eval_count: u64,
+    /// Of generating them.
     #[serde(skip_serializing_if = "is_zero")]
     pub eval_duration: u64,
     /// Those of the prompt's tokens that were in the cache. Not on the wire.
@@ -45,10 +56,13 @@ pub struct GenerateReply {
     /// Those of the generated tokens that were reasoning. Not on the wire.
     #[serde(skip)]
     pub reasoning_tokens: u64,
+    /// Complete calls, as they are read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
+    /// In place of an answer, where the request asked for the prompt.
     #[serde(skip_serializing_if = "Option::is_none", rename = "_debug_info")]
     pub debug_info: Option<DebugInfo>,
+    /// Of the tokens of this piece, if they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<LogProb>,
 }
@@ -59,12 +73,16 @@ pub struct GenerateReply {
 pub struct ChatReply {
     /// As the client sent it.
     pub model: String,
+    /// RFC 3339, in UTC.
     pub created_at: String,
+    /// The next piece of the answer, or all of it without streaming.
     pub message: Message,
+    /// Whether this is the final object.
     pub done: bool,
     /// `stop`, `length`, `load` or `unload`; on the final object.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub done_reason: String,
+    /// As in [`GenerateReply`], like the metrics below.
     #[serde(skip_serializing_if = "is_zero")]
     pub total_duration: u64,
     #[serde(skip_serializing_if = "is_zero")]
@@ -89,8 +107,10 @@ pub struct ChatReply {
     /// Which of the stop strings ended the text, on the final object. Not on the wire.
     #[serde(skip)]
     pub matched_stop: Option<usize>,
+    /// As in [`GenerateReply::debug_info`].
     #[serde(skip_serializing_if = "Option::is_none", rename = "_debug_info")]
     pub debug_info: Option<DebugInfo>,
+    /// As in [`GenerateReply::logprobs`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<LogProb>,
 }
@@ -99,7 +119,9 @@ pub struct ChatReply {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DebugInfo {
+    /// The whole prompt.
     pub rendered_template: String,
+    /// Images that it refers to.
     #[serde(skip_serializing_if = "is_zero")]
     pub image_count: u64,
 }
@@ -108,7 +130,9 @@ pub struct DebugInfo {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogProb {
+    /// Its text, with replacement characters for bytes that are no UTF-8.
     pub token: String,
+    /// Natural logarithm.
     pub logprob: f64,
     /// UTF-8 bytes of the token; they may end inside a character.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -122,8 +146,11 @@ pub struct LogProb {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TokenLogProb {
+    /// As in [`LogProb`].
     pub token: String,
+    /// Natural logarithm.
     pub logprob: f64,
+    /// As in [`LogProb`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bytes: Vec<u8>,
 }
@@ -136,8 +163,10 @@ pub struct EmbedReply {
     pub model: String,
     /// One vector of length 1 for each text, in the order of the texts.
     pub embeddings: Vec<Vec<f32>>,
+    /// From the request's arrival on.
     #[serde(skip_serializing_if = "is_zero")]
     pub total_duration: u64,
+    /// Until the model was ready.
     #[serde(skip_serializing_if = "is_zero")]
     pub load_duration: u64,
     /// Tokens of all texts.
@@ -149,6 +178,7 @@ pub struct EmbedReply {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EmbeddingsReply {
+    /// The vector; empty without a prompt.
     pub embedding: Vec<f64>,
 }
 
@@ -163,6 +193,7 @@ pub struct VersionReply {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CloudStatus {
+    /// What the reply holds.
     pub cloud: Cloud,
 }
 
@@ -170,7 +201,9 @@ pub struct CloudStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cloud {
+    /// Whether hosted models are off.
     pub disabled: bool,
+    /// `env` where the user's settings switched them off, else `config`.
     pub source: String,
 }
 
@@ -188,12 +221,15 @@ pub struct ListedModel {
     /// Short form with tag, as `model`.
     pub name: String,
     pub model: String,
+    /// When its manifest was written.
     pub modified_at: String,
     /// Bytes of all layers and the config.
     pub size: u64,
     /// SHA-256 of the manifest, 64 hex digits.
     pub digest: String,
+    /// As in [`ShowReply`].
     pub details: ModelDetails,
+    /// Such as `completion`, `tools` or `embedding`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
 }
@@ -202,16 +238,22 @@ pub struct ListedModel {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelDetails {
+    /// The model it was made from; empty if none.
     pub parent_model: String,
+    /// `gguf`.
     pub format: String,
+    /// Architecture of the weights.
     pub family: String,
+    /// Those of all its GGUF files.
     pub families: Option<Vec<String>>,
     /// Such as `3.2B`.
     pub parameter_size: String,
     /// Such as `Q4_K_M`.
     pub quantization_level: String,
+    /// Tokens that it was trained for.
     #[serde(skip_serializing_if = "is_zero")]
     pub context_length: u64,
+    /// Numbers of its hidden state.
     #[serde(skip_serializing_if = "is_zero")]
     pub embedding_length: u64,
 }
@@ -227,15 +269,19 @@ pub struct PsReply {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoadedModel {
+    /// Short form with tag, as `model`.
     pub name: String,
     pub model: String,
     /// Bytes of weights, cache and work buffers.
     pub size: u64,
+    /// As in [`ListedModel::digest`].
     pub digest: String,
     pub details: ModelDetails,
+    /// When it is unloaded if nobody asks again.
     pub expires_at: String,
     /// The part of `size` in GPU memory.
     pub size_vram: u64,
+    /// Tokens of context of one request.
     pub context_length: u64,
 }
 
@@ -243,28 +289,39 @@ pub struct LoadedModel {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ShowReply {
+    /// All license texts, one after another.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub license: String,
+    /// A Modelfile that makes this model again.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub modelfile: String,
     /// One line a value, the name padded to 30 columns.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub parameters: String,
+    /// Go or Jinja template.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub template: String,
+    /// System text.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub system: String,
     pub details: ModelDetails,
+    /// Conversation that precedes every chat.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
+    /// GGUF metadata by key; arrays are null unless they were asked for.
     pub model_info: Object,
+    /// Likewise of the vision or audio tower.
     #[serde(skip_serializing_if = "Object::is_empty")]
     pub projector_info: Object,
+    /// In the file's order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tensors: Vec<TensorEntry>,
+    /// As in [`ListedModel::capabilities`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
+    /// When its manifest was written.
     pub modified_at: String,
+    /// As in the request that made it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub requires: String,
 }
@@ -285,7 +342,9 @@ pub struct TensorEntry {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Progress {
+    /// What is done, or was.
     pub status: String,
+    /// Of the blob on its way; empty at other steps.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub digest: String,
     /// Bytes of the whole.

@@ -9,14 +9,18 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GenerateRequest {
+    /// The model's name, with or without tag.
     pub model: String,
+    /// Text that the answer follows, put into the template unless `raw` is set.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub prompt: String,
     /// Text after the gap, for fill in the middle.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub suffix: String,
+    /// In place of the model's system text.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub system: String,
+    /// A Go template in place of the model's.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub template: String,
     /// Token ids of an earlier reply.
@@ -25,6 +29,7 @@ pub struct GenerateRequest {
     /// Absent means true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
+    /// The prompt is sent to the model as it is, without template or system text.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub raw: bool,
     /// `"json"` or a JSON Schema.
@@ -33,18 +38,25 @@ pub struct GenerateRequest {
     /// Seconds as a number, or a Go duration such as `"10m"`; negative is for ever, 0 unloads after the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<Value>,
+    /// Refused: no model here reads images.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<ImageData>,
+    /// Over those of the model: `num_ctx`, `temperature`, `stop` and the like.
     #[serde(skip_serializing_if = "Object::is_empty")]
     pub options: Object,
+    /// Absent, a model that can think does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub think: Option<Think>,
+    /// Whether a prompt beyond the context is cut; absent means true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncate: Option<bool>,
+    /// Whether the oldest tokens make room when the context is full; absent means true where the model bears it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shift: Option<bool>,
+    /// Whether log-probabilities of the generated tokens are sent.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub logprobs: bool,
+    /// How many alternatives of each token are sent with them.
     #[serde(skip_serializing_if = "is_zero")]
     pub top_logprobs: i64,
     /// Render the prompt and return it instead of generating.
@@ -59,7 +71,9 @@ pub struct GenerateRequest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ChatRequest {
+    /// The model's name, with or without tag.
     pub model: String,
+    /// Oldest first.
     pub messages: Vec<Message>,
     /// Absent means true.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,21 +93,28 @@ pub struct ChatRequest {
     /// Whether an answer may hold several calls; absent means true. Beyond Ollama's members.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parallel_tool_calls: Option<bool>,
+    /// As in [`GenerateRequest::options`].
     #[serde(skip_serializing_if = "Object::is_empty")]
     pub options: Object,
+    /// As in [`GenerateRequest::think`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub think: Option<Think>,
     /// A model that cannot think answers without, instead of an error. Not on the wire.
     #[serde(skip)]
     pub think_if_able: bool,
+    /// Whether the oldest messages are left out where all do not fit the context; absent means true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub truncate: Option<bool>,
+    /// As in [`GenerateRequest::shift`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shift: Option<bool>,
+    /// As in [`GenerateRequest::logprobs`].
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub logprobs: bool,
+    /// As in [`GenerateRequest::top_logprobs`].
     #[serde(skip_serializing_if = "is_zero")]
     pub top_logprobs: i64,
+    /// As in [`GenerateRequest::debug_render_only`].
     #[serde(
         rename = "_debug_render_only",
         skip_serializing_if = "std::ops::Not::not"
@@ -109,6 +130,7 @@ fn is_zero(n: &i64) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EmbedRequest {
+    /// The model's name, with or without tag.
     pub model: String,
     /// One text or a list of them.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,6 +144,7 @@ pub struct EmbedRequest {
     /// As in [`GenerateRequest::keep_alive`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<Value>,
+    /// As in [`GenerateRequest::options`].
     #[serde(skip_serializing_if = "Object::is_empty")]
     pub options: Object,
 }
@@ -130,11 +153,14 @@ pub struct EmbedRequest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EmbeddingsRequest {
+    /// The model's name, with or without tag.
     pub model: String,
+    /// The one text.
     pub prompt: String,
     /// As in [`GenerateRequest::keep_alive`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<Value>,
+    /// As in [`GenerateRequest::options`].
     #[serde(skip_serializing_if = "Object::is_empty")]
     pub options: Object,
 }
@@ -143,6 +169,7 @@ pub struct EmbeddingsRequest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ShowRequest {
+    /// The model's name, with or without tag.
     pub model: String,
     /// Older name of `model`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -162,7 +189,9 @@ pub struct ShowRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CopyRequest {
+    /// Name of a model that is there.
     pub source: String,
+    /// Name of the copy; a model of that name is replaced.
     pub destination: String,
 }
 
@@ -170,6 +199,7 @@ pub struct CopyRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeleteRequest {
+    /// The model's name, with or without tag.
     pub model: String,
     /// Older name of `model`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -180,6 +210,7 @@ pub struct DeleteRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PullRequest {
+    /// The model's name, with or without tag.
     pub model: String,
     /// Older name of `model`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -187,6 +218,7 @@ pub struct PullRequest {
     /// Plain http to the registry.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub insecure: bool,
+    /// Absent means true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
 }
@@ -198,6 +230,7 @@ pub type PushRequest = PullRequest;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CreateRequest {
+    /// Name of the new model; one of that name is replaced.
     pub model: String,
     /// Older name of `model`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -205,6 +238,7 @@ pub struct CreateRequest {
     /// Absent means true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
+    /// A model to begin with, pulled if it is not there; empty where `files` are.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub from: String,
     /// File name to digest (`sha256:<hex>`). `Some` of nothing differs from `None`.
@@ -213,34 +247,46 @@ pub struct CreateRequest {
     /// LoRA adapters, file name to digest.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub adapters: BTreeMap<String, String>,
+    /// Refused: draft models are not supported.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub draft_files: BTreeMap<String, String>,
+    /// Refused without `draft_files`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub draft_quantize: String,
+    /// Type to write the weights in, such as `q4_K_M`; empty leaves them.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub quantize: String,
     /// Older name of `quantize`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub quantization: String,
+    /// Go template; empty keeps that of the source.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub template: String,
+    /// System text; empty keeps that of the source.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub system: String,
+    /// Added to those of the source.
     #[serde(skip_serializing_if = "License::is_empty")]
     pub license: License,
+    /// Options, over those of the source.
     #[serde(skip_serializing_if = "Object::is_empty")]
     pub parameters: Object,
+    /// Conversation that precedes every chat, in place of the source's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<Message>,
+    /// Name of what renders prompts, as in Ollama's configs.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub renderer: String,
+    /// Name of what reads answers, as in Ollama's configs.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub parser: String,
+    /// Oldest version of Ollama that runs it; kept, not checked.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub requires: String,
     /// Where a hosted model is, which no model of this server can be.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remote_host: String,
+    /// Members of the config to overwrite, such as `model_family` or `context_length`.
     #[serde(skip_serializing_if = "Object::is_empty")]
     pub info: Object,
 }

@@ -41,6 +41,7 @@ pub enum Activation {
 impl Activation {
     /// Bound and slope of [`Activation::ClampedSwish`].
     pub const SWISH_LIMIT: f32 = 7.0;
+    /// See [`Activation::SWISH_LIMIT`].
     pub const SWISH_SLOPE: f32 = 1.702;
 }
 
@@ -59,15 +60,19 @@ pub enum EmbedRow {
 /// `softmax(scale * q k^T) v`. Query head `h` reads key head `h / (n_heads / n_kv_heads)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attention {
+    /// Number of the layer whose cache is read.
     pub layer: usize,
     /// `[tokens, n_heads * head_dim]`
     pub q: View,
+    /// Heads of queries.
     pub n_heads: usize,
+    /// Heads of keys and of values; divides `n_heads`.
     pub n_kv_heads: usize,
     /// Columns of a query and of a key.
     pub head_dim: usize,
     /// Columns of a value and of a result.
     pub value_dim: usize,
+    /// Factor of the scores, `1 / sqrt(head_dim)` in most models.
     pub scale: f32,
     /// Position q sees p where `p <= q`. Otherwise, in prefill only, it sees all positions of its
     /// sequence up to the last row in the batch, which must begin the sequence.
@@ -88,28 +93,34 @@ pub struct Attention {
 /// Columns of a buffer that belong to heads: head h has `width` columns from `h * stride` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Heads {
+    /// `[rows, columns of the heads]`
     pub view: View,
     /// Zero where all heads share the same columns.
     pub stride: usize,
+    /// Columns of a head that are taken.
     pub width: usize,
 }
 
-/// One operation. Sizes that are not written here are those of its views and buffers.
+/// One operation. `out` is the buffer that it writes, all of it; sizes that are not written here are those of its
+/// views and buffers. Rows are those of tokens or of outputs, as the buffer says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// `out[t] = scale * weight[row of t]`; out `[tokens, dim]`
     Embed {
+        /// `[rows, dim]`
         weight: WeightId,
         row: EmbedRow,
         scale: f32,
         out: BufferId,
     },
-    /// `out[i] = input[outputs[i]]`; out `[outputs, cols]`
+    /// `out[i] = input[outputs[i]]`; input `[tokens, cols]`, out `[outputs, cols]`
     SelectRows { input: View, out: BufferId },
     /// `x / sqrt(mean(x^2) + eps) * weight` over each run of `group` columns; `weight` is
     /// `[1, group]`. Zhang and Sennrich 2019, <https://arxiv.org/abs/1910.07467>.
     RmsNorm {
+        /// `[rows, cols]`, as `out`.
         input: View,
+        /// None multiplies by 1.
         weight: Option<WeightId>,
         group: usize,
         eps: f32,
@@ -120,6 +131,7 @@ pub enum Op {
     /// the columns: column c takes their number `c % n`. Ba et al. 2016,
     /// <https://arxiv.org/abs/1607.06450>.
     LayerNorm {
+        /// `[rows, cols]`, as `out`.
         input: View,
         weight: Option<WeightId>,
         bias: Option<WeightId>,
@@ -129,9 +141,11 @@ pub enum Op {
     },
     /// `out = input * weight^T (+ bias) (+ residual)`; out `[rows, weight.rows]`, `bias` `[1, weight.rows]`
     Matmul {
+        /// `[rows, weight.cols]`
         input: View,
         weight: WeightId,
         bias: Option<WeightId>,
+        /// `[rows, weight.rows]`
         residual: Option<View>,
         out: BufferId,
     },
@@ -139,6 +153,7 @@ pub enum Op {
     /// weights; out `[rows, 2 * n_used]`. `bias` `[1, n_experts]` is added for the choice alone,
     /// and `factors` `[1, n_experts]` multiply the weights at last.
     MoeRoute {
+        /// `[rows, n_experts]`
         scores: View,
         bias: Option<WeightId>,
         factors: Option<WeightId>,
@@ -156,6 +171,7 @@ pub enum Op {
     /// `[rows, cols]`
     MoeCombine {
         experts: View,
+        /// What [`Op::MoeRoute`] gives.
         route: View,
         residual: Option<View>,
         out: BufferId,
@@ -170,18 +186,21 @@ pub enum Op {
     /// Turns the first `2 * half_dim` columns of each head by the angles of `tables[table]`;
     /// the rest of the head is copied.
     Rope {
+        /// `[tokens, n_heads * head_dim]`, as `out`.
         input: View,
         head_dim: usize,
+        /// Number among the plan's `rope_tables`.
         table: usize,
         order: RopeOrder,
         out: BufferId,
     },
-    /// Stores keys and values of every token in its slot of the layer's cache.
+    /// Stores keys, `[tokens, n_kv_heads * head_dim]`, and values, `[tokens, n_kv_heads * value_dim]`, in each token's
+    /// slot of the layer's cache.
     KvWrite { layer: usize, k: View, v: View },
     /// See [`Attention`]; out `[tokens, n_heads * value_dim]`
     Attention { attention: Attention, out: BufferId },
     /// The mean over all positions of the sequence that each wanted row is the last of; the batch
-    /// holds them all. out `[outputs, cols]`
+    /// holds them all. input `[tokens, cols]`, out `[outputs, cols]`
     Pool { input: View, out: BufferId },
     /// Causal convolution along each sequence, every column alone: the sum over `j` of
     /// `weight[c * kernel + j] * x[p - kernel + 1 + j][c]` at position `p`, with 0 before the
@@ -189,6 +208,7 @@ pub enum Op {
     /// `kernel - 1` rows of a sequence, `[kernel - 1, cols]`, are its state number `state`.
     ShortConv {
         state: usize,
+        /// `[tokens, cols]`, as `out`.
         input: View,
         weight: WeightId,
         kernel: usize,
@@ -204,10 +224,15 @@ pub enum Op {
     /// `h % n_key_heads`. Yang, Kautz and Hatamizadeh 2024, <https://arxiv.org/abs/2412.06464>.
     DeltaNet {
         state: usize,
+        /// `[tokens, heads.qkv_dim()]`
         qkv: View,
+        /// `[tokens, n_heads]`
         alpha: View,
+        /// `[tokens, n_heads]`
         beta: View,
+        /// `[1, n_heads]`
         decay: WeightId,
+        /// `[1, n_heads]`
         bias: WeightId,
         heads: DeltaHeads,
         eps: f32,
@@ -215,6 +240,7 @@ pub enum Op {
     },
     /// `activation(gate) * up`, with up as the activation wants it
     Glu {
+        /// `[rows, cols]`, as `up` and `out`.
         gate: View,
         up: View,
         activation: Activation,
@@ -222,25 +248,31 @@ pub enum Op {
     },
     /// `activation(input)`
     Activate {
+        /// `[rows, cols]`, as `out`.
         input: View,
         activation: Activation,
         out: BufferId,
     },
     /// `factor * input`
     Scale {
+        /// `[rows, cols]`, as `out`.
         input: View,
         factor: f32,
         out: BufferId,
     },
-    /// `a + b`
+    /// `a + b`, all `[rows, cols]`
     Add { a: View, b: View, out: BufferId },
     /// `sum`, with `scale * up down` added to its columns of each block: `up` holds the rows of all
     /// blocks, one after another, and `down` as many columns for each as `up` has. Hu et al. 2021,
     /// <https://arxiv.org/abs/2106.09685>.
     AddLowRank {
+        /// `[rows, cols]`, as `out`.
         sum: View,
+        /// `[rows, blocks * rank]`
         down: View,
+        /// `[rows of all blocks, rank]`
         up: WeightId,
+        /// Columns of `sum`, in rising order and apart.
         blocks: Vec<RowBlock>,
         scale: f32,
         out: BufferId,
@@ -249,7 +281,9 @@ pub enum Op {
     /// `out_i = streams_i + sum_j (mix[i * n + j] + plus) * others_j`; `others` holds n streams and
     /// `mix` is `[rows, streams * n]`. Baykal et al. 2023, <https://arxiv.org/abs/2301.13310>.
     StreamMix {
+        /// `[rows, streams * width]`, as `out`.
         streams: View,
+        /// `[rows, n * width]`
         others: View,
         mix: View,
         plus: f32,
@@ -259,24 +293,28 @@ pub enum Op {
     /// Each run of as many columns as `like` has, with the length of `like`:
     /// `input * sqrt(mean(like^2) / max(mean(input^2), LEAST_SQUARE))`.
     MatchLength {
+        /// `[rows, runs * like.cols]`, as `out`.
         input: View,
+        /// `[rows, like.cols]`
         like: View,
         out: BufferId,
     },
     /// What is far above the mean of the row, the rest zero: `max(x - mean(x) - cutoff * s, 0)`
     /// where s is the standard deviation, of a sample. Gemma 3n.
     GaussianTopK {
+        /// `[rows, cols]`, as `out`.
         input: View,
         cutoff: f32,
         out: BufferId,
     },
     /// `cap * tanh(input / cap)`
     SoftCap {
+        /// `[rows, cols]`, as `out`.
         input: View,
         cap: f32,
         out: BufferId,
     },
-    /// The best candidates of each row, returned by `run`.
+    /// The best candidates of each row, `k` at most, returned by `run`; input `[outputs, n_vocab]`
     TopK { input: View, k: usize },
 }
 

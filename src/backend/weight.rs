@@ -251,6 +251,13 @@ impl WeightSpec {
         self.parts.iter().map(|p| (p.rows, self.part_bytes(p)))
     }
 
+    /// Lets go of the pages of its tensors, which are read again where they are needed.
+    pub fn release_pages(&self) {
+        for part in &self.parts {
+            self.gguf.release_pages(&part.tensor);
+        }
+    }
+
     /// Rows and bytes of part `i`.
     pub fn part(&self, i: usize) -> (usize, &[u8]) {
         let part = &self.parts[i];

@@ -1,6 +1,7 @@
 //! Tools that a request offers, and calls that a model makes.
 
 use super::Error;
+use super::go_json::kind;
 use serde_json::{Map, Value, json};
 
 /// A call of a tool, by a model or in a conversation's history.
@@ -286,14 +287,7 @@ impl<'a> Object<'a> {
 }
 
 fn wrong_type(what: &str, expected: &str, found: &Value) -> Error {
-    let found = match found {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
+    let found = kind(found);
     Error::Tool(format!(
         "json: cannot unmarshal {found} into {what}: expected {expected}"
     ))

@@ -4,12 +4,13 @@ use super::client::Client;
 use super::format;
 use super::print::{Printer, Style};
 use super::progress::Spinner;
+use super::{UNWRITTEN, print};
 use crate::api::{ChatReply, GenerateReply, ToolCall};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Write as _};
 
 /// What `generate` and `chat` have in common in one object of their streams.
 pub struct Piece {
@@ -82,8 +83,21 @@ impl Answer {
         self.timings = piece.timings;
     }
 
+    /// What follows the answer on the terminal: an empty line, and the timings where they are wanted.
+    ///
+    /// # Errors
+    /// That of stdout.
+    pub fn end(&self, verbose: bool) -> Result<()> {
+        print("\n\n")?;
+        if verbose {
+            // Nobody is left to be told if that is gone.
+            io::stderr().write_all(self.timings().as_bytes()).ok();
+        }
+        Ok(())
+    }
+
     /// The lines that `--verbose` prints; figures that the server did not give are left out.
-    pub fn timings(&self) -> String {
+    fn timings(&self) -> String {
         let mut text = String::new();
         let mut line = |label: &str, value: String| {
             writeln!(text, "{label:<21} {value}").expect("writing to a string cannot fail");
@@ -131,10 +145,10 @@ where
         finished = receive::<T>(client, path, body, &mut printer, &mut answer, spinner) => Some(finished),
         _ = tokio::signal::ctrl_c() => None,
     };
-    printer.end_thinking()?;
+    printer.end_thinking().context(UNWRITTEN)?;
     if matches!(finished, Some(Err(_))) && style.terminal && !answer.content.is_empty() {
         // What is said of the error begins a line.
-        printer.content("\n")?;
+        printer.content("\n").context(UNWRITTEN)?;
     }
     answer.interrupted = finished.is_none();
     finished.unwrap_or(Ok(())).map(|()| answer)
@@ -156,10 +170,10 @@ where
     while let Some(reply) = replies.next().await? {
         let piece = reply.into();
         spinner.take();
-        printer.thinking(&piece.thinking)?;
-        printer.content(&piece.content)?;
+        printer.thinking(&piece.thinking).context(UNWRITTEN)?;
+        printer.content(&piece.content).context(UNWRITTEN)?;
         for call in &piece.tool_calls {
-            printer.content(&refused_call(call))?;
+            printer.content(&refused_call(call)).context(UNWRITTEN)?;
         }
         answer.add(piece);
     }

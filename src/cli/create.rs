@@ -3,14 +3,14 @@
 use super::client::Client;
 use super::progress::Steps;
 use super::source::{Source, adapter, resolve, source};
-use super::usage;
+use super::{print_line, usage};
 use crate::api::{CreateRequest, Progress};
 use crate::store::modelfile::{self, Command, Plan};
 use crate::store::{Digest, ModelName};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,7 +56,7 @@ pub async fn create(client: &Client, arguments: Arguments) -> Result<()> {
     steps.step("gathering model components");
     let plan = modelfile::plan(commands)?;
     for parameter in &plan.deprecated {
-        writeln!(io::stdout(), "warning: parameter {parameter} is deprecated")?;
+        print_line(&format!("warning: parameter {parameter} is deprecated"))?;
     }
     if arguments.draft_quantize.is_some() && plan.draft.is_empty() {
         bail!("--draft-quantize requires a DRAFT model");
@@ -65,25 +65,13 @@ pub async fn create(client: &Client, arguments: Arguments) -> Result<()> {
     request.draft_quantize = arguments.draft_quantize.unwrap_or_default();
     request.model = name;
     request.quantize = arguments.quantize.unwrap_or_default();
-    follow(client, &request, &mut steps).await
+    steps.follow(client, "/api/create", &request).await
 }
 
 /// Sends a create request and waits for its end.
 pub async fn send(client: &Client, request: &CreateRequest) -> Result<()> {
     let mut replies = client.stream::<Progress>("/api/create", request).await?;
     while replies.next().await?.is_some() {}
-    Ok(())
-}
-
-async fn follow(client: &Client, request: &CreateRequest, steps: &mut Steps) -> Result<()> {
-    let mut replies = client.stream::<Progress>("/api/create", request).await?;
-    while let Some(progress) = replies.next().await? {
-        if progress.total > 0 {
-            steps.bytes(&progress.status, progress.completed, progress.total);
-        } else {
-            steps.step(&progress.status);
-        }
-    }
     Ok(())
 }
 

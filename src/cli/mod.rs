@@ -267,9 +267,17 @@ fn tell(line: &str) {
     writeln!(io::stderr(), "{line}").ok();
 }
 
+/// What is said where stdout takes nothing more.
+const UNWRITTEN: &str = "cannot write to standard output";
+
 /// Writes `text` to stdout.
 fn print(text: &str) -> Result<()> {
-    stdout().write_all(text.as_bytes())?;
-    stdout().flush()?;
-    Ok(())
+    let mut out = stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context(UNWRITTEN)
+}
+
+/// Writes a line to stdout.
+fn print_line(line: &str) -> Result<()> {
+    print(&format!("{line}\n"))
 }

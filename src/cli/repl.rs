@@ -5,7 +5,7 @@ use super::client::{Client, Error};
 use super::editor::{Input, LineEditor};
 use super::session::Session;
 use super::slash::{self, Outcome};
-use super::{tell, whole};
+use super::{print, print_line, tell, whole};
 use crate::api::{ChatReply, ChatRequest, Message, ShowReply};
 use crate::settings;
 use anyhow::{Context, Result};
@@ -34,7 +34,7 @@ pub async fn run(client: &Client, session: Session, shown: &ShowReply) -> Result
         history,
     };
     for message in &shown.messages {
-        replay(message);
+        replay(message)?;
     }
     loop {
         let (read, returned) = read_message(editor).await?;
@@ -73,7 +73,7 @@ async fn read_message(mut editor: LineEditor) -> Result<(Option<String>, LineEdi
             Input::End => return Ok((None, editor)),
             Input::Interrupted { was_empty } => {
                 if was_empty {
-                    println!("Use Ctrl + d or /bye to exit.");
+                    print_line("Use Ctrl + d or /bye to exit.")?;
                 }
                 open = None;
             }
@@ -139,10 +139,7 @@ impl Repl<'_> {
         let style = self.session.style();
         match answer::stream::<ChatReply>(self.client, "/api/chat", &request, style).await {
             Ok(answer) => {
-                print!("\n\n");
-                if self.session.verbose {
-                    eprint!("{}", answer.timings());
-                }
+                answer.end(self.session.verbose)?;
                 self.messages.push(Message {
                     thinking: answer.thinking,
                     ..message("assistant", answer.content)
@@ -176,11 +173,11 @@ pub fn message(role: &str, content: String) -> Message {
 }
 
 /// Shows a message that is stored in the model as if it had been said.
-fn replay(message: &Message) {
+fn replay(message: &Message) -> Result<()> {
     match message.role.as_str() {
-        "user" => println!(">>> {}", message.content),
-        "assistant" => println!("{}\n", message.content),
-        _ => {}
+        "user" => print(&format!(">>> {}\n", message.content)),
+        "assistant" => print(&format!("{}\n\n", message.content)),
+        _ => Ok(()),
     }
 }
 

@@ -3,12 +3,12 @@
 use super::answer;
 use super::client::Client;
 use super::session::{self, Session};
-use super::{repl, usage};
+use super::{print_line, repl, usage};
 use crate::api::{EmbedReply, EmbedRequest, GenerateReply, GenerateRequest, Object, Think};
 use crate::settings::parse_duration;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
-use std::io::{IsTerminal, Read, Write, stderr, stdin, stdout};
+use std::io::{IsTerminal, Read, stdin, stdout};
 
 /// Longest piped prompt; no context window holds more.
 const MAX_PROMPT_BYTES: u64 = 64 << 20;
@@ -141,10 +141,7 @@ async fn embed(
         .embeddings
         .first()
         .context("the server sent no vector")?;
-    let mut line = serde_json::to_vec(vector)?;
-    line.push(b'\n');
-    stdout().write_all(&line)?;
-    Ok(())
+    print_line(&serde_json::to_string(vector)?)
 }
 
 async fn one_shot(client: &Client, session: &Session, prompt: String) -> Result<()> {
@@ -162,9 +159,5 @@ async fn one_shot(client: &Client, session: &Session, prompt: String) -> Result<
     };
     let style = session.style();
     let answer = answer::stream::<GenerateReply>(client, "/api/generate", &request, style).await?;
-    stdout().write_all(b"\n\n")?;
-    if session.verbose {
-        stderr().write_all(answer.timings().as_bytes())?;
-    }
-    Ok(())
+    answer.end(session.verbose)
 }

@@ -4,7 +4,7 @@ use super::client::Client;
 use super::repl::{Repl, history_file, is_answered, message};
 use super::session::{self, can};
 use super::show::{self, Section};
-use super::{create, list, tell, whole};
+use super::{create, list, print, print_line, tell, whole};
 use crate::api::{CreateRequest, Object, ShowReply, ShowRequest};
 use crate::store::{ModelName, Parameter, parse_parameter};
 use anyhow::Result;
@@ -17,7 +17,10 @@ pub enum Outcome {
     Quit,
 }
 
-/// Carries out `line` if it is a command. Only the loss of the server is an error.
+/// Carries out `line` if it is a command.
+///
+/// # Errors
+/// The loss of the server or of the terminal; what else goes wrong is told, and the prompt goes on.
 pub async fn command(repl: &mut Repl<'_>, line: &str) -> Result<Outcome> {
     let line = line.trim();
     if !line.starts_with('/') {
@@ -34,10 +37,7 @@ pub async fn command(repl: &mut Repl<'_>, line: &str) -> Result<Outcome> {
             set_think(repl, level.first().copied().unwrap_or_default()).await
         }
         ("/set", ["nothink"]) => set_think(repl, "false").await,
-        ("/set", arguments) => {
-            set(repl, line, arguments);
-            Ok(())
-        }
+        ("/set", arguments) => set(repl, line, arguments),
         ("/show", arguments) => show(repl, arguments).await,
         ("/list", arguments) => print_list(repl.client, arguments).await,
         ("/load", [model]) => load(repl, model).await,
@@ -46,13 +46,9 @@ pub async fn command(repl: &mut Repl<'_>, line: &str) -> Result<Outcome> {
         ("/save", _) => usage("/save <modelname>"),
         ("/clear", _) => {
             repl.messages.retain(|message| message.role == "system");
-            println!("Cleared session context");
-            Ok(())
+            print_line("Cleared session context")
         }
-        (unknown, _) => {
-            println!("Unknown command '{unknown}'. Type /? for help");
-            Ok(())
-        }
+        (unknown, _) => print_line(&format!("Unknown command '{unknown}'. Type /? for help")),
     };
     match done {
         Err(error) if !is_answered(&error) => Err(error),
@@ -65,28 +61,26 @@ pub async fn command(repl: &mut Repl<'_>, line: &str) -> Result<Outcome> {
 }
 
 fn usage(text: &str) -> Result<()> {
-    println!("Usage:\n  {text}");
-    Ok(())
+    print_line(&format!("Usage:\n  {text}"))
 }
 
 async fn print_list(client: &Client, arguments: &[&str]) -> Result<()> {
     let prefix = arguments.first().copied().unwrap_or_default();
-    print!("{}", list::list(client, prefix).await?);
-    Ok(())
+    print(&list::list(client, prefix).await?)
 }
 
 /// `/load`: another model, and nothing said yet.
 async fn load(repl: &mut Repl<'_>, model: &str) -> Result<()> {
-    println!("Loading model '{model}'");
+    print_line(&format!("Loading model '{model}'"))?;
     let shown = match session::look_up(repl.client, model).await {
         Err(error) if error.is_not_found() => {
-            println!("Couldn't find model '{model}'");
-            return Ok(());
+            return print_line(&format!("Couldn't find model '{model}'"));
         }
         Err(error) => return Err(error.into()),
         Ok(shown) if session::only_embeds(&shown) => {
-            println!("Couldn't load model '{model}': it embeds texts and writes none");
-            return Ok(());
+            return print_line(&format!(
+                "Couldn't load model '{model}': it embeds texts and writes none"
+            ));
         }
         Ok(shown) => shown,
     };
@@ -114,89 +108,88 @@ async fn save(repl: &Repl<'_>, model: &str) -> Result<()> {
         ..Default::default()
     };
     if ModelName::parse(model).is_err() {
-        println!("error: The model name '{model}' is invalid");
-        return Ok(());
+        return print_line(&format!("error: The model name '{model}' is invalid"));
     }
     create::send(repl.client, &request).await?;
-    println!("Created new model '{model}'");
-    Ok(())
+    print_line(&format!("Created new model '{model}'"))
 }
 
-fn set(repl: &mut Repl<'_>, line: &str, arguments: &[&str]) {
+/// `/set`: changes the session, and says what was set.
+fn set(repl: &mut Repl<'_>, line: &str, arguments: &[&str]) -> Result<()> {
     let session = &mut repl.session;
-    match arguments {
+    let done = match arguments {
         ["parameter", name, values @ ..] if !values.is_empty() => {
-            set_parameter(&mut session.options, name, values);
+            &set_parameter(&mut session.options, name, values)
         }
-        ["parameter", ..] => tell(HELP_PARAMETERS),
-        ["system", ..] => set_system(repl, line),
+        ["parameter", ..] => {
+            tell(HELP_PARAMETERS);
+            return Ok(());
+        }
+        ["system", ..] => return set_system(repl, line),
         ["history"] => {
             repl.history = history_file();
-            println!("Set 'history' mode.");
+            "Set 'history' mode."
         }
         ["nohistory"] => {
             repl.history = None;
-            println!("Set 'nohistory' mode.");
+            "Set 'nohistory' mode."
         }
         ["wordwrap"] => {
             session.word_wrap = true;
-            println!("Set 'wordwrap' mode.");
+            "Set 'wordwrap' mode."
         }
         ["nowordwrap"] => {
             session.word_wrap = false;
-            println!("Set 'nowordwrap' mode.");
+            "Set 'nowordwrap' mode."
         }
         ["verbose"] => {
             session.verbose = true;
-            println!("Set 'verbose' mode.");
+            "Set 'verbose' mode."
         }
         ["quiet"] => {
             session.verbose = false;
-            println!("Set 'quiet' mode.");
+            "Set 'quiet' mode."
         }
         ["format", "json"] => {
             session.format = Some("json".into());
-            println!("Set format to 'json' mode.");
+            "Set format to 'json' mode."
         }
-        ["format", ..] => {
-            println!("Invalid or missing format. For 'json' mode use '/set format json'")
-        }
+        ["format", ..] => "Invalid or missing format. For 'json' mode use '/set format json'",
         ["noformat"] => {
             session.format = None;
-            println!("Disabled format.");
+            "Disabled format."
         }
-        [] => tell(help(&["set"])),
-        [unknown, ..] => println!("Unknown command '/set {unknown}'. Type /? for help"),
-    }
+        [] => {
+            tell(help(&["set"]));
+            return Ok(());
+        }
+        [unknown, ..] => &format!("Unknown command '/set {unknown}'. Type /? for help"),
+    };
+    print_line(done)
 }
 
-/// Replaces an option; `stop` takes all the values, the others the first.
-fn set_parameter(options: &mut Object, name: &str, values: &[&str]) {
+/// Replaces an option, and returns what is said of it; `stop` takes all the values, the others the first.
+fn set_parameter(options: &mut Object, name: &str, values: &[&str]) -> String {
     let mut stops = Vec::new();
     for text in values {
         match parse_parameter(name, text) {
             Ok(Parameter::Single(value)) => {
                 options.insert(name.to_owned(), value);
-                println!("Set parameter '{name}' to '{text}'");
-                return;
+                return format!("Set parameter '{name}' to '{text}'");
             }
             Ok(Parameter::Item(text)) => stops.push(Value::String(text)),
             Ok(Parameter::Deprecated) => {
-                println!("Couldn't set parameter: \"{name} is deprecated\"");
-                return;
+                return format!("Couldn't set parameter: \"{name} is deprecated\"");
             }
-            Err(error) => {
-                println!("Couldn't set parameter: {:?}", error.to_string());
-                return;
-            }
+            Err(error) => return format!("Couldn't set parameter: {:?}", error.to_string()),
         }
     }
     options.insert(name.to_owned(), Value::Array(stops));
-    println!("Set parameter '{name}' to '{}'", values.join(", "));
+    format!("Set parameter '{name}' to '{}'", values.join(", "))
 }
 
 /// The system message holds from here on; one that nothing was said after is replaced.
-fn set_system(repl: &mut Repl<'_>, line: &str) {
+fn set_system(repl: &mut Repl<'_>, line: &str) -> Result<()> {
     let text = line
         .split_once("system")
         .map_or("", |(_, text)| text.trim());
@@ -204,25 +197,26 @@ fn set_system(repl: &mut Repl<'_>, line: &str) {
     let text = text.strip_suffix("\"\"\"").unwrap_or(text);
     if text.is_empty() {
         tell(HELP_SET);
-        return;
+        return Ok(());
     }
     if repl.messages.last().is_some_and(|m| m.role == "system") {
         repl.messages.pop();
     }
     repl.messages.push(message("system", text.to_owned()));
-    println!("Set system message.");
+    print_line("Set system message.")
 }
 
 /// Switches thinking, with a warning where the model cannot.
 async fn set_think(repl: &mut Repl<'_>, text: &str) -> Result<()> {
     let Some(think) = session::think(text) else {
-        println!("Invalid think value {text:?} (must be true, false, high, medium, low, or max)");
-        return Ok(());
+        return print_line(&format!(
+            "Invalid think value {text:?} (must be true, false, high, medium, low, or max)"
+        ));
     };
     match text {
-        "false" => println!("Set 'nothink' mode."),
-        "" | "true" => println!("Set 'think' mode."),
-        level => println!("Set 'think' mode to '{level}'."),
+        "false" => print_line("Set 'nothink' mode.")?,
+        "" | "true" => print_line("Set 'think' mode.")?,
+        level => print_line(&format!("Set 'think' mode to '{level}'."))?,
     }
     let wanted = think.is_on();
     repl.session.think = Some(think);
@@ -249,7 +243,7 @@ async fn show(repl: &Repl<'_>, arguments: &[&str]) -> Result<()> {
     };
     let model: ShowReply = repl.client.post("/api/show", &request).await?;
     match *what {
-        "info" => print!("{}", show::summary(&model, false)),
+        "info" => print(&show::summary(&model, false)),
         "license" => section(
             Section::License,
             &model,
@@ -263,43 +257,45 @@ async fn show(repl: &Repl<'_>, arguments: &[&str]) -> Result<()> {
             &model,
             "No prompt template was specified for this model.",
         ),
-        unknown => println!("Unknown command '/show {unknown}'. Type /? for help"),
+        unknown => print_line(&format!(
+            "Unknown command '/show {unknown}'. Type /? for help"
+        )),
     }
-    Ok(())
 }
 
-fn section(section: Section, model: &ShowReply, nothing: &str) {
+fn section(section: Section, model: &ShowReply, nothing: &str) -> Result<()> {
     let text = section.text(model);
     let text = text.trim_end();
-    println!("{}", if text.is_empty() { nothing } else { text });
+    print_line(if text.is_empty() { nothing } else { text })
 }
 
-fn show_parameters(model: &ShowReply, options: &Object) {
-    println!("Model defined parameters:");
+fn show_parameters(model: &ShowReply, options: &Object) -> Result<()> {
+    let mut text = String::from("Model defined parameters:\n");
     if model.parameters.is_empty() {
-        println!("  No additional parameters were specified for this model.");
+        text += "  No additional parameters were specified for this model.\n";
     }
     for line in model.parameters.lines() {
-        println!("  {line}");
+        text += &format!("  {line}\n");
     }
-    println!();
+    text += "\n";
     if !options.is_empty() {
-        println!("User defined parameters:");
+        text += "User defined parameters:\n";
         for (name, value) in options {
-            println!("  {name:<30} {value}");
+            text += &format!("  {name:<30} {value}\n");
         }
-        println!();
+        text += "\n";
     }
+    print(&text)
 }
 
-fn show_system(repl: &Repl<'_>, model: &ShowReply) {
+fn show_system(repl: &Repl<'_>, model: &ShowReply) -> Result<()> {
     let said = repl.messages.iter().rev().find(|m| m.role == "system");
     match said {
-        Some(message) => println!("{}\n", message.content),
+        Some(message) => print(&format!("{}\n\n", message.content)),
         None if model.system.is_empty() => {
-            println!("No system message was specified for this model.");
+            print_line("No system message was specified for this model.")
         }
-        None => println!("{}\n", model.system),
+        None => print(&format!("{}\n\n", model.system)),
     }
 }
 

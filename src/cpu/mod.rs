@@ -11,6 +11,7 @@ mod format;
 mod low_rank;
 mod matmul;
 mod memory;
+mod operation;
 mod plan;
 mod pool;
 mod products;

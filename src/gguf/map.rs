@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use memmap2::Mmap;
 
@@ -48,17 +48,23 @@ impl MappedFile {
         length.is_ok_and(|length| length >= self.map.len() as u64)
     }
 
-    /// Lets go of the pages that were read so far: they no longer count as the process's own. The
-    /// system keeps them as long as it has room, and reading brings them back.
+    /// Lets go of the pages of some bytes: they no longer count as the process's own. The system
+    /// keeps them as long as it has room, and reading brings them back.
     ///
     /// # Errors
-    /// The system's; the pages are then kept.
-    pub fn release_pages(&self) -> io::Result<()> {
+    /// The system's, or that the bytes are not of this file; the pages are then kept.
+    pub fn release_pages(&self, bytes: Range<usize>) -> io::Result<()> {
+        if self.map.get(bytes.clone()).is_none() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         // SAFETY: the map is of a file and read-only, so that its pages come back as they were.
         #[cfg(unix)]
         unsafe {
-            self.map
-                .unchecked_advise(memmap2::UncheckedAdvice::DontNeed)?;
+            self.map.unchecked_advise_range(
+                memmap2::UncheckedAdvice::DontNeed,
+                bytes.start,
+                bytes.len(),
+            )?;
         }
         Ok(())
     }
@@ -252,7 +258,7 @@ mod tests {
             }
         });
         assert!(!map.is_whole());
-        map.release_pages().unwrap();
+        map.release_pages(0..map.len()).unwrap();
         assert_eq!(map[BYTES - 1], 0);
         // Growing again brings nothing back.
         file.as_file().set_len(BYTES as u64).unwrap();
@@ -282,12 +288,15 @@ mod tests {
         if std::env::var_os(FAULT).is_none() {
             return;
         }
-        let (_kept, map) = mapped(&[7; 5000]);
+        // The files have lost their names before the fault: nobody is left to remove them after it.
+        let (file, map) = mapped(&[7; 5000]);
+        drop(file);
         assert!(map.is_whole());
         let (file, _) = mapped(&[7; 50_000]);
+        let file = file.into_file();
         // SAFETY: none; it is to fault.
-        let plain = unsafe { Mmap::map(file.as_file()) }.unwrap();
-        file.as_file().set_len(0).unwrap();
+        let plain = unsafe { Mmap::map(&file) }.unwrap();
+        file.set_len(0).unwrap();
         println!("{}", plain[40_000]);
     }
 

@@ -153,9 +153,10 @@ impl Gguf {
         Self::parse(path, map)
     }
 
-    /// Lets go of the pages that were read so far; see [`MappedFile::release_pages`].
-    pub fn release_pages(&self) {
-        if let Err(e) = self.map.release_pages() {
+    /// Lets go of a tensor's pages; see [`MappedFile::release_pages`].
+    pub fn release_pages(&self, tensor: &TensorInfo) {
+        let bytes = tensor.offset as usize..(tensor.offset + tensor.bytes) as usize;
+        if let Err(e) = self.map.release_pages(bytes) {
             tracing::debug!("pages of {} are kept: {e}", self.path.display());
         }
     }

@@ -1,5 +1,6 @@
 //! Refuses weights that are no numbers, as a broken conversion or a damaged disk leaves them.
 
+use std::panic::resume_unwind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -15,11 +16,16 @@ const EXPERT_ROWS: usize = 2;
 
 /// Looks at all weights, on all processors: that takes as long as to read the file, which the first
 /// prompt does again for nothing. Of experts it looks at a few rows, since a prompt may not need
-/// them, and the file may be larger than memory. Calls `progress` after each piece.
+/// them, and the file may be larger than memory. Calls `progress` after each piece. One of the threads
+/// does `other` before it takes its first: what a load has to do besides takes as long on one processor.
 ///
 /// # Errors
 /// Names the first tensor with a number that is not finite.
-pub(super) fn check(specs: &[WeightSpec], progress: &(dyn Fn() + Sync)) -> Result<(), Error> {
+pub(super) fn check<T: Send>(
+    specs: &[WeightSpec],
+    progress: &(dyn Fn() + Sync),
+    other: impl FnOnce() -> T + Send,
+) -> (T, Result<(), Error>) {
     let pieces: Vec<(usize, &[u8])> = specs
         .iter()
         .enumerate()
@@ -38,16 +44,23 @@ pub(super) fn check(specs: &[WeightSpec], progress: &(dyn Fn() + Sync)) -> Resul
         }
     };
     let n_threads = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 1..n_threads.min(pieces.len()) {
+    let done = thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let done = other();
+            look();
+            done
+        });
+        for _ in 2..n_threads.min(pieces.len()) {
             scope.spawn(look);
         }
         look();
+        other.join().unwrap_or_else(|e| resume_unwind(e))
     });
-    match first_bad.into_inner().unwrap_or_else(|e| e.into_inner()) {
+    let checked = match first_bad.into_inner().unwrap_or_else(|e| e.into_inner()) {
         Some(i) => Err(error(&specs[i].name)),
         None => Ok(()),
-    }
+    };
+    (done, checked)
 }
 
 /// What is looked at of a weight, in whole blocks.

@@ -13,7 +13,7 @@ const SUM_SCALE: f32 = std::f32::consts::FRAC_1_SQRT_2;
 #[derive(Debug)]
 pub(super) struct LayerEmbedding {
     /// A row for each token.
-    tokens: WeightId,
+    pub(super) tokens: WeightId,
     /// From the residual stream at its beginning.
     projection: WeightId,
     /// Over the columns of each layer.

@@ -78,28 +78,31 @@ impl Model {
     /// # Errors
     /// Besides those of [`Model::load`], [`Error::Adapter`] for one that cannot be applied whole.
     pub fn load_adapted(gguf: &Arc<Gguf>, adapters: &[Lora]) -> Result<Model, Error> {
-        Model::load_watched(gguf, adapters, &|| {})
+        let ((), model) = Model::load_beside(gguf, adapters, &|| {}, || ())?;
+        Ok(model)
     }
 
     /// As [`Model::load_adapted`]; calls `progress`, on any thread, for each piece of the file that was
-    /// looked at.
+    /// looked at, and does `other` on one of the threads that look.
     ///
     /// # Errors
     /// As [`Model::load_adapted`].
-    pub fn load_watched(
+    pub fn load_beside<T: Send>(
         gguf: &Arc<Gguf>,
         adapters: &[Lora],
         progress: &(dyn Fn() + Sync),
-    ) -> Result<Model, Error> {
+        other: impl FnOnce() -> T + Send,
+    ) -> Result<(T, Model), Error> {
         let config = arch::config(gguf)?;
         for adapter in adapters {
             adapter.check(gguf).map_err(Error::Adapter)?;
         }
-        let weights = weights::Weights::load(gguf, adapters, &config, progress)?;
-        // All were looked at, and many, such as most rows of an embedding, may not be needed soon.
-        gguf.release_pages();
-        adapters.iter().for_each(|a| a.gguf().release_pages());
-        Ok(Model { config, weights })
+        let weights = weights::Weights::load(gguf, adapters, &config)?;
+        let (done, checked) = finite::check(&weights.specs, progress, other);
+        checked?;
+        // All were looked at. The first prompt reads a few rows of these, and all of most others.
+        weights.tables(&config).for_each(WeightSpec::release_pages);
+        Ok((done, Model { config, weights }))
     }
 
     /// The family's numbers.

@@ -6,7 +6,6 @@ use super::altup::{AltUpLayer, AltUpWeights};
 use super::beside::BesideWeights;
 use super::config::{Ffn, Mixer};
 use super::experts::ExpertWeights;
-use super::finite;
 use super::latent::LatentWeights;
 use super::layer_embed::{LayerEmbedWeights, LayerEmbedding};
 use super::loader::Loader;
@@ -108,12 +107,7 @@ pub(super) struct Projections {
 }
 
 impl Weights {
-    pub fn load(
-        gguf: &Arc<Gguf>,
-        adapters: &[Lora],
-        config: &Config,
-        progress: &(dyn Fn() + Sync),
-    ) -> Result<Weights, Error> {
+    pub fn load(gguf: &Arc<Gguf>, adapters: &[Lora], config: &Config) -> Result<Weights, Error> {
         let mut loader = Loader::new(gguf, adapters);
         loader.require(config)?;
         let (vocab_size, dim) = (config.vocab_size, config.dim);
@@ -161,7 +155,6 @@ impl Weights {
         };
         loader.refuse_unknown(config)?;
         loader.refuse_unused_adapters()?;
-        finite::check(&loader.specs, progress)?;
         Ok(Weights {
             specs: loader.specs,
             updates: loader.updates,
@@ -176,6 +169,17 @@ impl Weights {
             altup,
             dense,
         })
+    }
+
+    /// The large matrices that no product reads: a token needs one row of each.
+    pub fn tables(&self, config: &Config) -> impl Iterator<Item = &WeightSpec> {
+        let is_output = config.pooling.is_none() && self.output.weight == self.embed;
+        let embed = (!is_output).then_some(self.embed);
+        let of_layers = self.layer_embed.as_ref().map(|table| table.tokens);
+        embed
+            .into_iter()
+            .chain(of_layers)
+            .map(|id| &self.specs[id.0])
     }
 }
 

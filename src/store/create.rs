@@ -5,7 +5,7 @@ mod weights;
 
 use super::files_map::{check_files, digests};
 use super::manifest::{Config, Layer, Manifest, media};
-use super::resolve::Layers;
+use super::resolve::{Layers, MAX_MESSAGES, most_bytes};
 use super::{Digest, Error, GgufFacts, Loaded, ModelName, Source, Store, json, split_source};
 use crate::api::{CreateRequest, Progress};
 use crate::chat::Template;
@@ -203,8 +203,9 @@ impl Store {
         Ok(())
     }
 
-    /// Stores the content of a small layer.
+    /// Stores the content of a small layer; one that could not be read again is refused.
     fn new_layer(&self, media_type: &str, bytes: &[u8]) -> Result<DraftLayer, Error> {
+        check_bytes(media_type, bytes.len())?;
         let (digest, is_new) = self.inner.blobs.add(bytes)?;
         let verb = if is_new {
             "creating new"
@@ -326,6 +327,16 @@ pub fn check_create(request: &CreateRequest) -> Result<ModelName, Error> {
     for map in maps {
         digests(map)?;
     }
+    if request.messages.len() > MAX_MESSAGES {
+        return Err(Error::BadRequest(format!(
+            "{} messages: a model has at most {MAX_MESSAGES}",
+            request.messages.len()
+        )));
+    }
+    check_bytes(media::SYSTEM, request.system.len())?;
+    for license in &request.license.0 {
+        check_bytes(media::LICENSE, license.len())?;
+    }
     if !request.draft_quantize.is_empty() && request.draft_files.is_empty() {
         let text = "--draft-quantize requires a DRAFT model";
         return Err(Error::BadRequest(text.into()));
@@ -346,6 +357,21 @@ pub fn check_create(request: &CreateRequest) -> Result<ModelName, Error> {
         &request.model
     };
     ModelName::parse(name)
+}
+
+/// Refuses a small layer that is too large to be read.
+fn check_bytes(media_type: &str, n_bytes: usize) -> Result<(), Error> {
+    let most = most_bytes(media_type);
+    if n_bytes as u64 <= most {
+        return Ok(());
+    }
+    let what = match media_type {
+        media::CONFIG => "config",
+        _ => media_type.rsplit('.').next().unwrap_or(media_type),
+    };
+    Err(Error::BadRequest(format!(
+        "{what} of {n_bytes} bytes: a model has at most {most}"
+    )))
 }
 
 /// Overrides of the config by `info`.

@@ -9,11 +9,17 @@ use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-const MAX_JSON_BYTES: u64 = 1 << 20;
-const MAX_TEXT_BYTES: u64 = 4 << 20;
-const MAX_LONG_BYTES: u64 = 16 << 20;
-/// Short ones take a hundred times their text.
-const MAX_MESSAGES: usize = 100_000;
+/// Most messages of a model. Short ones take a hundred times their text.
+pub(super) const MAX_MESSAGES: usize = 100_000;
+
+/// Most bytes of a small layer of this type.
+pub(super) fn most_bytes(media_type: &str) -> u64 {
+    match media_type {
+        media::CONFIG | media::PARAMS => 1 << 20,
+        media::MESSAGES | media::LICENSE => 16 << 20,
+        _ => 4 << 20,
+    }
+}
 
 /// A model with the content of its small layers.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,12 +106,10 @@ pub(super) fn resolve(store: &Store, loaded: &Loaded) -> Result<ResolvedModel, E
             .collect(),
         projectors: layers.paths(media::PROJECTOR)?,
         draft_path: draft.map(|layer| layers.path(layer)).transpose()?,
-        template: template
-            .map(|layer| layers.text(layer, MAX_TEXT_BYTES))
-            .transpose()?,
+        template: template.map(|layer| layers.text(layer)).transpose()?,
         system: manifest
             .last(media::SYSTEM)
-            .map(|layer| layers.text(layer, MAX_TEXT_BYTES))
+            .map(|layer| layers.text(layer))
             .transpose()?,
         params: layers.params()?,
         messages: layers.messages()?,
@@ -126,9 +130,7 @@ pub(super) fn entry(store: &Store, loaded: &Loaded) -> Result<ModelEntry, Error>
     let template = manifest
         .last(media::TEMPLATE)
         .or(manifest.last(media::PROMPT));
-    let template = template
-        .map(|layer| layers.text(layer, MAX_TEXT_BYTES))
-        .transpose()?;
+    let template = template.map(|layer| layers.text(layer)).transpose()?;
     let template = template.and_then(|text| Template::parse_go(&text).ok());
     let projectors = manifest
         .layers
@@ -177,18 +179,18 @@ impl Layers<'_> {
         match &self.manifest().config {
             None => Ok(Config::default()),
             Some(layer) => {
-                Config::parse(&self.bytes(layer, MAX_JSON_BYTES)?).map_err(|why| self.damaged(why))
+                Config::parse(&self.bytes(layer, media::CONFIG)?).map_err(|why| self.damaged(why))
             }
         }
     }
 
     /// Options; an absent layer is none.
     pub fn params(&self) -> Result<Map<String, Value>, Error> {
-        self.json(media::PARAMS, MAX_JSON_BYTES, "parameters")
+        self.json(media::PARAMS, "parameters")
     }
 
     pub fn messages(&self) -> Result<Vec<Message>, Error> {
-        let found: Few<_, MAX_MESSAGES> = self.json(media::MESSAGES, MAX_LONG_BYTES, "messages")?;
+        let found: Few<_, MAX_MESSAGES> = self.json(media::MESSAGES, "messages")?;
         Ok(found.0)
     }
 
@@ -196,34 +198,34 @@ impl Layers<'_> {
         let layers = self.manifest().layers.iter();
         layers
             .filter(|layer| layer.media_type == media::LICENSE)
-            .map(|layer| self.text(layer, MAX_LONG_BYTES))
+            .map(|layer| self.text(layer))
             .collect()
     }
 
     fn json<T: Default + serde::de::DeserializeOwned>(
         &self,
         media_type: &str,
-        limit: u64,
         what: &str,
     ) -> Result<T, Error> {
         let Some(layer) = self.manifest().last(media_type) else {
             return Ok(T::default());
         };
-        let bytes = self.bytes(layer, limit)?;
+        let bytes = self.bytes(layer, media_type)?;
         serde_json::from_slice(&bytes)
             .map_err(|e| self.damaged(format!("its {what} are not valid ({e})")))
     }
 
-    pub fn text(&self, layer: &Layer, limit: u64) -> Result<String, Error> {
-        String::from_utf8(self.bytes(layer, limit)?)
+    pub fn text(&self, layer: &Layer) -> Result<String, Error> {
+        String::from_utf8(self.bytes(layer, &layer.media_type)?)
             .map_err(|_| self.damaged(format!("blob {} is not UTF-8 text", layer.digest)))
     }
 
-    fn bytes(&self, layer: &Layer, limit: u64) -> Result<Vec<u8>, Error> {
+    /// The content of a layer that is read as one of this type.
+    fn bytes(&self, layer: &Layer, media_type: &str) -> Result<Vec<u8>, Error> {
         self.store
             .inner
             .blobs
-            .read(&layer.digest, limit)
+            .read(&layer.digest, most_bytes(media_type))
             .map_err(|e| self.in_model(e))
     }
 

@@ -206,20 +206,24 @@ const MERGES: &str = "tokenizer.ggml.merges";
 /// The crate's model. It takes no merges of what is no entry, so where a file has such, they are left
 /// out, and so are repeated ones, of which the first counts.
 fn model(gguf: &Gguf, vocab: &Vocab) -> Result<BPE, Error> {
-    let lines = || gguf.strings(MERGES).ok_or(Error::Missing(MERGES));
-    let n = lines()?.len();
-    if !any_repeats(lines()?) {
-        let merges: Vec<_> = lines()?.filter_map(split_merge).collect();
-        if merges.len() == n
-            && let Ok(model) = build(vocab, merges)
-        {
-            return Ok(model);
-        }
+    let lines = gguf.strings(MERGES).ok_or(Error::Missing(MERGES))?;
+    let n = lines.len();
+    let split = || lines.clone().filter_map(split_merge);
+    let (all, merges) = thread::scope(|scope| {
+        let all = scope.spawn(|| entries(vocab));
+        let merges = (!any_repeats(lines.clone())).then(|| owned(split()));
+        let all = all.join().unwrap_or_else(|e| resume_unwind(e));
+        (all, merges)
+    });
+    if let Some(merges) = merges.filter(|merges| merges.len() == n)
+        && let Ok(model) = build(all, merges)
+    {
+        return Ok(model);
     }
-    let merges = useful(lines()?.filter_map(split_merge), vocab);
+    let merges = useful(split(), vocab);
     let n_useless = n - merges.len();
     warn!("{n_useless} of {n} `{MERGES}` merge nothing of the vocabulary");
-    build(vocab, merges)
+    build(entries(vocab), owned(merges.into_iter()))
 }
 
 fn any_repeats<'a>(lines: impl Iterator<Item = &'a [u8]>) -> bool {
@@ -248,14 +252,11 @@ fn useful<'a>(
     merges.filter(|merge| is_useful(merge)).collect()
 }
 
-fn build(vocab: &Vocab, merges: Vec<(&str, &str)>) -> Result<BPE, Error> {
-    let (entries, merges) = thread::scope(|scope| {
-        let entries = scope.spawn(|| entries(vocab));
-        let merges = merges.iter().map(|&(a, b)| (a.into(), b.into()));
-        let merges: Merges = merges.collect();
-        let entries = entries.join().unwrap_or_else(|e| resume_unwind(e));
-        (entries, merges)
-    });
+fn owned<'a>(merges: impl Iterator<Item = (&'a str, &'a str)>) -> Merges {
+    merges.map(|(a, b)| (a.into(), b.into())).collect()
+}
+
+fn build(entries: Entries, merges: Merges) -> Result<BPE, Error> {
     // The crate's cache would keep what clients send; `Memo` takes its place.
     BPE::builder()
         .vocab_and_merges(entries, merges)

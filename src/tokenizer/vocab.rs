@@ -149,9 +149,10 @@ impl Vocab {
             longest: 0,
         };
         for (id, text) in (0..).zip(tokens) {
-            // An empty text would match everywhere.
-            let placeholder = format!("[EMPTY_{id}]");
+            let placeholder;
             let text = if text.is_empty() {
+                // It would match everywhere.
+                placeholder = format!("[EMPTY_{id}]");
                 placeholder.as_bytes()
             } else {
                 text

@@ -376,6 +376,33 @@ async fn a_full_disk_under_the_log_stops_nobody() {
     }
 }
 
+/// A full disk is told; a reader that has enough is no failure.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_output_that_takes_nothing_ends_a_command() {
+    let server = Server::start(&[]);
+    server.create("tiny", &models::path(TINY.1));
+    for words in [
+        &["list"][..],
+        &["show", "tiny"],
+        &["run", "tiny", "a"],
+        &["--version"],
+        &["list", "--help"],
+        &["completions", "bash"],
+    ] {
+        let mut command = binary();
+        command.args(words).env("OLLAMA_HOST", &server.address);
+        let full = command.stdout(full_disk()).output().expect("it runs");
+        let error =
+            "Error: cannot write to standard output: No space left on device (os error 28)\n";
+        assert_eq!(refusal(&full), (Some(1), error.into()), "{words:?}");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let left = command.stdout(writer).output().expect("it runs");
+        assert_eq!(refusal(&left), (Some(0), String::new()), "{words:?}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 fn full_disk() -> std::fs::File {
     let file = std::fs::File::options().write(true).open("/dev/full");

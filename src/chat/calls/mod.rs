@@ -2,6 +2,8 @@
 //! form here, so that calls which must be made are made in the model's own words, with arguments that fit their schemas.
 //! The form of a template that nobody knows is read off what it writes, and reads calls as well.
 
+mod bodies;
+mod forms;
 mod inferred;
 mod members;
 mod pieces;
@@ -73,9 +75,9 @@ enum Words {
 enum Body {
     /// `open`, the tool's name, `middle`, the arguments as JSON, `close`.
     Json {
-        open: String,
-        middle: String,
-        close: String,
+        open: Cow<'static, str>,
+        middle: Cow<'static, str>,
+        close: Cow<'static, str>,
     },
     /// `open`, the tool's name, `middle`, the arguments one by one, `close`.
     Members {
@@ -176,8 +178,7 @@ impl Written {
             Body::Json { open, .. } if open.ends_with('"') => {
                 format!("{open}{}", quoted_inside(name))
             }
-            Body::Json { open, .. } => format!("{open}{name}"),
-            Body::Members { open, .. } => format!("{open}{name}"),
+            Body::Json { open, .. } | Body::Members { open, .. } => format!("{open}{name}"),
         }
     }
 

@@ -84,9 +84,9 @@ fn common_suffix(a: &str, b: &str) -> usize {
 /// A call with arguments as an object, whose name begins with `open`.
 pub fn json_body(open: &str, middle: String) -> Body {
     Body::Json {
-        open: open.to_owned(),
-        middle,
-        close: String::new(),
+        open: open.to_owned().into(),
+        middle: middle.into(),
+        close: "".into(),
     }
 }
 

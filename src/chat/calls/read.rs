@@ -29,19 +29,17 @@ impl Written {
     }
 
     fn read_call<'t>(&self, text: &'t str, tools: &[Tool]) -> Option<(Call, &'t str)> {
-        let (open, middle, close) = match &self.call {
-            Body::Json {
-                open,
-                middle,
-                close,
-            } => (open.as_str(), middle.as_str(), close.as_str()),
-            Body::Members {
-                open,
-                middle,
-                close,
-                ..
-            } => (&**open, &**middle, &**close),
-        };
+        let (Body::Json {
+            open,
+            middle,
+            close,
+        }
+        | Body::Members {
+            open,
+            middle,
+            close,
+            ..
+        }) = &self.call;
         let rest = eat(text, open)?.trim_start();
         let (name, rest) = word(rest)?;
         let rest = eat(rest, middle)?;

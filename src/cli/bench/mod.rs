@@ -7,7 +7,7 @@ mod report;
 
 use super::doctor::selftest::SelfTest;
 use super::profile::token_cost;
-use super::{device, serve, usage};
+use super::{device, print, print_line, serve, usage};
 use crate::backend::{BatchShape, Phase};
 use crate::engine::{self, DeviceRequest, Endless, Engine, EngineOptions, Placement};
 use crate::gguf::{Gguf, Lora};
@@ -18,7 +18,6 @@ use anyhow::{Context, Result};
 use measure::{measure, warm_up};
 use report::Report;
 use serde_json::Value;
-use std::io::{Write, stdout};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -54,12 +53,10 @@ pub fn bench(arguments: Arguments) -> Result<()> {
     let named = arguments.device.or_else(|| settings.device.clone());
     let named = named.or(wish.map(|index| index.to_string()));
     let report = run(&found, named.as_deref(), &settings)?;
-    let text = match arguments.json {
-        true => format!("{:#}\n", report.json()),
-        false => report.text(),
-    };
-    stdout().write_all(text.as_bytes())?;
-    Ok(())
+    match arguments.json {
+        true => print_line(&format!("{:#}", report.json())),
+        false => print(&report.text()),
+    }
 }
 
 /// A whole number among the options of the model.

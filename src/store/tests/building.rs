@@ -423,3 +423,55 @@ fn refusals_write_nothing() {
     f.create(json!({"model": "m", "from": "base", "quantize": "f16", "info": {"capabilities": 5}}))
         .unwrap();
 }
+
+#[test]
+fn layers_that_could_not_be_read_again_are_refused() {
+    let f = Fixture::new();
+    f.model("base", 8);
+    let before = f.blob_files();
+    let message = json!({"role": "user", "content": "hello"});
+    let text = "x".repeat(5 << 20);
+    for (name, value, expected) in [
+        (
+            "messages",
+            json!(vec![message; 100_001]),
+            "100001 messages: a model has at most 100000",
+        ),
+        (
+            "messages",
+            json!([{"role": "user", "content": text.repeat(4)}]),
+            "messages of 20971551 bytes: a model has at most 16777216",
+        ),
+        (
+            "system",
+            json!(text),
+            "system of 5242880 bytes: a model has at most 4194304",
+        ),
+        (
+            "license",
+            json!(text.repeat(4)),
+            "license of 20971520 bytes: a model has at most 16777216",
+        ),
+        (
+            "parameters",
+            json!({"stop": [text]}),
+            "params of 5242894 bytes: a model has at most 1048576",
+        ),
+        (
+            "info",
+            json!({"model_family": text}),
+            " bytes: a model has at most 1048576",
+        ),
+    ] {
+        let refused = f.create(json!({"model": "m", "from": "base", name: value}));
+        let Err(Error::BadRequest(error)) = refused else {
+            panic!("{name}: not a bad request");
+        };
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+    assert_eq!(f.blob_files(), before);
+    let most = vec![json!({"role": "user", "content": "hello"}); 100_000];
+    f.create(json!({"model": "m", "from": "base", "messages": most}))
+        .unwrap();
+    assert_eq!(f.resolve("m").unwrap().messages.len(), 100_000);
+}

@@ -79,7 +79,7 @@ fn every_piece_of_a_file_counts() {
     let progress = || {
         n_steps.fetch_add(1, Ordering::Relaxed);
     };
-    let model = Model::load_watched(&Arc::new(gguf), &[], &progress).expect("a model");
+    let ((), model) = Model::load_beside(&Arc::new(gguf), &[], &progress, || ()).expect("a model");
     let n_weights = model.weights().len();
     assert!(
         n_steps.load(Ordering::Relaxed) >= n_weights,
