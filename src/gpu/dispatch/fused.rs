@@ -51,7 +51,7 @@ impl Dispatch<'_> {
                 (self.matmul_experts_sum(at)?, 2)
             }
             [Op::RmsNorm { .. }, Op::Matmul { .. }, ..] => return self.normed_products(at),
-            [Op::Matmul { .. }, ..] => return Ok(self.finished_product(at, None)?),
+            [Op::Matmul { .. }, ..] => return self.finished_product(at, None),
             [Op::RmsNorm { .. }, ..] => return self.norm_and_more(at),
             _ => (None, 0),
         };
