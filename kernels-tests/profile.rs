@@ -309,3 +309,21 @@ fn more_sequences_than_the_cache_is_for_are_refused() {
     let error = two.expect_err("there is no room for two tables");
     assert!(error.to_string().contains("2 sequences"), "{error}");
 }
+
+#[test]
+fn two_single_tokens_of_one_sequence_are_refused() {
+    let (_, mut backend, decode) =
+        loaded_on(opened(gpu::Options::default()), models::REAL[0], N_CTX, 2);
+    let two = |sequences: Vec<u32>| Batch {
+        sequences,
+        tables: vec![vec![0], vec![1]],
+        states: vec![0, 1],
+        ..Batch::single(Phase::Decode, &[1, 2], 0, vec![0])
+    };
+    let apart = backend.run(decode, &two(vec![0, 1]));
+    apart.expect("two sequences");
+    let error = backend
+        .run(decode, &two(vec![0, 0]))
+        .expect_err("one cannot see the other");
+    assert!(error.to_string().contains("two of one sequence"), "{error}");
+}

@@ -12,8 +12,8 @@ use super::launch::{Extent, Launch, Slot};
 use super::profile::LaunchProfile;
 use super::results::Results;
 use crate::backend::{
-    BackendError, Batch, BufferId, CacheSpec, EmbedRow, PAGE_TOKENS, Plan, Sampled, Sampling,
-    WeightId,
+    BackendError, Batch, BufferId, CacheSpec, EmbedRow, PAGE_TOKENS, Phase, Plan, Sampled,
+    Sampling, WeightId,
 };
 
 /// Rows along an axis of a grid, at most.
@@ -199,6 +199,11 @@ impl Prepared {
                 batch.runs().count(),
                 cache.n_sequences
             ));
+        }
+        // A workgroup writes the key of its row while others attend: to see it, a row must be alone in its sequence.
+        let mut pairs = batch.sequences.windows(2);
+        if batch.phase == Phase::Decode && pairs.any(|pair| pair[0] == pair[1]) {
+            return invalid("a step of single tokens has two of one sequence".into());
         }
         // Without a cache there are no slots, and nothing reads the pages that a batch may name.
         let n_pages = match cache.map_or(0, |cache| cache.n_pages) {
