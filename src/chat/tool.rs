@@ -148,7 +148,6 @@ impl Property {
             kind: object.string_or_strings("type")?,
             items: object.any("items"),
             description: object.string("description")?,
-            /// Values of `enum`.
             choices: object.list("enum")?.to_vec(),
             properties: object.properties()?,
             required: object.strings("required")?,
