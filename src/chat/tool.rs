@@ -33,6 +33,7 @@ impl ToolCall {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tool {
     pub kind: String,
+    /// As the request has it; templates may print it.
     pub items: Option<Value>,
     pub name: String,
     pub description: String,
@@ -53,11 +54,13 @@ pub struct Parameters {
 /// The schema of one argument.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Property {
+    /// Schemas of which one must hold.
     pub any_of: Vec<Property>,
     /// One type, or the members of a union.
     pub kind: Vec<String>,
     pub items: Option<Value>,
     pub description: String,
+    /// Values of `enum`.
     pub choices: Vec<Value>,
     pub properties: Option<Vec<(String, Property)>>,
     pub required: Vec<String>,
