@@ -9,7 +9,7 @@ use ollama_wgpu::quant::QuantType;
 use crate::case::{Case, Weight};
 use crate::encoder;
 use crate::file::{File, Random};
-use crate::{cases_attention, cases_experts, low_rank, recurrent};
+use crate::{cases_attention, cases_experts, cases_runs, low_rank, recurrent};
 
 /// All cases; where `OLLAMA_WGPU_TEST_CASES` is set, those whose name contains one of its parts.
 pub fn all() -> Vec<Case> {
@@ -25,6 +25,7 @@ pub fn of_types(types: &[QuantType]) -> Vec<Case> {
     }
     matmul_glu(&mut cases);
     normed_products(&mut cases);
+    cases_runs::all(&mut cases);
     embed_rows(&mut cases);
     rowwise(&mut cases);
     cases_attention::all(&mut cases);

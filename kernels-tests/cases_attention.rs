@@ -18,10 +18,23 @@ struct Heads {
     sinks: bool,
     /// Queries and keys are turned before.
     rope: Option<RopeOrder>,
-    /// Each head of both is normed before it is turned.
-    normed: bool,
+    norms: Norms,
     alibi: Option<f32>,
     kv_type: KvType,
+}
+
+/// Which norms queries and keys have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Norms {
+    None,
+    /// Each head of both, before it is turned.
+    Heads,
+    /// The same, and each head of the values, which has no weights.
+    HeadsAndValues,
+    /// Each head of both, after it is turned.
+    HeadsLast,
+    /// All heads together, before they are turned.
+    Rows,
 }
 
 /// All of them.
@@ -35,7 +48,7 @@ pub fn all(cases: &mut Vec<Case>) {
         soft_cap,
         sinks: false,
         rope: None,
-        normed: false,
+        norms: Norms::None,
         alibi: None,
         kv_type: KvType::F16,
     };
@@ -51,10 +64,8 @@ pub fn all(cases: &mut Vec<Case>) {
         rope: Some(order),
         ..heads
     };
-    let normed = |heads| Heads {
-        normed: true,
-        ..heads
-    };
+    let with = |norms, heads| Heads { norms, ..heads };
+    let normed = |heads| with(Norms::Heads, heads);
     let biased = |heads| Heads {
         alibi: Some(8.0),
         ..heads
@@ -81,6 +92,21 @@ pub fn all(cases: &mut Vec<Case>) {
         normed(turned(heads(2, 1, 24, None, None), RopeOrder::Norm)),
         normed(turned(heads(4, 1, 320, None, None), RopeOrder::Neox)),
         normed(turned(unequal(4, 2, 48, 40), RopeOrder::Neox)),
+        normed(heads(6, 2, 64, None, None)),
+        with(
+            Norms::HeadsAndValues,
+            turned(heads(4, 2, 64, None, None), RopeOrder::Neox),
+        ),
+        with(
+            Norms::HeadsLast,
+            turned(heads(4, 2, 48, None, None), RopeOrder::Neox),
+        ),
+        with(
+            Norms::Rows,
+            turned(heads(6, 2, 96, None, None), RopeOrder::Norm),
+        ),
+        // More heads to a key head than a workgroup takes.
+        normed(turned(heads(22, 2, 32, None, None), RopeOrder::Norm)),
     ];
     for heads in table {
         for kv_type in [KvType::F16, KvType::F32] {
@@ -126,8 +152,12 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
     file.floats("source", n_vocab, cols, &values);
     let sinks: Vec<f32> = r.floats(heads.n_heads).iter().map(|v| 4.0 * v).collect();
     file.floats("sinks", 1, heads.n_heads, &sinks);
-    for name in ["q_norm", "k_norm"] {
-        file.floats(name, 1, heads.head_dim, &r.floats(heads.head_dim));
+    for (name, columns) in [("q_norm", q_dim), ("k_norm", kv.keys)] {
+        let group = match heads.norms {
+            Norms::Rows => columns,
+            _ => heads.head_dim,
+        };
+        file.floats(name, 1, group, &r.floats(group));
     }
     let (steps, n_pages) = attention_steps(lengths, n_decode, n_vocab, &mut r);
     Case {
@@ -158,15 +188,23 @@ fn attention_case(heads: Heads, lengths: &[usize], n_decode: usize) -> Case {
             b.kv_write(0, v, k);
             let (mut q, mut k) = (x.columns(0, q_dim), k);
             let mut placed = |mut x, norm| {
-                if heads.normed {
+                let last = heads.norms == Norms::HeadsLast;
+                if heads.norms != Norms::None && !last {
                     x = b.rms_norm(x, norm, 1e-5);
                 }
                 if let Some(order) = heads.rope {
                     x = b.rope(x, heads.head_dim, 0, order);
                 }
+                if last {
+                    x = b.rms_norm(x, norm, 1e-5);
+                }
                 x
             };
             (q, k) = (placed(q, WeightId(2)), placed(k, WeightId(3)));
+            let v = match heads.norms {
+                Norms::HeadsAndValues => b.plain_rms_norm(v, heads.value_dim, 1e-5),
+                _ => v,
+            };
             b.kv_write(1, k, v);
             b.attention(Attention {
                 layer: 1,

@@ -338,3 +338,22 @@ fn tiny_models_on_every_instruction_set() {
 fn tiny_models_on_every_gpu() {
     tiny_on(devices::plain_gpus);
 }
+
+/// Launches side by side and runs of ops in one, as a GPU has them: they follow from the architecture, so that one type
+/// stands for all.
+#[test]
+fn tiny_models_in_the_shapes_of_a_gpu() {
+    let names = wanted_tiny().into_iter();
+    let names: Vec<_> = names
+        .filter(|name| !name.starts_with("tiny-llama-"))
+        .collect();
+    let halves: Vec<&[&str]> = names.chunks(names.len().div_ceil(2)).collect();
+    let problems = devices::beside_one_another(&halves, |names| {
+        let device = devices::first_gpu_in_its_shapes(true);
+        let problems = names
+            .iter()
+            .map(|name| tiny_problems(name, &device, KvType::F16));
+        problems.flatten().collect()
+    });
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}

@@ -7,6 +7,7 @@ mod case;
 mod cases;
 mod cases_attention;
 mod cases_experts;
+mod cases_runs;
 mod devices;
 mod documented;
 mod embedding;

@@ -3,15 +3,13 @@
 // A workgroup takes Q_ROWS query heads that share a key head, over one split of the sequence. Where
 // there is more than one split it leaves, per head and split, VALUE_DIM sums, the maximum and the
 // sum of weights in `splits`, for attention_merge.
-// Needs: GROUP_HEADS (query heads per key head), N_HEADS, SCALE, WINDOW (0: none), Q_STRIDE,
-// Q_OFFSET, OUT_STRIDE, HAS_SINKS, parts/attention, parts/sinks, parts/splits, parts/batch. Twin: cpu attention.
-@group(0) @binding(0) var<storage, read> q: array<f32>;
-@group(0) @binding(1) var<storage, read> keys: array<Cached>;
-@group(0) @binding(2) var<storage, read> values: array<Cached>;
-@group(0) @binding(3) var<storage, read> sinks: array<f32>;
-@group(0) @binding(4) var<storage, read> batch: array<u32>;
-@group(0) @binding(5) var<storage, read_write> splits: array<f32>;
-@group(0) @binding(6) var<storage, read_write> out: array<f32>;
+// Needs: GROUP_HEADS (query heads per key head), N_HEADS, WINDOW (0: none), OUT_STRIDE, HAS_SINKS, q, keys, values and
+// make_ready (parts/attention_given, parts/attention_turned), parts/attention, parts/sinks, parts/splits, parts/batch.
+// Twin: cpu attention.
+@group(0) @binding(0) var<storage, read> sinks: array<f32>;
+@group(0) @binding(1) var<storage, read> batch: array<u32>;
+@group(0) @binding(2) var<storage, read_write> splits: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
 var<private> first_head: u32;
 var<private> position: u32;
@@ -22,11 +20,6 @@ fn row_head(row: u32) -> u32 {
 
 fn row_position(row: u32) -> u32 {
     return position;
-}
-
-fn query(row: u32, head: u32, quad: u32) -> vec4<f32> {
-    let at = row * Q_STRIDE + Q_OFFSET + head * HEAD_DIM + 4u * quad;
-    return SCALE * vec4<f32>(q[at], q[at + 1u], q[at + 2u], q[at + 3u]);
 }
 
 fn store_split(index: u32, row: u32, split: u32) {
@@ -82,9 +75,7 @@ fn main(
     let start = first_tile(position);
     let tokens = split_tokens(position + 1u - start);
     let begin = start + split * tokens;
-    for (var i = index; i < Q_ROWS * HEAD_QUADS; i += WG) {
-        queries[i] = query(row, first_head + i / HEAD_QUADS, i % HEAD_QUADS);
-    }
+    make_ready(index, row, first_head, kv_head, split + 1u == splits_of_row);
     if (index < Q_ROWS) {
         first_visible[index] = window_start(position);
         end_visible[index] = position + 1u;

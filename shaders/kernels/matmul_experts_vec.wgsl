@@ -73,8 +73,8 @@ fn main(invocation: Invocation) {
     let own_lane = index % LANES;
     let first_row = index % SLOT_LANES / LANES * ROWS_PER_LANE;
     let first_column = group.x * GROUP_COLUMNS;
-    own_row = group.z / (N_USED / SLOTS);
-    first_slot = group.z % (N_USED / SLOTS) * SLOTS;
+    own_row = group.z;
+    first_slot = group.y * SLOTS;
     if (own_row >= n_rows() || first_column >= N_COLUMNS) {
         return;
     }

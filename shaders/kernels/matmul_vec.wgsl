@@ -1,4 +1,4 @@
-// out = x * weights^T (+ bias) (+ residual) for a few rows of x: x [rows, COLS],
+// out = x * weights^T (+ bias) (+ residual, or with GATES times it) for a few rows of x: x [rows, COLS],
 // weights [N_ROWS, COLS], out [rows, OUT_STRIDE]; or a gated activation of such columns.
 // With HAS_NORM x stands for x / sqrt(mean(x^2) + EPS) * scales: a row's squares are summed beside
 // its products, which are divided at the end.
@@ -6,7 +6,7 @@
 // a weight row: lane l takes spans l, l + LANES, ... in order, and the lanes' sums are added in an
 // order of their own (parts/lanes), so that a result depends on neither N nor its neighbours.
 // Needs: WG, LANES, ROWS_PER_LANE, N, SPANS, GRID_X, OUT_STRIDE, OUT_OFFSET, HAS_BIAS,
-// HAS_RESIDUAL, RESIDUAL_STRIDE, RESIDUAL_OFFSET, HAS_NORM, EPS, weight_row and column_value (parts/columns_*),
+// HAS_RESIDUAL, GATES, RESIDUAL_STRIDE, RESIDUAL_OFFSET, HAS_NORM, EPS, weight_row and column_value (parts/columns_*),
 // x_quad (parts/x_*), span_values (quant/*), parts/fma4, parts/lanes and what it needs, parts/batch.
 // Twin: cpu rms_norm and matmul.
 @group(0) @binding(1) var<storage, read> bias: array<f32>;
@@ -69,7 +69,7 @@ fn store(row: u32, column: u32, value: f32) {
     let to = OUT_OFFSET + column;
     if (HAS_RESIDUAL) {
         let other = residual[row * RESIDUAL_STRIDE + RESIDUAL_OFFSET + to];
-        out[row * OUT_STRIDE + to] = value + other;
+        out[row * OUT_STRIDE + to] = select(value + other, value * other, GATES);
     } else {
         out[row * OUT_STRIDE + to] = value;
     }

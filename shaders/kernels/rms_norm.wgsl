@@ -1,8 +1,9 @@
-// out = x / sqrt(mean(x^2) + EPS) (* scales) (+ residual) over each run of GROUP columns.
-// out [rows, COLS].
+// out = FACTOR * (x / sqrt(mean(x^2) + EPS) (* scales) (+ residual)) over each run of GROUP columns; the residual is a
+// vector for all rows where its stride is 0. With GATED it is a gate: activate(residual) * norm. out [rows, COLS].
 // A workgroup takes one run of one row.
-// Needs: WG, GROUP, X_STRIDE, X_OFFSET, HAS_WEIGHT, HAS_RESIDUAL, RESIDUAL_STRIDE, RESIDUAL_OFFSET, OUT_STRIDE,
-// EPS, workgroup_sum (parts/reduce_*), parts/batch. Twin: cpu rms_norm and add.
+// Needs: WG, GROUP, X_STRIDE, X_OFFSET, HAS_WEIGHT, HAS_ADDED, GATED, RESIDUAL_STRIDE, RESIDUAL_OFFSET, OUT_STRIDE,
+// EPS, FACTOR, activate (parts/silu and others), workgroup_sum (parts/reduce_*), parts/batch. Twin: cpu rms_norm, add, scale and
+// glu.
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> scales: array<f32>;
 @group(0) @binding(2) var<storage, read> residual: array<f32>;
@@ -30,9 +31,10 @@ fn main(invocation: Invocation) {
         if (HAS_WEIGHT) {
             value *= scales[i];
         }
-        if (HAS_RESIDUAL) {
-            value += residual[row * RESIDUAL_STRIDE + RESIDUAL_OFFSET + column + i];
+        if (HAS_ADDED) {
+            let other = residual[row * RESIDUAL_STRIDE + RESIDUAL_OFFSET + column + i];
+            value = select(value + other, activate(other) * value, GATED);
         }
-        out[out_at + i] = value;
+        out[out_at + i] = FACTOR * value;
     }
 }

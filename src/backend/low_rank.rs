@@ -9,6 +9,7 @@ use super::{ExpertProducts, View, WeightId};
 /// <https://arxiv.org/abs/2106.09685>. Where the weight joins several matrices, so do these.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LowRank {
+    /// The weight that is changed.
     pub weight: WeightId,
     /// `[rank, cols]` of each block, or of each expert where the weight has experts; `[rows, rank]`
     /// where the weight is an embedding, whose rows are looked up.
@@ -24,6 +25,7 @@ pub struct LowRank {
 /// Rows of a matrix, which are columns of its product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowBlock {
+    /// Number of the first row.
     pub first: usize,
     pub rows: usize,
 }

@@ -143,6 +143,7 @@ pub struct KvDims {
 /// A recurrent state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StateSpec {
+    /// The layer that it belongs to.
     pub layer: usize,
     /// Floats for each sequence.
     pub size: usize,

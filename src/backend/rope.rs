@@ -54,6 +54,7 @@ impl RopeScaling {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Temperature {
     pub scale: f64,
+    /// Tokens of a step.
     pub n_ctx: f64,
 }
 

@@ -1,6 +1,18 @@
 //! Which buffers of a plan share memory: most of what a step needs beside weights and cache.
 
+use super::Phase;
 use super::plan::{BufferId, MAX_RUN, Plan, Rows};
+
+/// Ops of a step of single tokens that a backend may do at once, or in another order: what they need is small.
+const DECODE_RUN: usize = 24;
+
+/// Ops in a row of which none writes to memory that another reads.
+fn run(plan: &Plan) -> usize {
+    match plan.shape.phase {
+        Phase::Prefill => MAX_RUN,
+        Phase::Decode => DECODE_RUN,
+    }
+}
 
 /// Memory of buffers that never live at the same time.
 struct Storage {
@@ -9,7 +21,7 @@ struct Storage {
     lives: Vec<(usize, usize)>,
 }
 
-/// Gives buffers one storage where each is written only [`MAX_RUN`] ops after the last reader of the
+/// Gives buffers one storage where each is written only a [`run`] of ops after the last reader of the
 /// one before. The widest come first, so that narrow ones lie in what they leave free.
 /// Only buffers of one kind of rows share, so that sizes fit at every batch.
 pub(super) fn share_storage(plan: &mut Plan) {
@@ -47,17 +59,18 @@ pub(super) fn share_storage(plan: &mut Plan) {
     }
 }
 
-/// The ops that need each buffer's memory, from its writer to [`MAX_RUN`] after its last reader; none
+/// The ops that need each buffer's memory, from its writer to a [`run`] after its last reader; none
 /// where no op writes it.
 fn lives(plan: &Plan) -> Vec<Option<(usize, usize)>> {
+    let run = run(plan);
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; plan.buffers.len()];
     for (i, op) in plan.ops.iter().enumerate() {
         if let Some(BufferId(out)) = op.out() {
-            lives[out] = Some((i, i + MAX_RUN));
+            lives[out] = Some((i, i + run));
         }
         for view in op.inputs() {
             if let Some((_, free)) = &mut lives[view.buffer.0] {
-                *free = i + MAX_RUN;
+                *free = i + run;
             }
         }
     }
@@ -75,7 +88,7 @@ mod tests {
     use crate::backend::{BatchShape, EmbedRow, Op, Phase, PlanBuilder, View, WeightId};
 
     const SHAPE: BatchShape = BatchShape {
-        phase: Phase::Decode,
+        phase: Phase::Prefill,
         n_tokens: 4,
         n_outputs: 4,
     };

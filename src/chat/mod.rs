@@ -7,6 +7,7 @@
 mod calls;
 pub mod capabilities;
 mod go_data;
+pub mod go_json;
 mod gotemplate;
 mod jinja;
 pub mod parser;

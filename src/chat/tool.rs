@@ -1,6 +1,7 @@
 //! Tools that a request offers, and calls that a model makes.
 
 use super::Error;
+use super::go_json::kind;
 use serde_json::{Map, Value, json};
 
 /// A call of a tool, by a model or in a conversation's history.
@@ -32,6 +33,7 @@ impl ToolCall {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tool {
     pub kind: String,
+    /// As the request has it; templates may print it.
     pub items: Option<Value>,
     pub name: String,
     pub description: String,
@@ -52,11 +54,13 @@ pub struct Parameters {
 /// The schema of one argument.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Property {
+    /// Schemas of which one must hold.
     pub any_of: Vec<Property>,
     /// One type, or the members of a union.
     pub kind: Vec<String>,
     pub items: Option<Value>,
     pub description: String,
+    /// Values of `enum`.
     pub choices: Vec<Value>,
     pub properties: Option<Vec<(String, Property)>>,
     pub required: Vec<String>,
@@ -286,14 +290,7 @@ impl<'a> Object<'a> {
 }
 
 fn wrong_type(what: &str, expected: &str, found: &Value) -> Error {
-    let found = match found {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
+    let found = kind(found);
     Error::Tool(format!(
         "json: cannot unmarshal {found} into {what}: expected {expected}"
     ))

@@ -65,25 +65,13 @@ pub async fn create(client: &Client, arguments: Arguments) -> Result<()> {
     request.draft_quantize = arguments.draft_quantize.unwrap_or_default();
     request.model = name;
     request.quantize = arguments.quantize.unwrap_or_default();
-    follow(client, &request, &mut steps).await
+    steps.follow(client, "/api/create", &request).await
 }
 
 /// Sends a create request and waits for its end.
 pub async fn send(client: &Client, request: &CreateRequest) -> Result<()> {
     let mut replies = client.stream::<Progress>("/api/create", request).await?;
     while replies.next().await?.is_some() {}
-    Ok(())
-}
-
-async fn follow(client: &Client, request: &CreateRequest, steps: &mut Steps) -> Result<()> {
-    let mut replies = client.stream::<Progress>("/api/create", request).await?;
-    while let Some(progress) = replies.next().await? {
-        if progress.total > 0 {
-            steps.bytes(&progress.status, progress.completed, progress.total);
-        } else {
-            steps.step(&progress.status);
-        }
-    }
     Ok(())
 }
 

@@ -1,9 +1,13 @@
 //! Progress on stderr: a moving line on a terminal, each status once elsewhere.
 
+use super::client::Client;
 use super::tell;
+use crate::api::Progress;
+use anyhow::Result;
 use indicatif::{
     DecimalBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
+use serde::Serialize;
 use std::fmt::Write;
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
@@ -74,6 +78,27 @@ impl Steps {
             status: String::new(),
             bar: None,
         }
+    }
+
+    /// Sends a request and shows the steps of its answer to the end.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn follow(
+        &mut self,
+        client: &Client,
+        path: &str,
+        request: &impl Serialize,
+    ) -> Result<()> {
+        let mut replies = client.stream::<Progress>(path, request).await?;
+        while let Some(progress) = replies.next().await? {
+            if progress.total > 0 {
+                self.bytes(&progress.status, progress.completed, progress.total);
+            } else {
+                self.step(&progress.status);
+            }
+        }
+        Ok(())
     }
 
     /// Shows `status`, unless it is the one being shown.

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::progress::Steps;
 use super::{print, usage};
-use crate::api::{Progress, PullRequest};
+use crate::api::PullRequest;
 use crate::store::ModelName;
 use anyhow::Result;
 
@@ -51,14 +51,5 @@ async fn follow(client: &Client, path: &str, model: String, insecure: bool) -> R
         insecure,
         ..Default::default()
     };
-    let mut steps = Steps::new();
-    let mut replies = client.stream::<Progress>(path, &request).await?;
-    while let Some(progress) = replies.next().await? {
-        if progress.total > 0 {
-            steps.bytes(&progress.status, progress.completed, progress.total);
-        } else {
-            steps.step(&progress.status);
-        }
-    }
-    Ok(())
+    Steps::new().follow(client, path, &request).await
 }

@@ -148,6 +148,7 @@ pub struct Usage {
 /// A token and its probability before any sampling step, with the best alternatives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
+    /// The token that was generated.
     pub chosen: Logprob,
     /// By falling probability; as many as asked for.
     pub top: Vec<Logprob>,

@@ -131,6 +131,8 @@ pub(super) struct Tuning {
     /// Share out work as suits an adapter that runs on CPU cores.
     pub software: bool,
     pub arithmetic: Arithmetic,
+    /// Buffers that a kernel may bind.
+    pub max_bindings: usize,
 }
 
 /// All adapters, best first. Without a driver or a Vulkan loader there are none.
@@ -292,14 +294,16 @@ impl Device {
         });
         let (device, queue) =
             pollster::block_on(request).map_err(|e| unsuitable(e.to_string().to_lowercase()))?;
+        let limits = device.limits();
         Ok(Device {
             failure: watch(&device),
-            limits: device.limits(),
             tuning: Tuning {
                 reduction,
                 software: summary.kind == AdapterKind::Software && !options.gpu_shapes,
                 arithmetic,
+                max_bindings: limits.max_storage_buffers_per_shader_stage as usize,
             },
+            limits,
             checked: options.checked,
             split_weights: options.split_weights,
             disk_cache: folder.and_then(|folder| DiskCache::open(&device, &info, &folder)),

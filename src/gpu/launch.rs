@@ -49,8 +49,6 @@ pub(super) enum Extent {
     Fixed(usize),
     /// Rows of the batch, this many to a workgroup.
     Rows(Rows, usize),
-    /// Slots of the batch's rows, this many to a row.
-    Slots(Rows, usize),
     /// Tiles of up to `columns` slots of one expert, at most.
     ExpertTiles {
         rows: Rows,
@@ -76,7 +74,6 @@ impl Extent {
         let n = match self {
             Extent::Fixed(n) => n,
             Extent::Rows(rows, per) => counts.rows(rows).div_ceil(per),
-            Extent::Slots(rows, n_used) => counts.rows(rows) * n_used,
             Extent::ExpertTiles {
                 rows,
                 n_used,

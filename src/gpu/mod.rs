@@ -10,6 +10,7 @@ mod cache;
 mod device;
 mod disk_cache;
 mod dispatch;
+mod joined;
 mod launch;
 mod limits;
 mod memory;

@@ -44,7 +44,7 @@ impl Pipelines {
     pub fn of(
         &mut self,
         device: &Device,
-        launches: &[Launch],
+        launches: &[&Launch],
     ) -> Result<Vec<(wgpu::ComputePipeline, wgpu::BindGroupLayout)>, BackendError> {
         let mut jobs: HashMap<String, Job> = HashMap::new();
         let mut wanted = Vec::new();

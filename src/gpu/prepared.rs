@@ -12,8 +12,8 @@ use super::launch::{Extent, Launch, Slot};
 use super::profile::LaunchProfile;
 use super::results::Results;
 use crate::backend::{
-    BackendError, Batch, BufferId, CacheSpec, EmbedRow, PAGE_TOKENS, Plan, Sampled, Sampling,
-    WeightId,
+    BackendError, Batch, BufferId, CacheSpec, EmbedRow, PAGE_TOKENS, Phase, Plan, Sampled,
+    Sampling, WeightId,
 };
 
 /// Rows along an axis of a grid, at most.
@@ -37,15 +37,22 @@ pub(super) struct Prepared {
     counts: Counts,
 }
 
-/// A launch that only has to be encoded.
+/// A dispatch that only has to be encoded.
 struct Ready {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     grid: [Extent; 3],
+    /// What stands side by side in it.
+    members: Vec<Member>,
+}
+
+/// A launch, for the profile.
+struct Member {
     kernel: &'static str,
     /// The op that it begins with.
     op: usize,
-    /// Bytes of weights that it reads for each workgroup along the axes of rows.
+    grid: [Extent; 3],
+    /// Bytes of weights that it reads for each workgroup along the axis of rows.
     weight_bytes: u64,
 }
 
@@ -107,14 +114,14 @@ impl Prepared {
     /// The launches of the last step.
     pub fn profile(&self) -> Vec<LaunchProfile> {
         let done = self.launches.iter().map(|launch| {
-            let grid = launch.grid.map(|extent| u64::from(extent.of(&self.counts)));
-            let rows = launch.grid.iter().zip(grid);
-            let rows = rows.filter(|(extent, _)| matches!(extent, Extent::Rows(..)));
+            let kernels: Vec<_> = launch.members.iter().map(|m| m.kernel).collect();
+            let weight_bytes = launch.members.iter().map(|m| m.weight_bytes(&self.counts));
+            let grid = launch.grid.iter().map(|extent| extent.of(&self.counts));
             LaunchProfile {
-                label: self.plan.labels[launch.op].clone(),
-                kernel: launch.kernel,
-                workgroups: grid.iter().product(),
-                weight_bytes: rows.map(|(_, n)| n).product::<u64>() * launch.weight_bytes,
+                label: self.plan.labels[launch.members[0].op].clone(),
+                kernel: kernels.join("+"),
+                workgroups: grid.map(u64::from).product(),
+                weight_bytes: weight_bytes.sum(),
             }
         });
         done.filter(|launch| launch.workgroups > 0).collect()
@@ -192,6 +199,11 @@ impl Prepared {
                 batch.runs().count(),
                 cache.n_sequences
             ));
+        }
+        // A workgroup writes the key of its row while others attend: to see it, a row must be alone in its sequence.
+        let mut pairs = batch.sequences.windows(2);
+        if batch.phase == Phase::Decode && pairs.any(|pair| pair[0] == pair[1]) {
+            return invalid("a step of single tokens has two of one sequence".into());
         }
         // Without a cache there are no slots, and nothing reads the pages that a batch may name.
         let n_pages = match cache.map_or(0, |cache| cache.n_pages) {
@@ -298,33 +310,57 @@ fn ready(
         .pipelines
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    let compiled = pipelines.of(device, &program.launches)?;
-    let launches = program.launches.iter().zip(&program.ops);
+    let launches: Vec<&Launch> = program.joints.iter().map(|joint| &joint.launch).collect();
+    let compiled = pipelines.of(device, &launches)?;
     compiled
         .into_iter()
-        .zip(launches)
-        .map(|((pipeline, layout), (launch, &op))| {
-            let what = format!("bindings of kernel {}", launch.shader.name());
-            let make = || bind_group(backend, memory, &layout, launch);
+        .zip(&program.joints)
+        .map(|((pipeline, layout), joint)| {
+            let what = format!("bindings of kernel {}", joint.launch.shader.name());
+            let make = || bind_group(backend, memory, &layout, &joint.launch);
+            let members = joint.members.iter();
             Ok(Ready {
                 pipeline,
                 group: device.create(&what, 0, make)?,
-                grid: launch.grid,
-                kernel: launch.shader.name(),
-                op,
-                weight_bytes: weight_bytes(backend, launch),
+                grid: joint.launch.grid,
+                members: members
+                    .map(|&i| Member::new(backend, &program.launches[i], program.ops[i]))
+                    .collect(),
             })
         })
         .collect()
 }
 
-/// Bytes of the bound weights, of which `embed` reads a row.
+impl Member {
+    fn new(backend: &GpuBackend, launch: &Launch, op: usize) -> Member {
+        Member {
+            kernel: launch.shader.name(),
+            op,
+            grid: launch.grid,
+            weight_bytes: weight_bytes(backend, launch),
+        }
+    }
+
+    /// Bytes of weights for a batch.
+    fn weight_bytes(&self, counts: &Counts) -> u64 {
+        let rows = self.grid.iter().filter(|e| matches!(e, Extent::Rows(..)));
+        let rows: u64 = rows.map(|extent| u64::from(extent.of(counts))).product();
+        rows * self.weight_bytes
+    }
+}
+
+/// Bytes of the bound weights: of a matrix that `embed` looks into a row, and of those of experts the chosen ones.
 fn weight_bytes(backend: &GpuBackend, launch: &Launch) -> u64 {
     let bytes = launch.bindings.iter().map(|binding| match binding.slot {
-        Slot::Weight(id, _) if launch.shader.name() == "embed" => {
-            4 * backend.weights[id.0].layout.row_words as u64
+        Slot::Weight(id, shard) => {
+            let weight = &backend.weights[id.0];
+            let bytes = backend.weight_buffers[id.0][shard].size();
+            match (launch.shader.name(), launch.shader.value_of("N_USED")) {
+                ("embed", _) => 4 * weight.layout.row_words as u64,
+                ("matmul_experts_vec", Some(n)) => bytes * n as u64 / weight.n_experts as u64,
+                _ => bytes,
+            }
         }
-        Slot::Weight(id, shard) => backend.weight_buffers[id.0][shard].size(),
         _ => 0,
     });
     bytes.sum()

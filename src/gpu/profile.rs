@@ -3,13 +3,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One launch of a step.
+/// One dispatch of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchProfile {
-    /// That of the plan's op, the first where the launch stands for several.
+    /// That of the plan's op, the first where it stands for several.
     pub label: String,
-    /// The file in `shaders/kernels`.
-    pub kernel: &'static str,
+    /// The file in `shaders/kernels`; those of launches side by side with `+` between them.
+    pub kernel: String,
     pub workgroups: u64,
     /// Bytes of weights that it reads.
     pub weight_bytes: u64,

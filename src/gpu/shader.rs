@@ -58,6 +58,8 @@ files! {
     "kv/q8_0",
     "parts/alibi",
     "parts/attention",
+    "parts/attention_given",
+    "parts/attention_turned",
     "parts/batch",
     "parts/both_ways",
     "parts/candidates",
@@ -70,10 +72,12 @@ files! {
     "parts/codes_5",
     "parts/codes_6",
     "parts/codes_8",
+    "parts/columns_active",
     "parts/columns_glu",
     "parts/columns_plain",
     "parts/expert_store",
     "parts/experts",
+    "parts/factor",
     "parts/fma4",
     "parts/gelu_erf",
     "parts/gelu_tanh",
@@ -159,6 +163,8 @@ pub(super) struct Shader {
     parts: Vec<&'static str>,
     constants: String,
     half_floats: bool,
+    /// Bytes of workgroup memory, where launches of it may share a dispatch with others.
+    joinable: Option<usize>,
 }
 
 impl Shader {
@@ -169,6 +175,18 @@ impl Shader {
             parts: vec![kernel],
             constants: String::new(),
             half_floats: false,
+            joinable: None,
+        }
+    }
+
+    /// A shader that was made of others.
+    pub fn joined(text: String) -> Shader {
+        Shader {
+            kernel: "joined",
+            parts: Vec::new(),
+            constants: text,
+            half_floats: false,
+            joinable: None,
         }
     }
 
@@ -180,6 +198,28 @@ impl Shader {
     pub fn parts(mut self, parts: &[&'static str]) -> Shader {
         self.parts.extend(parts);
         self
+    }
+
+    /// Lets launches share a dispatch with others. The workgroup takes so many bytes of memory.
+    pub fn joinable(mut self, workgroup_bytes: usize) -> Shader {
+        self.joinable = Some(workgroup_bytes);
+        self
+    }
+
+    /// Bytes of workgroup memory and invocations of a workgroup, if launches may share a dispatch with others.
+    pub fn as_joinable(&self) -> Option<(usize, usize)> {
+        Some((self.joinable?, self.value_of("WG")?))
+    }
+
+    /// What [`Self::number`] was told, if it was.
+    pub fn value_of(&self, name: &str) -> Option<usize> {
+        let mut lines = self.constants.lines();
+        let value = lines.find_map(|line| line.strip_prefix(&format!("const {name}: u32 = ")))?;
+        value.strip_suffix("u;")?.parse().ok()
+    }
+
+    pub fn has_half_floats(&self) -> bool {
+        self.half_floats
     }
 
     /// The type `f16`, which not every device has.

@@ -21,7 +21,8 @@ use crate::backend::{
 };
 use crate::quant::QuantType;
 use plans::{
-    DELTA_HEADS, norm_rope_kv_plan, other_plans, rope_kv_plan, view, weight, weight_plans,
+    COLS, DELTA_HEADS, ROWS, attended, beside_plan, norm_rope_kv_plan, other_plans, rope_kv_plan,
+    view, weight, weight_plans,
 };
 
 const TUNINGS: [Tuning; 5] = [
@@ -38,6 +39,7 @@ const fn tuning(reduction: Reduction, software: bool, used: (bool, bool)) -> Tun
         reduction,
         software,
         arithmetic: Arithmetic { integers, halves },
+        max_bindings: 16,
     }
 }
 
@@ -53,7 +55,9 @@ fn all_launches() -> BTreeMap<String, Launch> {
                 tuning,
             };
             let program = dispatch::program(&dispatch).expect("a valid plan");
-            launches.extend(program.launches.into_iter().map(|l| (l.shader.source(), l)));
+            let joints = program.joints.into_iter().map(|joint| joint.launch);
+            let all = program.launches.into_iter().chain(joints);
+            launches.extend(all.map(|l| (l.shader.source(), l)));
         }
     };
     let shapes = [(Phase::Decode, 1), (Phase::Decode, 5), (Phase::Prefill, 64)];
@@ -247,6 +251,78 @@ fn a_run_of_ops_is_one_launch_unless_others_read_between() {
     plan.outputs = vec![BufferId(4)];
     let apart = ["rms_norm", "rope", "rms_norm", "rope", "kv_write"];
     assert_eq!(names(&plan), apart);
+    // Attention itself begins with all that.
+    let attend = ["attention_decode", "attention_merge"];
+    let plan = norm_rope_kv_plan(shape, (64, 64), 2, RopeOrder::Norm);
+    let mut plan = attended(plan, (64, 64), 2);
+    assert_eq!(names(&plan), attend);
+    plan.outputs = vec![BufferId(4)];
+    assert_eq!(names(&plan), [&["rms_norm"][..], &attend].concat());
+    // Two workgroups with heads of one key head would both write it.
+    let dims = (64, 64);
+    let plan = attended(rope_kv_plan(shape, dims, 22, RopeOrder::Norm), dims, 22);
+    assert_eq!(names(&plan), [&["rope_kv"][..], &attend].concat());
+}
+
+/// What each dispatch does.
+fn side_by_side(plan: &Plan, weights: &[WeightShape], tuning: Tuning) -> Vec<String> {
+    let program = dispatch::program(&Dispatch {
+        plan,
+        weights,
+        cache: None,
+        tuning,
+    });
+    let program = program.expect("a valid plan");
+    let name = |&i: &usize| program.launches[i].shader.name();
+    let joints = program.joints.iter();
+    joints
+        .map(|joint| joint.members.iter().map(name).collect::<Vec<_>>().join("+"))
+        .collect()
+}
+
+#[test]
+fn launches_that_need_nothing_of_each_other_stand_side_by_side() {
+    let decode = BatchShape {
+        phase: Phase::Decode,
+        n_tokens: 1,
+        n_outputs: 1,
+    };
+    let prefill = BatchShape {
+        phase: Phase::Prefill,
+        ..decode
+    };
+    let quants = [
+        (QuantType::Q4_K, ROWS),
+        (QuantType::F32, 1),
+        (QuantType::F32, 1),
+        (QuantType::F32, ROWS),
+    ];
+    let weights = quants.map(|(quant, rows)| weight(quant, COLS, rows, rows));
+    let plan = beside_plan(decode, COLS);
+    let joined = ["matmul_vec+matmul_vec", "moe_route+soft_cap"];
+    assert_eq!(side_by_side(&plan, &weights, TUNINGS[0]), joined);
+    // Not where the adapter binds fewer buffers, nor where a result lies in what the other reads.
+    let apart = ["matmul_vec", "matmul_vec", "moe_route", "soft_cap"];
+    let few = Tuning {
+        max_bindings: 7,
+        ..TUNINGS[0]
+    };
+    assert_eq!(side_by_side(&plan, &weights, few), apart);
+    let mut shared = plan.clone();
+    shared.buffers[5].storage = shared.buffers[3].storage;
+    let expected = ["matmul_vec+matmul_vec", "moe_route", "soft_cap"];
+    assert_eq!(side_by_side(&shared, &weights, TUNINGS[0]), expected);
+    // Prompts fill a device with one launch, and a CPU that plays a GPU has little of a launch.
+    let kernels = side_by_side(&beside_plan(prefill, COLS), &weights, TUNINGS[0]);
+    assert!(
+        kernels.iter().all(|kernel| !kernel.contains('+')),
+        "{kernels:?}"
+    );
+    let kernels = side_by_side(&plan, &weights, TUNINGS[4]);
+    assert!(
+        kernels.iter().all(|kernel| !kernel.contains('+')),
+        "{kernels:?}"
+    );
 }
 
 /// A forgotten part must show as an error that names the missing function.

@@ -11,7 +11,9 @@ pub struct Config {
     pub arch: String,
     /// Width of the residual stream.
     pub dim: usize,
+    /// Heads of queries.
     pub n_heads: usize,
+    /// Heads of keys and values.
     pub n_kv_heads: usize,
     /// Columns of a query and of a key.
     pub head_dim: usize,
@@ -19,10 +21,12 @@ pub struct Config {
     pub value_dim: usize,
     /// Width of the feed-forward block.
     pub ffn_dim: usize,
+    /// Rows of the embedding matrix.
     pub vocab_size: usize,
     /// Tokens of context the model was trained for.
     pub n_ctx_train: usize,
     pub norm: Norm,
+    /// Added to mean squares or variances.
     pub norm_eps: f32,
     /// Optional tensors that this family cannot do without; `*` stands for every layer.
     pub required: Vec<&'static str>,
@@ -59,6 +63,7 @@ pub struct Config {
     pub moe: Option<Moe>,
     /// Where keys and values of all heads come from one compressed vector.
     pub latent: Option<Latent>,
+    /// Of feed-forward blocks and experts.
     pub activation: Activation,
     pub rope_order: RopeOrder,
     /// Whether the heads of values are normed too, without weights.
@@ -175,6 +180,7 @@ pub struct Layer {
 /// The heads of a layer's attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {
+    /// Heads of queries.
     pub n: usize,
     /// Heads of keys and values.
     pub n_kv: usize,
@@ -202,7 +208,9 @@ impl Heads {
 /// Indices into [`Config::rope_tables`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerRope {
+    /// Of queries.
     pub q: usize,
+    /// Of keys.
     pub k: usize,
 }
 

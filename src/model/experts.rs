@@ -216,7 +216,7 @@ fn strs(names: &[String]) -> Vec<&str> {
     names.iter().map(String::as_str).collect()
 }
 
-/// `x + scale * experts(h)`, `[tokens, dim]`.
+/// `x + scale * experts(h)`, `[tokens, dim]`: the scale is in the weights of the chosen experts.
 pub(super) fn feed_forward(
     b: &mut PlanBuilder,
     c: &Config,
@@ -224,19 +224,11 @@ pub(super) fn feed_forward(
     h: View,
     x: View,
 ) -> View {
-    let scaled = c.residual_scale != 1.0;
-    let mut sum = (!scaled).then_some(x);
-    if let Some(shared) = &w.shared {
-        sum = Some(shared_experts(b, c, shared, h, sum));
-    }
-    let sum = mixture(b, c, w, (h, h), sum);
-    match scaled {
-        false => sum,
-        true => {
-            let sum = b.scale(sum, c.residual_scale);
-            b.add(x, sum)
-        }
-    }
+    let sum = match &w.shared {
+        Some(shared) => shared_experts(b, c, shared, h, x),
+        None => x,
+    };
+    mixture(b, c, w, (h, h), Some(sum))
 }
 
 /// The weighted sum of what the chosen experts make of `h`, plus what was there before; `judged` is
@@ -250,7 +242,8 @@ pub(super) fn mixture(
 ) -> View {
     let moe = &w.moe;
     let scores = b.matmul(judged, w.router.weight, w.router.bias, None);
-    let route = b.moe_route_by(scores, w.choice_bias, w.factors, moe.routing);
+    let routing = scaled(moe.routing, c);
+    let route = b.moe_route_by(scores, w.choice_bias, w.factors, routing);
     let product = |product: Product, input: View, slot_stride: usize| ExpertProducts {
         input,
         slot_stride,
@@ -280,20 +273,22 @@ pub(super) fn mixture(
     b.moe_combine(made, route, sum)
 }
 
-/// What every token gets from the shared experts, plus what was there before.
-fn shared_experts(
-    b: &mut PlanBuilder,
-    c: &Config,
-    w: &SharedExperts,
-    h: View,
-    sum: Option<View>,
-) -> View {
+/// A choice of experts whose results are added to the residual stream.
+fn scaled(routing: Routing, c: &Config) -> Routing {
+    Routing {
+        scale: routing.scale * c.residual_scale,
+        ..routing
+    }
+}
+
+/// `x` plus what every token gets from the shared experts.
+fn shared_experts(b: &mut PlanBuilder, c: &Config, w: &SharedExperts, h: View, x: View) -> View {
     let [gate, up] = super::decoder::project(b, h, &w.gate_up)[..] else {
         unreachable!("a block has two projections");
     };
     let mixed = b.glu(gate, up, c.activation);
     let Some(router) = w.router else {
-        return b.matmul(mixed, w.down.weight, w.down.bias, sum);
+        return super::decoder::add_product(b, c, mixed, w.down, None, x);
     };
     let made = b.matmul(mixed, w.down.weight, w.down.bias, None);
     // One expert that is always chosen, with the sigmoid of its score for a weight.
@@ -302,6 +297,6 @@ fn shared_experts(
         gating: Gating::Sigmoid,
         ..Routing::softmax(1, false)
     };
-    let route = b.moe_route(score, None, routing);
-    b.moe_combine(made, route, sum)
+    let route = b.moe_route(score, None, scaled(routing, c));
+    b.moe_combine(made, route, Some(x))
 }

@@ -92,14 +92,13 @@ pub(super) fn attention(
 ) -> View {
     let latent = &w.latent;
     let (nope, turning) = (latent.nope_dim, latent.rope_dim);
-    let q = match w.q_down {
-        None => b.matmul(h, w.q, None, None),
-        Some((down, norm)) => {
-            let compressed = b.matmul(h, down, None, None);
-            let compressed = b.rms_norm(compressed, norm.weight, c.norm_eps);
-            b.matmul(compressed, w.q, None, None)
-        }
-    };
+    // What reads `h` stands together, so that it may share a norm and a launch.
+    let mut q = b.matmul(h, w.q_down.map_or(w.q, |(down, _)| down), None, None);
+    let kv = b.matmul(h, w.kv_down, None, None);
+    if let Some((_, norm)) = w.q_down {
+        let compressed = b.rms_norm(q, norm.weight, c.norm_eps);
+        q = b.matmul(compressed, w.q, None, None);
+    }
     let q_turning = Heads {
         view: q.columns(nope, q.cols - nope),
         stride: nope + turning,
@@ -107,7 +106,6 @@ pub(super) fn attention(
     };
     let q_turning = b.concat_heads(c.n_heads, q_turning, None);
     let q_turning = side_by_side(b.rope(q_turning, turning, 0, c.rope_order), turning);
-    let kv = b.matmul(h, w.kv_down, None, None);
     let k_turning = b.rope(
         kv.columns(latent.kv_rank, turning),
         turning,

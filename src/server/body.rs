@@ -4,6 +4,7 @@
 use super::error::ApiError;
 use super::names::blocking;
 use super::request_log::Entry;
+use crate::chat::go_json::kind;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
@@ -202,18 +203,6 @@ fn mismatch<T: DeserializeOwned>(object: &Value, error: &serde_json::Error) -> A
             kind(value)
         )),
         None => ApiError::bad_request(format!("json: {text}")),
-    }
-}
-
-/// JSON's name of a value's type, as Go writes it.
-pub fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 

@@ -1,5 +1,6 @@
 //! JSON as Go's encoder writes it, byte for byte, so that our blobs have the digests Ollama's would have.
 
+use crate::chat::go_json;
 use serde_json::{Number, Value};
 
 /// Compact text: object keys sorted, `<`, `>`, `&` and the line separators escaped, integral floats without a
@@ -26,7 +27,7 @@ fn write(value: &Value, sorted: bool, out: &mut String) {
         Value::Null => out.push_str("null"),
         Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
         Value::Number(n) => out.push_str(&number(n)),
-        Value::String(s) => write_string(s, out),
+        Value::String(s) => go_json::push_string(out, s),
         Value::Array(items) => {
             out.push('[');
             for (i, item) in items.iter().enumerate() {
@@ -47,33 +48,13 @@ fn write(value: &Value, sorted: bool, out: &mut String) {
                 if i > 0 {
                     out.push(',');
                 }
-                write_string(key, out);
+                go_json::push_string(out, key);
                 out.push(':');
                 write(item, sorted, out);
             }
             out.push('}');
         }
     }
-}
-
-fn write_string(text: &str, out: &mut String) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
-                out.push_str(&format!("\\u{:04x}", c as u32));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
 }
 
 /// A number's shortest text: integers in full, others with an exponent below 1e-6 and from 1e21 on.
@@ -85,7 +66,7 @@ pub(super) fn number(n: &Number) -> String {
         return u.to_string();
     }
     match n.as_f64() {
-        Some(f) if f.is_finite() => float(f),
+        Some(f) if f.is_finite() => go_json::float(f),
         _ => "null".into(),
     }
 }
@@ -94,20 +75,6 @@ pub(super) fn number(n: &Number) -> String {
 pub(super) fn number_as_u64(f: f64) -> Option<u64> {
     let is_whole = f.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&f);
     is_whole.then_some(f as u64)
-}
-
-fn float(f: f64) -> String {
-    let size = f.abs();
-    if size != 0.0 && !(1e-6..1e21).contains(&size) {
-        let text = format!("{f:e}");
-        return match text.split_once('e') {
-            Some((digits, exponent)) if !exponent.starts_with('-') => {
-                format!("{digits}e+{exponent}")
-            }
-            _ => text,
-        };
-    }
-    format!("{f}")
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The values that a Go template works on, and how Go prints them.
 
+use crate::chat::go_json;
 use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 /// A value; cheap to clone.
@@ -173,7 +174,7 @@ impl Value {
             Value::Missing | Value::Nil => out.push_str("<nil>"),
             Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
             Value::Int(n) => push_display(out, n),
-            Value::Float(n) => out.push_str(&shortest_float(*n, -4, 6)),
+            Value::Float(n) => out.push_str(&shortest_float(*n)),
             Value::Str(text) => out.push_str(text),
             Value::List(list) if list.form == Form::Json => self.print_json(out),
             Value::Map(map) if map.form == Form::Json => self.print_json(out),
@@ -209,8 +210,8 @@ impl Value {
             Value::Missing | Value::Nil => out.push_str("null"),
             Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
             Value::Int(n) => push_display(out, n),
-            Value::Float(n) => out.push_str(&json_float(*n)),
-            Value::Str(text) => print_json_string(out, text),
+            Value::Float(n) => out.push_str(&go_json::float(*n)),
+            Value::Str(text) => go_json::push_string(out, text),
             Value::List(list) if list.is_single() => list.items[0].print_json(out),
             Value::List(list) => {
                 out.push('[');
@@ -235,7 +236,7 @@ impl Value {
 fn print_members<'v>(out: &mut String, members: impl Iterator<Item = (&'v str, &'v Value)>) {
     out.push('{');
     print_separated(out, ',', members, |out, (key, value)| {
-        print_json_string(out, key);
+        go_json::push_string(out, key);
         out.push(':');
         value.print_json(out);
     });
@@ -268,37 +269,9 @@ fn push_display(out: &mut String, value: impl std::fmt::Display) {
     write!(out, "{value}").expect("writing to a string");
 }
 
-/// A JSON string with Go's escapes, `<`, `>`, `&` among them.
-fn print_json_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\x08' => out.push_str("\\b"),
-            '\x0c' => out.push_str("\\f"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\x1f' => {
-                push_display(out, format_args!("\\u{:04x}", c as u32));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
-/// A number as `encoding/json` writes it: an exponent below 1e-6 and from 1e21.
-fn json_float(n: f64) -> String {
-    // Go writes e-09 as e-9 here, but keeps two digits elsewhere.
-    let text = shortest_float(n, -6, 21);
-    text.replace("e-0", "e-")
-}
-
-/// The shortest digits of a float, with an exponent of at least two digits where it is below
-/// `low` or at least `high`.
-fn shortest_float(n: f64, low: i32, high: i32) -> String {
+/// The shortest digits of a float, with an exponent of at least two digits where it is below -4 or
+/// at least 6.
+fn shortest_float(n: f64) -> String {
     if n.is_nan() || n.is_infinite() {
         return if n.is_nan() {
             "NaN".into()
@@ -311,7 +284,7 @@ fn shortest_float(n: f64, low: i32, high: i32) -> String {
     let scientific = format!("{n:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent = exponent.parse::<i32>().unwrap_or(0);
-    if n != 0.0 && (exponent < low || exponent >= high) {
+    if n != 0.0 && !(-4..6).contains(&exponent) {
         let sign = if exponent < 0 { '-' } else { '+' };
         return format!("{digits}e{sign}{:02}", exponent.abs());
     }

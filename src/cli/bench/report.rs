@@ -34,7 +34,7 @@ pub struct Report {
 #[derive(Debug, PartialEq)]
 struct Kind {
     op: String,
-    kernel: &'static str,
+    kernel: String,
     n_launches: usize,
     workgroups: u64,
     weight_bytes: u64,
@@ -115,7 +115,7 @@ impl Report {
         for kind in kinds(&cost.launches) {
             table.row([
                 kind.op,
-                kind.kernel.to_owned(),
+                kind.kernel.clone(),
                 kind.n_launches.to_string(),
                 kind.workgroups.to_string(),
                 size(kind.weight_bytes),
@@ -198,7 +198,7 @@ fn kinds(launches: &[LaunchProfile]) -> Vec<Kind> {
             }
             None => kinds.push(Kind {
                 op,
-                kernel: launch.kernel,
+                kernel: launch.kernel.clone(),
                 n_launches: 1,
                 workgroups: launch.workgroups,
                 weight_bytes: launch.weight_bytes,
@@ -216,7 +216,7 @@ mod tests {
     fn launch(label: &str, weight_bytes: u64) -> LaunchProfile {
         LaunchProfile {
             label: label.into(),
-            kernel: "matmul_vec",
+            kernel: "matmul_vec".into(),
             workgroups: 4,
             weight_bytes,
         }

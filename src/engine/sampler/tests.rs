@@ -1,7 +1,7 @@
 //! The steps against a plain twin, from candidates and from whole rows.
 
 use super::*;
-use crate::engine::fake::sample;
+use crate::engine::fake::{best, log_sum_exp, sample};
 
 /// Numbers that look random and are the same in every run.
 struct Numbers(u64);
@@ -42,23 +42,6 @@ impl Numbers {
         (0..n)
             .map(|_| ((self.next() - 0.5) * spread * 16.0).round() as f32 / 16.0)
             .collect()
-    }
-}
-
-fn log_sum_exp(row: &[f32]) -> f32 {
-    let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f64 = row.iter().map(|&l| f64::from(l - best).exp()).sum();
-    best + total.ln() as f32
-}
-
-fn candidates(row: &[f32], n: usize) -> Candidates {
-    let mut ids: Vec<u32> = (0..row.len() as u32).collect();
-    ids.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b)));
-    ids.truncate(n);
-    Candidates {
-        logits: ids.iter().map(|&id| row[id as usize]).collect(),
-        ids,
-        log_sum_exp: log_sum_exp(row),
     }
 }
 
@@ -160,7 +143,7 @@ fn twin(p: &SamplingParams, seed: u64, row: &[f32], history: &[u32], index: usiz
 
 /// What `choose` gives if the candidates decide, else what the row gives, as the worker does.
 fn both(sampler: &Sampler, row: &[f32], n: usize, history: &[u32], index: usize) -> (u32, bool) {
-    let best = candidates(row, n);
+    let best = best(row, n);
     let full = sampler
         .choose_from_row(row, best.log_sum_exp, history, index, None)
         .expect("finite logits");
@@ -285,7 +268,7 @@ fn what_a_grammar_does_not_allow_has_no_probability() {
             }
         }
         let sampler = Sampler::new(&params, case as u64);
-        let best = candidates(&row, 128);
+        let best = best(&row, 128);
         let full = sampler
             .choose_from_row(&row, best.log_sum_exp, &[], case, Some(&allowed))
             .expect("an allowed token");
@@ -363,7 +346,7 @@ fn draws_follow_the_distribution_and_depend_on_seed_and_index_alone() {
 fn logits_that_are_no_numbers_are_errors_and_never_chosen() {
     let sampler = Sampler::new(&SamplingParams::default(), 0);
     for row in [[f32::NAN; 3], [f32::INFINITY; 3], [f32::NEG_INFINITY; 3]] {
-        let best = candidates(&row, 2);
+        let best = best(&row, 2);
         assert_eq!(
             sampler.choose(&best, 3, &[], 0, None),
             Err(Error::InvalidLogits)
@@ -424,7 +407,7 @@ fn a_bias_is_added_to_the_model_s_own_logits() {
             ..plain.clone()
         };
         let (with, without) = (Sampler::new(&params, 5), Sampler::new(&plain, 5));
-        let best = candidates(&row, 128);
+        let best = best(&row, 128);
         let chosen = with.choose_from_row(&row, best.log_sum_exp, &history, case, None);
         let twin = without.choose_from_row(&biased, log_sum_exp(&biased), &history, case, None);
         // Sums of a row and of its candidates differ in their last digits, and a draw may notice.

@@ -1,5 +1,6 @@
 //! Attention: split by the sequence's length for single tokens, by tiles of queries for prompts.
 
+use super::inputs::Inputs;
 use super::parts::{with_cache, with_pages};
 use super::{Dispatch, Program, WORKGROUP};
 use crate::backend::{Attention, BufferId, KvDims, Op, PAGE_TOKENS, Phase, Plan, Rows};
@@ -32,9 +33,11 @@ pub(in crate::gpu) fn tile_rows(plan: &Plan) -> usize {
 }
 
 impl Dispatch<'_> {
+    /// With `inputs` queries, and keys and values of a step of single tokens, are made ready on the way.
     pub(super) fn attention(
         &self,
         attention: &Attention,
+        inputs: Option<&Inputs>,
         out: BufferId,
         program: &mut Program,
     ) -> Result<(), String> {
@@ -80,8 +83,7 @@ impl Dispatch<'_> {
                 .parts(&["parts/splits", "parts/sinks"])
         };
         let attend = |shader: Shader| {
-            let shader = self.view(with_pages(shared(shader)), "Q", q);
-            with_cache(shader, cache.kv_type, kv)
+            with_cache(with_pages(shared(shader)), cache.kv_type, kv)
                 .number("GROUP_HEADS", n_heads / n_kv_heads)
                 .number("HEAD_DIM", head_dim)
                 .float("SCALE", scale)
@@ -95,16 +97,10 @@ impl Dispatch<'_> {
                 .number("ALIBI_HEADS", 1 << n_heads.ilog2())
                 .parts(&["parts/alibi"]),
         };
-        let operands = [
-            reads(self.slot(q.buffer)),
-            reads(Slot::Keys(layer)),
-            reads(Slot::Values(layer)),
-            reads(sink_slot),
-            reads(Slot::Batch),
-        ];
         if self.plan.shape.phase == Phase::Prefill {
             let rows = tile_rows(self.plan);
-            let shader = Shader::new("kernels/attention_prefill")
+            let shader = self
+                .view(Shader::new("kernels/attention_prefill"), "Q", q)
                 .number("WG", PREFILL_WORKGROUP)
                 .number("TILE", PAGE_TOKENS)
                 .number("Q_ROWS", rows)
@@ -115,7 +111,14 @@ impl Dispatch<'_> {
                 });
             program.launches.push(Launch {
                 shader: self.rows_word(bias(attend(shader)), Rows::Tokens),
-                bindings: [&operands[..], &[writes(self.slot(out))]].concat(),
+                bindings: vec![
+                    reads(self.slot(q.buffer)),
+                    reads(Slot::Keys(layer)),
+                    reads(Slot::Values(layer)),
+                    reads(sink_slot),
+                    reads(Slot::Batch),
+                    writes(self.slot(out)),
+                ],
                 grid: [Extent::Fixed(n_heads), Extent::Tiles, Extent::Fixed(1)],
             });
             return Ok(());
@@ -125,6 +128,12 @@ impl Dispatch<'_> {
         }
         let splits = self.split_memory(n_heads * (value_dim + 2), program);
         let group = group_rows(n_heads / n_kv_heads, head_dim);
+        let mut bindings = vec![
+            reads(sink_slot),
+            reads(Slot::Batch),
+            writes(splits),
+            writes(self.slot(out)),
+        ];
         let workgroup = WORKGROUP.max((value_dim / 4).next_power_of_two());
         let shader = Shader::new("kernels/attention_decode")
             .number("WG", workgroup)
@@ -132,9 +141,21 @@ impl Dispatch<'_> {
             .number("N_HEADS", n_heads)
             .number("Q_ROWS", group)
             .number("SCORE_ROWS", group);
+        let shader = match inputs {
+            Some(inputs) => {
+                bindings.extend(self.input_bindings(inputs, layer));
+                self.with_inputs(shader, inputs)
+            }
+            None => {
+                let cached = [Slot::Keys(layer), Slot::Values(layer)];
+                bindings.push(reads(self.slot(q.buffer)));
+                bindings.extend(cached.map(reads));
+                self.view(shader, "Q", q).parts(&["parts/attention_given"])
+            }
+        };
         program.launches.push(Launch {
             shader: self.rows_word(bias(attend(shader)), Rows::Tokens),
-            bindings: [&operands[..], &[writes(splits), writes(self.slot(out))]].concat(),
+            bindings,
             grid: [
                 Extent::Fixed(n_heads / group),
                 Extent::Splits(window),
@@ -176,7 +197,7 @@ impl Dispatch<'_> {
 }
 
 /// Heads of a group that one workgroup takes: all of them as long as memory and registers do.
-fn group_rows(group: usize, head_dim: usize) -> usize {
+pub(super) fn group_rows(group: usize, head_dim: usize) -> usize {
     let most = (QUERY_FLOATS / head_dim).clamp(1, 8);
     let fits = (1..=most).rev().find(|rows| group.is_multiple_of(*rows));
     fits.unwrap_or(1)

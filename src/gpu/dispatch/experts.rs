@@ -1,9 +1,10 @@
 //! Experts: the choice, products with the matrices of the chosen, their sum.
 
 use super::experts_vec::Finish;
+use super::matmul::Columns;
 use super::parts::with_weights;
 use super::tile::{TileInput, TileShape};
-use super::{Dispatch, Program, WORKGROUP, per_number};
+use super::{Dispatch, Program, REDUCED_BYTES, WORKGROUP, per_number};
 use crate::backend::{
     BufferId, ExpertProducts, Gating, Heads, Phase, Routing, Rows, View, WeightId,
 };
@@ -54,8 +55,12 @@ impl Dispatch<'_> {
             .float("SCALE", routing.scale)
             .number("OUT_STRIDE", self.stride(out));
         let rows = self.rows(out);
+        let kept = 2 * scores.cols + routing.n_groups + routing.n_used;
+        let bytes = size_of::<f32>() * kept + REDUCED_BYTES;
         Ok(Launch {
-            shader: self.rows_word(self.reduce(shader, WORKGROUP), rows),
+            shader: self
+                .rows_word(self.reduce(shader, WORKGROUP), rows)
+                .joinable(bytes),
             bindings: vec![
                 reads(self.slot(scores.buffer)),
                 reads(vector(bias)),
@@ -123,7 +128,13 @@ impl Dispatch<'_> {
         let weight = self.weight(products.weight)?;
         if !self.is_tiled_by_expert(out) {
             for shard in 0..weight.shards.len() {
-                let launch = self.matmul_experts_vec(products, weight, shard, &Finish::Apart, out);
+                let launch = self.matmul_experts_vec(
+                    products,
+                    weight,
+                    shard,
+                    &Finish::Apart(Columns::Plain),
+                    out,
+                );
                 program.launches.push(launch);
             }
             return Ok(());

@@ -1,7 +1,7 @@
 //! Products of single tokens with the matrices of their experts, and what follows them in the same launch.
 
 use super::Dispatch;
-use super::matmul::{Halves, VecShape, columns};
+use super::matmul::{Columns, Halves, VecShape};
 use crate::backend::{BufferId, ExpertProducts, Op, View};
 use crate::gpu::buffer::WeightShape;
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
@@ -12,10 +12,8 @@ const MAX_SUMS: usize = 4096;
 
 /// What becomes of products of single tokens.
 pub(super) enum Finish {
-    /// Each slot's are kept.
-    Apart,
-    /// Half of them gate the others.
-    Gated(Halves),
+    /// Each slot's are kept, as these columns.
+    Apart(Columns),
     /// Those of a row's slots are weighted and added, and the residual to them.
     Combined { residual: Option<View> },
 }
@@ -33,20 +31,18 @@ impl Dispatch<'_> {
         let expert_rows = weight.rows / weight.n_experts;
         let shape = VecShape::new(self.tuning, expert_rows, weight.layout.spans(), 1);
         let group_rows = shape.workgroup / shape.lanes * shape.rows_per_lane;
-        let (halves, combined) = match finish {
-            Finish::Apart => (None, None),
-            Finish::Gated(halves) => (Some(halves), None),
-            Finish::Combined { residual } => (None, Some(*residual)),
+        let (columns, combined) = match *finish {
+            Finish::Apart(columns) => (columns, None),
+            Finish::Combined { residual } => (Columns::Plain, Some(residual)),
         };
         let slots = match combined {
             Some(_) => products.n_used,
             None => 1,
         };
         let parallel = self.parallel_slots(slots);
-        let groups = match halves {
-            Some(halves) => halves.n_columns.div_ceil(group_rows / 2),
-            None => expert_rows.div_ceil(group_rows),
-        };
+        let groups = columns
+            .count(expert_rows)
+            .div_ceil(columns.of_group(group_rows));
         let shader = Shader::new("kernels/matmul_experts_vec")
             .parts(&["parts/fma4", self.slot_part(products, weight)])
             .number("ROWS_PER_LANE", shape.rows_per_lane)
@@ -54,8 +50,11 @@ impl Dispatch<'_> {
             .number("PARALLEL", parallel)
             .flag("COMBINES", combined.is_some());
         let residual = combined.flatten();
-        let shader = self.residual(columns(shader, halves, expert_rows), residual);
-        let shader = self.lanes(shader, shape.workgroup * parallel, shape.lanes);
+        let shader = self.residual(columns.with(shader, expert_rows), residual);
+        let sums = shape.workgroup * shape.rows_per_lane * slots;
+        let shader = self
+            .lanes(shader, shape.workgroup * parallel, shape.lanes)
+            .joinable(size_of::<f32>() * sums);
         let rows = self.rows(out);
         let shader = self.routed(shader, products, weight);
         Launch {
@@ -74,8 +73,8 @@ impl Dispatch<'_> {
             ],
             grid: [
                 Extent::Fixed(groups),
-                Extent::Fixed(1),
-                Extent::Slots(rows, products.n_used / slots),
+                Extent::Fixed(products.n_used / slots),
+                Extent::Rows(rows, 1),
             ],
         }
     }
@@ -117,12 +116,12 @@ impl Dispatch<'_> {
         else {
             return Ok(None);
         };
-        let finish = Finish::Gated(Halves {
+        let finish = Finish::Apart(Columns::Gated(Halves {
             n_columns,
             gate_row,
             up_row,
             activation,
-        });
+        }));
         let launch = self.matmul_experts_vec(&products, weight, 0, &finish, out);
         Ok(Some(launch))
     }
@@ -159,6 +158,28 @@ impl Dispatch<'_> {
         let finish = Finish::Combined { residual };
         let launch = self.matmul_experts_vec(&products, weight, 0, &finish, out);
         Ok(Some(launch))
+    }
+
+    /// Products of single tokens with a matrix of each expert, activated.
+    ///
+    /// # Errors
+    /// As for the ops alone.
+    pub(super) fn matmul_experts_activate(&self, at: usize) -> Result<Option<Launch>, String> {
+        let Op::Activate {
+            input,
+            activation,
+            out,
+        } = self.plan.ops[at + 1]
+        else {
+            return Ok(None);
+        };
+        let Some((products, product, weight)) = self.products_for_one(at)? else {
+            return Ok(None);
+        };
+        let whole = input == self.whole(product) && weight.parts_per_expert == 1;
+        let finish = Finish::Apart(Columns::Activated(activation));
+        let launch = || self.matmul_experts_vec(&products, weight, 0, &finish, out);
+        Ok(whole.then(launch))
     }
 
     /// The products of op `at`, their buffer and their weight: if they are those of single tokens, a launch makes them

@@ -1,7 +1,7 @@
 //! Products: which of the two kernels, and how its work is shared out.
 
 use super::norm::RmsNorm;
-use super::parts::{with_gate, with_weights};
+use super::parts::{activation_parts, swish_numbers, with_gate, with_weights};
 use super::tile::{TileInput, TileShape};
 use super::{Dispatch, Program};
 use crate::backend::{Activation, BufferId, Phase, Rows, View, WeightId};
@@ -26,7 +26,19 @@ pub(super) struct Operands {
     pub out: BufferId,
 }
 
+/// What becomes of the sums of a product.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Columns {
+    Plain,
+    Activated(Activation),
+    /// Activated, to multiply what is elsewhere a residual.
+    Gating(Activation),
+    Scaled(f32),
+    Gated(Halves),
+}
+
 /// A weight of which some rows are gates and as many are what they gate.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Halves {
     pub n_columns: usize,
     pub gate_row: usize,
@@ -34,17 +46,41 @@ pub(super) struct Halves {
     pub activation: Activation,
 }
 
-/// What becomes of the sums of a product with `rows` rows of a weight.
-pub(super) fn columns(shader: Shader, halves: Option<&Halves>, rows: usize) -> Shader {
-    match halves {
-        Some(halves) => with_gate(shader, halves.activation)
-            .number("N_COLUMNS", halves.n_columns)
-            .number("GATE_ROW", halves.gate_row)
-            .number("UP_ROW", halves.up_row)
-            .parts(&["parts/columns_glu"]),
-        None => shader
-            .number("N_COLUMNS", rows)
-            .parts(&["parts/columns_plain"]),
+impl Columns {
+    /// Columns that `rows` rows of a weight make.
+    pub fn count(&self, rows: usize) -> usize {
+        match self {
+            Columns::Gated(halves) => halves.n_columns,
+            _ => rows,
+        }
+    }
+
+    /// Columns that a workgroup with so many rows makes.
+    pub fn of_group(&self, rows: usize) -> usize {
+        match self {
+            Columns::Gated(_) => rows / 2,
+            _ => rows,
+        }
+    }
+
+    /// The parts for a product with `rows` rows of a weight, and their numbers.
+    pub fn with(&self, shader: Shader, rows: usize) -> Shader {
+        let shader = shader.number("N_COLUMNS", self.count(rows));
+        match *self {
+            Columns::Plain => shader.parts(&["parts/columns_plain"]),
+            Columns::Activated(activation) | Columns::Gating(activation) => {
+                swish_numbers(shader, activation)
+                    .parts(&["parts/columns_active"])
+                    .parts(activation_parts(activation))
+            }
+            Columns::Scaled(factor) => shader
+                .float("FACTOR", factor)
+                .parts(&["parts/columns_active", "parts/factor"]),
+            Columns::Gated(halves) => with_gate(shader, halves.activation)
+                .number("GATE_ROW", halves.gate_row)
+                .number("UP_ROW", halves.up_row)
+                .parts(&["parts/columns_glu"]),
+        }
     }
 }
 
@@ -97,7 +133,7 @@ impl Dispatch<'_> {
         for shard in 0..weight.shards.len() {
             let launch = match self.is_tiled(operands.out) {
                 true => self.matmul_tile(operands, weight, shard, program),
-                false => self.matmul_vec(operands, weight, shard, None, None),
+                false => self.matmul_vec(operands, weight, shard, Columns::Plain, None),
             };
             program.launches.push(launch);
         }
@@ -120,14 +156,14 @@ impl Dispatch<'_> {
             && weight.rows <= MAX_NORMED_ROWS
     }
 
-    /// With `halves` the columns of out are a gated activation of those of the product; with `norm`
-    /// its input, which is that of `operands`, is normed on the way.
+    /// With `norm` the input, which is that of `operands`, is normed on the way; `columns` says what becomes of the sums,
+    /// before what is left of a residual is added.
     pub(super) fn matmul_vec(
         &self,
         operands: &Operands,
         weight: &WeightShape,
         shard: usize,
-        halves: Option<Halves>,
+        columns: Columns,
         norm: Option<&RmsNorm>,
     ) -> Launch {
         let rows = self.rows(operands.out);
@@ -136,19 +172,21 @@ impl Dispatch<'_> {
         let spans = weight.layout.spans();
         let shape = VecShape::new(self.tuning, weight.rows, spans, n);
         let group_rows = shape.workgroup / shape.lanes * shape.rows_per_lane;
-        let groups = match &halves {
-            Some(halves) => halves.n_columns.div_ceil(group_rows / 2),
-            None => weight.shards[shard].rows.div_ceil(group_rows),
-        };
+        let rows_bound = weight.shards[shard].rows;
+        let groups = columns
+            .count(rows_bound)
+            .div_ceil(columns.of_group(group_rows));
         let shader = Shader::new("kernels/matmul_vec");
         let shader = self
             .lanes(shader, shape.workgroup, shape.lanes)
+            .joinable(size_of::<f32>() * n * (group_rows + 1) * shape.lanes)
             .number("ROWS_PER_LANE", shape.rows_per_lane)
             .number("N", n)
             .number("GRID_X", groups.min(MAX_GRID))
             .flag("HAS_NORM", norm.is_some())
+            .flag("GATES", matches!(columns, Columns::Gating(_)))
             .float("EPS", norm.map_or(0.0, |norm| norm.eps));
-        let shader = columns(shader, halves.as_ref(), weight.shards[shard].rows);
+        let shader = columns.with(shader, rows_bound);
         let grid = [
             Extent::Fixed(groups.min(MAX_GRID)),
             Extent::Fixed(groups.div_ceil(MAX_GRID)),
@@ -261,6 +299,7 @@ mod tests {
                 reduction: Reduction::Memory,
                 software,
                 arithmetic: Arithmetic::default(),
+                max_bindings: 8,
             };
             let lanes = |n| VecShape::new(tuning, 4096, 18, n).lanes;
             assert!([2, 4, 8].iter().all(|&n| lanes(n) == lanes(1)));

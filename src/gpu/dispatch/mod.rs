@@ -5,6 +5,8 @@ mod attention;
 mod experts;
 mod experts_vec;
 mod fused;
+mod inputs;
+mod join;
 mod low_rank;
 mod matmul;
 mod norm;
@@ -16,6 +18,7 @@ mod tile;
 mod top_k;
 
 pub(super) use attention::tile_rows;
+pub(super) use join::Joint;
 pub(super) use parts::cached_bytes;
 pub(super) use top_k::TopKResult;
 
@@ -24,8 +27,8 @@ use super::device::{Reduction, Tuning};
 use super::launch::{Binding, Extent, Launch, Slot, reads, writes};
 use super::shader::Shader;
 use crate::backend::{
-    Activation, BufferId, CacheSpec, EmbedRow, KV_BLOCK, KvDims, NO_SLOT, Op, Plan, RopeOrder,
-    Rows, View, WeightId,
+    Activation, BufferId, CacheSpec, EmbedRow, KV_BLOCK, KvDims, NO_SLOT, Op, Phase, Plan,
+    RopeOrder, Rows, View, WeightId,
 };
 use experts::ExpertGroups;
 use parts::{activation_parts, swish_numbers, with_cache, with_gate, with_weights};
@@ -33,11 +36,15 @@ use tile::RoundedInput;
 
 /// Invocations of a workgroup in kernels without reductions.
 const WORKGROUP: usize = 64;
+/// Workgroup memory of a reduction, at most.
+const REDUCED_BYTES: usize = 4 * 256;
 
 /// What a plan becomes.
 #[derive(Debug, Default)]
 pub(super) struct Program {
     pub launches: Vec<Launch>,
+    /// The dispatches: each of one launch, or of several side by side.
+    pub joints: Vec<Joint>,
     /// The op of each launch, the first where it stands for several.
     pub ops: Vec<usize>,
     /// Bytes of each [`Slot::Scratch`].
@@ -77,23 +84,32 @@ pub(super) fn program(dispatch: &Dispatch) -> Result<Program, String> {
     let ops = &dispatch.plan.ops;
     let mut at = 0;
     while at < ops.len() {
-        let n_ops = match dispatch.fused(at)? {
-            Some(fused) => {
-                program.launches.extend(fused.launches);
-                fused.n_ops
-            }
-            None => {
-                dispatch.launch(&ops[at], &mut program)?;
-                1
-            }
+        let n_ops = if let Some(n_ops) = dispatch.attention_run(at, &mut program)? {
+            n_ops
+        } else if let Some(fused) = dispatch.fused(at)? {
+            program.launches.extend(fused.launches);
+            fused.n_ops
+        } else {
+            dispatch.launch(&ops[at], &mut program)?;
+            1
         };
         program.ops.resize(program.launches.len(), at);
         at += n_ops;
     }
+    program.joints = join::joints(&program, dispatch.most_bindings());
     Ok(program)
 }
 
 impl Dispatch<'_> {
+    /// Buffers that launches side by side may bind; none are put there where a launch costs little, or the work of a step
+    /// fills the device without.
+    fn most_bindings(&self) -> usize {
+        match self.plan.shape.phase {
+            Phase::Decode if !self.tuning.software => self.tuning.max_bindings,
+            _ => 0,
+        }
+    }
+
     fn launch(&self, op: &Op, program: &mut Program) -> Result<(), String> {
         let mut push = |launch| program.launches.push(launch);
         match *op {
@@ -123,7 +139,7 @@ impl Dispatch<'_> {
                     group,
                     eps,
                 };
-                push(self.rms_norm(&norm, None, out));
+                push(self.rms_norm(&norm, None, 1.0, out));
             }
             Op::LayerNorm { weight, bias, .. } => {
                 let ids = weight.into_iter().chain(bias);
@@ -174,7 +190,9 @@ impl Dispatch<'_> {
                 out,
             } => push(self.rope(input, head_dim, table, order, out)),
             Op::KvWrite { layer, k, v } => push(self.kv_write(layer, k, v)?),
-            Op::Attention { ref attention, out } => self.attention(attention, out, program)?,
+            Op::Attention { ref attention, out } => {
+                self.attention(attention, None, out, program)?
+            }
             Op::ShortConv { .. } => push(self.short_conv(op)?),
             Op::DeltaNet { .. } => push(self.delta_net(op)?),
             Op::Glu {
@@ -218,6 +236,7 @@ impl Dispatch<'_> {
             EmbedRow::Fixed(row) => (2, row),
         };
         let shader = Shader::new("kernels/embed")
+            .joinable(0)
             .number("WG", WORKGROUP)
             .number("ROW_KIND", kind)
             .number("FIXED_ROW", fixed)
@@ -278,6 +297,7 @@ impl Dispatch<'_> {
             false => ("kernels/kv_write", 4),
         };
         let shader = with_cache(Shader::new(kernel), cache.kv_type, kv)
+            .joinable(0)
             .number("WG", WORKGROUP)
             .number("NO_SLOT", NO_SLOT as usize);
         let shader = self.view(self.view(shader, "K", k), "V", v);
@@ -336,6 +356,7 @@ impl Dispatch<'_> {
     /// A kernel with one invocation per number of `out`.
     fn elementwise(&self, kernel: &'static str, cols: usize, out: BufferId) -> Shader {
         Shader::new(kernel)
+            .joinable(0)
             .number("WG", WORKGROUP)
             .number("COLS", cols)
             .number("OUT_STRIDE", self.stride(out))
@@ -358,6 +379,15 @@ impl Dispatch<'_> {
 
     fn slot(&self, buffer: BufferId) -> Slot {
         Slot::Storage(self.plan.buffers[buffer.0].storage)
+    }
+
+    /// All columns of a buffer.
+    fn whole(&self, buffer: BufferId) -> View {
+        View {
+            buffer,
+            offset: 0,
+            cols: self.stride(buffer),
+        }
     }
 
     fn stride(&self, buffer: BufferId) -> usize {

@@ -1,7 +1,9 @@
 //! Norms: a workgroup takes a run of columns of one row.
 
 use super::Dispatch;
-use crate::backend::{BufferId, Op, Rows, View, WeightId};
+use super::REDUCED_BYTES;
+use super::parts::activation_parts;
+use crate::backend::{Activation, BufferId, Op, Rows, View, WeightId};
 use crate::gpu::launch::{Extent, Launch, Slot, reads, writes};
 use crate::gpu::shader::Shader;
 
@@ -13,9 +15,25 @@ pub(super) struct RmsNorm {
     pub eps: f32,
 }
 
+/// What a norm's result meets.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Added {
+    View(View),
+    /// The same floats in every row.
+    Vector(WeightId),
+    /// No summand but a gate, which is activated first.
+    Gate(View, Activation),
+}
+
 impl Dispatch<'_> {
-    /// With `residual` it is added to the result.
-    pub(super) fn rms_norm(&self, norm: &RmsNorm, residual: Option<View>, out: BufferId) -> Launch {
+    /// `factor * (norm + added)`, or `factor * activation(gate) * norm`
+    pub(super) fn rms_norm(
+        &self,
+        norm: &RmsNorm,
+        added: Option<Added>,
+        factor: f32,
+        out: BufferId,
+    ) -> Launch {
         let &RmsNorm {
             input,
             weight,
@@ -28,14 +46,30 @@ impl Dispatch<'_> {
             .number("OUT_STRIDE", self.stride(out))
             .flag("HAS_WEIGHT", weight.is_some())
             .float("EPS", eps);
-        let shader = self.residual(shader, residual);
+        let (residual, vector_slot) = match added {
+            Some(Added::View(view) | Added::Gate(view, _)) => (Some(view), None),
+            Some(Added::Vector(id)) => (None, Some(Slot::Weight(id, 0))),
+            None => (None, None),
+        };
+        let shader = self
+            .residual(shader, residual)
+            .float("FACTOR", factor)
+            .flag("HAS_ADDED", added.is_some())
+            .flag("GATED", matches!(added, Some(Added::Gate(..))))
+            .parts(activation_parts(match added {
+                Some(Added::Gate(_, activation)) => activation,
+                _ => Activation::Identity,
+            }));
+        let residual = residual.map(|view| self.slot(view.buffer));
         let rows = self.rows(out);
         Launch {
-            shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
+            shader: self
+                .rows_word(self.reduce(shader, norm_workgroup(group)), rows)
+                .joinable(REDUCED_BYTES),
             bindings: vec![
                 reads(self.slot(input.buffer)),
                 reads(vector(weight)),
-                reads(residual.map_or(Slot::Nothing, |r| self.slot(r.buffer))),
+                reads(residual.or(vector_slot).unwrap_or(Slot::Nothing)),
                 reads(Slot::Batch),
                 writes(self.slot(out)),
             ],
@@ -68,7 +102,9 @@ impl Dispatch<'_> {
             .float("EPS", eps);
         let rows = self.rows(out);
         Launch {
-            shader: self.rows_word(self.reduce(shader, norm_workgroup(group)), rows),
+            shader: self
+                .rows_word(self.reduce(shader, norm_workgroup(group)), rows)
+                .joinable(REDUCED_BYTES),
             bindings: vec![
                 reads(self.slot(input.buffer)),
                 reads(vector(weight)),

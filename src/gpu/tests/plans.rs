@@ -3,7 +3,7 @@
 use super::experts;
 use crate::backend::{
     Activation, Attention, BatchShape, BufferId, BufferInfo, DeltaHeads, EmbedRow, KvDims, Op,
-    Phase, Plan, RopeOrder, RopeScaling, RopeTable, Rows, View, WeightId,
+    Phase, Plan, RopeOrder, RopeScaling, RopeTable, Routing, Rows, View, WeightId,
 };
 use crate::gpu::buffer::{Shard, WeightShape};
 use crate::quant::QuantType;
@@ -83,7 +83,9 @@ pub(super) fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Ve
             weight(quant, cols, ROWS, shard_rows),
             weight(QuantType::F32, ROWS, 1, 1),
         ];
-        let weights = [weights, vec![weight(QuantType::F32, cols, 1, 1)]].concat();
+        let vectors = [(cols, 1), (cols, ROWS)];
+        let vectors = vectors.map(|(cols, rows)| weight(QuantType::F32, cols, rows, rows));
+        let weights = [weights, vectors.to_vec()].concat();
         let buffers = [(kind, 3 * COLS), (kind, ROWS), (kind, ROWS), (kind, cols)];
         let ops = vec![
             product(0, cols, None, None),
@@ -118,6 +120,7 @@ pub(super) fn weight_plans(shape: BatchShape, quant: QuantType) -> Vec<(Plan, Ve
         let normed_gated = vec![norm, of_norm, gated[1].clone()];
         plans.push((plan(shape, &buffers, normed_gated), weights.clone()));
         plans.push((plan(shape, &buffers, gated), weights.clone()));
+        plans.push((beside_plan(shape, cols), weights.clone()));
         let buffers = [(Rows::Tokens, 1), (Rows::Tokens, cols)];
         let rows = [EmbedRow::Token, EmbedRow::Position, EmbedRow::Fixed(1)];
         let embeds = rows.map(embed).into();
@@ -200,7 +203,14 @@ pub(super) fn other_plans(shape: BatchShape) -> Vec<(Plan, Vec<WeightShape>, KvD
             plans.push((rope_kv_plan(shape, dims, group, order), vec![], kv));
             let scales = weight(QuantType::F32, head_dim, 1, 1);
             let plan = norm_rope_kv_plan(shape, dims, group, order);
+            plans.push((
+                attended(plan.clone(), dims, group),
+                vec![scales.clone()],
+                kv,
+            ));
             plans.push((plan, vec![scales], kv));
+            let plan = attended(rope_kv_plan(shape, dims, group, order), dims, group);
+            plans.push((plan, vec![], kv));
         }
     }
     plans.push((
@@ -283,6 +293,57 @@ pub(super) fn norm_rope_kv_plan(
     let tokens = |i: usize| (plan.buffers[i].rows, plan.buffers[i].cols);
     let buffers = [0, 1, 2, 1, 2].map(tokens);
     self::plan(shape, &buffers, ops)
+}
+
+/// A plan that ends in a kv_write, with attention behind it.
+pub(super) fn attended(mut plan: Plan, dims: (usize, usize), group: usize) -> Plan {
+    let mut op = attention(dims, group, None, None);
+    if let Op::Attention { attention, out } = &mut op {
+        attention.q = view(1, 0, attention.q.cols);
+        *out = BufferId(plan.buffers.len());
+    }
+    plan.ops.push(op);
+    let buffers = plan.buffers.iter().map(|b| (b.rows, b.cols));
+    let result = (Rows::Tokens, 2 * group * dims.1);
+    let buffers: Vec<_> = buffers.chain([result]).collect();
+    self::plan(plan.shape, &buffers, plan.ops)
+}
+
+/// Two products of one norm, with the weights 0 and 1 of [`weight_plans`], and a choice of experts by a third one's
+/// result: all but the last need nothing of each other.
+pub(super) fn beside_plan(shape: BatchShape, cols: usize) -> Plan {
+    let product = |weight, out| Op::Matmul {
+        input: view(1, 0, cols),
+        weight: WeightId(weight),
+        bias: None,
+        residual: None,
+        out: BufferId(out),
+    };
+    let ops = vec![
+        Op::RmsNorm {
+            input: view(0, 0, cols),
+            weight: Some(WeightId(2)),
+            group: cols,
+            eps: 1e-5,
+            out: BufferId(1),
+        },
+        product(0, 2),
+        product(3, 3),
+        Op::MoeRoute {
+            scores: view(3, 0, ROWS),
+            bias: None,
+            factors: None,
+            routing: Routing::softmax(4, true),
+            out: BufferId(4),
+        },
+        Op::SoftCap {
+            input: view(2, 0, ROWS),
+            cap: 30.0,
+            out: BufferId(5),
+        },
+    ];
+    let buffers = [cols, cols, ROWS, ROWS, 8, ROWS].map(|n| (Rows::Tokens, n));
+    plan(shape, &buffers, ops)
 }
 
 pub(super) const DELTA_HEADS: DeltaHeads = DeltaHeads {
@@ -370,6 +431,19 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
             eps: 1e-5,
             out,
         },
+        Op::RmsNorm {
+            input,
+            weight: Some(WeightId(0)),
+            group: 64,
+            eps: 1e-5,
+            out: BufferId(5),
+        },
+        Op::Glu {
+            gate: half(0),
+            up: view(5, 0, 512),
+            activation: Activation::GeluErf,
+            out,
+        },
         rope(RopeOrder::Norm),
         rope(RopeOrder::Neox),
         Op::Add {
@@ -417,6 +491,7 @@ fn rowwise_plan(shape: BatchShape, rows: Rows) -> Plan {
         (Rows::Tokens, 512),
         (Rows::Outputs, 512),
         (rows, 50_000),
+        (rows, 512),
     ];
     plan(shape, &buffers, ops)
 }

@@ -2,7 +2,7 @@
 
 use super::request::refused;
 use crate::api::{ImageData, Message, Object, ToolCall, ToolCallFunction};
-use crate::server::body;
+use crate::chat::go_json::kind;
 use crate::server::error::ApiError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -38,7 +38,7 @@ pub fn turns(sent: &Value) -> Result<Vec<Message>, ApiError> {
     let Value::Object(_) = sent else {
         return Err(refused(format!(
             "json: cannot unmarshal {} into field messages",
-            body::kind(sent)
+            kind(sent)
         )));
     };
     let role = sent["role"].as_str().unwrap_or_default();
@@ -49,7 +49,7 @@ pub fn turns(sent: &Value) -> Result<Vec<Message>, ApiError> {
         other => {
             return Err(refused(format!(
                 "json: cannot unmarshal {} into field messages.content",
-                body::kind(other)
+                kind(other)
             )));
         }
     };
@@ -97,7 +97,7 @@ fn call(block: &Value, index: usize) -> Result<ToolCall, ApiError> {
         other => {
             return Err(refused(format!(
                 "json: cannot unmarshal {} into field input",
-                body::kind(other)
+                kind(other)
             )));
         }
     };

@@ -2,6 +2,7 @@
 
 use super::content::{self, refused};
 use crate::api::{Message, Object, ToolCall, ToolCallFunction};
+use crate::chat::go_json::kind;
 use crate::server::body;
 use crate::server::error::ApiError;
 use serde::Deserialize;
@@ -42,7 +43,7 @@ pub fn messages(sent: &[Value]) -> Result<Vec<Message>, ApiError> {
         Value::Object(members) => body::typed::<Sent>(members.clone()),
         other => Err(refused(&format!(
             "json: cannot unmarshal {} into field messages",
-            body::kind(other)
+            kind(other)
         ))),
     };
     let sent: Vec<Sent> = sent.iter().map(read).collect::<Result<_, _>>()?;

@@ -1,6 +1,7 @@
 //! `/v1/completions` requests as native ones.
 
 use crate::api::{GenerateRequest, Object};
+use crate::chat::go_json::kind;
 use crate::server::body;
 use crate::server::error::ApiError;
 use crate::server::openai::choices;
@@ -103,7 +104,7 @@ fn prompts(prompt: &Value) -> Result<Vec<String>, ApiError> {
         other => {
             return Err(refused(&format!(
                 "json: cannot unmarshal {} into field prompt: a string or a list of strings",
-                body::kind(other)
+                kind(other)
             )));
         }
     };
