@@ -58,32 +58,26 @@ pub const PAIRS: Body = Body::Members {
 };
 
 /// FunctionGemma's.
-pub const ESCAPED: Body = Body::Members {
-    open: Cow::Borrowed("call:"),
-    middle: Cow::Borrowed("{"),
-    style: Style {
-        open: Cow::Borrowed(""),
-        middle: Cow::Borrowed(":"),
-        close: Cow::Borrowed(""),
-        between: Cow::Borrowed(","),
-        texts: Texts::Between(Cow::Borrowed("<escape>")),
-    },
-    close: Cow::Borrowed("}"),
-};
+pub const ESCAPED: Body = braced("<escape>");
 
 /// Gemma 4's.
-pub const QUOTED: Body = Body::Members {
-    open: Cow::Borrowed("call:"),
-    middle: Cow::Borrowed("{"),
-    style: Style {
-        open: Cow::Borrowed(""),
-        middle: Cow::Borrowed(":"),
-        close: Cow::Borrowed(""),
-        between: Cow::Borrowed(","),
-        texts: Texts::Between(Cow::Borrowed("<|\"|>")),
-    },
-    close: Cow::Borrowed("}"),
-};
+pub const QUOTED: Body = braced("<|\"|>");
+
+/// `call:NAME{key:value,key:value}`, with texts between marks.
+const fn braced(mark: &'static str) -> Body {
+    Body::Members {
+        open: Cow::Borrowed("call:"),
+        middle: Cow::Borrowed("{"),
+        style: Style {
+            open: Cow::Borrowed(""),
+            middle: Cow::Borrowed(":"),
+            close: Cow::Borrowed(""),
+            between: Cow::Borrowed(","),
+            texts: Texts::Between(Cow::Borrowed(mark)),
+        },
+        close: Cow::Borrowed("}"),
+    }
+}
 
 /// MiniMax's.
 pub const INVOCATION: Body = Body::Members {
